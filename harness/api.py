@@ -133,7 +133,10 @@ class Table(Sequence[dict[str, Any]]):
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns of equal length."""
-        names = self._rows[0] if self._rows else {}
+        if self._rows:
+            names = self._rows[0]
+        else:
+            names = {}
         return {name: [row[name] for row in self._rows] for name in names}
 
     def to_frame(self) -> Any:
@@ -149,11 +152,16 @@ class Table(Sequence[dict[str, Any]]):
         return pandas.DataFrame(self._rows)
 
     def __repr__(self) -> str:
-        names = ", ".join(self._rows[0]) if self._rows else "nothing"
+        names = "nothing"
+        if self._rows:
+            names = ", ".join(self._rows[0])
         return f"<Table: {len(self._rows)} rows of {names}>"
 
     def _repr_html_(self) -> str:
-        names = list(self._rows[0]) if self._rows else []
+        if self._rows:
+            names = list(self._rows[0])
+        else:
+            names = []
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         lines = []
         for row in self._rows:
@@ -165,7 +173,9 @@ class Table(Sequence[dict[str, Any]]):
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
@@ -221,7 +231,9 @@ def run(
     runtime: str = "llamacpp",
     timeout_s: float = 1800.0,
 ) -> Table:
-    """Measure a model on this machine: a row for each depth; the records are its ``items``, and in the history.
+    """Measure a model on this machine: a row for each depth.
+
+    The records are its ``items``, and in the history.
 
     Raises:
         InputError: No such model, quantisation or runtime.
@@ -249,7 +261,9 @@ def check(
     probe_again: bool = False,
     timeout_s: float = 1800.0,
 ) -> Table:
-    """Predict models on this machine, run them, and compare: a row for each figure; the records are its ``items``.
+    """Predict models on this machine, run them, and compare: a row for each figure.
+
+    The records are its ``items``.
 
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
@@ -305,7 +319,8 @@ def _table(records: Sequence[RunRecord]) -> Table:
     rows = []
     for record in records:
         tests = summarise(record)
-        decode, prefill = tests.test("decode"), tests.test("prefill")
+        decode = tests.test("decode")
+        prefill = tests.test("prefill")
         row: dict[str, Any] = {"run_id": record.run_id, "model": record.name, "quant": record.quant}
         row |= {"depth_tokens": record.scenario.depth_tokens, "outcome": record.outcome}
         row["decode_tokens_per_s"] = decode.value if decode else None

@@ -1,10 +1,10 @@
 """The cores that this process may use, by kind, and how many threads are worth starting: one rule for everything.
 
-Kinds are told by ``cpu_core``, ``cpu_atom`` (Intel), ``cpu_capacity`` (Arm), else by the highest frequency and by the
-part number of in-order cores; on macOS by its performance levels. A quota of a control group holds threads down.
-Sources: Linux Documentation/admin-guide/cgroup-v1/cpuacct.rst and cgroup-v2.rst, Documentation/ABI/testing/
-sysfs-devices-system-cpu; Arm, Main ID Registers; Apple, "Optimize for Apple Silicon with performance and efficiency
-cores".
+Kinds are told by ``cpu_core``, ``cpu_atom`` (Intel), ``cpu_capacity`` (Arm), else by the highest frequency
+and by the part number of in-order cores; on macOS by its performance levels. A quota of a control group holds
+threads down. Sources: Linux Documentation/admin-guide/cgroup-v1/cpuacct.rst and cgroup-v2.rst,
+Documentation/ABI/testing/ sysfs-devices-system-cpu; Arm, Main ID Registers; Apple, "Optimize for Apple
+Silicon with performance and efficiency cores".
 """
 
 import os
@@ -53,9 +53,9 @@ class Cores(NamedTuple):
     def thread_count(self) -> int:
         """Threads worth starting where nothing was measured; at least 1.
 
-        Threads wait for the slowest of them at every barrier: the slowest kind is left out where its cores have less
-        than half the speed of the fastest and all of them together less than the others. Hardware threads of one core
-        share its path to memory, and add barriers alone.
+        Threads wait for the slowest of them at every barrier: the slowest kind is left out where its cores
+        have less than half the speed of the fastest and all of them together less than the others. Hardware
+        threads of one core share its path to memory, and add barriers alone.
         """
         counts = [len(kind.cpus) for kind in self.kinds]
         taken = self.core_count
@@ -135,7 +135,10 @@ def allowed_cpus() -> frozenset[int]:
 
 
 def parts_of(text: str) -> dict[int, str]:
-    """``implementer/part`` of each Arm CPU in /proc/cpuinfo; of CPU 0 alone where old kernels tell one for all."""
+    """``implementer/part`` of each Arm CPU in /proc/cpuinfo.
+
+    Of CPU 0 alone where old kernels tell one for all.
+    """
     parts: dict[int, str] = {}
     index = 0
     implementer = ""
@@ -150,7 +153,10 @@ def parts_of(text: str) -> dict[int, str]:
 
 
 def _speeds(root: Path, cpus: list[int], parts: Mapping[int, str]) -> dict[int, float]:
-    """Speed of each CPU in a unit of its own; one that is switched off tells none, and takes its neighbour's."""
+    """Speed of each CPU in a unit of its own.
+
+    One that is switched off tells none, and takes its neighbour's.
+    """
     intel = [(numbers(read_text(root / f"sys/devices/{name}/cpus")), speed) for name, speed in _INTEL_KINDS]
     base = root / "sys/devices/system/cpu"
     levels = {index: len(list((base / f"cpu{index}/cache").glob("index*"))) for index in cpus}
@@ -207,7 +213,10 @@ def numbers(text: str) -> frozenset[int]:
 
 
 def read_text(path: Path) -> str:
-    """Text of a small kernel file without what is blank around it; empty where it is missing or may not be read."""
+    """Text of a small kernel file without what is blank around it.
+
+    Empty where it is missing or may not be read.
+    """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except (OSError, ValueError):

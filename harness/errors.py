@@ -53,7 +53,9 @@ class InputError(HarnessError):
 
 
 class UnknownNameError(InputError):
-    """A name that is in no catalog; ``known`` are the names there are, of models and devices the nearest first.
+    """A name that is in no catalog.
+
+    ``known`` are the names there are, of models and devices the nearest first.
 
     ``understood`` are the parts of a longer line that are known.
     """
@@ -165,7 +167,10 @@ class FetchError(CouldNotRunError):
 
 
 class EngineError(CouldNotRunError):
-    """The engine's child process crashed, aborted, hung or was killed; ``outcome`` is that of the run this ends."""
+    """The engine's child process crashed, aborted, hung or was killed.
+
+    ``outcome`` is that of the run this ends.
+    """
 
     outcome = "failed"
 

@@ -1,7 +1,7 @@
 """Memory for direct reads: private, aligned, and in huge pages where the system has them.
 
-A device takes a read of 2 MiB into 512 small pages as several reads: one virtual disk gave 1.6 GB/s that way and 4.2
-into huge pages.
+A device takes a read of 2 MiB into 512 small pages as several reads: one virtual disk gave 1.6 GB/s that way
+and 4.2 into huge pages.
 """
 
 import contextlib
@@ -20,7 +20,10 @@ READER_COUNT: Final = 4
 
 @contextlib.contextmanager
 def read_buffer(size_bytes: int) -> Iterator[memoryview]:
-    """A buffer [size_bytes] to read into, touched already; in plain memory where huge pages cannot be asked for."""
+    """A buffer [size_bytes] to read into, touched already.
+
+    In plain memory where huge pages cannot be asked for.
+    """
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         with mmap.mmap(-1, size_bytes) as plain, memoryview(plain) as view:
             yield view

@@ -26,14 +26,16 @@ def output_of(
     environment: Mapping[str, str] | None = None,
     errors_too: bool = False,
 ) -> bytes:
-    """Standard output of a program that ended with one of these exit statuses; errors begin with what it is ``called``.
+    """Standard output of a program that ended with one of these exit statuses.
 
-    ``ends`` is None where any status will do, ``when_late`` what to do where it does not end; with ``errors_too`` its
-    error output stands in the other.
+    Errors begin with what it is ``called``.
+
+    ``ends`` is None where any status will do, ``when_late`` what to do where it does not end; with
+    ``errors_too`` its error output stands in the other.
 
     Raises:
-        CouldNotRunError: As ``fault``: it cannot be started, took longer, printed more, or ended otherwise; tells its
-            last line.
+        CouldNotRunError: As ``fault``: it cannot be started, took longer, printed more, or ended otherwise;
+            tells its last line.
     """
     try:
         process = subprocess.Popen(
@@ -79,7 +81,8 @@ class Reader(threading.Thread):
 
     def __init__(self, stream: IO[bytes], end: Callable[[], object]) -> None:
         super().__init__(daemon=True)
-        self._stream, self._end = stream, end
+        self._stream = stream
+        self._end = end
         self._chunks: list[bytes] = []
         self.is_full = False
         self.start()

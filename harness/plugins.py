@@ -1,9 +1,10 @@
 """Find a plug-in by its name, and import it only then.
 
-A folder is the registry of what the core itself brings: a runtime or a verb is one module in its package, named by its
-file. Everything else comes through entry points, by group:
+A folder is the registry of what the core itself brings: a runtime or a verb is one module in its package,
+named by its file. Everything else comes through entry points, by group:
 
-* ``edge_harness.runtimes``: runtimes, beside those in ``harness.runtimes`` (a module of ours has its name to itself);
+* ``edge_harness.runtimes``: runtimes, beside those in ``harness.runtimes`` (a module of ours has its name to
+  itself);
 * ``edge_harness.verbs``: click commands, beside those in ``harness.cli``;
 * ``edge_harness.workloads``: systems beside a language model;
 * ``edge_harness.companions``: functions that give ``fit --with`` what lives beside a model;
@@ -31,7 +32,8 @@ def names(package: str) -> list[str]:
 def load(package: str, name: str, attribute: str) -> Any:
     """Import one plug-in and return its ``attribute``.
 
-    A failing import inside the plug-in is not caught: "not installed" and "broken" must never look like "unknown".
+    A failing import inside the plug-in is not caught: "not installed" and "broken" must never look like
+    "unknown".
 
     Raises:
         UnknownNameError: No module and no entry point of that name.
@@ -54,7 +56,8 @@ def load_entry(group: str, name: str, kind: str) -> Any:
 
     Raises:
         UnknownNameError: No package declares it; ``kind`` says of what.
-        EngineError: Its module is not there, has no such object, or breaks while it is imported: the words differ.
+        EngineError: Its module is not there, has no such object, or breaks while it is imported: the words
+            differ.
     """
     for entry in _entries(group):
         if entry.name == name:
@@ -69,7 +72,10 @@ def load_entry(group: str, name: str, kind: str) -> Any:
 
 
 def every(group: str) -> list[Any]:
-    """Everything of a group that is there; what is declared and gone is left out, what is broken with a warning."""
+    """Everything of a group that is there.
+
+    What is declared and gone is left out, what is broken with a warning.
+    """
     objects = []
     for name in entry_names(group):
         try:

@@ -30,7 +30,8 @@ class Session(Protocol):
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``.
 
-        ``logits`` says for which tokens logits are kept: ``none``, ``last`` or ``all``. Returns when they are computed.
+        ``logits`` says for which tokens logits are kept: ``none``, ``last`` or ``all``. Returns when they are
+        computed.
 
         Raises:
             EngineError: The engine refused the batch.
@@ -45,14 +46,18 @@ class Session(Protocol):
     ) -> None:
         """Run one batch of tokens, each at its own position of its own sequence.
 
-        ``keep`` says whose logits are kept, all when None; ``logits(i)`` then counts the kept ones in this order.
+        ``keep`` says whose logits are kept, all when None; ``logits(i)`` then counts the kept ones in this
+        order.
 
         Raises:
             EngineError: The engine refused the batch.
         """
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them; a view, not a copy."""
+        """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them.
+
+        A view, not a copy.
+        """
 
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
@@ -76,15 +81,16 @@ class Session(Protocol):
 class EndPass(Exception):  # noqa: N818  no error: a tap has what it wanted
     """Raised by a tap to end the pass there: what comes later is not computed, where the engine can stop.
 
-    The pass then has no logits, and the cache of later layers is not written: clear the session before the next pass.
+    The pass then has no logits, and the cache of later layers is not written: clear the session before the
+    next pass.
     """
 
 
 class Tap(Protocol):
     """Reads, and may replace, named intermediate results of a model while it runs.
 
-    A session opened with ``tap=`` asks for each named result of each pass. Names are the engine's own and change with
-    its version; in llama.cpp ``l_out-15`` is the residual stream after block 15.
+    A session opened with ``tap=`` asks for each named result of each pass. Names are the engine's own and
+    change with its version; in llama.cpp ``l_out-15`` is the residual stream after block 15.
     """
 
     def wants(self, name: str) -> bool:
@@ -93,8 +99,8 @@ class Tap(Protocol):
     def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Take one result; values of the same shape to go on with, or None to leave the pass as it is.
 
-        ``values`` are [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more
-        axes (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
+        ``values`` are [token_count, dim] of one physical batch, or [..., token_count, dim] where the result
+        has more axes (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
 
         Raises:
             EndPass: Nothing later is wanted.
@@ -106,9 +112,9 @@ class Runtime(Protocol):
 
     A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
     ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
-    ``package() -> str``: what brings it, with its version, or its file's path: results of another one are not reused,
-    ``entry``: the child's ``package.module:function`` that measures it, where it opens no session: it takes the job, as
-    the type that its first parameter is annotated with, and :data:`Emit`; and
+    ``package() -> str``: what brings it, with its version, or its file's path: results of another one are not
+    reused, ``entry``: the child's ``package.module:function`` that measures it, where it opens no session: it
+    takes the job, as the type that its first parameter is annotated with, and :data:`Emit`; and
     ``attach(url)``: a server that is there already, in place of ``open``.
     """
 

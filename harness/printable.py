@@ -17,7 +17,10 @@ _UNSEEN_IN_LINES: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN_CLASS}]")
 
 
 def clean(text: str, most: int = NAME_MAX) -> str:
-    """Text on one line, without signs that cannot be seen: controls, zero widths, changes of direction; cut to size."""
+    """Text on one line, without signs that cannot be seen: controls, zero widths, changes of direction.
+
+    Cut to size.
+    """
     shown = " ".join(_UNSEEN.sub(" ", text[: 8 * most]).split())
     if len(shown) <= most:
         return shown
@@ -40,10 +43,13 @@ def escape_markdown(text: str) -> str:
 
 
 class CleanStream(io.TextIOWrapper):
-    """A text stream over the bytes of another one; a reader that has gone away (``| head``) changes nothing else.
+    """A text stream over the bytes of another one.
+
+    A reader that has gone away (``| head``) changes nothing else.
 
     Attributes:
-        styled: The same without cleaning, for what Rich styles of text that is clean; None of such a stream itself.
+        styled: The same without cleaning, for what Rich styles of text that is clean; None of such a stream
+            itself.
     """
 
     def __init__(self, raw: Any, *, cleans: bool = True) -> None:
@@ -67,7 +73,8 @@ class CleanStream(io.TextIOWrapper):
         """Write what is held back; once nobody reads, to nowhere.
 
         Raises:
-            OSError: It cannot be written, as on a full disk; the first time only, from then on it goes nowhere.
+            OSError: It cannot be written, as on a full disk; the first time only, from then on it goes
+                nowhere.
         """
         with self._or_nowhere():
             super().flush()

@@ -8,8 +8,8 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
     def test_assistant_is_fast_enough(edge_model, edge_budget):
         edge_budget(edge_model.run())
 
-With pytest-benchmark installed each run appears in its table and its JSON as seconds for one token, with the medians of
-all metrics in ``extra_info``.
+With pytest-benchmark installed each run appears in its table and its JSON as seconds for one token, with the
+medians of all metrics in ``extra_info``.
 """
 
 from collections.abc import Callable, Iterator
@@ -120,9 +120,9 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
 def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement]]":
     """A function that holds records to the test's budgets: markers, the budgets file, and its own arguments.
 
-    ``edge_budget(record, metric="decode_tokens_per_s", floor=20)``, or ``edge_budget(record)``. A broken budget fails
-    the test with the evidence; an inconclusive one skips it, unless ``edge_inconclusive = fail``. A test that is marked
-    with a budget and never calls it fails too.
+    ``edge_budget(record, metric="decode_tokens_per_s", floor=20)``, or ``edge_budget(record)``. A broken
+    budget fails the test with the evidence; an inconclusive one skips it, unless ``edge_inconclusive =
+    fail``. A test that is marked with a budget and never calls it fails too.
     """
 
     def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
@@ -147,7 +147,10 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
 
 
 def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Budget]":
-    """Budgets of the markers, the file and the call; UsageError where there is none, or one breaks the schema."""
+    """Budgets of the markers, the file and the call.
+
+    UsageError where there is none, or one breaks the schema.
+    """
     import msgspec
 
     from harness.catalog.budgets import check_budget, load_budgets

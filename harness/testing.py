@@ -46,8 +46,8 @@ def check_device(path: Path) -> None:
 def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> None:
     """A runtime says whether it can be used, who it is, and opens sessions that keep the promises of the port.
 
-    ``model`` is a small file that it reads; ``tolerance`` the largest difference of a logit between a batch and single
-    steps, relative to the largest logit.
+    ``model`` is a small file that it reads; ``tolerance`` the largest difference of a logit between a batch
+    and single steps, relative to the largest logit.
 
     Raises:
         AssertionError: A promise is broken.

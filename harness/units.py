@@ -1,7 +1,8 @@
 """Units, kept apart: GB is 10**9 bytes, GiB is 2**30 bytes, and nothing converts silently.
 
-Vendors quote bandwidth and disks in GB, operating systems quote RAM in GiB. Inside the project every quantity is
-in a base unit (bytes, seconds, FLOP, joules) and its name ends in that unit; the helpers here are for the edges.
+Vendors quote bandwidth and disks in GB, operating systems quote RAM in GiB. Inside the project every quantity
+is in a base unit (bytes, seconds, FLOP, joules) and its name ends in that unit; the helpers here are for the
+edges.
 """
 
 import re
@@ -18,8 +19,9 @@ TERA: Final = 10**12
 def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
 
-    A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container engines). A
-    bare number is refused: who types 10 means 10 GiB, not 10 bytes. With ``whole_bytes``, ``0.6x`` is that share of it.
+    A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container
+    engines). A bare number is refused: who types 10 means 10 GiB, not 10 bytes. With ``whole_bytes``,
+    ``0.6x`` is that share of it.
 
     Raises:
         ValueError: No number, no unit, no such unit, or nothing above 0 bytes.

@@ -77,7 +77,8 @@ class Answer(Frozen):
     """All that is said of one model on one device.
 
     Attributes:
-        model: What was understood; ``quant`` is its quantisation, ``is_guess`` says that nobody here knows the model.
+        model: What was understood; ``quant`` is its quantisation, ``is_guess`` says that nobody here knows
+            the model.
         reads_only: Whether it is an encoder, which writes nothing.
         scenario: What was asked, as the best way runs it.
         prediction: Memory, speed and verdict of the best way.
@@ -86,7 +87,8 @@ class Answer(Frozen):
         reading: What a document, the next turn and an image take.
         sustained: Speed after minutes; None where nobody knows the device's heat.
         energy: Of a token; None where nobody stated the power.
-        residents: The model and those named beside it, and which of them stay in memory together; empty for one.
+        residents: The model and those named beside it, and which of them stay in memory together; empty for
+            one.
         speculation: What drafting gives, where it was asked for.
         advice: What would make it fit, or faster.
         measured: A run of the same file here, with the same engine, threads and context; None without one.
@@ -174,9 +176,13 @@ def answered(question: Question, case: Case) -> Answer:
     listed = [way.replace(flags=way_flags(case, way)) for way in ways(case)]
     best = listed[0]
     own = of_way(case, best)
-    now, model = best.prediction, case.model
+    now = best.prediction
+    model = case.model
     depths = tuple(_depths(own, best))
-    decode = depths[0].decode_tokens_per_s if depths else now.speed.decode_tokens_per_s
+    if depths:
+        decode = depths[0].decode_tokens_per_s
+    else:
+        decode = now.speed.decode_tokens_per_s
     sustained, energy = outlook(own, decode, case.minutes or _USUAL_MINUTES)
     drafter = case.draft or case.head
     speculation = None
@@ -235,12 +241,18 @@ def _needs_entitlement(case: Case, way: Way) -> bool:
 
 def of_way(case: Case, way: Way) -> Case:
     """The case as one of its ways runs it, on the one card that it takes of several."""
-    device = case.device if way.card is None else case.device.cards[way.card]
+    if way.card is None:
+        device = case.device
+    else:
+        device = case.device.cards[way.card]
     return case._replace(device=device, scenario=way.scenario)
 
 
 def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
-    """After the prompt, in half of the context and in all of it; nothing where storage hides what the cache costs."""
+    """After the prompt, in half of the context and in all of it.
+
+    Nothing where storage hides what the cache costs.
+    """
     if way.kind.is_read:
         return
     scenario = case.scenario
@@ -254,10 +266,14 @@ def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
 
 
 def _reading(case: Case, way: Way) -> Iterator[Reading]:
-    """A document of pages, or the prompt where that is longer; the turn after it; an image, if the model sees any."""
+    """A document of pages, or the prompt where that is longer; the turn after it.
+
+    An image, if the model sees any.
+    """
     if not way.runs:
         return
-    scenario, read = case.scenario, way.prediction.speed.prefill_tokens_per_s
+    scenario = case.scenario
+    read = way.prediction.speed.prefill_tokens_per_s
     tokens = scenario.prompt_tokens
     if tokens <= PAGE_TOKENS:
         room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens - TURN_TOKENS
@@ -284,7 +300,8 @@ def flag_of(field: str) -> str:
 def _refuse_idle(question: Question, found: Answer) -> None:
     """Refuse an option that changes nothing here, so that nobody takes the answer for one that heeds it.
 
-    A placement is compared with none of the layers on the GPU as well, and a number of threads with another one.
+    A placement is compared with none of the layers on the GPU as well, and a number of threads with another
+    one.
 
     Raises:
         RefusedError: One changes nothing.
@@ -306,7 +323,10 @@ def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Qu
         for part in Placement.__struct_fields__:
             usual = getattr(Placement(), part)
             if getattr(value, part) != usual:
-                others = [usual, 0] if part == "gpu_layers" else [usual]
+                if part == "gpu_layers":
+                    others = [usual, 0]
+                else:
+                    others = [usual]
                 tried = [question.replace(placement=value.replace(**{part: other})) for other in others]
                 yield f": {part.replace('_', ' ')}", tried
     elif field == "thread_count":

@@ -57,7 +57,10 @@ class Case(NamedTuple):
 
     @classmethod
     def of(cls, model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> "Case":
-        """A model on a device that are looked up already; a placement in the scenario is the one that is asked for."""
+        """A model on a device that are looked up already.
+
+        A placement in the scenario is the one that is asked for.
+        """
         placed = scenario.replace(api=device.api(scenario.api))
         return cls(model, device, placed, is_placed=scenario.placement != Placement())
 
@@ -127,7 +130,10 @@ def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenari
     fields = {name: getattr(question, name) for name in Scenario.__struct_fields__ if hasattr(question, name)}
     fields |= {"batch_count": question.users, "without": question.without, "draft_tokens": drafted}
     fields["program"] = question.program or ""
-    new = 0 if model.reads_only else question.new_tokens
+    if model.reads_only:
+        new = 0
+    else:
+        new = question.new_tokens
     needed = question.users * (question.depth_tokens + question.prompt_tokens + new)
     asked = question.context_tokens
     if isinstance(asked, int):
@@ -172,7 +178,10 @@ def no_cache(case: Case, error: ValueError) -> RefusedError:
 
 
 def _head(draft: str) -> tuple[str, int]:
-    """The head that a draft names, empty for a model; and the tokens it drafts at a time, 0 where nobody says."""
+    """The head that a draft names, empty for a model.
+
+    And the tokens it drafts at a time, 0 where nobody says.
+    """
     word, _, length = draft.partition(":")
     if word not in HEADS:
         return "", 0
@@ -213,7 +222,8 @@ def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[ResolvedModel
         UnknownNameError: A name is neither's.
         RefusedError: A system refuses what follows its colon.
     """
-    systems, others = list[Companion](), list[ResolvedModel]()
+    systems = list[Companion]()
+    others = list[ResolvedModel]()
     for name in names:
         try:
             systems.append(companion(name))
@@ -259,7 +269,10 @@ def budget_bytes(text: str, whole_bytes: int) -> int:
 
 
 def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:
-    """The device with at most that much RAM for the app, whatever its system would allow; RefusedError for none."""
+    """The device with at most that much RAM for the app, whatever its system would allow.
+
+    RefusedError for none.
+    """
     if ram_budget_bytes <= 0:
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 

@@ -41,10 +41,12 @@ def check(
     depths: Sequence[int] = (0,),
     on: tuple[str, Path | None] = ("local", None),
 ) -> tuple[DeviceProfile, list[RunRecord]]:
-    """Run each model at each depth, each with its prediction made beforehand; the profile it came from, and each run.
+    """Run each model at each depth, each with its prediction made beforehand.
 
-    ``fetch_engine``: where the engine that runs leaves instructions of this machine unused, one that does not is
-    fetched first. ``on`` is a target with its programs.
+    The profile it came from, and each run.
+
+    ``fetch_engine``: where the engine that runs leaves instructions of this machine unused, one that does not
+    is fetched first. ``on`` is a target with its programs.
 
     Raises:
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
@@ -117,7 +119,10 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
 
 
 def _seen(cells: Sequence[RunCell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
-    """Shapes, and weight types, of all models that can be had; the others fail later, each in its own record."""
+    """Shapes, and weight types, of all models that can be had.
+
+    The others fail later, each in its own record.
+    """
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:

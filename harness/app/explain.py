@@ -35,7 +35,9 @@ def explain(case: Case) -> tuple[ExplanationTable, ...]:
 
     A device whose engine was timed on it answers from those costs alone, and shows them.
     """
-    model, device, scenario = case.model, case.device, case.scenario
+    model = case.model
+    device = case.device
+    scenario = case.scenario
     api = scenario.api
     test = f"-p {scenario.prompt_tokens} --tokens {scenario.new_tokens}"
     run = f"edge-harness run {model.name} -q {model.quant} --api {api} {test} --out RUN"
@@ -110,8 +112,8 @@ def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) ->
 def _terms(phase: str, slopes: dict[str, float], belief: Coefficients, machine: Machine) -> Rows:
     """Terms by what they add to the interval, most first; those that say and doubt nothing are left out.
 
-    A row has the factor on the term's quantity, one standard error of it, the published measurements that speak for it
-    (0 where only the prior does), and its share of the square of the interval's width.
+    A row has the factor on the term's quantity, one standard error of it, the published measurements that
+    speak for it (0 where only the prior does), and its share of the square of the interval's width.
     """
     whole = belief.spread(slopes, phase, machine) ** 2
     rows = []

@@ -58,14 +58,15 @@ def ladder(
 ) -> list[RunRecord]:
     """Make every rung from ``source``, score it, run it, and remove it again: a record of its quality, and of each run.
 
-    The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is quantized
-    itself, else the source. A rung that cannot be made, or does not run, is a record with its reason. Without ``text``
-    the one that ships is scored. Files are made in a temporary folder, or stay in ``keep``.
+    The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is
+    quantized itself, else the source. A rung that cannot be made, or does not run, is a record with its
+    reason. Without ``text`` the one that ships is scored. Files are made in a temporary folder, or stay in
+    ``keep``.
 
     Raises:
         UnknownNameError: No such runtime.
-        RefusedError: A name is no mixture, a runtime cannot be used, the weights are synthetic (their quality means
-            nothing), the source is no language model, or the text is too short.
+        RefusedError: A name is no mixture, a runtime cannot be used, the weights are synthetic (their quality
+            means nothing), the source is no language model, or the text is too short.
         BadDataError: The source is no GGUF file, or the text no UTF-8.
         CouldNotRunError: llama.cpp is not installed, or the folder cannot be written.
         KeyboardInterrupt: Interrupted; what is done is in the history.
@@ -106,8 +107,8 @@ def ladder(
 class _Workshop:
     """Makes, scores and times the rungs of one source, in a folder.
 
-    All that a file in the folder depends on is in the name of its own folder there (hashes of the source and the text,
-    version of the engine); what a result depends on beyond that is in the key of its record.
+    All that a file in the folder depends on is in the name of its own folder there (hashes of the source and
+    the text, version of the engine); what a result depends on beyond that is in the key of its record.
 
     Raises:
         OSError: The folder cannot be written.
@@ -127,7 +128,10 @@ class _Workshop:
         self._weights = weights
 
     def rung(self, quant: str) -> list[RunRecord]:
-        """The records of one rung: its quality, and its speeds where these are asked for; taken again where resumed."""
+        """The records of one rung: its quality, and its speeds where these are asked for.
+
+        Taken again where resumed.
+        """
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
         quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, asked.question_count, machine)

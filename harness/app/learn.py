@@ -39,7 +39,8 @@ from harness.records.store import write_atomically
 CONTRADICTS: Final = 3.0
 """Spreads from what the other measurements of the device say; one honest measurement in 370 is further off."""
 IMPOSSIBLE_RATIO: Final = 1.15
-"""Over the speed that the specification of the memory allows; weights kept in a cache make a small excess possible."""
+"""Over the speed that the specification of the memory allows; weights kept in a cache make a small excess
+possible."""
 FASTEST_RATIO: Final = 2 * INT8_RATIO
 """Over the peak in fp16: 4-bit floats are the fastest products of matrix units, twice as fast as int8."""
 SLOWEST_RATIO: Final = 0.01
@@ -174,8 +175,8 @@ def _known_device(said: str) -> str:
 def _measurements(record: RunRecord) -> list[TaughtSpeed]:
     """One for each plain test of a record: the median of the samples that count.
 
-    None of a run under another workload, in a batch, split over devices or with another cache: the fit would take its
-    speed for the device's.
+    None of a run under another workload, in a batch, split over devices or with another cache: the fit would
+    take its speed for the device's.
     """
     asked = record.scenario
     whole = asked.api == "cpu" or asked.placement.whole(routed=True)
@@ -257,8 +258,8 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
 def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
     """Speed of a row by the law of published rows, over what `fit` says of the same test.
 
-    A row knows of its model what its file tells, `fit` each tensor: what is learnt is how far a measurement lies from
-    `fit`, so that its own figure teaches nothing.
+    A row knows of its model what its file tells, `fit` each tensor: what is learnt is how far a measurement
+    lies from `fit`, so that its own figure teaches nothing.
     """
     try:
         weights = resolve_model(one.model, row.raw["quant"]).weights
@@ -280,8 +281,8 @@ def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
 def _impossible(row: Row, device: DeviceProfile) -> str:
     """Why nobody measures such a speed on a device where the model runs as it should; empty where one may.
 
-    Decoding reads weights and cache at no more than the bandwidth; a prompt takes its operations at no more than
-    ``FASTEST_RATIO`` of the peak in fp16.
+    Decoding reads weights and cache at no more than the bandwidth; a prompt takes its operations at no more
+    than ``FASTEST_RATIO`` of the peak in fp16.
     """
     assert row.work is not None
     held = float(row.raw["model_bytes"])

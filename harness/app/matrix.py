@@ -21,8 +21,8 @@ MOST_CELLS: Final = 20_000
 """Cells of one table: at some ten milliseconds each, a few minutes."""
 
 CellWord = Literal["fits", "fits split", "fits with streaming", "too slow", "does not fit", "impossible"]
-"""A verdict; ``fits split``: a part of the model, or all of it, lies with the CPU. ``impossible``: the device has no
-such api, or the KV type does not divide a row of the model's keys."""
+"""A verdict; ``fits split``: a part of the model, or all of it, lies with the CPU. ``impossible``: the device
+has no such api, or the KV type does not divide a row of the model's keys."""
 
 
 class Cell(NamedTuple):
@@ -48,7 +48,10 @@ class Cell(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What is asked about, each model in each mixture; cells follow in the order of the fields, contexts fastest."""
+    """What is asked about, each model in each mixture.
+
+    Cells follow in the order of the fields, contexts fastest.
+    """
 
     devices: list[DeviceProfile]
     models: list[ResolvedModel]

@@ -66,7 +66,9 @@ def _name(known: Facts) -> str:
 def run_on(
     on: str, cells: Sequence[RunCell], job: GenerateJob, how: How, programs: Path
 ) -> tuple[DeviceProfile, list[RunRecord]]:
-    """Predict, run as ``job`` says and keep each cell on a target; it is probed first where no profile of it is kept.
+    """Predict, run as ``job`` says and keep each cell on a target.
+
+    It is probed first where no profile of it is kept.
 
     Raises:
         RefusedError: An option asks for what llama-bench cannot do.

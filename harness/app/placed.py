@@ -34,13 +34,15 @@ from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
 
 DOUBT_RATIO: Final = 1.3
-"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more load."""
+"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more
+load."""
 
 
 def predict(case: Case) -> Prediction:
     """Memory, speed and verdict of the case placed as its scenario says, and judged by what is wished for.
 
-    Where weights have no room, the speed is that of a mapped file which the system reads again, as llama.cpp runs it.
+    Where weights have no room, the speed is that of a mapped file which the system reads again, as llama.cpp
+    runs it.
 
     Raises:
         RefusedError: As :func:`memory_in`; the system has no higher limit to be entitled to.
@@ -69,7 +71,10 @@ def memory_in(case: Case) -> MemoryPrediction:
     Raises:
         RefusedError: The KV type cannot hold this model's keys, or the draft has another vocabulary.
     """
-    model, device, scenario, draft = case.model, case.device, case.scenario, case.draft
+    model = case.model
+    device = case.device
+    scenario = case.scenario
+    draft = case.draft
     shape = model.weights.shape
     if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
@@ -92,7 +97,9 @@ def memory_in(case: Case) -> MemoryPrediction:
         memory = without_parts(memory, {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS})
     for other in case.others:
         memory = with_parts(memory, other_parts(case, other), SPREAD_RATIO)
-    return with_companions(memory, case.beside) if case.beside else memory
+    if case.beside:
+        return with_companions(memory, case.beside)
+    return memory
 
 
 def other_parts(case: Case, other: ResolvedModel) -> tuple[MemoryPart, ...]:
@@ -129,9 +136,11 @@ def _with_tower(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
     held = MemoryPart(PartKind.IMAGE_TOWER, case.model.tower_bytes, reason=why, pool=pool)
     memory = with_parts(memory, (held,), SPREAD_RATIO)
     scratch = tower_buffer_bytes(tower.patch_count, tower.image_tokens, tower.hidden_dim)
-    spread, why = SPREAD_RATIO, "its scratch for the largest image"
+    spread = SPREAD_RATIO
+    why = "its scratch for the largest image"
     if not tower.hidden_dim:
-        spread, why = UNKNOWN_BUFFER_SPREAD_RATIO, "its scratch, estimated by the size of its file"
+        spread = UNKNOWN_BUFFER_SPREAD_RATIO
+        why = "its scratch, estimated by the size of its file"
     scratch = scratch or round(UNKNOWN_BUFFER_RATIO * case.model.tower_bytes)
     buffer = MemoryPart(PartKind.IMAGE_BUFFER, scratch, reason=why, pool=pool)
     return with_parts(memory, (buffer,), spread)
@@ -183,10 +192,14 @@ def verdict_of(case: Case, memory: MemoryPrediction, speed: SpeedPrediction | No
     count = len(case.scenario.placement.tensor_split) or 1
     device = with_cards(case.device, count)
     verdict = judge(memory, speed, device, entitled=case.entitled, api=case.scenario.api)
-    full = fullest_card(memory.parts, case.device) if count > 1 else 0
+    if count > 1:
+        full = fullest_card(memory.parts, case.device)
+    else:
+        full = 0
     if verdict.word != "fits" or full <= 1:
         return verdict
-    left, why = int(verdict.needed_bytes / full), "one of the cards has no room for its part"
+    left = int(verdict.needed_bytes / full)
+    why = "one of the cards has no room for its part"
     return verdict.replace(word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,))
 
 
@@ -199,11 +212,14 @@ def streamed(case: Case, now: Prediction) -> list[Streamed]:
 def held_to(case: Case, now: Prediction) -> Prediction:
     """The prediction judged by a wanted speed, with all that lives in the app running, and after the minutes asked for.
 
-    The speed is that after the prompt; of weights from storage, whose reading hides the cache's, that of all depths.
+    The speed is that after the prompt; of weights from storage, whose reading hides the cache's, that of all
+    depths.
     """
     if now.verdict.word == "does not fit":
         return now
-    wanted, judged_speed, said = case.target_tokens_per_s, now.speed, tuple[str, ...]()
+    wanted = case.target_tokens_per_s
+    judged_speed = now.speed
+    said = tuple[str, ...]()
     depth = case.scenario.depth_tokens
     if wanted is not None and now.verdict.word == "fits":
         depth += case.scenario.prompt_tokens
@@ -242,7 +258,9 @@ def speed_of(case: Case) -> SpeedPrediction:
 
 
 def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | None, Energy | None]:
-    """Decode speed after ``minutes`` and energy of a token, both after the prompt; None for what is not known.
+    """Decode speed after ``minutes`` and energy of a token, both after the prompt.
+
+    None for what is not known.
 
     ``decode`` is the speed of the first seconds there, tokens/s. Both laws are of one sequence.
     """
@@ -256,10 +274,12 @@ def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | N
 
 
 def image_s(model: ResolvedModel, scenario: Scenario, read: Interval) -> Interval | None:
-    """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s; None if it sees none.
+    """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s.
 
-    The tower computes at the rate at which the prompt does: nobody published a time of its own, so that the interval
-    reaches from nothing for it to twice that.
+    None if it sees none.
+
+    The tower computes at the rate at which the prompt does: nobody published a time of its own, so that the
+    interval reaches from nothing for it to twice that.
     """
     if model.tower is None or not model.tower.image_tokens:
         return None

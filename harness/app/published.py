@@ -14,15 +14,16 @@ from harness.published.rows import Row, read_rows
 
 _SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
 _REST_BITS: Final = 6.5625
-"""Q6_K: files of 2025 keep Q4_K to Q6_K beside routed experts (loader's logs in ik_llama.cpp pull request 259 and
-ipex-llm issue 13194), those of 2026 Q8_0 (antirez/deepseek-v4-gguf, README; ik_llama.cpp issue 1420)."""
+"""Q6_K: files of 2025 keep Q4_K to Q6_K beside routed experts (loader's logs in ik_llama.cpp pull request 259
+and ipex-llm issue 13194), those of 2026 Q8_0 (antirez/deepseek-v4-gguf, README; ik_llama.cpp issue 1420)."""
 
 
 @lru_cache(maxsize=4096)
 def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> Known | None:
     """What the catalog knows of a model in a quantisation, or guesses of one that it does not know.
 
-    Of a quantisation that llama.cpp does not have, and of a guess, shares of an evenly quantised file, and no size.
+    Of a quantisation that llama.cpp does not have, and of a guess, shares of an evenly quantised file, and no
+    size.
     """
     try:
         found = match(name, params_b=params_b, active_b=active_b)

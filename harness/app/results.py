@@ -84,7 +84,10 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def single_record(output: bytes, source: str) -> RunRecord:
-    """The one record that ``run MODEL --json`` prints; BadDataError where it printed something else, or several."""
+    """The one record that ``run MODEL --json`` prints.
+
+    BadDataError where it printed something else, or several.
+    """
     document = json_of(output, source, "one run record")
     if isinstance(document, list):
         if len(document) != 1:

@@ -84,8 +84,8 @@ def run_cells(
 ) -> list[RunRecord]:
     """Run every cell as ``job`` says; a record for each, also for those that could not run.
 
-    Stops early only when interrupted. Predictions are made from ``device``, the profile of this machine; none without
-    it. Raises as `run_in_turns`.
+    Stops early only when interrupted. Predictions are made from ``device``, the profile of this machine; none
+    without it. Raises as `run_in_turns`.
     """
     return [record for (record,) in run_in_turns([[(cell, job)] for cell in cells], how=how, device=device)]
 
@@ -95,11 +95,12 @@ def run_in_turns(
 ) -> list[list[RunRecord]]:
     """Run the members of each group (a cell, and what is asked of it) in turns: two rounds, the second backwards.
 
-    A single member takes one round. What drifts while they run (heat, other programs) then falls on all alike, so that
-    members may differ in anything: runtime, threads, batch. Each turn is a child and a kept record. Where the runtimes
-    differ each predicts the shipped text before the turns: a faster one with a worse answer has no speed. Of each
-    member there is one record: its first one, with the samples of all its turns. A turn that did not end well gives its
-    outcome to the whole. A number of threads of 0 becomes the usual one, so that a record says how many there were.
+    A single member takes one round. What drifts while they run (heat, other programs) then falls on all
+    alike, so that members may differ in anything: runtime, threads, batch. Each turn is a child and a kept
+    record. Where the runtimes differ each predicts the shipped text before the turns: a faster one with a
+    worse answer has no speed. Of each member there is one record: its first one, with the samples of all its
+    turns. A turn that did not end well gives its outcome to the whole. A number of threads of 0 becomes the
+    usual one, so that a record says how many there were.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
@@ -187,7 +188,10 @@ def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count:
 
 
 def answers_to(asked: TextJob, pipeline: Pipeline) -> tuple[float, ...]:
-    """Negative log-probability of each scored token, told by a child; empty where it tells none, and why is said."""
+    """Negative log-probability of each scored token, told by a child.
+
+    Empty where it tells none, and why is said.
+    """
     ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
     if losses := ended.told("nll"):
         return tuple(losses[0])
@@ -352,7 +356,10 @@ def prediction_of(
     say: Callable[[str], None] = lambda _line: None,
     runtime: str = "",
 ) -> Prediction | None:
-    """What is predicted of a run by that runtime; None without a profile, or where nothing can be: why is said."""
+    """What is predicted of a run by that runtime.
+
+    None without a profile, or where nothing can be: why is said.
+    """
     if device is None or model is None:
         return None
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file

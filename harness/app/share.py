@@ -47,11 +47,16 @@ def rows_of(record: RunRecord) -> list[dict[str, str]]:
 
 
 def _row(record: RunRecord, label: str, tokens_per_s: float) -> dict[str, str]:
-    machine, model, engine = record.machine, record.model, record.engine
+    machine = record.machine
+    model = record.model
+    engine = record.engine
     assert model is not None
     test, _, depth = label.partition(" @ d")
     chip = machine.cpu_model
-    build = f"{engine.name} {engine.version} {engine.build}".strip() if engine else record.runtime
+    if engine:
+        build = f"{engine.name} {engine.version} {engine.build}".strip()
+    else:
+        build = record.runtime
     cells = {
         "device": chip,
         "chip": chip,

@@ -30,7 +30,9 @@ _PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)
 
 
 def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
-    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file with a list of strings; the first ``count``.
+    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file with a list of strings.
+
+    The first ``count``.
 
     Raises:
         BadDataError: The file is no such list, or a shorter one.
@@ -46,7 +48,8 @@ def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
 def fastest_copy(draft: Path, limits: Limits = Limits()) -> Path:  # noqa: B008
     """A draft with every matrix in plain Q4_0, the output matrix too: made once, and kept in the cache.
 
-    Of a draft, whose output only has to be guessed from, that is the fastest form. The limits are the quantizer's.
+    Of a draft, whose output only has to be guessed from, that is the fastest form. The limits are the
+    quantizer's.
 
     Raises:
         RefusedError: The quantizer does not take the file.
@@ -74,9 +77,9 @@ def speculate(
 ) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
-    The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
-    The record's result is a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that does not
-    fit the context and a failure of the engine are its outcome.
+    The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the
+    run begins. The record's result is a :class:`~harness.domain.result.Speculation`; different vocabularies,
+    a prompt that does not fit the context and a failure of the engine are its outcome.
 
     Raises:
         BadDataError: The target is no GGUF file.
@@ -106,7 +109,10 @@ def measure_file(
     how: How,
     on_event: Callable[[str, Any], None] | None = None,
 ) -> RunRecord:
-    """Measure a GGUF file, and other files ``beside`` it, by the job of that name; errors as :func:`speculate`."""
+    """Measure a GGUF file, and other files ``beside`` it, by the job of that name.
+
+    Errors as :func:`speculate`.
+    """
     model = identify(path, read_weights(path))
     with Pipeline(how) as pipeline:
         hashes = [sha256_of(other) for other in beside]

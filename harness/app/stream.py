@@ -25,8 +25,9 @@ def stream(
 ) -> RunRecord:
     """Generate under a RAM budget: a record whose result is a :class:`~harness.domain.result.Stream`.
 
-    With a draft its speed is predicted from costs that are timed on the streamed model first, if it ``predicts``. A
-    budget that is too small, a failure of the engine and a kill for going over the limit are its outcome.
+    With a draft its speed is predicted from costs that are timed on the streamed model first, if it
+    ``predicts``. A budget that is too small, a failure of the engine and a kill for going over the limit are
+    its outcome.
 
     Raises:
         BadDataError: The model is no GGUF file.

@@ -21,7 +21,8 @@ from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
 _BUSY_SHARE: Final = 0.25
-"""Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be believed."""
+"""Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be
+believed."""
 _PROBE_S: Final = 10.0
 """What a probe takes, told beforehand."""
 _DRIFT_BYTES: Final = 256 * 2**20
@@ -44,11 +45,12 @@ def probed(
 ) -> DeviceProfile:
     """Profile of this machine with the runtime's cost of those weight types, none of it from a model to be predicted.
 
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
+    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked
+    to.
 
     Raises:
-        EngineError: The engine's costs on the CPU could not be timed, or not within ``limit_s``; a machine in doubt
-            gets a quarter of it. A GPU that could not be timed is left out, and said.
+        EngineError: The engine's costs on the CPU could not be timed, or not within ``limit_s``; a machine in
+            doubt gets a quarter of it. A GPU that could not be timed is left out, and said.
     """
     say = heard.say
     if again:

@@ -1,7 +1,8 @@
 """Differences between runs and their course over time: a ratio with its interval, never less.
 
-Runs made at different times are not paired: what drifts between them (heat, other builds, other loads) is in the ratio,
-and the spread from run to run is in its interval, by the rule that gates follow too (``harness/stats/runs.py``).
+Runs made at different times are not paired: what drifts between them (heat, other builds, other loads) is in
+the ratio, and the spread from run to run is in its interval, by the rule that gates follow too
+(``harness/stats/runs.py``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -94,10 +95,13 @@ def differences(before: RunRecord, after: RunRecord) -> list[MetricChange]:
 
 
 def answer_beside(before: RunRecord, after: RunRecord) -> str:
-    """How well a runtime predicts the shipped text beside another, token by token; whether it is faster, but worse.
+    """How well a runtime predicts the shipped text beside another, token by token.
 
-    d = mean over the tokens of the difference of their negative log-probabilities (nats), paired, with its interval by
-    the normal law; exp(d) is the ratio of the perplexities. Worse is a lower end above ``WORSE_RATIO``.
+    Whether it is faster, but worse.
+
+    d = mean over the tokens of the difference of their negative log-probabilities (nats), paired, with its
+    interval by the normal law; exp(d) is the ratio of the perplexities. Worse is a lower end above
+    ``WORSE_RATIO``.
     """
     sides = [(r.runtime, r.result.token_nll if isinstance(r.result, Generation) else ()) for r in (before, after)]
     if lacking := [name for name, nll in sides if not nll]:
@@ -121,7 +125,10 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
 
 
 def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
-    """What else than the engine's build differs between two runs, in words; the ratio of such runs says nothing."""
+    """What else than the engine's build differs between two runs, in words.
+
+    The ratio of such runs says nothing.
+    """
     pairs = [
         ("workload", before.workload, after.workload),
         ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
@@ -141,7 +148,10 @@ def _file_of(record: RunRecord) -> str:
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over runs that differ in nothing but build and day (``course_of``); the newest last."""
+    """The course of a metric over runs that differ in nothing but build and day (``course_of``).
+
+    The newest last.
+    """
     courses: dict[tuple[str, ...], list[tuple[str, str, list[float]]]] = {}
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]

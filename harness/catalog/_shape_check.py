@@ -1,6 +1,7 @@
 """What a model's shape must hold, whoever wrote it: a card, a config.json, a model file.
 
-Nothing after this divides by a count of 0, and no figure is larger than any model, or than the file itself, could hold.
+Nothing after this divides by a count of 0, and no figure is larger than any model, or than the file itself,
+could hold.
 """
 
 from collections import Counter
@@ -27,10 +28,12 @@ class _Shaped(Frozen):
 def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
     """The shape, if a model can have it.
 
-    ``dims`` are the sizes of all tensors by name where the file, ``source``, holds them all: no figure may exceed them.
+    ``dims`` are the sizes of all tensors by name where the file, ``source``, holds them all: no figure may
+    exceed them.
 
     Raises:
-        BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not bear out.
+        BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not
+            bear out.
     """
 
     def refuse(field: str, found: object, expected: str) -> None:
@@ -41,7 +44,9 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     for row in _ROWS:
         if holds(row["when"], facts):
             refuse(row["field"], 0, row["expected"])
-    heads, kv_heads, layers = shape.head_count, shape.kv_head_count, shape.layer_count
+    heads = shape.head_count
+    kv_heads = shape.kv_head_count
+    layers = shape.layer_count
     pattern = shape.layer_pattern
     if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
         refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
@@ -49,7 +54,8 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
         refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
     if kv_heads and heads % kv_heads:
         refuse("kv_head_count", kv_heads, f"a divisor of head_count, {heads}")
-    used, experts = facts["moe_used_count"], facts["moe_expert_count"]
+    used = facts["moe_used_count"]
+    experts = facts["moe_expert_count"]
     if used > experts:
         refuse("experts.used_count", used, f"at most expert_count, {experts}")
     width = shape.feed_forward_dim + facts["moe_feed_forward_dim"] * experts
@@ -68,7 +74,10 @@ def _check_against(
     dims: Mapping[str, tuple[int, ...]],
     refuse: Callable[[str, object, str], None],
 ) -> None:
-    """No figure above what the tensors hold; less is allowed, since some families differ from layer to layer."""
+    """No figure above what the tensors hold.
+
+    Less is allowed, since some families differ from layer to layer.
+    """
     blocks = len({name.split(".")[1] for name in dims if name.startswith("blk.")})
     if shape.layer_count > blocks:
         refuse("layer_count", shape.layer_count, f"at most {blocks}, the blocks that the file has tensors of")
@@ -98,7 +107,8 @@ def _check_against(
         if value > widest:
             refuse(field, value, f"at most {widest}, the widest tensor of the file")
 
-    full, sliding = shape.kv_head_count * shape.head_dim, shape.sliding_kv_head_count or shape.kv_head_count
+    full = shape.kv_head_count * shape.head_dim
+    sliding = shape.sliding_kv_head_count or shape.kv_head_count
     keys = max(full, sliding * (shape.sliding_head_dim or shape.head_dim))
     for field, value, part, ratios in (
         ("head_count x head_dim", shape.head_count * shape.head_dim, "attn_q", (1, 2)),  # some hold a gate too

@@ -22,8 +22,8 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
     """Budgets of a file, each one checked.
 
     Raises:
-        BadDataError: Not such a file, an unknown key or metric, not exactly one limit, a limit that is not positive, a
-            floor on a cost or a ceiling on a speed, or a prediction asked for without a device.
+        BadDataError: Not such a file, an unknown key or metric, not exactly one limit, a limit that is not
+            positive, a floor on a cost or a ceiling on a speed, or a prediction asked for without a device.
     """
     file = typed(toml_in(path), _BudgetFile, path)
     if not file.budget:
@@ -34,27 +34,39 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
 
 
 def budget_lines(path: Path, count: int) -> list[int]:
-    """Line of each ``[[budget]]`` table of a file that has been read; 1 for all where they are written another way."""
+    """Line of each ``[[budget]]`` table of a file that has been read.
+
+    1 for all where they are written another way.
+    """
     text = path.read_text(encoding="utf-8").splitlines()
     lines = [number for number, line in enumerate(text, 1) if re.match(r"\s*\[\[\s*[\"']?budget[\"']?\s*\]\]", line)]
-    return lines if len(lines) == count else [1] * count
+    if len(lines) == count:
+        return lines
+    return [1] * count
 
 
 def check_budget(budget: Budget, path: Path | str, place: str) -> None:
-    """Refuse a budget without exactly one sound limit; BadDataError as for a file, ``path`` and ``place`` say where."""
+    """Refuse a budget without exactly one sound limit.
+
+    BadDataError as for a file, ``path`` and ``place`` say where.
+    """
     if budget.metric not in FIGURES:
         near = get_close_matches(budget.metric, FIGURES, n=3) or FIGURES
         raise BadDataError(path, f"{place}.metric", repr(clean(budget.metric)), f"a figure such as {', '.join(near)}")
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
-        limits = " and ".join(given) if given else "no limit"
+        limits = "no limit"
+        if given:
+            limits = " and ".join(given)
         raise BadDataError(path, place, limits, f"exactly one of: {', '.join(LIMITS)}")
     name, limit = next(iter(given.items()))
     if limit == float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a finite number")
     higher = FIGURES[budget.metric].higher_is_better
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
-        right = "floor" if higher else "ceiling"
+        right = "ceiling"
+        if higher:
+            right = "floor"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")
     if name == "roofline_ratio" and budget.metric != "decode_tokens_per_s":
         raise BadDataError(path, f"{place}.{name}", f"metric {budget.metric}", "decode_tokens_per_s")

@@ -1,8 +1,8 @@
 """Device files: ``devices/*.toml`` in vendor units, turned once into a ``DeviceProfile`` in SI units.
 
-A probe writes the profile as it is, in SI units. In a file that people write every figure is a table of its own:
-``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/s is 10**9 bytes/s, as vendors print it; GiB
-is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
+A probe writes the profile as it is, in SI units. In a file that people write every figure is a table of its
+own: ``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/s is 10**9 bytes/s, as vendors
+print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 """
 
 import json
@@ -63,7 +63,10 @@ def _as_written(name: str) -> tuple[str, float]:
 
 
 def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] = ()) -> Any:
-    """Type of the table that a part of the profile is in the file; ``more`` are fields that only the file has."""
+    """Type of the table that a part of the profile is in the file.
+
+    ``more`` are fields that only the file has.
+    """
     fields: list[tuple[Any, ...]] = []
     for field in msgspec.structs.fields(part):
         default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
@@ -98,7 +101,9 @@ def file_called(name: str) -> DeviceProfile | None:
     """The one file of that name or title, or the only one of that chip."""
     names, chips = _indices()
     hits = _looked_up(names, [name]) or _looked_up(chips, [name])
-    return device_file(hits[0]) if len(hits) == 1 else None
+    if len(hits) == 1:
+        return device_file(hits[0])
+    return None
 
 
 def files_of_chip(chips: Iterable[str]) -> list[DeviceProfile]:
@@ -108,7 +113,8 @@ def files_of_chip(chips: Iterable[str]) -> list[DeviceProfile]:
 
 def near_files(name: str) -> list[str]:
     """Names of files that look like this one."""
-    wanted, known = spelled(name).replace(" ", "-"), list(data_files("devices"))
+    wanted = spelled(name).replace(" ", "-")
+    known = list(data_files("devices"))
     short = {n.removesuffix("-desktop"): n for n in known}  # which nobody types
     near = get_close_matches(wanted, short, n=2, cutoff=0.6)
     return [n for n in known if n.startswith(wanted)][:3] or [short[n] for n in near]
@@ -127,7 +133,9 @@ def _looked_up(index: _Index, names: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
-    """Names of device files by the keys of their names and titles, and of their chips; only their heads are read.
+    """Names of device files by the keys of their names and titles, and of their chips.
+
+    Only their heads are read.
 
     A name and a title count with and without the size of memory or the words in brackets that they end with.
     """
@@ -146,7 +154,8 @@ def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
 
 def read_device(file: Traversable) -> DeviceProfile:
     """The device that a file describes; BadDataError where it breaks the schema, or contradicts itself."""
-    place, name = str(file), file.name.removesuffix(".toml")
+    place = str(file)
+    name = file.name.removesuffix(".toml")
     document = toml_in(file)
     if "engines" in document:
         profile = typed(document | {"name": name}, DeviceProfile, place)
@@ -180,7 +189,10 @@ def _check(pools: Mapping[str, Any], engines: Sequence[Any], unit: str, place: s
     for index, engine in enumerate(engines):
         if engine.pool not in pools:
             raise BadDataError(place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}")
-        share = engine.sustained_ratio.value if engine.sustained_ratio else 1
+        if engine.sustained_ratio:
+            share = engine.sustained_ratio.value
+        else:
+            share = 1
         if not 1e-6 <= share <= 1:
             field = f"engine[{index}].sustained_ratio.value"
             raise BadDataError(place, field, str(share), "a share above 0, at most 1")
@@ -211,14 +223,18 @@ def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None
 
 def _check_bandwidth(name: str, pool: Any, place: str) -> None:
     """Bandwidth is rate x width, where a file has them."""
-    rate, width = pool.transfer_mt_s, pool.bus_width_bits
+    rate = pool.transfer_mt_s
+    width = pool.bus_width_bits
     if rate is None and width is None:
         return
     if rate is None or width is None:
-        missing = "transfer_mt_s" if rate is None else "bus_width_bits"
+        missing = "bus_width_bits"
+        if rate is None:
+            missing = "transfer_mt_s"
         raise BadDataError(place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither")
     # MT/s x bits / 8 is MB/s; / 1000 is GB/s.
-    computed, stated = rate.value * width.value / 8000, pool.bandwidth_gb_s.value
+    computed = rate.value * width.value / 8000
+    stated = pool.bandwidth_gb_s.value
     if abs(stated - computed) > BANDWIDTH_TOLERANCE * computed:
         expected = f"{computed:g} ({rate.value:g} MT/s x {width.value:g} bit / 8), within 2 %"
         raise BadDataError(place, f"{name}.bandwidth_gb_s.value", f"{stated:g}", expected)

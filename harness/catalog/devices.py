@@ -37,9 +37,14 @@ def load_device(ref: str) -> DeviceProfile:
     known = data_files("devices")
     path = as_path(ref)  # figures such as 170GB/s look like one
     file: Traversable | None = known.get(ref) or (path if path and (path.suffix == ".toml" or path.exists()) else None)
-    profile = _described(ref) if file is None else read_device(file)
+    if file is None:
+        profile = _described(ref)
+    else:
+        profile = read_device(file)
     learned = learned_file(profile.name)
-    return profile.replace(learned=str(learned)) if learned.is_file() else profile
+    if learned.is_file():
+        return profile.replace(learned=str(learned))
+    return profile
 
 
 def _described(ref: str) -> DeviceProfile:

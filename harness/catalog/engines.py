@@ -1,8 +1,9 @@
 """Builds of llama.cpp that are fetched for this machine: a folder with a library for each instruction set.
 
-``data/engines.csv`` pins each by its digest. One engine at a time lies in ``cache_dir()/engine``; it comes there by one
-rename, after its archive has been found right and its library has answered. Archives are strangers': no more is read
-than the table says, no more unpacked than such archives hold, and each name becomes one file of that one folder.
+``data/engines.csv`` pins each by its digest. One engine at a time lies in ``cache_dir()/engine``; it comes
+there by one rename, after its archive has been found right and its library has answered. Archives are
+strangers': no more is read than the table says, no more unpacked than such archives hold, and each name
+becomes one file of that one folder.
 """
 
 import base64
@@ -119,7 +120,9 @@ def pulled(folder: Path | None = None) -> Build | None:
 
 
 def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> Answer:
-    """Fetch, verify and unpack a build, and put it in the place of what was pulled before; what it said when asked.
+    """Fetch, verify and unpack a build, and put it in the place of what was pulled before.
+
+    What it said when asked.
 
     ``ask`` raises where the libraries in a folder do not run here: the old ones then stay.
 
@@ -212,13 +215,18 @@ def _verify(archive: Path, build: Build) -> None:
     name, _, expected = build.digest.partition(":" if is_hex else "-")
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, name)
-    found = digest.hexdigest() if is_hex else base64.b64encode(digest.digest()).decode()
+    if is_hex:
+        found = digest.hexdigest()
+    else:
+        found = base64.b64encode(digest.digest()).decode()
     if found != expected:
         raise FetchError(f"{build.place}: found {name} {found}, expected {expected}")
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
-    """Every file of an archive into one folder, by the last part of its name; links to files of it stay links.
+    """Every file of an archive into one folder, by the last part of its name.
+
+    Links to files of it stay links.
 
     Raises:
         FetchError: It is damaged, holds more than it may, or two files of one name.

@@ -1,7 +1,7 @@
 """Have a model's file on this machine: fetched from where its card says, verified against the card's hash.
 
-A file lies in ``cache_dir()/models/<model>/``. It comes there by one rename, after its SHA-256 has been found right;
-until then everything is in a staging folder beside it, from which an interrupted pull goes on.
+A file lies in ``cache_dir()/models/<model>/``. It comes there by one rename, after its SHA-256 has been found
+right; until then everything is in a staging folder beside it, from which an interrupted pull goes on.
 """
 
 import shutil
@@ -55,8 +55,12 @@ def _fault(path: Path, file: ModelFile) -> str:
         return "found no file"
     if (size := path.stat().st_size) != file.size_bytes:
         return f"found {size} bytes, expected {file.size_bytes}"
-    digest = sha256_of(path) if file.sha256 else ""
-    return f"found SHA-256 {digest}, expected {file.sha256}" if digest != file.sha256 else ""
+    digest = ""
+    if file.sha256:
+        digest = sha256_of(path)
+    if digest != file.sha256:
+        return f"found SHA-256 {digest}, expected {file.sha256}"
+    return ""
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
@@ -75,7 +79,9 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
 
 
 def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | None = None) -> Path:
-    """The verified file at ``target``, fetched from one of its sources if it is not there; errors call it ``place``.
+    """The verified file at ``target``, fetched from one of its sources if it is not there.
+
+    Errors call it ``place``.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.
@@ -141,7 +147,9 @@ def _fetch(file: ModelFile, place: str, staging: Path, progress: Progress) -> Pa
 def check_room(
     folder: Path, needed_bytes: int, *, advice: str = "EDGE_HARNESS_CACHE moves the cache to another disk"
 ) -> None:
-    """Make sure the disk can take ``needed_bytes`` and some more; ``advice`` ends the message where it cannot.
+    """Make sure the disk can take ``needed_bytes`` and some more.
+
+    ``advice`` ends the message where it cannot.
 
     Raises:
         RefusedError: It cannot.

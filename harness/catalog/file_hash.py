@@ -15,7 +15,9 @@ _ENTRIES_MAX: Final = 500
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits; read again only when its size, its times or its identity changed.
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Read again only when its size, its times or its identity changed.
 
     Raises:
         BadDataError: It cannot be read.

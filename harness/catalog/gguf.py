@@ -1,7 +1,10 @@
-"""Read the header of a GGUF file: metadata, tensors, shape. Fast on large vocabularies, safe on hostile files.
+"""Read the header of a GGUF file: metadata, tensors, shape.
 
-Token tables are skipped, not decoded: a 151,000-token header takes some tens of milliseconds. Every count and length is
-checked against what is left of the file before anything is read, so that memory and time are bounded by the file.
+Fast on large vocabularies, safe on hostile files.
+
+Token tables are skipped, not decoded: a 151,000-token header takes some tens of milliseconds. Every count and
+length is checked against what is left of the file before anything is read, so that memory and time are
+bounded by the file.
 
 Source: the GGUF specification, docs/gguf.md of the ggml repository.
 """
@@ -47,7 +50,10 @@ _MAX_HEADER_BYTES: Final = 1 << 30
 
 @dataclass(frozen=True)
 class SkippedArray:
-    """An array that was walked over: its element type and its length. No tuple, since those hold a value a layer."""
+    """An array that was walked over: its element type and its length.
+
+    No tuple, since those hold a value a layer.
+    """
 
     type_id: int
     element_count: int
@@ -97,7 +103,8 @@ class GgufFile(NamedTuple):
         """Every tensor with the model's shape.
 
         Raises:
-            BadDataError: As ``shape``; or it holds no tensor, or those of a part of a model, or of something else.
+            BadDataError: As ``shape``; or it holds no tensor, or those of a part of a model, or of something
+                else.
         """
         if (parts := self.metadata.get("split.count", 1)) not in {0, 1}:
             raise BadDataError(self.path, "split.count", repr(parts)[:80], "1: join them (llama-gguf-split --merge)")
@@ -119,8 +126,8 @@ def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file.
 
     Raises:
-        BadDataError: No readable file, not GGUF, big-endian, an unsupported version, or a header that contradicts
-            itself or the file's size; the message names the place.
+        BadDataError: No readable file, not GGUF, big-endian, an unsupported version, or a header that
+            contradicts itself or the file's size; the message names the place.
     """
     try:
         size = path.stat().st_size  # asked before it is opened: a pipe would wait for its writer
@@ -133,7 +140,10 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def parts_of(name: str) -> list[str]:
-    """Names of all files of a model that is split over several, from that of any of them; else the name alone."""
+    """Names of all files of a model that is split over several, from that of any of them.
+
+    Else the name alone.
+    """
     part = SPLIT.search(name)
     if part is None or not 1 <= int(part[1]) <= int(part[2]):
         return [name]
@@ -144,7 +154,8 @@ def joined(headers: list[GgufFile]) -> GgufFile:
     """The headers of all files of a model as one: metadata of the first, the tensors and bytes of all.
 
     Raises:
-        BadDataError: They are not the parts of one model, in their order; or two of them hold the same tensor.
+        BadDataError: They are not the parts of one model, in their order; or two of them hold the same
+            tensor.
     """
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     for number, header in enumerate(headers):
@@ -163,12 +174,17 @@ def joined(headers: list[GgufFile]) -> GgufFile:
 
 
 def read_weights(path: Path) -> Weights:
-    """Every tensor of a model in all its files, whichever of them is named; errors as ``read_gguf`` and ``joined``."""
+    """Every tensor of a model in all its files, whichever of them is named.
+
+    Errors as ``read_gguf`` and ``joined``.
+    """
     return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)]).weights()
 
 
 def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
-    """The header of a file of ``size`` bytes of which only the first are here; None where it is longer than these.
+    """The header of a file of ``size`` bytes of which only the first are here.
+
+    None where it is longer than these.
 
     Raises:
         BadDataError: As ``read_gguf``.
@@ -177,14 +193,19 @@ def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
         header = _Reader(path, head, size).read()
     except struct.error:  # a number past what is here; lengths are checked against the whole file's size
         return None
-    return header if header.data_offset_bytes <= len(head) else None
+    if header.data_offset_bytes <= len(head):
+        return header
+    return None
 
 
 class _Reader:
     """Walks over one mapped file; ``at`` is the next byte to read."""
 
     def __init__(self, path: Path, view: mmap.mmap | bytes, size: int) -> None:
-        self.path, self.view, self.size, self.at = path, view, size, 0
+        self.path = path
+        self.view = view
+        self.size = size
+        self.at = 0
         self.end = min(size, _MAX_HEADER_BYTES)
 
     def read(self) -> GgufFile:
@@ -274,7 +295,10 @@ class _Reader:
 
     def skip_strings(self, key: str, count: int) -> None:
         """Walk over ``count`` strings: the one hot loop, 150,000 rounds for a large vocabulary."""
-        view, at, last, unpack = self.view, self.at, self.end - 8, _U64.unpack_from
+        view = self.view
+        at = self.at
+        last = self.end - 8
+        unpack = _U64.unpack_from
         for _ in range(count):
             if at > last:
                 raise self.bad(key, "a string past the end of the file", f"{count} strings")
@@ -290,7 +314,9 @@ class _Reader:
         if not 1 <= dim_count <= _MAX_DIMS:
             raise self.bad(name, f"{dim_count} dimensions", f"1 to {_MAX_DIMS}")
         dims = tuple(self.scalar("Q", name) for _ in range(dim_count))
-        type_id, offset, elements = self.scalar("I", name), self.scalar("Q", name), prod(dims)
+        type_id = self.scalar("I", name)
+        offset = self.scalar("Q", name)
+        elements = prod(dims)
         if type_id not in TYPE_NAMES:
             raise self.bad(name, f"tensor type {type_id}", f"one of {', '.join(BLOCKS)}")
         type_name = TYPE_NAMES[type_id]
@@ -311,11 +337,13 @@ class _Reader:
         for name, count in Counter(tensor.name for tensor in tensors).items():
             if count > 1:
                 raise self.bad(name, "the tensor twice", "each name once")
-        last_end, last_name = 0, ""
+        last_end = 0
+        last_name = ""
         for t in sorted(tensors, key=lambda t: t.offset_bytes):
             if t.offset_bytes < last_end:
                 raise self.bad(t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}")
-            last_end, last_name = t.offset_bytes + t.size_bytes, t.name
+            last_end = t.offset_bytes + t.size_bytes
+            last_name = t.name
             if start + last_end > self.size:
                 extent = f"data up to byte {start + last_end}"
                 raise self.bad(t.name, extent, f"a file of that size, it has {self.size}")

@@ -1,8 +1,9 @@
 """A model that nobody knows, bounded by what models of its size have: layers, grouped queries, windows, states.
 
-Parameters come from the name (or from whoever asks). The shape is that of the catalog's model nearest in size, with its
-inner width changed until the parameters agree; the shapes of the nearest few beside it tell how far the cache may be
-off. Models that cache keys and values of every head are left out: hardly any has since 2023.
+Parameters come from the name (or from whoever asks). The shape is that of the catalog's model nearest in
+size, with its inner width changed until the parameters agree; the shapes of the nearest few beside it tell
+how far the cache may be off. Models that cache keys and values of every head are left out: hardly any has
+since 2023.
 """
 
 import math
@@ -32,20 +33,22 @@ _LEAST_B: Final = 0.05
 _MOST_B: Final = 5000.0
 """Sizes (10**9) that models have: below, the vocabulary is most of it; above, none has been published."""
 _DENSE_MAX_B: Final = 100.0
-"""From this size on a model of which nothing else is known is taken for a mixture of experts, as all are since 2024."""
+"""From this size on a model of which nothing else is known is taken for a mixture of experts, as all are
+since 2024."""
 
 
 _MIXTURES_FROM_B: Final = 12.0
 """From this size on (10**9) a name that does not say so may be a mixture's: it reads a tenth for a token."""
 SHAPE_DOUBT: Final = 0.2
-"""How far ln(speed) of a model lies off that of another of the same weights: layers, heads and vocabulary differ."""
+"""How far ln(speed) of a model lies off that of another of the same weights: layers, heads and vocabulary
+differ."""
 
 
 class Guess(Frozen):
     """What is believed of an unknown model; parameters in 10**9.
 
-    ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that of this
-    one. ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
+    ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that
+    of this one. ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
     """
 
     params_b: float
@@ -61,7 +64,8 @@ def sizes_in(name: str) -> tuple[float, float]:
     """Parameters and active parameters (10**9) that a name tells; 0 for what it does not."""
     active = _billions(_ACTIVE.search(name))
     if times := _TIMES.search(name):
-        count, each = float(times[1]), float(times[2])
+        count = float(times[1])
+        each = float(times[2])
         return _SHARED_RATIO * count * each, active or _TWO_USED_RATIO * 2 * each
     return _billions(_SIZE.search(_ACTIVE.sub(" ", name))), active
 
@@ -78,7 +82,8 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     active = min(active_b or named_active or total, total)
     routed = active < 0.8 * total
     if not (active_b or named_active) and (total >= _DENSE_MAX_B or re.search(r"(?i)moe|expert", name)):
-        routed, active = True, _usual_active(total)
+        routed = True
+        active = _usual_active(total)
     told = bool(active_b or named_active or params_b)
     above = SHAPE_DOUBT
     if not told and not routed and total >= _MIXTURES_FROM_B:
@@ -94,7 +99,9 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     plain = next((c for c in near if c.shape.recurrent is None and c.shape.latent is None), near[0])
     template = base or (near[0] if _RECURRENT.search(name) else plain)
     like = tuple(card.name for card in near)
-    origin = "stated" if params_b else "in its name"
+    origin = "in its name"
+    if params_b:
+        origin = "stated"
     why = (
         f"nobody's card: {total:g}B parameters ({origin}), {active:g}B for each token; attention and cache bounded by "
         f"the nearest known models, {', '.join(like)}"
@@ -112,9 +119,14 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
 
 def _usual_base(total_b: float, active_b: float) -> ModelCard | None:
     """The model that most of those called by this size are made of; None where there is no such."""
-    size = f"{total_b:g}b" if active_b in {0, total_b} else f"{total_b:g}b-a{active_b:g}b"
+    if active_b in {0, total_b}:
+        size = f"{total_b:g}b"
+    else:
+        size = f"{total_b:g}b-a{active_b:g}b"
     name = _BASES.get(size)
-    return load_card(name) if name else None
+    if name:
+        return load_card(name)
+    return None
 
 
 @lru_cache(maxsize=2)
@@ -151,7 +163,8 @@ def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
 
     A gated feed-forward block has 3 x hidden x inner weights, one without a gate 2 x hidden x inner.
     """
-    shape, own = card.shape, card.parameter_count / 1e9
+    shape = card.shape
+    own = card.parameter_count / 1e9
     layers = shape.layer_count
     if not 0.6 < total_b / own < 1.7 and not shape.layer_pattern:
         layers = max(2, round(layers * (total_b / own) ** 0.5))
@@ -164,11 +177,17 @@ def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
         )
         rest = active_b * 1e9 - per_width * width * experts.used_count
         count = max(experts.used_count, round((total_b * 1e9 - rest) / (per_width * width)))
-        shared = width * experts.shared_count if experts.shared_feed_forward_dim else 0
+        if experts.shared_feed_forward_dim:
+            shared = width * experts.shared_count
+        else:
+            shared = 0
         experts = experts.replace(feed_forward_dim=width, expert_count=count, shared_feed_forward_dim=shared)
         return shape.replace(layer_count=layers, experts=experts)
     missing = (total_b - own * layers / shape.layer_count) * 1e9
-    inner = _width(shape.feed_forward_dim, missing, per_width) if shape.feed_forward_dim else 0
+    if shape.feed_forward_dim:
+        inner = _width(shape.feed_forward_dim, missing, per_width)
+    else:
+        inner = 0
     if shape.recurrent is not None and not shape.feed_forward_dim:  # all weights are in the mixers
         layers = max(2, round(shape.layer_count * total_b / own))
     return shape.replace(layer_count=layers, feed_forward_dim=inner)

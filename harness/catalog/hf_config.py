@@ -1,7 +1,7 @@
 """From a model's published config.json to its shape.
 
-Source: the configuration classes of the transformers library, and llama.cpp's convert_hf_to_gguf.py for which family
-becomes which architecture.
+Source: the configuration classes of the transformers library, and llama.cpp's convert_hf_to_gguf.py for which
+family becomes which architecture.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,10 @@ _LETTERS: Final[dict[str, str]] = KEYS["layer_letters"]
 
 
 def read_hf_config(path: Path) -> ModelShape:
-    """Shape of the model that a config.json describes; BadDataError: no JSON, too large, or as ``shape_of``."""
+    """Shape of the model that a config.json describes.
+
+    BadDataError: no JSON, too large, or as ``shape_of``.
+    """
     return shape_of(json_in(path, "a config.json", CONFIG_MAX_BYTES), path)
 
 
@@ -73,12 +76,16 @@ class _Config(Keys):
             header["attention.key_length_mla"] += header["rope.dimension_count"]
         if kind:
             header |= self.recurrent(kind, header["embedding_length"])
-        experts = self.part("experts") if self.number(*KEYS["config"]["experts"]["expert_count"]) > 1 else {}
+        if self.number(*KEYS["config"]["experts"]["expert_count"]) > 1:
+            experts = self.part("experts")
+        else:
+            experts = {}
         header |= experts
         everywhere = experts and not experts["leading_dense_block_count"] and experts["interleave_moe_layer_step"] <= 1
         with_experts = architecture_named(self.architecture).with_experts
         if experts and with_experts:
-            self.architecture, everywhere = with_experts, True
+            self.architecture = with_experts
+            everywhere = True
         if not pure and not everywhere:
             header["feed_forward_length"] = self.inner_dims(layer_count, own=own)
         # What is 0 is left to the header's reader, which knows what that stands for.
@@ -94,7 +101,10 @@ class _Config(Keys):
             return Header(self.source, self.architecture, header, letters=layers).shape(traits)
         except BadDataError as error:
             key = self.written(error.field)
-            values = ("0", "at least 1") if self.values.get(key) == 0 else (error.found, error.expected)
+            if self.values.get(key) == 0:
+                values = ("0", "at least 1")
+            else:
+                values = (error.found, error.expected)
             raise BadDataError(self.source, key, *values) from error
 
     def written(self, key: str) -> str:
@@ -105,7 +115,8 @@ class _Config(Keys):
     def inner_dims(self, layer_count: int, *, own: bool) -> int | tuple[int, ...]:
         """Inner width of the feed-forward block; LFM2 may state one of which two thirds are used, rounded up.
 
-        Gemma 4's (``own``) may be twice as wide in the layers that share keys and values: one for each block then.
+        Gemma 4's (``own``) may be twice as wide in the layers that share keys and values: one for each block
+        then.
         """
         inner = self.number("intermediate_size", "block_ff_dim", 0)
         if self.flag("block_auto_adjust_ff_dim", default=False):
@@ -125,18 +136,27 @@ class _Config(Keys):
         if not isinstance(kinds, str | list) or any(str(kind) not in _LETTERS for kind in kinds):
             raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
         if kind == "hybrid" and not kinds:
-            step, offset = self.number("attn_layer_period", 1) or 1, self.number("attn_layer_offset", 0)
+            step = self.number("attn_layer_period", 1) or 1
+            offset = self.number("attn_layer_offset", 0)
             kinds = ["attention" if i % step == offset % step else "conv" for i in range(layer_count)]
         return "".join(_LETTERS[kind] for kind in kinds)
 
     def sliding(self) -> dict[str, Any]:
         """Window of the local layers, and which of them slide: a flag each, or every so manyth that does not."""
-        window, listed = self.number("sliding_window", 0), self.values.get("layer_types")
-        kinds: list[Any] = listed if isinstance(listed, list) else []
+        window = self.number("sliding_window", 0)
+        listed = self.values.get("layer_types")
+        kinds: list[Any]
+        if isinstance(listed, list):
+            kinds = listed
+        else:
+            kinds = []
         if not self.flag("use_sliding_window", default=True) or (kinds and "sliding_attention" not in kinds):
             return {}
         step = self.number("sliding_window_pattern", 0)
-        slides = tuple(kind == "sliding_attention" for kind in kinds) if window else ()
+        if window:
+            slides = tuple(kind == "sliding_attention" for kind in kinds)
+        else:
+            slides = ()
         return {"attention.sliding_window": window, "attention.sliding_window_pattern": slides or step}
 
     def recurrent(self, kind: str, hidden: int) -> dict[str, int]:

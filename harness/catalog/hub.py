@@ -2,9 +2,9 @@
 
 A shape is read from config.json, or from the header of a GGUF file.
 
-The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what has come is
-kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks nobody.
-``HF_ENDPOINT`` names another hub.
+The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what
+has come is kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks
+nobody. ``HF_ENDPOINT`` names another hub.
 """
 
 import os
@@ -31,7 +31,8 @@ from harness.errors import BadDataError, FetchError, HarnessError, RefusedError,
 _CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
 _ANSWER_S: Final = 4.0
-"""Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
+"""Longest time for a first word of the hub: its client alone would try again for 20 s where there is no
+network."""
 _MOST_KEY: Final = "edge_harness_most_bytes"
 _PAGE_S: Final = 60.0
 _SLOWEST_BYTES_PER_S: Final = 16 << 10
@@ -104,15 +105,18 @@ class Repository(NamedTuple):
 def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     """Shape of the model in a repository, and its tensors where it has a GGUF file.
 
-    ``repo`` is ``org/name``; without a GGUF ``file`` of it the file of ``quant`` as people write it is taken, or the
-    usual one where none is wanted; its config.json where it has no GGUF files.
+    ``repo`` is ``org/name``; without a GGUF ``file`` of it the file of ``quant`` as people write it is taken,
+    or the usual one where none is wanted; its config.json where it has no GGUF files.
 
     Raises:
         FetchError: The hub does not answer, and the cache has nothing; or there is no such repository.
         UnknownNameError: It has no such file, or none of that quantisation.
         BadDataError: What it has is no config.json or no GGUF file.
     """
-    listed = {} if file else _sizes_in(repo)
+    if file:
+        listed = {}
+    else:
+        listed = _sizes_in(repo)
     if not file and not any(name.endswith(".gguf") for name in listed):
         if "config.json" not in listed:
             raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", listed)
@@ -148,7 +152,10 @@ def read_ollama(name: str) -> Repository:
         BadDataError: Its answer names no model file.
     """
     path, _, tag = name.partition(":")
-    repo = path if "/" in path else f"library/{path}"
+    if "/" in path:
+        repo = path
+    else:
+        repo = f"library/{path}"
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not re.fullmatch(r"[\w.-]*", tag):
         raise RefusedError(f"{name!r} is no name of Ollama's registry: write ollama:name:tag")
     base = f"{_OLLAMA}/v2/{repo}"
@@ -176,7 +183,8 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
     Raises as ``read_repository``.
     """
     file = file or _chosen(repo, names_in(repo), quant)
-    client, described = _client(), []
+    client = _client()
+    described = []
     _session()
     _reach(repo)
     for part in parts_of(file):
@@ -184,7 +192,9 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
             about = client.get_hf_file_metadata(_url(repo, part))
         if about.size is None:
             raise FetchError(f"{repo}/{part}: the hub does not tell its size")
-        digest = about.etag if re.fullmatch(r"[0-9a-f]{64}", about.etag or "") else ""
+        digest = ""
+        if re.fullmatch(r"[0-9a-f]{64}", about.etag or ""):
+            digest = about.etag
         source = HubSource(repo=repo, file=part, revision=about.commit_hash or "main")
         described.append(ModelFile(quant=quant, size_bytes=about.size, sha256=digest, hub=source))
     return described
@@ -232,8 +242,13 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
     size_file = head.with_suffix(".size")
     stop = _FIRST_BYTES
     while True:
-        size = read_limited(size_file, 20).decode(errors="replace") if size_file.is_file() else ""
-        data = read_limited(head, _MOST_BYTES) if size.isdecimal() and head.is_file() else b""
+        size = ""
+        if size_file.is_file():
+            size = read_limited(size_file, 20).decode(errors="replace")
+        if size.isdecimal() and head.is_file():
+            data = read_limited(head, _MOST_BYTES)
+        else:
+            data = b""
         if data and (header := header_of(data, int(size), Path(place.rpartition("/")[2]))):
             return header
         if data and len(data) >= min(int(size), _MOST_BYTES):
@@ -248,7 +263,10 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
 
 
 def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -> Path:
-    """A small document of the hub in the cache, of at most so many bytes; it appears there whole or not at all."""
+    """A small document of the hub in the cache, of at most so many bytes.
+
+    It appears there whole or not at all.
+    """
     path = inside(folder_of(repo), name, repo)
     if not path.is_file():
         _reach(repo, host)
@@ -282,7 +300,9 @@ def _sizes_in(repo: str) -> dict[str, int]:
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
-    """Download into ``staging``, never more than ``size_bytes``; goes on where an earlier call was interrupted.
+    """Download into ``staging``, never more than ``size_bytes``.
+
+    Goes on where an earlier call was interrupted.
 
     Raises:
         FetchError: The hub does not answer, has no such file, or one of another size.
@@ -319,7 +339,8 @@ def _download(
     headers = {**utils.build_hf_headers(token=token, library_name="edge-harness"), "Accept-Encoding": "identity"}
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
-        headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
+        if done or stop:
+            headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"}
         asked = {_MOST_KEY: stop or most_bytes}
         with _session().stream("GET", url, headers=headers, timeout=30, extensions=asked) as answer:
             status = answer.status_code
@@ -331,7 +352,10 @@ def _download(
                 out.truncate(0)
                 done = 0
             total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
-            size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
+            if re.fullmatch(r"\d{1,18}", total):
+                size = int(total)
+            else:
+                size = 0
             if size > most_bytes:
                 raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
             for chunk in answer.iter_bytes(_CHUNK_BYTES):
@@ -408,7 +432,10 @@ def _session() -> Any:
 
 
 def _bound(answer: Any) -> None:
-    """Count the bytes of an answer as they come; FetchError beyond what its request may have, or at its deadline."""
+    """Count the bytes of an answer as they come.
+
+    FetchError beyond what its request may have, or at its deadline.
+    """
     asked = answer.request.extensions
     most_bytes = asked.get(_MOST_KEY, _LISTING_MAX_BYTES)
     end_s = time.monotonic() + _PAGE_S + most_bytes / _SLOWEST_BYTES_PER_S

@@ -1,8 +1,8 @@
 """One line about a machine, cut into names of parts, figures beside them, and words that nobody knows.
 
-A line may be what a forum says (``2x 3090 on a 9950X with 96GB``), or what a program printed: lspci, nvidia-smi,
-system_profiler, /proc/cpuinfo, llama.cpp. Known parts are found wherever they stand. The rest is kept, so that the
-answer can name what it left out.
+A line may be what a forum says (``2x 3090 on a 9950X with 96GB``), or what a program printed: lspci,
+nvidia-smi, system_profiler, /proc/cpuinfo, llama.cpp. Known parts are found wherever they stand. The rest is
+kept, so that the answer can name what it left out.
 """
 
 import re
@@ -173,21 +173,32 @@ def _named(run: str, before: Sequence[str], after: Sequence[str]) -> Named | Non
     count = _PATTERNS["count"].search(run)
     bare = _PATTERNS["count"].sub("", run, count=1)
     rest, memory = memory_in(bare)
-    number = _number(next(filter(None, count.groups()))) if count else 1
+    if count:
+        number = _number(next(filter(None, count.groups())))
+    else:
+        number = 1
     if len(squashed(bare)) < _SHORT and not _is_silent([*before, *after]):
         return None
     if before and of_maker(before[-1]) and not find(f"{before[-1]} {bare}"):
         return None  # Radeon 4090
     if memory.gb and memory == MemoryWords(gb=memory.gb) and _is_part(rest.strip(), memory.gb):
         return Named(rest.strip(), number, memory.gb)
-    return Named(bare, number, memory.gb) if _is_part(bare, after=after) else None
+    if _is_part(bare, after=after):
+        return Named(bare, number, memory.gb)
+    return None
 
 
 def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
-    """Whether a name is a part's, surely enough to stand among other words; with ``gb``, a card's with such memory."""
+    """Whether a name is a part's, surely enough to stand among other words.
+
+    With ``gb``, a card's with such memory.
+    """
     length = len(squashed(name))
     is_told = re.search(r"\d", name) or length > _LONG or (" " in name and length > _SHORT)
-    hits = find(name) if is_told and tells(name) else []
+    if is_told and tells(name):
+        hits = find(name)
+    else:
+        hits = []
     if not hits or (gb and not any(hit.layer == "cards" and gb in hit.sizes_gb for hit in hits)):
         return False
     if hits[0].layer != "devices":
@@ -197,7 +208,9 @@ def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
 
 def _is_suffix(after: Sequence[str]) -> bool:
     """Whether the word behind a device's name may be the end of another one's, which nobody knows: iPhone 16 Por."""
-    word = after[0].strip(" ,:()") if after else ""
+    word = ""
+    if after:
+        word = after[0].strip(" ,:()")
     return word.isalpha() and len(word) <= _SUFFIX and word not in _SILENT
 
 
@@ -210,7 +223,9 @@ def _is_silent(words: Sequence[str]) -> bool:
 def _without(what: str, text: str) -> tuple[str, str]:
     """The text without what a pattern finds in it, and that; empty for nothing."""
     hit = _PATTERNS[what].search(text)
-    return (text[: hit.start()] + " " + text[hit.end() :], hit[1]) if hit else (text, "")
+    if hit:
+        return (text[: hit.start()] + " " + text[hit.end() :], hit[1])
+    return (text, "")
 
 
 def _system(words: str) -> str:
@@ -228,7 +243,10 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
     kind = " ".join(" ".join(filter(None, hit.group("before", "kind", "after"))).split())
     stated = hit["rate"] or hit["rated"]
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
-    source = SAID if stated else f"usual of {kind}"
+    if stated:
+        source = SAID
+    else:
+        source = f"usual of {kind}"
     rate = Figure(float(stated or usual) * GB, source, "secondary" if stated else "assumed")
     rest = f"{text[: hit.start()]} {text[hit.end() :]}"
     return rest, Storage(technology=kind, sequential_read_bytes_per_s=rate)

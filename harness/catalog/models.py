@@ -28,7 +28,10 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
         head = file.read_bytes().decode(errors="replace").partition("\n[shape]")[0]
         title = re.search(r'^title = "(.*)"$', head, re.MULTILINE)
         aliases = re.search(r"^aliases = \[(.*?)\]", head, re.MULTILINE | re.DOTALL)
-        written = re.findall(r'"([^"]*)"', aliases[1]) if aliases else []
+        if aliases:
+            written = re.findall(r'"([^"]*)"', aliases[1])
+        else:
+            written = []
         yield name, (title[1] if title else name, *written, *also.get(name, ()))
     for name, row in _shapes().items():
         if name not in files:
@@ -36,7 +39,9 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def load_card(ref: str) -> ModelCard:
-    """The card of exactly that name, or in that ``.toml`` file; ``catalog.names.load_model`` takes other names too.
+    """The card of exactly that name, or in that ``.toml`` file.
+
+    ``catalog.names.load_model`` takes other names too.
 
     Raises:
         UnknownNameError: No card of that name.
@@ -45,7 +50,10 @@ def load_card(ref: str) -> ModelCard:
     path = as_path(ref)
     if path is not None and (path.suffix == ".toml" or path.exists()):
         if path.suffix != ".toml":
-            instead = f"the ending {path.suffix!r}" if path.is_file() else what_is_there(path)
+            if path.is_file():
+                instead = f"the ending {path.suffix!r}"
+            else:
+                instead = what_is_there(path)
             raise BadDataError(path, "", instead, "a .gguf, config.json or .toml")
         return _card(path)
     known = data_files("models")
@@ -90,7 +98,8 @@ def _checked(card: ModelCard, place: str) -> ModelCard:
     for index, model_file in enumerate(card.files):
         _check_file(model_file, f"files[{index}]", place)
     if card.active_parameter_count > card.parameter_count:
-        active, most = card.active_parameter_count, card.parameter_count
+        active = card.active_parameter_count
+        most = card.parameter_count
         raise BadDataError(place, "active_parameter_count", str(active), f"at most parameter_count, {most}")
     return card
 

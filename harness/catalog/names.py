@@ -1,9 +1,9 @@
 """From a model's name as people write it to a card: hub repositories, Ollama tags, llama-bench's and LM Studio's names.
 
-Rules, in order, after a quantisation has been taken out of the name: the card's own name; the words of a name, title or
-alias, without those that change no shape (Instruct, dates, publishers); the base model that a name gives in brackets;
-the same letters and digits without dots; a card's words with its size among others (a fine-tune of that model). What
-differs otherwise is an alias, and aliases are data in the cards.
+Rules, in order, after a quantisation has been taken out of the name: the card's own name; the words of a
+name, title or alias, without those that change no shape (Instruct, dates, publishers); the base model that a
+name gives in brackets; the same letters and digits without dots; a card's words with its size among others (a
+fine-tune of that model). What differs otherwise is an alias, and aliases are data in the cards.
 """
 
 import re
@@ -70,8 +70,8 @@ def key(name: str) -> str:
 def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     """The card that a name means; else a guess of a model of its size.
 
-    ``params_b`` and ``active_b`` (10**9, those that one token goes through) are given where they are known from
-    elsewhere, 0 otherwise: no card of another size fits.
+    ``params_b`` and ``active_b`` (10**9, those that one token goes through) are given where they are known
+    from elsewhere, 0 otherwise: no card of another size fits.
 
     Raises:
         UnknownNameError: No card of that name, and no size from which to bound the model.
@@ -120,7 +120,8 @@ def is_another(name: str, card: ModelCard) -> bool:
 
 def _misspelt(name: str, card: str) -> bool:
     """Whether a name differs from a card's by a letter or two, and in no figure."""
-    bare, own = key(split(name)[0]), key(card)
+    bare = key(split(name)[0])
+    own = key(card)
     same_figures = re.findall(r"[\d.]+", bare) == re.findall(r"[\d.]+", own)
     return same_figures and bool(get_close_matches(bare, [own], n=1, cutoff=0.88))
 
@@ -141,14 +142,19 @@ def is_hub(ref: str) -> bool:
 
 
 def hub_parts(ref: str) -> tuple[str, str, str]:
-    """(repository, file, quantisation) of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``; else RefusedError."""
+    """(repository, file, quantisation) of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``.
+
+    Else RefusedError.
+    """
     address = _HUB_URL.fullmatch(ref)
     if address:
         return address[1], address[2] or "", ""
     repo, _, rest = ref.removeprefix(HUB_PREFIX).partition(":")
     if not is_repository(repo):
         raise RefusedError(f"{ref!r} is no repository of the hub: write hf:org/repo or hf:org/repo:file.gguf")
-    return (repo, rest, "") if rest.endswith(".gguf") else (repo, "", rest)
+    if rest.endswith(".gguf"):
+        return (repo, rest, "")
+    return (repo, "", rest)
 
 
 def nearest(name: str) -> list[str]:
@@ -173,7 +179,8 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
 
 def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float, str]]:
     """Cards that a name can mean, surest first: each with the size (10**9) that the name gives it, and the reason."""
-    own, alike = key(bare), "read as {}"
+    own = key(bare)
+    alike = "read as {}"
     yield keys.get(own), 0, alike
     whose, _, line = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
     if not re.search(r"\d", whose):
@@ -216,7 +223,9 @@ def _unbracketed(name: str) -> str:
 def _sized(card: ModelCard, params_b: float) -> ModelCard | None:
     """The card, unless its size is another by more than a quarter."""
     stated = card.parameter_count / 1e9
-    return None if stated and params_b and not 0.75 < stated / params_b < 1.33 else card
+    if stated and params_b and not 0.75 < stated / params_b < 1.33:
+        return None
+    return card
 
 
 @lru_cache(maxsize=4)

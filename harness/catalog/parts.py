@@ -1,8 +1,8 @@
 """Cards, devices, chips and CPUs of the shipped tables, by any name that people, shops and systems write.
 
-``devices/tables/*.csv`` hold one row a thing, its facts and its *keys*: names without spaces, dashes and words that
-tell nothing apart. A name is looked up by exact keys only; what is merely like it is suggested, never taken. The
-tables are read when a name is in no device file, each at its first use.
+``devices/tables/*.csv`` hold one row a thing, its facts and its *keys*: names without spaces, dashes and
+words that tell nothing apart. A name is looked up by exact keys only; what is merely like it is suggested,
+never taken. The tables are read when a name is in no device file, each at its first use.
 """
 
 import re
@@ -123,7 +123,9 @@ def find(name: str) -> list[Part]:
 
 def is_another(after: Sequence[str]) -> bool:
     """Whether the word behind a name makes it that of another part, which is not known: POCO F5 Pro, RTX 3070 Super."""
-    word = re.split(r"[/,:()]", after[0].strip(" ,:()"))[0] if after else ""
+    word = ""
+    if after:
+        word = re.split(r"[/,:()]", after[0].strip(" ,:()"))[0]
     slips = get_close_matches(word, [variant for variant in _VARIANTS if len(variant) >= _SHORT], cutoff=0.75)
     return word in _VARIANTS or bool(slips)
 
@@ -146,7 +148,10 @@ def laptop_card(part: Part) -> Part:
 
 
 def sold_with(chip: str, words: str) -> Part | None:
-    """The device of which words are the beginning of a name, with this chip in it; None for no device, or several."""
+    """The device of which words are the beginning of a name, with this chip in it.
+
+    None for no device, or several.
+    """
     begun = {key for key in keys_of([words]) if re.search(r"\d", key)}
     rows = [
         row
@@ -155,7 +160,9 @@ def sold_with(chip: str, words: str) -> Part | None:
         if key.startswith(tuple(begun)) and squashed(spelled(row["chip"])) == squashed(spelled(chip))
     ]
     names = {row["name"] for row in rows}
-    return _part("devices", rows[0]) if len(names) == 1 else None
+    if len(names) == 1:
+        return _part("devices", rows[0])
+    return None
 
 
 def tells(name: str) -> bool:
@@ -171,7 +178,9 @@ def _hits(key: str, text: str) -> list[Part]:
     for layer in LAYERS:
         for row in _index(layer).get(key, ()):
             rival = named and row["maker"] in _MAKERS.values() and row["maker"] not in named
-            cpu = next(iter(_index("cpus").get(key, ())), None) if layer == "chips" else None
+            cpu = None
+            if layer == "chips":
+                cpu = next(iter(_index("cpus").get(key, ())), None)
             if cpu and cpu["name"] != row["name"]:  # a sibling: its own memory, the row's GPU
                 row = row | {column: cpu[column] for column in cpu if column != "keys"}  # noqa: PLW2901
             if not rival:
@@ -198,14 +207,19 @@ def aliased(name: str) -> str:
 
 def _of_cloud(cloud: re.Match[str], known: dict[str, str]) -> str:
     """Parts of an AWS instance: of one with GPUs their number, else the RAM that its family has for each vCPU."""
-    family, size = cloud["family"], int(cloud["size"] or 1)
+    family = cloud["family"]
+    size = int(cloud["size"] or 1)
     part = known.get(squashed(cloud[0])) or known.get(family, "")
     if not part or known.get(squashed(cloud[0])):
         return part
     if family[0] == "g":
-        return f"{8 if size > 24 else 4}x {part}" if size in {12, 24, 48} else part
+        if size in {12, 24, 48}:
+            return f"{8 if size > 24 else 4}x {part}"
+        return part
     gb = _GB_PER_VCPU.get(family[0], 0) * 4 * size
-    return f"{part}, {gb}gb" if gb else part
+    if gb:
+        return f"{part}, {gb}gb"
+    return part
 
 
 @lru_cache(maxsize=1)

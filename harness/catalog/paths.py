@@ -21,7 +21,9 @@ Kind = Literal["devices", "models"]
 def data_root(kind: Kind) -> Traversable:
     """Directory of the ``kind`` data files, shipped with the package or in the checkout."""
     shipped = files("harness") / "data" / kind
-    return shipped if shipped.is_dir() else Path(__file__).parents[2] / kind
+    if shipped.is_dir():
+        return shipped
+    return Path(__file__).parents[2] / kind
 
 
 def cache_dir() -> Path:
@@ -35,7 +37,9 @@ def cache_dir() -> Path:
 
 
 def home_dir() -> Path:
-    """Folder for the user's own: history, devices, models. ``EDGE_HARNESS_HOME``, else the system's; made if absent.
+    """Folder for the user's own: history, devices, models.
+
+    ``EDGE_HARNESS_HOME``, else the system's; made if absent.
 
     Raises:
         CouldNotRunError: It cannot be made.

@@ -1,13 +1,15 @@
 """Model files with random weights at true shapes: they have the size and the speed of the model, and no meaning.
 
-The tensors are those of the real model, name by name and type by type; their blocks are random but well-formed: scales
-are set so that weights have a standard deviation of about 0.02, as trained ones do, and nothing overflows.
+The tensors are those of the real model, name by name and type by type; their blocks are random but
+well-formed: scales are set so that weights have a standard deviation of about 0.02, as trained ones do, and
+nothing overflows.
 
-A router of random weights behind random blocks chooses nearly the same experts for every token: nothing like a trained
-model. In a mixture of experts the norms before attention and before the experts are therefore small, and with them what
-blocks add: a hidden state stays that of its own token, and the router's logits are standard normal noise, drawn anew
-for each token of the vocabulary. Experts are chosen evenly, which is the worst case for a cache of them. Where the
-token table is the output matrix too, greedy output still repeats one token.
+A router of random weights behind random blocks chooses nearly the same experts for every token: nothing like
+a trained model. In a mixture of experts the norms before attention and before the experts are therefore
+small, and with them what blocks add: a hidden state stays that of its own token, and the router's logits are
+standard normal noise, drawn anew for each token of the vocabulary. Experts are chosen evenly, which is the
+worst case for a cache of them. Where the token table is the output matrix too, greedy output still repeats
+one token.
 
 Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation in ggml/src/ggml-quants.c.
 """
@@ -31,10 +33,12 @@ Bytes = NDArray[np.uint8]
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
 _MIXTURE_NORM: Final = 1e-3
-"""Weights of the norms before attention and experts: over a model's depth blocks then add less than a token's state."""
+"""Weights of the norms before attention and experts: over a model's depth blocks then add less than a token's
+state."""
 _LOG_SPREAD: Final = 0.4
-"""Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
-quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
+"""Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor
+has no quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would
+always hit."""
 _MXFP4_EXPONENT: Final = 120  # 2**(120 - 128) x values of -12 to 12: about 0.02
 
 SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "MXFP4"}).union(
@@ -46,7 +50,9 @@ SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "MXFP4"}).union(
 def synthesize(
     weights: Weights, path: Path, *, seed: int = 0, name: str = "", progress: Progress = no_progress
 ) -> Path:
-    """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
+    """Write a file of random weights that llama.cpp loads as it would the real one.
+
+    Memory: some 10 MiB a type.
 
     The same seed gives the same bytes.
 
@@ -77,7 +83,9 @@ class BlockSource:
         self.random = np.random.default_rng(seed)
         self.routed = routed
         self.chunks: dict[str, Bytes] = {}
-        self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
+        self.done_bytes = 0
+        self.total_bytes = total_bytes
+        self.progress = progress
 
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
         """Write one tensor."""
@@ -116,7 +124,9 @@ def _constant(name: str) -> float | None:
         return 1.0
     if name.endswith("ssm_a"):
         return -1.0
-    return 0.0 if name.endswith(".bias") else None
+    if name.endswith(".bias"):
+        return 0.0
+    return None
 
 
 def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> Bytes:

@@ -1,7 +1,7 @@
 """Image towers (mmproj files): what models that look at images hold and do beside their language model.
 
-``models/tables/vision.csv`` has a row a model: bytes of the file in F16; tokens of an image of 1024 x 1024 pixels and
-the patches that it is cut into; layers of the tower that look at the whole image, and their width.
+``models/tables/vision.csv`` has a row a model: bytes of the file in F16; tokens of an image of 1024 x 1024
+pixels and the patches that it is cut into; layers of the tower that look at the whole image, and their width.
 """
 
 import re
@@ -38,7 +38,10 @@ class ImageTower(NamedTuple):
 
 
 def tower_of(asked: str, card: str) -> ImageTower | None:
-    """The tower of a model by the name that was asked for, or that of its card; None for one that sees nothing."""
+    """The tower of a model by the name that was asked for, or that of its card.
+
+    None for one that sees nothing.
+    """
     is_asked = _IMAGES.search(asked) is not None
     for name in (asked, card):
         words = f"{key(split(name)[0])}-"
@@ -47,7 +50,9 @@ def tower_of(asked: str, card: str) -> ImageTower | None:
                 size, tokens, patches, layers, hidden = (int(row[c]) for c in list(row)[1:6])
                 flops = patches * (size + 4 * patches * hidden * layers)
                 return ImageTower(row["name"], size, tokens, flops, is_asked, patches, hidden)
-    return ImageTower("", 0, 0, 0.0, is_asked) if is_asked else None
+    if is_asked:
+        return ImageTower("", 0, 0, 0.0, is_asked)
+    return None
 
 
 @cache

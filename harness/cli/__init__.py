@@ -1,8 +1,8 @@
 """The command line: one file a verb; each one parses, calls, renders and returns an exit status.
 
-A verb is a module in this package with a command of the same name, or a command that an installed package declares
-under the entry point group ``edge_harness.verbs``. Modules whose names begin with an underscore are shared helpers.
-Verb modules import nothing heavy at the top: no engine, no numpy.
+A verb is a module in this package with a command of the same name, or a command that an installed package
+declares under the entry point group ``edge_harness.verbs``. Modules whose names begin with an underscore are
+shared helpers. Verb modules import nothing heavy at the top: no engine, no numpy.
 """
 
 import gc
@@ -94,21 +94,22 @@ def _gone(name: str, error: EngineError) -> click.Command:
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
 
-    Predict (fit, matrix), measure (check, run), compare the two (history, report), and gate releases on the result
-    (gate). `edge-harness COMMAND --help` explains each command.
+    Predict (fit, matrix), measure (check, run), compare the two (history, report), and gate releases on the
+    result (gate). `edge-harness COMMAND --help` explains each command.
 
     Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:
     `repetitions = 10`, or below a heading `[run]` for that command alone.
 
-    Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"` (or
-    zsh_source, fish_source).
+    Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
+    (or zsh_source, fish_source).
     """
 
 
 def main() -> None:
     """Run the command line; whatever happens ends in one sentence and an exit status.
 
-    A failure that was foreseen says what to do; one that was not leaves its traceback in a file, and ends in 4.
+    A failure that was foreseen says what to do; one that was not leaves its traceback in a file, and ends in
+    4.
     """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the process lives
@@ -145,7 +146,10 @@ def main() -> None:
 
 
 def unforeseen(error: Exception) -> str:
-    """One sentence about an error that nobody foresaw; its traceback goes into a file of the temporary folder."""
+    """One sentence about an error that nobody foresaw.
+
+    Its traceback goes into a file of the temporary folder.
+    """
     import tempfile
     import traceback
 

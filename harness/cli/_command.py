@@ -26,7 +26,9 @@ _UNBROKEN: Final = "\u2011"
 
 
 class Rule(NamedTuple):
-    """Options that say nothing ``beside`` another one, or where it is absent (``without``); all are named by flags.
+    """Options that say nothing ``beside`` another one, or where it is absent (``without``).
+
+    All are named by flags.
 
     ``value`` is a pattern that the other option's value has to match, case ignored; empty for any value.
     """
@@ -167,7 +169,10 @@ class Verb(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb, unless the table excludes something that was typed; print its answer, if it gives one."""
+        """Run the verb, unless the table excludes something that was typed.
+
+        Print its answer, if it gives one.
+        """
         for rule in RULES:
             for fault in rule.faults(ctx):
                 raise click.UsageError(fault, ctx)
@@ -213,7 +218,8 @@ class Verb(click.Command):
 def verb(function: Callable[..., Any]) -> Verb:
     """A verb of the function of that name, with the parameters that its annotations declare.
 
-    A decorator of click keeps the first function's docstring for all that it is given later, so each gets its own.
+    A decorator of click keeps the first function's docstring for all that it is given later, so each gets its
+    own.
     """
     return click.command(cls=Verb)(function)
 
@@ -264,8 +270,9 @@ def _config_file() -> Path:
 def file_defaults(command: click.Command, words: list[str], root: click.Command) -> dict[str, Any]:
     """Defaults of one verb of ``root`` from the user's file, by the names of parameters.
 
-    A key of the file's top is for every verb that has the option; a table such as ``[run]`` or ``[workloads.run]`` for
-    that verb. A file may lie in a stranger's folder: what it may set names no file, no server and nothing required.
+    A key of the file's top is for every verb that has the option; a table such as ``[run]`` or
+    ``[workloads.run]`` for that verb. A file may lie in a stranger's folder: what it may set names no file,
+    no server and nothing required.
 
     Raises:
         BadDataError: It is no TOML, a key is no option, or a value is nothing that a file may set.

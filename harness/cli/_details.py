@@ -28,7 +28,10 @@ def tables(answer: "Answer") -> Iterator[Table | str]:
     now = answer.prediction
     limit = f"{now.verdict.word}; limited by {now.verdict.binding_limit.value}"
     others = [f"Also: {line}" for line in answer.commands[1:]]
-    flags = ["Its placement is told, so that llama-server's own --fit changes nothing."] if answer.commands else []
+    if answer.commands:
+        flags = ["Its placement is told, so that llama-server's own --fit changes nothing."]
+    else:
+        flags = []
     yield "\n".join([limit, *now.verdict.reasons, *now.speed.unsettled, *answer.notes, *flags, *others])
 
 
@@ -38,7 +41,9 @@ def explained(part: "ExplanationTable") -> Table:
     def words(cell: str | float | None) -> str:
         if cell is None:
             return ""
-        return cell if isinstance(cell, str) else format_number(cell)
+        if isinstance(cell, str):
+            return cell
+        return format_number(cell)
 
     return table(part.title, part.columns, [map(words, row) for row in part.rows])
 
@@ -67,7 +72,9 @@ def _speeds(answer: "Answer") -> Table:
         if value is None:
             cells.append((name, "not known", "", why))
             continue
-        between = f"{form(value.low)} to {form(value.high)}" if value.low < value.high else ""
+        between = ""
+        if value.low < value.high:
+            between = f"{form(value.low)} to {form(value.high)}"
         cells.append((name, form(value.mid), between, why))
     return table("", ("", "expected", "likely", "by"), cells)
 
@@ -85,7 +92,9 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
     if not answer.best.kind.is_read:
         top = speed.roofline_tokens_per_s
         users = answer.scenario.batch_count
-        each = f"pass of {users} tokens" if users > 1 else "token"
+        each = "token"
+        if users > 1:
+            each = f"pass of {users} tokens"
         why = f"the ceiling: it reads {format_bytes(speed.active_bytes)} a {each}"
         yield "most that memory allows, tokens/s", type(speed.ttft_warm_s)(top, top, top), format_number, why
     for reading in answer.reading:
@@ -93,7 +102,8 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
 
 
 def _over_minutes(answer: "Answer") -> "Iterator[Row]":
-    late, energy = answer.sustained, answer.energy
+    late = answer.sustained
+    energy = answer.energy
     if answer.scenario.batch_count > 1 or answer.reads_only:
         return
     if late is None:
@@ -127,7 +137,9 @@ def _advice(answer: "Answer") -> Table:
     def quality(growth: float | None) -> str:
         if growth is None:
             return "not published"
-        return f"{growth:+.1f} %" if growth else "none"
+        if growth:
+            return f"{growth:+.1f} %"
+        return "none"
 
     rows = [
         (
@@ -143,12 +155,18 @@ def _advice(answer: "Answer") -> Table:
 
 
 def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
-    source = "as measured on this machine" if plan.measured else "typical for this API"
+    source = "typical for this API"
+    if plan.measured:
+        source = "as measured on this machine"
     costs = ", ".join(f"{cost:.2f}" for cost in plan.verify_cost_ratio[:4])
     rows = []
     for case in plan.cases:
-        length = str(case.gamma) if case.gamma else "no draft"
-        gain = f"{case.speedup:.2f}x" if case.gamma else ""
+        length = "no draft"
+        if case.gamma:
+            length = str(case.gamma)
+        gain = ""
+        if case.gamma:
+            gain = f"{case.speedup:.2f}x"
         speed = format_number(plan.plain_tokens_per_s * case.speedup)
         rows.append((f"{case.acceptance_ratio:.2g}", length, gain, speed))
     says = (

@@ -10,7 +10,8 @@ from harness.cli._command import typed
 def refuse_typed(names: Collection[str], beside: str, *, when: object = True) -> None:
     """Refuse those of ``names`` that were typed, ``when`` they say nothing to what is asked for (``beside``).
 
-    For what only the data tells, such as a model without experts; options that exclude each other stand in the table.
+    For what only the data tells, such as a model without experts; options that exclude each other stand in
+    the table.
 
     Raises:
         click.UsageError: One was typed.

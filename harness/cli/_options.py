@@ -148,7 +148,10 @@ class Setting(Frozen):
     placement: Placement | None = None
 
     def scenario(self, measuring: "Measuring") -> "Scenario":
-        """The scenario that it asks for; with ``--cpus`` so many threads as CPUs, unless a number is asked for."""
+        """The scenario that it asks for.
+
+        With ``--cpus`` so many threads as CPUs, unless a number is asked for.
+        """
         from harness.app.resolve import scenario_from
 
         fields = msgspec.structs.asdict(self)
@@ -177,7 +180,10 @@ class Measuring(Frozen):
 
     @contextmanager
     def started(self) -> "Iterator[How]":
-        """What measurements are called with, progress shown meanwhile; ``nice`` and CPUs stand in their notes."""
+        """What measurements are called with, progress shown meanwhile.
+
+        ``nice`` and CPUs stand in their notes.
+        """
         from harness.cli._progress import RunProgress
         from harness.measure.child import Limits
         from harness.measure.pipeline import How
@@ -253,7 +259,8 @@ def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[Gen
     """What to ask of each runtime of ``--runtime``, separated by commas.
 
     Raises:
-        click.UsageError: A name or a URL is lacking or given twice, or a runtime needs a model and there is none.
+        click.UsageError: A name or a URL is lacking or given twice, or a runtime needs a model and there is
+            none.
     """
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
     if any(not name or bool(url) != (name == "server") for name, url in parts):

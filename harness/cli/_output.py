@@ -29,7 +29,10 @@ _PROSE_WIDTH: Final = 24
 
 
 class Answer(NamedTuple):
-    """What a verb found: ``document`` (or what makes it) for ``--json``; ``show`` prints the same for people."""
+    """What a verb found: ``document`` (or what makes it) for ``--json``.
+
+    ``show`` prints the same for people.
+    """
 
     document: Any
     show: Callable[[], object]
@@ -52,8 +55,8 @@ def emit_json(document: Any, verb: str) -> None:
 def json_document(document: Any, verb: str) -> bytes:
     """One JSON object: its ``schema`` (the verb) and ``version``, then the document.
 
-    A list stands under ``items``. Domain types, named tuples and numbers of numpy are taken too. What each document
-    holds is in ``docs/json-schema.json``.
+    A list stands under ``items``. Domain types, named tuples and numbers of numpy are taken too. What each
+    document holds is in ``docs/json-schema.json``.
     """
     import msgspec
 
@@ -95,7 +98,10 @@ def say(*parts: Any) -> None:
 
 
 def put(text: str, out: Path | None, document: Any = None) -> Answer:
-    """An answer that is a text: written into a file at once, beside ``--json`` too; on stdout where none is named."""
+    """An answer that is a text: written into a file at once, beside ``--json`` too.
+
+    On stdout where none is named.
+    """
     if out is not None:
         from harness.records.store import write_atomically
 
@@ -106,8 +112,8 @@ def put(text: str, out: Path | None, document: Any = None) -> Answer:
 class Table(NamedTuple):
     """A plain table that fits the terminal; ``right`` are the columns of numbers, which align right.
 
-    In a narrow terminal columns of words wrap between words, then columns are left out: those named in ``spare`` in
-    that order, then the others from the last one on. No word, number or flag is broken in two.
+    In a narrow terminal columns of words wrap between words, then columns are left out: those named in
+    ``spare`` in that order, then the others from the last one on. No word, number or flag is broken in two.
     """
 
     title: str

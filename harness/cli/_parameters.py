@@ -1,8 +1,8 @@
 """Arguments and options of a verb, from the annotations of its parameters.
 
-A parameter that is annotated with an :class:`~harness.domain.option.Option` is an option, or without flags an argument.
-One of a struct brings every field of it that is annotated so, and is handed over built. A verb that returns an
-:class:`Answer` takes ``--json``.
+A parameter that is annotated with an :class:`~harness.domain.option.Option` is an option, or without flags an
+argument. One of a struct brings every field of it that is annotated so, and is handed over built. A verb that
+returns an :class:`Answer` takes ``--json``.
 """
 
 import inspect
@@ -39,7 +39,10 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
             self.name = f"number{several}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value of the text; a usage error says what was found and expected. A default is taken as it is."""
+        """The value of the text; a usage error says what was found and expected.
+
+        A default is taken as it is.
+        """
         if not isinstance(value, str):
             return value
         try:

@@ -1,4 +1,7 @@
-"""Progress of long work on standard error: one line on a terminal, with about how long is left; no line elsewhere."""
+"""Progress of long work on standard error: one line on a terminal, with about how long is left.
+
+No line elsewhere.
+"""
 
 import sys
 import time
@@ -20,7 +23,8 @@ _LATE_S: Final = 5.0
 class RunProgress(Listener):
     """Shows what is being done, how many of how many, and about how long all of it still takes.
 
-    The line is drawn on a terminal, and not beside ``--json``; what is said, and how a run ended, is printed anywhere.
+    The line is drawn on a terminal, and not beside ``--json``; what is said, and how a run ended, is printed
+    anywhere.
     """
 
     def __init__(self, title: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
@@ -115,7 +119,10 @@ class RunProgress(Listener):
             self.say(f"{record.name}: {record.outcome}")
 
     def words(self) -> str:
-        """The line: ``2 of 6  about 3 min left  smollm2-135m  tg128 124.2 t/s``; a narrow terminal cuts its end off."""
+        """The line: ``2 of 6  about 3 min left  smollm2-135m  tg128 124.2 t/s``.
+
+        A narrow terminal cuts its end off.
+        """
         all_count = self._begun + self._coming
         place = ""
         if all_count > 1 and not self._end_s:
@@ -123,7 +130,10 @@ class RunProgress(Listener):
         return "  ".join(filter(None, (place, self._left_words(), self._title, self._note)))
 
     def _left_words(self) -> str:
-        """From the time that it takes, else from the parts and steps that are done; empty before the first one."""
+        """From the time that it takes, else from the parts and steps that are done.
+
+        Empty before the first one.
+        """
         now_s = self._now_s()
         if self._end_s:
             return _left(self._end_s - now_s)
@@ -143,7 +153,10 @@ class RunProgress(Listener):
 
 
 def _left(seconds: float) -> str:
-    """``about 40 s left``, ``about 3 min left``, ``nearly done``; five seconds late ``longer than planned``."""
+    """``about 40 s left``, ``about 3 min left``, ``nearly done``.
+
+    Five seconds late ``longer than planned``.
+    """
     if seconds < 1:
         if seconds > -_LATE_S:
             return "nearly done"

@@ -77,7 +77,8 @@ def check(
 
     What the machine can do is measured first, in under a minute, and kept.
 
-    Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
+    Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4
+    could not run.
     """
     from harness.app.check import check as run_check
     from harness.app.check import gate

@@ -35,9 +35,12 @@ def devices() -> None:
 
 @devices.command()
 def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices")] = None) -> Answer:
-    """Show every figure of DEVICE with its source and confidence; without a DEVICE, list those with a full profile.
+    """Show every figure of DEVICE with its source and confidence.
 
-    DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
+    Without a DEVICE, list those with a full profile.
+
+    DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB,
+    170GB/s".
     """
     if device is None:
         return _list()

@@ -44,7 +44,8 @@ def show() -> Answer:
 def pull(api: Api = "") -> Answer:
     """Fetch a build for this machine into the cache, verified; runs use it from then on, until it is removed.
 
-    From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the CPU too.
+    From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the
+    CPU too.
     """
     from harness.app.engines import pull as fetch
     from harness.cli._progress import RunProgress

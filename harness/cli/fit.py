@@ -62,8 +62,8 @@ def fit(
 ) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.
 
-    MODEL is a name, a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by the CPU or
-    from storage.
+    MODEL is a name, a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by
+    the CPU or from storage.
 
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
@@ -79,7 +79,10 @@ def fit(
         if measured or measured_prompt or price or explained or details:
             raise RefusedError("--measured, --price, --details and --explain are about one model on one device")
         answers = [answer(question, advises=False) for question in questions]
-        status = Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN
+        if any(one.is_wanted for one in answers):
+            status = Exit.OK
+        else:
+            status = Exit.BROKEN
 
         def show() -> None:
             for line in several(answers):
@@ -127,10 +130,16 @@ def _one(
         cost, line = electricity_line(price, found.energy)
         says.append(line)
         document["electricity"] = cost
-    explanation = explain(of_way(ready(question), found.best)) if explained else ()
+    if explained:
+        explanation = explain(of_way(ready(question), found.best))
+    else:
+        explanation = ()
     if explanation:
         document["explanation"] = explanation
-    more = [] if details else ["--details"]
+    if details:
+        more = []
+    else:
+        more = ["--details"]
     if found.sustained is not None and question.minutes is None and found.runs:
         more.append("--minutes N")
     if not explained:

@@ -95,8 +95,9 @@ def up(
 ) -> None:
     """Start the scheduler; Ctrl-C ends it.
 
-    Whoever can reach a scheduler can run code on it, so listening beyond this machine requires --tls. If that file does
-    not exist, a key is made: copy it to every machine of the fleet. Whoever has it can run code on all of them.
+    Whoever can reach a scheduler can run code on it, so listening beyond this machine requires --tls. If that
+    file does not exist, a key is made: copy it to every machine of the fleet. Whoever has it can run code on
+    all of them.
     """
     from harness.fleet.net import up as serve
 

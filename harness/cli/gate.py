@@ -80,7 +80,8 @@ def gate() -> None:
       edge-harness gate init RESULT...                      propose budgets
       edge-harness gate update RESULT... --to FOLDER        keep runs as the baseline
 
-    Exit status: 0 PASS, 1 FAIL, 2 usage, 3 UNDECIDED, 4 NO EVIDENCE (no run matches a budget, or one crashed).
+    Exit status: 0 PASS, 1 FAIL, 2 usage, 3 UNDECIDED, 4 NO EVIDENCE (no run matches a budget, or one
+    crashed).
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
@@ -223,8 +224,8 @@ def init(
 ) -> Answer:
     """Propose budgets from results, or from the run history when none is named, and say what they will find.
 
-    They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine: a run
-    that differs in any of these is not evidence for them.
+    They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
+    a run that differs in any of these is not evidence for them.
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml

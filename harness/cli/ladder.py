@@ -67,9 +67,9 @@ def ladder(
 ) -> Answer:
     """Measure size, speed, memory and quality of each quantisation of a model.
 
-    MODEL is quantised to each of --quants, and each is compared with MODEL itself, unpacked to F16. With --resume the
-    work can be done in parts: first --no-speed, then the speeds of a few --quants at a time. The files that --keep
-    leaves can be run elsewhere, or asked about: `edge-harness fit FILE -d DEVICE`.
+    MODEL is quantised to each of --quants, and each is compared with MODEL itself, unpacked to F16. With
+    --resume the work can be done in parts: first --no-speed, then the speeds of a few --quants at a time. The
+    files that --keep leaves can be run elsewhere, or asked about: `edge-harness fit FILE -d DEVICE`.
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked
     from harness.app.ladder import ladder as measure

@@ -50,10 +50,10 @@ def learn(
 ) -> Answer:
     """Learn from measurements, so that later predictions for those devices are better.
 
-    RECORDS are files or folders: records, output or tables of llama-bench, a server's answers as JSON, pasted lines.
-    Each measurement counts for the device that it names, or all of them for --device; --device alone learns again from
-    what is kept. Records that contradict the others of their machine are named. What --out writes can be learnt from on
-    another machine.
+    RECORDS are files or folders: records, output or tables of llama-bench, a server's answers as JSON, pasted
+    lines. Each measurement counts for the device that it names, or all of them for --device; --device alone
+    learns again from what is kept. Records that contradict the others of their machine are named. What --out
+    writes can be learnt from on another machine.
 
     Exit status: 0 something was learnt, 1 no device of them is known.
     """

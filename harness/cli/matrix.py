@@ -41,8 +41,8 @@ def matrix(
 ) -> Answer:
     """Predict every combination of devices, models, quantisations and context lengths.
 
-    Each is answered by the best way to run it, as by `edge-harness fit`. Name devices or models: all of both are more
-    than one table holds.
+    Each is answered by the best way to run it, as by `edge-harness fit`. Name devices or models: all of both
+    are more than one table holds.
     """
     from harness.app.matrix import ask, columns
     from harness.cli._progress import RunProgress

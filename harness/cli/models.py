@@ -32,7 +32,9 @@ def show(
     model: Annotated[str | None, Option(metavar="[MODEL]", names="models")] = None,
     quant: Quant = "",
 ) -> Answer:
-    """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; without it, list all.
+    """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache.
+
+    Without it, list all.
 
     MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
     """
@@ -150,7 +152,10 @@ def _decoder(name: str, quant: str | None) -> Answer:
 
 @models.command()
 def pull(model: options.Model, quant: Quant = "") -> Answer:
-    """Download a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull is resumed."""
+    """Download a file of MODEL (a name or hf:org/repo) into the cache, verified.
+
+    An interrupted pull is resumed.
+    """
     from harness.app.locate import obtain
     from harness.catalog.file_hash import sha256_of
     from harness.cli._progress import RunProgress

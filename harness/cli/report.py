@@ -67,8 +67,8 @@ def report(
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
-    Files of llama-bench (JSON, JSON lines, tables), Ollama, LM Studio, llama-server and guidellm are read, too. Without
-    a RESULT the report holds predictions alone.
+    Files of llama-bench (JSON, JSON lines, tables), Ollama, LM Studio, llama-server and guidellm are read,
+    too. Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
     from harness.cli._progress import RunProgress
@@ -108,7 +108,10 @@ def report(
 
 
 def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":
-    """What a gate says of the records: by a file of budgets; without one, that none is slower than its baseline."""
+    """What a gate says of the records: by a file of budgets.
+
+    Without one, that none is slower than its baseline.
+    """
     from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import evaluate

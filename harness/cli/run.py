@@ -101,8 +101,9 @@ def run(
 ) -> Answer:
     """Measure models: prefill, decode, time to first token, load time, memory.
 
-    Every combination of MODEL, depth, threads and batch is one run; several runtimes measure each in turns. With
-    --runtime server:URL the model that the server has is run, and MODEL, which may be left out, is what to predict.
+    Every combination of MODEL, depth, threads and batch is one run; several runtimes measure each in turns.
+    With --runtime server:URL the model that the server has is run, and MODEL, which may be left out, is what
+    to predict.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
@@ -169,7 +170,8 @@ def _until_decided(
     from harness.gates.formats import summary
     from harness.gates.live import gate_in_rounds
 
-    budgets, device = load_budgets(file), this_machine()
+    budgets = load_budgets(file)
+    device = this_machine()
     fresh = how._replace(resume=False)  # a run that was made before is no further one
     judgements, records = gate_in_rounds(
         budgets, lambda: run_cells(cells, job, how=fresh, device=device), baseline=gather(baseline)

@@ -33,9 +33,12 @@ def serve(
         Option("--allow-run"),
     ] = False,
 ) -> None:
-    """Answer in a browser, as JSON under /v1, and as tools for agents (MCP) under /mcp; on this machine alone.
+    """Answer in a browser, as JSON under /v1, and as tools for agents (MCP) under /mcp.
 
-    On another address than loopback everybody has to show the token that is printed, or the one in EDGE_HARNESS_TOKEN.
+    On this machine alone.
+
+    On another address than loopback everybody has to show the token that is printed, or the one in
+    EDGE_HARNESS_TOKEN.
     """
     with optional("starlette", "serve"):
         import uvicorn

@@ -54,7 +54,8 @@ def speculate(
 
     The cost of each pass is timed first; what that says about drafting is printed before the run.
 
-    Exit status: 0 well, 1 the outputs differ and rounding does not explain it, 3 inconclusive, 4 it could not run.
+    Exit status: 0 well, 1 the outputs differ and rounding does not explain it, 3 inconclusive, 4 it could not
+    run.
     """
     from harness.app.speculate import load_prompts, speculate
     from harness.cli._records import answer_of

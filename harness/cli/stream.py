@@ -60,8 +60,8 @@ def stream(
 ) -> Answer:
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.
 
-    MODEL is really held to the budget: some of its weights stay in memory, the others are streamed. With --plain-mmap
-    it is then run mapped too, under the same limit, and both are compared.
+    MODEL is really held to the budget: some of its weights stay in memory, the others are streamed. With
+    --plain-mmap it is then run mapped too, under the same limit, and both are compared.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """

@@ -85,9 +85,9 @@ def tune(
 ) -> Answer:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.
 
-    Settings that cannot win by their prediction never run; the others race in turns. The first line says how many times
-    faster the winner is than llama.cpp's defaults, measured in turns of its own. With --on, edge-harness there runs the
-    race; with --on and --programs, settings of llama-bench are raced.
+    Settings that cannot win by their prediction never run; the others race in turns. The first line says how
+    many times faster the winner is than llama.cpp's defaults, measured in turns of its own. With --on,
+    edge-harness there runs the race; with --on and --programs, settings of llama-bench are raced.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
     """
@@ -203,5 +203,8 @@ def _row(runner: "Runner") -> tuple[str, ...]:
     from harness.units import format_seconds
 
     turns = runner.turns_s
-    beside = "-" if runner.slower_ratio is None else f"{runner.slower_ratio:.2f}"
+    if runner.slower_ratio is None:
+        beside = "-"
+    else:
+        beside = f"{runner.slower_ratio:.2f}"
     return runner.setting.words, beside, format_seconds(median(turns)), str(len(turns)), runner.left or "-"

@@ -26,8 +26,8 @@ def validate(
 ) -> Answer:
     """Show how far the predictions are off published measurements, beside the best constant guess.
 
-    Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows that ship:
-    judge them by a file that they never saw (--rows).
+    Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows
+    that ship: judge them by a file that they never saw (--rows).
     """
     import msgspec
 

@@ -46,14 +46,16 @@ class Budget(Frozen):
         label: Test label such as ``tg128``; empty for the metric's usual one.
         baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).
         prediction_ratio: Least share of the predicted speed (or greatest multiple of the predicted cost).
-        slowdown_ratio: A slowdown against the baseline that must be found: the budget is broken by a build that is
-            slower beyond noise, by more than half of that.
-        roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
+        slowdown_ratio: A slowdown against the baseline that must be found: the budget is broken by a build
+            that is slower beyond noise, by more than half of that.
+        roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode
+            only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
-        undecided_days: Days without a conclusive answer after which an undecided one counts as broken; None: never.
+        undecided_days: Days without a conclusive answer after which an undecided one counts as broken; None:
+            never.
         undecided_builds: Likewise builds in a row.
-        pin: What a run must be, beside its names, for the budget to judge it: machine, model file, quantisation,
-            runtime, fields of its scenario.
+        pin: What a run must be, beside its names, for the budget to judge it: machine, model file,
+            quantisation, runtime, fields of its scenario.
     """
 
     metric: Metric

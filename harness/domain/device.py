@@ -18,8 +18,8 @@ MOST_CARDS: Final = 16
 APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
 Api = Annotated[str, Meta(pattern=f"^({'|'.join(APIS)})\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
-"""How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
-read second-hand, recalled without a source at hand, or assumed by analogy."""
+"""How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own
+words, read second-hand, recalled without a source at hand, or assumed by analogy."""
 
 DeviceKind = Literal["phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"]
 EngineKind = Literal["cpu", "gpu", "npu"]
@@ -53,12 +53,14 @@ class MemoryPool(Frozen):
     """RAM that engines share, or memory of its own on a card.
 
     Attributes:
-        usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle use).
-        entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is none.
+        usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle
+            use).
+        entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is
+            none.
         bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
         measured_copy_bytes_per_s: The same for a copy, counting read and written bytes.
-        working_sets: Pairs (bytes that all cores go through again and again, bytes/s), measured, smallest first: where
-            the speed falls the caches end. Empty where nobody measured.
+        working_sets: Pairs (bytes that all cores go through again and again, bytes/s), measured, smallest
+            first: where the speed falls the caches end. Empty where nobody measured.
     """
 
     name: PoolName
@@ -79,8 +81,8 @@ class ComputeEngine(Frozen):
         pool: The memory pool its weights lie in.
         apis: llama.cpp-class apis that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
         core_count: CPU cores or GPU cores/compute units; 0 where unknown.
-        isa: Instruction sets that change the cost of dequantisation, names of ``harness.domain.isa``; None where
-            nobody tells them.
+        isa: Instruction sets that change the cost of dequantisation, names of ``harness.domain.isa``; None
+            where nobody tells them.
         peak_flops_per_s: Peak by dtype (``fp32 fp16 int8``), dense, without sparsity tricks.
         sustained_ratio: Share of burst speed kept after ten minutes; None where nobody measured.
         clock_ratio: Clock under a limit of power, over that without one.
@@ -119,13 +121,18 @@ class TypeCost(Frozen):
     """What one quantisation type costs on one engine, as measured by timing it.
 
     Attributes:
-        batch_seconds_per_byte: Pairs (tokens in the batch, seconds per weight byte) in growing order; the first is
-            batch 1. The product with a tensor's bytes is the time of one matrix product of that batch.
+        batch_seconds_per_byte: Pairs (tokens in the batch, seconds per weight byte) in growing order; the
+            first is batch 1. The product with a tensor's bytes is the time of one matrix product of that
+            batch.
         repacked: Whether the engine rewrites the weights at load (its copy then lies in anonymous memory).
-        batch_seconds_per_row: The same for each weight row: beginning and ending its dot products. Empty for none.
-        batch_seconds_per_product: The same for each matrix product: quantising its input, barriers. Empty for none.
-        cached_ratios: Pairs (tokens in the batch, cost of a byte out of the cache over that of one out of memory).
-        load_s_per_byte: Time of a byte in a load out of the page cache, mapped and rewritten; 0 where not measured.
+        batch_seconds_per_row: The same for each weight row: beginning and ending its dot products. Empty for
+            none.
+        batch_seconds_per_product: The same for each matrix product: quantising its input, barriers. Empty for
+            none.
+        cached_ratios: Pairs (tokens in the batch, cost of a byte out of the cache over that of one out of
+            memory).
+        load_s_per_byte: Time of a byte in a load out of the page cache, mapped and rewritten; 0 where not
+            measured.
     """
 
     type_name: str
@@ -146,20 +153,25 @@ class Calibration(Frozen):
         kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
         attention_flops_per_s: Speed of attention products in prefill.
         token_layer_s: Time of one more token of a batch in one layer, whatever its width.
-        attention_pair_s: Time of a query head and a position it looks back on, when few tokens do; 0: not measured.
-        spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
+        attention_pair_s: Time of a query head and a position it looks back on, when few tokens do; 0: not
+            measured.
+        spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not
+            known.
         machine: Fingerprint of the machine it was measured on.
         disturbed_ratio: Share of the timings during which the machine was disturbed.
         link_bytes_per_s: Of weights that a long prompt copies to a GPU; 0 for the CPU, or too fast to tell.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
-        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it, bytes over
-            the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
-        process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
+        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it,
+            bytes over the link aside: on a driver that plays the GPU the thread that waits for it holds a
+            core.
+        process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not
+            measured.
         process_file_bytes: Code pages of the same once it has computed.
         load_layer_s: What a load takes for each layer beside its bytes; 0 where not measured.
         vocabulary_s_per_entry: What a load takes for each entry of the vocabulary; 0 where not measured.
         cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
-        isa: Instruction sets that the engine was built with and found on this machine; None where it tells none.
+        isa: Instruction sets that the engine was built with and found on this machine; None where it tells
+            none.
         bound: What decided how large the tiny models were.
         built_bytes: Of all tiny models together.
         took_s: Time that all of it took.
@@ -206,10 +218,12 @@ class DeviceProfile(Frozen):
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
         machine: Fingerprint of the machine that was probed; empty for a device that others described.
         learned: File of what measurements taught of its speed (``learn``); empty for none.
-        readings: How the name was read: what it was taken for, what else it means, what was derived from what.
+        readings: How the name was read: what it was taken for, what else it means, what was derived from
+            what.
         ignored: Words of the line it was named by that nobody here knows.
         link_bytes_per_s: Of the cards' link, one way, where the line told it; None for the usual one.
-        card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty for one.
+        card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty
+            for one.
         cards: Of several cards, the device with each of them alone, in their order; empty for one.
     """
 
@@ -259,7 +273,9 @@ class DeviceProfile(Frozen):
     def pool_for(self, api: str) -> PoolName:
         """The pool in which this api's buffers lie: ``ram`` unless its engine has memory of its own."""
         engine = self.engine_for(api)
-        return engine.pool if engine else "ram"
+        if engine:
+            return engine.pool
+        return "ram"
 
     def calibration(self, api: str) -> Calibration | None:
         """Measured costs of that api, if this device was probed with it."""

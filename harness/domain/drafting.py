@@ -8,7 +8,8 @@ from harness.domain.model import Count
 from harness.units import counted
 
 PADDING_TOKENS: Final = 128
-"""Rows that some makers add to the table so that its size is round: vocabularies that differ by more are others."""
+"""Rows that some makers add to the table so that its size is round: vocabularies that differ by more are
+others."""
 
 
 class Decoding(Frozen):

@@ -1,7 +1,7 @@
 """What the tables of tensors, of metadata and of types are read with: facts of a model or a block, and conditions.
 
-A condition is words that must hold, or with a ``!`` before them must not. Each table is read once a process against the
-words that are declared, so that a slip is an error and never a line that silently does not hold.
+A condition is words that must hold, or with a ``!`` before them must not. Each table is read once a process
+against the words that are declared, so that a slip is an error and never a line that silently does not hold.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -74,7 +74,10 @@ def _words(condition: str) -> list[tuple[str, bool]]:
 
 
 def amount(text: str, facts: Facts) -> int:
-    """A sum of products as a table gives it, such as ``2*ssm_inner_dim+ssm_head_count``; KeyError for other names."""
+    """A sum of products as a table gives it, such as ``2*ssm_inner_dim+ssm_head_count``.
+
+    KeyError for other names.
+    """
     total = 0
     for term in _terms(text):
         total += prod([facts[name] if isinstance(name, str) else name for name in term])
@@ -93,7 +96,8 @@ def holds(condition: str, facts: Facts) -> bool:
 def model_facts(shape: ModelShape) -> Facts:
     """Facts of a model: fields of the shape, those of its parts with a prefix, and words of its architecture.
 
-    ``ssm_``, ``moe_`` and ``latent_`` stand before the fields of recurrent layers, experts and latent attention.
+    ``ssm_``, ``moe_`` and ``latent_`` stand before the fields of recurrent layers, experts and latent
+    attention.
     """
     facts: Facts = {}
     for prefix, part in (("", shape), ("moe_", shape.experts), ("latent_", shape.latent), ("ssm_", shape.recurrent)):
@@ -108,7 +112,10 @@ def model_facts(shape: ModelShape) -> Facts:
     if mixer is not None:
         facts["ssm_group_dim"] = mixer.inner_dim // mixer.group_count
         facts["ssm_kept_taps"] = mixer.conv_dim - 1
-        in_row = 0 if facts["first_mamba"] else 2 * mixer.group_count * mixer.state_dim
+        if facts["first_mamba"]:
+            in_row = 0
+        else:
+            in_row = 2 * mixer.group_count * mixer.state_dim
         facts["ssm_row_dim"] = mixer.inner_dim + in_row
     return facts
 
@@ -116,7 +123,8 @@ def model_facts(shape: ModelShape) -> Facts:
 @lru_cache(maxsize=1 << 10)
 def block_facts(shape: ModelShape, block: int) -> Facts:
     """Facts of one block: those of its model, its kind, and the widths that follow from them."""
-    facts, kind = dict(model_facts(shape)), shape.layer_kind(block)
+    facts = dict(model_facts(shape))
+    kind = shape.layer_kind(block)
     both = facts["state_beside_attention"]
     attends = bool(both) or kind in {"full", "sliding"}
     drafts = block >= shape.layer_count
@@ -143,7 +151,9 @@ def block_facts(shape: ModelShape, block: int) -> Facts:
 
 def _add_attention(facts: Facts, shape: ModelShape, *, slides: bool) -> None:
     """Widths of queries, keys and values, as they are computed and as they are cached."""
-    head, heads, kv_heads = shape.head_dim, shape.head_count, shape.kv_head_count
+    head = shape.head_dim
+    heads = shape.head_count
+    kv_heads = shape.kv_head_count
     value = shape.value_head_dim or head
     if slides:
         heads = shape.sliding_head_count or heads
@@ -154,7 +164,10 @@ def _add_attention(facts: Facts, shape: ModelShape, *, slides: bool) -> None:
     facts |= {"head_dim": head, "head_count": heads, "value_dim": value}
     facts |= {"query_row_dim": heads * head, "key_row_dim": kv_heads * head, "value_row_dim": kv_heads * value}
     facts["shares_keys"] = facts["own_full_heads"] and not facts["stored"]
-    compressed = None if facts["every_head_cached"] else shape.latent
+    if facts["every_head_cached"]:
+        compressed = None
+    else:
+        compressed = shape.latent
     facts["latent"] = compressed is not None
     if compressed is None:
         facts |= {"cache_key_dim": kv_heads * head, "cache_value_dim": kv_heads * value, "attended_value_dim": value}

@@ -1,6 +1,7 @@
 """The figures of a run: a row each, with its unit, what it is read of, which way is better, and how much runs differ.
 
-Comparison, gates, reports and the pytest plug-in all read figures here; none is stored. A new figure is a row more.
+Comparison, gates, reports and the pytest plug-in all read figures here; none is stored. A new figure is a row
+more.
 """
 
 import math
@@ -15,8 +16,8 @@ from harness.domain.record import MemoryUse, ModelIdentity, Phase, RunRecord, Sa
 from harness.domain.result import Generation, Load, Quality, Score, Soak, Speculation, Stream, SystemResult
 
 RUN_SPREAD: Final = 0.10
-"""Of a speed or a time: two grids of one build on one machine, four hours apart, differ by 14 % between two runs
-(93 pairs of ``reports/check``), so that one run has a tenth."""
+"""Of a speed or a time: two grids of one build on one machine, four hours apart, differ by 14 % between two
+runs (93 pairs of ``reports/check``), so that one run has a tenth."""
 _LOAD_SPREAD: Final = 0.20
 """Likewise of loading (28 pairs): storage and page cache."""
 _MEMORY_SPREAD: Final = 0.003
@@ -30,10 +31,11 @@ class Figure(NamedTuple):
 
     Attributes:
         title: What it is called on a screen.
-        of: What it is read of: samples of a phase, or a type that stands in a record (its memory, model or result).
+        of: What it is read of: samples of a phase, or a type that stands in a record (its memory, model or
+            result).
         read: Gives its values, one a sample; None where something was not measured.
-        spread: Standard deviation of ln(value) from run to run of one build on one machine, at most: believed until
-            runs tell it themselves. 0: runs do not differ.
+        spread: Standard deviation of ln(value) from run to run of one build on one machine, at most: believed
+            until runs tell it themselves. 0: runs do not differ.
     """
 
     name: str
@@ -188,8 +190,8 @@ Metric = Annotated[str, Meta(extra_json_schema={"enum": list(FIGURES)})]
 def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:
     """Believed values of one figure in its unit, one for each sample that counts, in the order they were taken.
 
-    Warm-ups and disturbed samples are left out. ``label`` is a test's, such as ``tg128``; empty for every sample of the
-    figure's phase at the run's own depth. Empty where the run has none.
+    Warm-ups and disturbed samples are left out. ``label`` is a test's, such as ``tg128``; empty for every
+    sample of the figure's phase at the run's own depth. Empty where the run has none.
     """
     figure = FIGURES[metric]
     parts = _parts(record, label)
@@ -211,7 +213,10 @@ def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
     own = f" @ d{record.scenario.depth_tokens} "
     for sample in record.samples:
         is_usual = "@" not in f"{sample.label} ".replace(own, "")
-        is_asked = sample.label == label if label else is_usual
+        if label:
+            is_asked = sample.label == label
+        else:
+            is_asked = is_usual
         if is_asked and not sample.warm_up and not sample.validity.doubts:
             parts.setdefault(sample.phase, []).append(sample)
     if isinstance(record.result, SystemResult):  # a label names the kind of case

@@ -4,8 +4,8 @@ Whatever comes from a file, a device, a server, a mirror or an archive goes thro
 
 * a name that becomes a file's goes through :func:`inside`,
 * a file goes through :func:`read_limited`, which counts what comes out and not what its sender says of it,
-* a JSON file goes through :func:`json_in`, a TOML file through :func:`toml_in`, a document through :func:`json_of`;
-  :func:`typed` makes it what it should be.
+* a JSON file goes through :func:`json_in`, a TOML file through :func:`toml_in`, a document through
+  :func:`json_of`; :func:`typed` makes it what it should be.
 """
 
 import os
@@ -65,7 +65,8 @@ def inside(folder: Path, name: str, source: Path | str) -> Path:
     Links that lie in the folder are followed before it is decided, so that one cannot lead out either.
 
     Raises:
-        BadDataError: The name leads out of the folder, begins at the root, is empty, or is none that a file can have.
+        BadDataError: The name leads out of the folder, begins at the root, is empty, or is none that a file
+            can have.
     """
     root = Path(os.path.realpath(folder))
     parts = name.split("/")
@@ -79,13 +80,15 @@ def inside(folder: Path, name: str, source: Path | str) -> Path:
 def json_of(data: bytes, source: Path | str, expected: str) -> Any:
     """A JSON document of a stranger; BadDataError where it is none, and ``expected`` should be.
 
-    Of what a verb printed with ``--json`` it is what stands beside ``schema`` and ``version``, or under ``items``.
+    Of what a verb printed with ``--json`` it is what stands beside ``schema`` and ``version``, or under
+    ``items``.
     """
     try:
         document = msgspec.json.decode(data)
         if isinstance(document, dict) and str(document.get("schema", "")).startswith("edge-harness "):
             document = {key: value for key, value in document.items() if key not in {"schema", "version"}}
-            document = document["items"] if document.keys() == {"items"} else document
+            if document.keys() == {"items"}:
+                document = document["items"]
         return document  # noqa: TRY300
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadDataError(source, "", f"no JSON ({error})", expected) from error
@@ -133,7 +136,9 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     """Turn msgspec's sentence about a document into the four things a user wants to know."""
     text, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").removeprefix(".")
-    inside = f"{path}." if path else ""
+    inside = ""
+    if path:
+        inside = f"{path}."
     if key := re.match(r"Object contains unknown field `(.*)`", text):
         known = ", ".join(_keys(into, path)) or "no such key"
         return BadDataError(place, inside + clean(key[1]), "an unknown key", f"one of: {known}")
@@ -144,7 +149,10 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
         bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], bound)
         bound = re.sub(r"(?:^|(?<=\| ))[a-z]+", lambda kind: _KINDS.get(kind[0], kind[0]), bound)
         return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
-    known = f"one of: {', '.join(_keys(into, path))}" if "enum" in text else clean(text.replace("`", "'"))
+    if "enum" in text:
+        known = f"one of: {', '.join(_keys(into, path))}"
+    else:
+        known = clean(text.replace("`", "'"))
     return BadDataError(place, path, _found(document, path, "something else"), known)
 
 
@@ -161,11 +169,17 @@ def _found(document: Any, path: str, otherwise: str) -> str:
 def say(value: Any) -> str:
     """What was found, in a few words."""
     if value is None or isinstance(value, dict):
-        return "nothing" if value is None else "a table"
+        if value is None:
+            return "nothing"
+        return "a table"
     if isinstance(value, list):
-        return "an array" if value else "an empty array"
+        if value:
+            return "an array"
+        return "an empty array"
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if len(text) <= 60:
+        return text
+    return text[:57] + "..."
 
 
 def _keys(kind: Any, path: str) -> list[str]:
@@ -175,13 +189,16 @@ def _keys(kind: Any, path: str) -> list[str]:
             kind, *others = (k for k in get_args(kind) if k is not type(None))
             if others:  # one of several structs: which, its tag would say
                 return []
-        fields = (
-            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
-        )
+        if hasattr(kind, "__struct_fields__"):
+            fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
+        else:
+            fields = {}
         if step is None:
             return list(fields or map(str, get_args(kind)))
         if step.endswith("]"):  # an item; or a key of a hostile file that looks like one
             kind = next(iter(get_args(kind)), None)
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
         else:
-            kind = get_args(kind)[1] if get_origin(kind) is dict else fields.get(step)
+            kind = fields.get(step)
     return []

@@ -19,14 +19,16 @@ class Block(Frozen):
         type_id: Its number in a GGUF file.
         elements: Weights in a block.
         scale_at: Byte of the scale in the block; None where random weights have none of this form.
-        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers uniform on
-            their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
+        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers
+            uniform on their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
         offset_at: Byte of the second scale, of the part that is subtracted or added; None without one.
         offset_ratio: Second scale over first, such that weights have mean 0.
         is_signed: Whether the scale takes the sign of the largest weight.
-        avx2_rows: Rows that llama.cpp lays side by side on a CPU with these instructions; 0 where it has no such
-            layout. Likewise ``avx512_rows``, and ``dotprod_rows`` with NEON's dot product or int8 matrix multiply.
-        amx_bytes: What a block takes more where AMX lays it into tiles; None where it has no kernels for the type.
+        avx2_rows: Rows that llama.cpp lays side by side on a CPU with these instructions; 0 where it has no
+            such layout. Likewise ``avx512_rows``, and ``dotprod_rows`` with NEON's dot product or int8 matrix
+            multiply.
+        amx_bytes: What a block takes more where AMX lays it into tiles; None where it has no kernels for the
+            type.
         fallback: The type of a matrix instead whose rows are no whole number of blocks.
     """
 

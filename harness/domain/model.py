@@ -11,7 +11,8 @@ LAZY_TABLE: Final = "per_layer_token_embd.weight"
 """llama.cpp's name of a table of n-grams (and of the token tables of each layer of Gemma 3n and 4)."""
 
 LayerKind = Literal["full", "sliding", "recurrent", "none"]
-"""What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or nothing."""
+"""What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or
+nothing."""
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 """No number of a card is negative or absurd."""
@@ -37,9 +38,10 @@ class Experts(Frozen):
         shared_feed_forward_dim: Inner width of all shared experts together; 0 without any.
         dense_layer_count: Leading layers with a plain feed-forward block.
         layer_step_count: A MoE layer every so many layers after those (1: all of them).
-        native_type: Type that the routed experts were trained in: a file keeps it where its mixture would have more
-            bits. Empty for none.
-        latent_dim: Width that the routed experts work in, where it is not the residual stream's (Nemotron 3); else 0.
+        native_type: Type that the routed experts were trained in: a file keeps it where its mixture would
+            have more bits. Empty for none.
+        latent_dim: Width that the routed experts work in, where it is not the residual stream's (Nemotron 3);
+            else 0.
     """
 
     expert_count: SomeWidth
@@ -90,7 +92,8 @@ class ModelShape(Frozen):
 
     Attributes:
         architecture: llama.cpp's name of it: ``llama qwen2 qwen3 qwen3moe gemma3 phi3 deepseek2 mamba2 ...``.
-        kv_head_count: Key/value heads (GQA); equals ``head_count`` without grouping. 0 for pure recurrent models.
+        kv_head_count: Key/value heads (GQA); equals ``head_count`` without grouping. 0 for pure recurrent
+            models.
         value_head_dim: Width of one value head; 0 means the same as ``head_dim``.
         feed_forward_dim: Inner width of the dense feed-forward block; 0 where all layers are MoE.
         gated_feed_forward: Whether it has a gate matrix (SwiGLU, GeGLU): three matrices instead of two.
@@ -105,15 +108,16 @@ class ModelShape(Frozen):
         values_are_keys: Whether the full layers have no value matrix and cache their keys twice (Gemma 4).
         per_layer_input_dim: Width of the token table of each layer (Gemma 3n and 4 E models); 0 for none.
         attention_gate_dim: Width of a gate on the output of attention (Laguna, Muse Glimmer); 0 for none.
-        lazy_row_dim: Width of a row of a table of n-grams of which a token reads a few rows from disk, and which is
-            never held in memory (Qwen3.8 Flash Next); 0 for none.
+        lazy_row_dim: Width of a row of a table of n-grams of which a token reads a few rows from disk, and
+            which is never held in memory (Qwen3.8 Flash Next); 0 for none.
         lazy_row_count: Rows of that table.
-        mtp_layer_count: Blocks behind the others that draft further tokens: they are in the file, and plain decoding
-            reads nothing of them.
-        layer_pattern: One letter a layer where no period describes them: ``a`` attention over all, ``s`` over a window,
-            ``r`` recurrent, ``-`` none (a feed-forward or expert block alone, as in Nemotron-H); else empty.
-        indexer_layer_count: Layers whose indexer chooses the tokens to attend to, and keeps keys of its own (DeepSeek
-            V3.2, GLM 5).
+        mtp_layer_count: Blocks behind the others that draft further tokens: they are in the file, and plain
+            decoding reads nothing of them.
+        layer_pattern: One letter a layer where no period describes them: ``a`` attention over all, ``s`` over
+            a window, ``r`` recurrent, ``-`` none (a feed-forward or expert block alone, as in Nemotron-H);
+            else empty.
+        indexer_layer_count: Layers whose indexer chooses the tokens to attend to, and keeps keys of its own
+            (DeepSeek V3.2, GLM 5).
     """
 
     architecture: str
@@ -210,7 +214,8 @@ class Weights(Frozen):
     Attributes:
         file_bytes: Size of the file, header and padding included.
         synthetic: True when the weights are random: such a model has speed and size, never quality.
-        speed_doubt: How far ln(speed) may lie below and above what these weights give, as their shape is a guess.
+        speed_doubt: How far ln(speed) may lie below and above what these weights give, as their shape is a
+            guess.
     """
 
     shape: ModelShape
@@ -277,7 +282,8 @@ class ModelCard(Frozen):
 
     Attributes:
         name: The stem of its file.
-        aliases: Other names: repositories of the hub, names of tables and tools, models that have the same shape.
+        aliases: Other names: repositories of the hub, names of tables and tools, models that have the same
+            shape.
         licence: SPDX identifier or the licence's own name.
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.

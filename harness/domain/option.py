@@ -1,7 +1,8 @@
 """How a field of a struct is written by people: on a command line, in a configuration file, in the help.
 
-A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds and help
-stand in msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in :class:`Option`.
+A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds and
+help stand in msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in
+:class:`Option`.
 """
 
 import math
@@ -29,7 +30,8 @@ class Option(Frozen, kw_only=False):
         metavar: What stands for the value in the help; empty for that of its type.
         unit: ``bytes`` reads ``1.5GiB``; numbers of ``tokens`` are whole and may end in ``k`` or ``m``.
         default: What the help says of the default, where the default itself would say nothing.
-        reads: Makes the value of its text, where the type does not say how; a ValueError says found and expected.
+        reads: Makes the value of its text, where the type does not say how; a ValueError says found and
+            expected.
         is_repeated: A field of several values is given once for each, in place of once with commas between.
         names: Which names the shell completes.
         path: What a path must be of, where there is something.
@@ -75,7 +77,10 @@ class Option(Frozen, kw_only=False):
 
 
 def kinds_of(hint: Any, bounds: Meta | None = None) -> Iterator[tuple[Any, Meta | None]]:
-    """The types that an annotation allows, with the bounds of each; ``None`` is left out, since nobody types it."""
+    """The types that an annotation allows, with the bounds of each.
+
+    ``None`` is left out, since nobody types it.
+    """
     if get_origin(hint) is Annotated:
         own = [each for each in hint.__metadata__ if isinstance(each, Meta)]
         yield from kinds_of(hint.__origin__, own[-1] if own else bounds)
@@ -102,7 +107,10 @@ def words_of(hint: Any) -> tuple[str, ...]:
 
 
 def whole_number(text: str) -> int:
-    """A whole number, ``k`` and ``m`` behind it stand for 1,024 and 1,048,576; ValueError where it is none."""
+    """A whole number, ``k`` and ``m`` behind it stand for 1,024 and 1,048,576.
+
+    ValueError where it is none.
+    """
     match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
     if match is None:
         raise ValueError(f"found {text!r}, expected a whole number such as 4096 or 128k")
@@ -124,7 +132,8 @@ def _number(text: str, kind: type[int] | type[float], bounds: Meta, words: tuple
     within = bounds.le is None or found <= bounds.le
     if math.isfinite(found) and above and enough and within:
         return found
-    least, most = bounds.ge, bounds.le
+    least = bounds.ge
+    most = bounds.le
     if bounds.gt is not None:
         expected = f"a number above {bounds.gt:g}" + ("" if most is None else f", at most {most:g}")
     elif kind is int:

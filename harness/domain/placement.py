@@ -18,12 +18,12 @@ class Placement(Frozen):
     It counts for an api that drives a GPU; with ``cpu`` everything lies with the CPU and none of it applies.
 
     Attributes:
-        gpu_layers: Layers that lie with the GPU, counted from the last one down, or ``all``; the output counts as
-            one (``-ngl``).
+        gpu_layers: Layers that lie with the GPU, counted from the last one down, or ``all``; the output
+            counts as one (``-ngl``).
         cpu_moe: The experts of so many blocks, counted from the first, stay with the CPU (``--n-cpu-moe``).
         tensor_split: Share of the blocks on each card, in any unit (``-ts``); empty: by free memory.
-        split_mode: Cards one after the other (``layer``), or each with a part of every matrix, at work at once
-            (``tensor``; ``row``, which llama.cpp gives up, meets more often).
+        split_mode: Cards one after the other (``layer``), or each with a part of every matrix, at work at
+            once (``tensor``; ``row``, which llama.cpp gives up, meets more often).
         main_gpu: Card for what is not split.
         kv_on_gpu: Whether the cache lies with its block; else all of it lies with the CPU (``-nkvo``).
     """
@@ -45,7 +45,10 @@ class Placement(Frozen):
 
         Source: llama.cpp, src/llama-model.cpp (``i_gpu_start``).
         """
-        layers = block_count + 1 if isinstance(self.gpu_layers, str) else self.gpu_layers
+        if isinstance(self.gpu_layers, str):
+            layers = block_count + 1
+        else:
+            layers = self.gpu_layers
         return max(block_count + 1 - layers, 0)
 
     def flags(self, block_count: int) -> str:
@@ -69,10 +72,12 @@ _BLOCKS_MAX: Final = 512
 def placement_of(text: str) -> Placement:
     """The placement that options of llama.cpp's programs ask for, as :meth:`Placement.flags` writes them.
 
-    Patterns (``-ot``) count where they leave experts of the first blocks, or of all, with the CPU, as ``-ncmoe`` does.
+    Patterns (``-ot``) count where they leave experts of the first blocks, or of all, with the CPU, as
+    ``-ncmoe`` does.
 
     Raises:
-        ValueError: It is none of these options, or a value is none of its kind; says what was found and expected.
+        ValueError: It is none of these options, or a value is none of its kind; says what was found and
+            expected.
     """
     given: dict[str, Any] = {}
     patterns: list[str] = []
@@ -83,7 +88,10 @@ def placement_of(text: str) -> Placement:
         field = _OPTIONS["placement"].get(word)
         if field is None:
             raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
-        value = "" if field == "kv_on_gpu" else next(words, "")
+        if field == "kv_on_gpu":
+            value = ""
+        else:
+            value = next(words, "")
         if field == "patterns":
             patterns += re.split(r"(?<==CPU),", value)  # other commas are of a pattern
         else:
@@ -103,7 +111,10 @@ def placement_of(text: str) -> Placement:
 
 
 def _blocks_away(overrides: list[str]) -> int:
-    """Of how many first blocks patterns such as ``exps=CPU`` leave the experts with the CPU; ValueError for others."""
+    """Of how many first blocks patterns such as ``exps=CPU`` leave the experts with the CPU.
+
+    ValueError for others.
+    """
     patterns = [override.removesuffix("=CPU") for override in overrides]
 
     def hit(name: str) -> bool:

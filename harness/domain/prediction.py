@@ -111,15 +111,17 @@ class MemoryPart(Frozen, kw_only=False):
         label = self.name or self.kind.value
         if self.drafts:
             label = f"draft {label}"
-        return label if self.card is None else f"{label}, card {self.card}"
+        if self.card is None:
+            return label
+        return f"{label}, card {self.card}"
 
 
 class MemoryPrediction(Frozen):
     """Memory at its peak, once loaded.
 
     Attributes:
-        later: What a program adds over many turns, at most: saved states, the cache of other prompts. The reason of
-            each names the option that caps it.
+        later: What a program adds over many turns, at most: saved states, the cache of other prompts. The
+            reason of each names the option that caps it.
     """
 
     parts: tuple[MemoryPart, ...]
@@ -132,8 +134,10 @@ class MemoryPrediction(Frozen):
 
         What the peak may be off by on one side alone is what an engine rewrites, and is anonymous.
         """
-        mid, peak = float(self.anonymous_bytes), self.peak_bytes
-        below, above = peak.mid - peak.low, peak.high - peak.mid
+        mid = float(self.anonymous_bytes)
+        peak = self.peak_bytes
+        below = peak.mid - peak.low
+        above = peak.high - peak.mid
         halved = min(below, above) / 2
         return Interval(mid, max(mid - below + halved, 0.0), mid + above - halved)
 
@@ -167,10 +171,11 @@ class Evidence(Frozen):
     """Who measured what a speed is predicted from.
 
     Attributes:
-        count: Measurements of the phase that ``basis`` tells of: of this device, of its chip, or of its family. Those
-            of one model in one quantisation on one chip from one source count as one.
+        count: Measurements of the phase that ``basis`` tells of: of this device, of its chip, or of its
+            family. Those of one model in one quantisation on one chip from one source count as one.
         nearest: Name of the chip that ``basis`` tells of; of relatives the one nearest in bandwidth.
-        is_unmeasured: Whether nobody published anything of the kind: no chip of its family, or none by this api.
+        is_unmeasured: Whether nobody published anything of the kind: no chip of its family, or none by this
+            api.
     """
 
     basis: Basis = Basis.LAW
@@ -190,7 +195,8 @@ class SpeedPrediction(Frozen):
         kv_read_bytes: KV bytes read to decode one token at this depth.
         roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.
         limits: Share of decode time by cause.
-        unsettled: Speeds that are not known well enough to decide by, each with the measurement that would settle it.
+        unsettled: Speeds that are not known well enough to decide by, each with the measurement that would
+            settle it.
         decode_evidence: What the decode speed rests on; of a split, on its first card.
         prefill_evidence: The same of the prompt's.
     """

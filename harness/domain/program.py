@@ -1,7 +1,7 @@
 """The program that people start, with its defaults at one version: they decide what a model takes as much as its shape.
 
-``data/programs.csv`` has one row for each change, with its source; a version has what its last row says. Builds of
-llama.cpp's programs are counts of commits; ``engine`` rows hold for every program at that build.
+``data/programs.csv`` has one row for each change, with its source; a version has what its last row says.
+Builds of llama.cpp's programs are counts of commits; ``engine`` rows hold for every program at that build.
 """
 
 import re
@@ -43,7 +43,8 @@ class Program(Frozen):
         grows: Whether the cache grows with its tokens (MLX).
         graph_nodes: Whose records are zeroed for each context, where they are many.
         vocabulary_percent: What a token of the vocabulary takes, of what it takes in llama.cpp alone.
-        table_twice: Whether a token table that is also the output matrix is read twice where the file is not mapped.
+        table_twice: Whether a token table that is also the output matrix is read twice where the file is not
+            mapped.
     """
 
     name: str = ""
@@ -97,16 +98,24 @@ def _key(version: str) -> tuple[int, ...]:
 
 
 def _settings(name: str, version: tuple[int, ...], build: tuple[int, ...]) -> dict[str, str]:
-    """What the rows of a program say at a version; of one that is like another that one's at its build first."""
+    """What the rows of a program say at a version.
+
+    Of one that is like another that one's at its build first.
+    """
     own = [row for row in _ROWS if row["program"] == name]
     like = next((row["value"] for row in own if row["setting"] == "like"), "")
-    settings = _settings(like, build, build) if like else {}
+    if like:
+        settings = _settings(like, build, build)
+    else:
+        settings = {}
     return settings | {row["setting"]: row["value"] for row in own if _key(row["since"]) <= version}
 
 
 @lru_cache(maxsize=256)
 def program_named(text: str) -> Program:
-    """``llama-server b9460``, ``ollama 0.30.5``, or a name alone for its newest version; empty for the harness itself.
+    """``llama-server b9460``, ``ollama 0.30.5``, or a name alone for its newest version.
+
+    Empty for the harness itself.
 
     Options of llama.cpp's may follow: ``llama-server -np 2 --swa-full --cache-ram 0``.
 
@@ -117,7 +126,9 @@ def program_named(text: str) -> Program:
     name, *rest = text.split() or [""]
     if not name:
         return Program()
-    version = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    version = ""
+    if rest and not rest[0].startswith("-"):
+        version = rest.pop(0)
     plain = re.sub(r"[-_. ]", "", name.lower())
     name = _WRITTEN["spelled"].get(plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), ""))
     if not name:
@@ -127,7 +138,10 @@ def program_named(text: str) -> Program:
         raise RefusedError(f"version {version!r} of {name}: write a build such as b9460, or a version such as 0.30.5")
     newest = asked or (10**9,)
     of_llama = name.startswith("llama-") and name != "llama-cpp-python"
-    build = asked if of_llama and asked else _key(_settings(name, newest, newest).get("build", "0"))
+    if of_llama and asked:
+        build = asked
+    else:
+        build = _key(_settings(name, newest, newest).get("build", "0"))
     fields = _settings("engine", build, build) | _settings(name, newest, build)
     fields |= {"name": name, "version": version, "build": str(build[0])} | _options(rest)
     fields.pop("like", None)
@@ -142,20 +156,35 @@ def _options(words: list[str]) -> dict[str, str]:
         setting = _OPTIONS.get(option)
         if setting is None:
             raise RefusedError(f"option {option!r} of the program is not known here: there are {', '.join(_OPTIONS)}")
-        value = "1" if setting in _SWITCHES else {"on": "1", "off": "0"}.get(word := (words or [""])[0], word)
+        if setting in _SWITCHES:
+            value = "1"
+        else:
+            value = {"on": "1", "off": "0"}.get(word := (words or [""])[0], word)
         if not value.isdigit():
             raise RefusedError(f"option {option} of the program has {value!r}, expected a whole number")
-        fields = {"unified": "0"} | fields if setting == "slots" else fields
+        if setting == "slots":
+            fields = {"unified": "0"} | fields
         fields[setting] = value
         words = words[0 if setting in _SWITCHES else 1 :]
     return fields
 
 
 def ollama_context(total_bytes: float) -> int:
-    """Context that Ollama takes by the memory of all its cards, from 0.15.5 on. Source: its server/routes.go."""
-    return 4096 if total_bytes < 23 * GIB else 32768 if total_bytes < 47 * GIB else 262144
+    """Context that Ollama takes by the memory of all its cards, from 0.15.5 on.
+
+    Source: its server/routes.go.
+    """
+    if total_bytes < 23 * GIB:
+        return 4096
+    if total_bytes < 47 * GIB:
+        return 32768
+    return 262144
 
 
 def ollama_batch(context_tokens: int) -> int:
     """Physical batch that Ollama takes by the context, from 0.30 on. Source: its server/sched.go."""
-    return 512 if context_tokens <= 4096 else 1024 if context_tokens <= 32768 else 2048
+    if context_tokens <= 4096:
+        return 512
+    if context_tokens <= 32768:
+        return 1024
+    return 2048

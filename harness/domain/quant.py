@@ -1,7 +1,8 @@
 """What people write for a quantisation: found in a model's name, and turned into a mixture of llama.cpp.
 
-Many are no mixture of llama.cpp but a recipe of their own: bits a weight for each group of tensors, with the interval
-of published bytes over computed ones. Some depend on who made the file, which the owner of a repository tells.
+Many are no mixture of llama.cpp but a recipe of their own: bits a weight for each group of tensors, with the
+interval of published bytes over computed ones. Some depend on who made the file, which the owner of a
+repository tells.
 """
 
 import re
@@ -15,8 +16,8 @@ class Quantisation(Frozen):
 
     Attributes:
         mixture: llama.cpp's name of it, or of the mixture that stands in for it.
-        bits: Bits a weight of each group of tensors (``GROUPS``), where the mixture's own types do not decide them;
-            0 leaves a group as the mixture has it.
+        bits: Bits a weight of each group of tensors (``GROUPS``), where the mixture's own types do not decide
+            them; 0 leaves a group as the mixture has it.
         low: Published bytes over computed ones, 5 % quantile; 0 where the mixture is exactly meant.
         high: The same, 95 % quantile.
         own_output: Architecture whose files store a matrix twice that is token table and output in one.
@@ -35,9 +36,9 @@ class Quantisation(Frozen):
 
 
 GROUPS: Final = ("output", "table", "layer_tables", "attention", "feed_forward", "experts", "other")
-"""Groups of tensors that recipes give bits to: the output matrix (and a table that is one), the token table, those of
-each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers with shared experts.
-"""
+"""Groups of tensors that recipes give bits to: the output matrix (and a table that is one), the token table,
+those of each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers
+with shared experts. """
 _TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
@@ -74,7 +75,8 @@ _IN_WORDS: Final = re.compile(
 def split(name: str) -> tuple[str, str]:
     """A model's name without its quantisation, and the quantisation as written (empty where it names none).
 
-    A mixture after a colon, a space or a dash counts, and one in a file's name (``-Q4_K_M.gguf``); of two the first.
+    A mixture after a colon, a space or a dash counts, and one in a file's name (``-Q4_K_M.gguf``); of two the
+    first.
     """
     quantisations = [match for match in _IN_NAME.finditer(name) if match.start(1) > 0]
     rest = name
@@ -86,8 +88,8 @@ def split(name: str) -> tuple[str, str]:
 def understood(text: str, architecture: str = "") -> Quantisation | None:
     """What a quantisation's name stands for; None for one that nobody knows.
 
-    ``unsloth:Q2_K_L`` is the recipe of that owner of a repository, where it has one of its own: for all architectures,
-    or for the model's.
+    ``unsloth:Q2_K_L`` is the recipe of that owner of a repository, where it has one of its own: for all
+    architectures, or for the model's.
     """
     owner, _, name = text.lower().rpartition(":")
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
@@ -113,13 +115,20 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
         if low:
             why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
         return known.replace(mixture=mixture, bits=tuple(bits), low=low, high=high, why=why)
-    return known if plain in _MIXTURES else None
+    if plain in _MIXTURES:
+        return known
+    return None
 
 
 def mixture_in(words: str) -> str:
-    """The mixture in llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``; empty where they name none."""
+    """The mixture in llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``.
+
+    Empty where they name none.
+    """
     match = _IN_WORDS.search(words)
     if match is None:
         return ""
     known = understood(match[0])
-    return known.mixture if known and not known.low else match[1]
+    if known and not known.low:
+        return known.mixture
+    return match[1]

@@ -2,12 +2,12 @@
 
 Schema history (``SCHEMA_VERSION``):
 
-1 - first version.
-2 - ``result`` holds what a kind of measurement found (it stood in ``extra``), ``runtime`` and ``target`` say what ran
+1 - first version. 2 - ``result`` holds what a kind of measurement found (it stood in ``extra``), ``runtime``
+and ``target`` say what ran
     it and where; ``scenario.backend`` and ``prediction.backend`` are called ``api``.
 
-The next version (a field with a default needs none: files of this one still load): raise ``SCHEMA_VERSION``, and say
-here what changed. Records of another version are refused; a file of a real run of this one is kept as
+The next version (a field with a default needs none: files of this one still load): raise ``SCHEMA_VERSION``,
+and say here what changed. Records of another version are refused; a file of a real run of this one is kept as
 ``tests/records/v<N>-<name>.json``, and a test loads it.
 
 Of version 2 one kind is no longer read: ``boundary``, the longest context under a limit, which no verb makes.
@@ -38,8 +38,8 @@ Outcome = Literal[
     "refused",
     "failed",
 ]
-"""How a run ended. ``inconclusive``: it ran, but stayed disturbed. ``crashed``: a signal such as SIGSEGV or SIGKILL
-from outside. ``aborted``: the engine's own assertion. ``refused``: the engine would not load it."""
+"""How a run ended. ``inconclusive``: it ran, but stayed disturbed. ``crashed``: a signal such as SIGSEGV or
+SIGKILL from outside. ``aborted``: the engine's own assertion. ``refused``: the engine would not load it."""
 
 Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream", "score"]
 
@@ -76,7 +76,8 @@ class Sample(Frozen):
     """One timed repetition.
 
     Attributes:
-        label: Test name as llama-bench prints it (``pp512``, ``tg128``, ``tg128 @ d2048``), or the workload's own.
+        label: Test name as llama-bench prints it (``pp512``, ``tg128``, ``tg128 @ d2048``), or the workload's
+            own.
         token_count: Tokens (or operations) the time covers.
         token_times_s: Time of each token, where they were timed singly.
     """
@@ -166,7 +167,8 @@ class EngineIdentity(Frozen):
 
     Attributes:
         build: What the library says of itself: instruction sets it was built with and found here.
-        variant: Which of its libraries for instruction sets it chose, such as ``zen4``; empty where it has but one.
+        variant: Which of its libraries for instruction sets it chose, such as ``zen4``; empty where it has
+            but one.
     """
 
     name: str
@@ -215,7 +217,10 @@ class RunRecord(Frozen):
 
     @property
     def name(self) -> str:
-        """Its model's name, or that of what was asked for and could not be had; the workload's where there is none."""
+        """Its model's name, or that of what was asked for and could not be had.
+
+        The workload's where there is none.
+        """
         asked = str(self.extra.get("model", self.workload)).rpartition("/")[2]
         return clean(self.model.name if self.model else asked)
 

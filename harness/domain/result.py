@@ -1,7 +1,8 @@
 """What a measurement found beyond its samples: one type a kind, told apart by ``kind`` in the file.
 
-A new kind of measurement adds its type here and to ``Result``, a job in ``harness.measure.jobs``, and the metrics that
-a budget may name to ``harness.domain.figure``. Speeds and latencies are never here: samples give them.
+A new kind of measurement adds its type here and to ``Result``, a job in ``harness.measure.jobs``, and the
+metrics that a budget may name to ``harness.domain.figure``. Speeds and latencies are never here: samples give
+them.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ class EngineBuffer(Frozen):
     """One buffer as the engine's log told it.
 
     Attributes:
-        device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of the file.
+        device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of
+            the file.
         part: ``weights``, ``kv cache``, ``compute buffer`` or ``output``.
     """
 
@@ -50,7 +52,8 @@ class ServerUse(Frozen):
     Attributes:
         cpu_s: CPU time of the server's processes over the run; None where they run elsewhere.
         first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
-        decode_path_ratio: Median of (time between first and last token here / the server's own time for them).
+        decode_path_ratio: Median of (time between first and last token here / the server's own time for
+            them).
     """
 
     cpu_s: float | None = None
@@ -66,8 +69,8 @@ class Generation(ResultKind):
         greedy: Whether each token was chosen from the logits inside the clock.
         buffers: What the engine laid where, as far as it tells.
         server: Of a run on a server: what the way to it added.
-        token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the shipped
-            text, in its order; empty where the runtime gives none.
+        token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the
+            shipped text, in its order; empty where the runtime gives none.
     """
 
     repetitions: Count
@@ -86,9 +89,10 @@ class Speculation(ResultKind):
         speculative: Sums over all prompts with it.
         speedup_ratio: Speed of speculation over plain decoding, sums over sums.
         median_ratio: Median over the prompts of their own ratios, which one disturbed answer does not move.
-        expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance of
-            the run.
-        fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by formula.
+        expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance
+            of the run.
+        fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by
+            formula.
         acceptance_ratio: Drafted tokens accepted, of those compared.
         acceptance_by_position: The same for the first, second ... drafted token of a cycle.
         differences: Where greedy outputs differ, with the logit margin that explains it.
@@ -125,7 +129,8 @@ class Stream(ResultKind):
         report: What was read and waited for; None when mapped.
         expert_use: What the router wanted, and what of it was in memory.
         experts: Predicted and measured hits, bytes and times of a token, of records before version 0.4.
-        bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
+        bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was
+            streamed.
         verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
         draft_s: Seconds to draft a token, measured with it.
         predicted_tokens_per_s: Said before the run; None when nothing was.
@@ -164,8 +169,8 @@ class Quality(ResultKind):
     Attributes:
         chunk_count: Chunks of 512 tokens that were scored; 0 for all.
         bits_per_weight: 8 x tensor bytes / weights.
-        types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple of 256 a
-            wider type than the mixture is named after.
+        types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple
+            of 256 a wider type than the mixture is named after.
         calibration: Each token's confidence beside the reference's, paired.
         task: Of the questions that ship; None in records from before they did.
     """
@@ -205,7 +210,10 @@ class Score(Frozen):
     @property
     def best_null(self) -> str:
         """The null that is hardest to beat; empty without any."""
-        sign = 1 if self.more_is_better else -1
+        if self.more_is_better:
+            sign = 1
+        else:
+            sign = -1
         return max(self.nulls, key=lambda name: sign * self.nulls[name], default="")
 
     @property
@@ -214,7 +222,9 @@ class Score(Frozen):
         if not self.nulls or self.low is None or self.high is None:
             return None
         null = self.nulls[self.best_null]
-        return self.low > null if self.more_is_better else self.high < null
+        if self.more_is_better:
+            return self.low > null
+        return self.high < null
 
 
 class PassFigures(Frozen):
@@ -344,8 +354,8 @@ class Load(ResultKind):
     def saturation(self) -> float | None:
         """Level at which the server is saturated; None where the levels do not show it.
 
-        Closed loop: the fewest users that give 95 % of the best output throughput, where more users were tried. Open
-        loop: the lowest rate of which it completed less than 95 %.
+        Closed loop: the fewest users that give 95 % of the best output throughput, where more users were
+        tried. Open loop: the lowest rate of which it completed less than 95 %.
         """
         if self.open_loop:
             return min((v.offered for v in self.levels if v.requests_per_s < 0.95 * v.offered), default=None)
@@ -361,7 +371,9 @@ def _enough(rates: Sequence[tuple[float, float]]) -> float | None:
     """The first load that gives 95 % of the best rate, if it is not the last one tried."""
     best, most = (max(column, default=0.0) for column in ([rate for _, rate in rates], [load for load, _ in rates]))
     enough = min((load for load, rate in rates if best and rate >= 0.95 * best), default=most)
-    return enough if enough != most else None
+    if enough != most:
+        return enough
+    return None
 
 
 class Window(Frozen):

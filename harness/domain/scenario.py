@@ -24,7 +24,8 @@ class Scenario(Frozen):
         mmap: Whether the file is mapped (llama.cpp's default) or read into anonymous memory.
         api: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
         placement: What lies with the GPU that the api drives, and what with the CPU.
-        program: Program that runs it, with its version (``llama-server b9460``); empty for the harness itself.
+        program: Program that runs it, with its version (``llama-server b9460``); empty for the harness
+            itself.
         draft_tokens: Tokens that its own layers draft at a time (MTP): recurrent states are kept for each.
     """
 
@@ -57,14 +58,19 @@ class Scenario(Frozen):
         Raises:
             UnknownNameError: No such program.
         """
-        slots = f" -np {self.batch_count}" if self.program and self.batch_count > 1 else ""
+        slots = ""
+        if self.program and self.batch_count > 1:
+            slots = f" -np {self.batch_count}"
         return program_named(f"{self.program}{slots}")
 
     @property
     def flags(self) -> str:
         """What of it llama.cpp's programs do not do unasked, as their options: neither context nor placement."""
-        usual, keys = Scenario(), self.kv_type.lower()
-        unified = " --kv-unified" if self.served.unified else ""
+        usual = Scenario()
+        keys = self.kv_type.lower()
+        unified = ""
+        if self.served.unified:
+            unified = " --kv-unified"
         options = {
             f"-ctk {keys} -ctv {(self.value_type or keys).lower()}": keys != "f16" or self.value_type,
             f"-np {self.batch_count}{unified}": self.batch_count > 1,

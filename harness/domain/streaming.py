@@ -20,7 +20,8 @@ class StreamPlan(Frozen):
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
         available_bytes: What the weights may take.
         blocks: Number of the block of each streamed piece, in order.
-        unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
+        unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too
+            small.
     """
 
     slot_bytes: Count
@@ -39,8 +40,8 @@ class StreamReport(Frozen):
     Attributes:
         duration_s: Time of its passes, and between those of one answer.
         stall_s: Time the engine waited for a block.
-        probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where nothing is
-            streamed.
+        probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where
+            nothing is streamed.
         reading_s: Time in which at least one read was under way, of records before version 0.2; 0 in others.
     """
 
@@ -116,26 +117,40 @@ class ExpertUse(Frozen):
 
     @property
     def hit_ratio(self) -> float | None:
-        """Share of wanted experts that were in memory; this and the next three are of passes over one token."""
-        return self.single_hit_count / self.single_wanted_count if self.single_wanted_count else None
+        """Share of wanted experts that were in memory.
+
+        This and the next three are of passes over one token.
+        """
+        if self.single_wanted_count:
+            return self.single_hit_count / self.single_wanted_count
+        return None
 
     @property
     def token_s(self) -> float | None:
         """Time of a pass, first node to last block."""
-        return self.single_duration_s / self.single_pass_count if self.single_pass_count else None
+        if self.single_pass_count:
+            return self.single_duration_s / self.single_pass_count
+        return None
 
     @property
     def stall_s(self) -> float | None:
         """Of that, waiting for the storage."""
-        return self.single_stall_s / self.single_pass_count if self.single_pass_count else None
+        if self.single_pass_count:
+            return self.single_stall_s / self.single_pass_count
+        return None
 
     @property
     def reached_bytes_per_s(self) -> float | None:
         """Bytes read over the time waited for them; some are read while the engine computes."""
-        return self.single_read_bytes / self.single_stall_s if self.single_stall_s else None
+        if self.single_stall_s:
+            return self.single_read_bytes / self.single_stall_s
+        return None
 
     def bound_ratio(self, storage_bytes_per_s: float) -> float | None:
-        """Least time by arithmetic and by the bytes read, over the time taken; None where nothing was read."""
+        """Least time by arithmetic and by the bytes read, over the time taken.
+
+        None where nothing was read.
+        """
         if not self.single_read_bytes or not storage_bytes_per_s:
             return None
         computing_s = self.single_duration_s - self.single_stall_s

@@ -74,7 +74,8 @@ class Way(Frozen):
     @property
     def has_room(self) -> bool:
         """Whether four runs of five find room: the middle of the memory's upper half, and no less than is needed."""
-        verdict, peak = self.prediction.verdict, self.prediction.memory.peak_bytes
+        verdict = self.prediction.verdict
+        peak = self.prediction.memory.peak_bytes
         return verdict.needed_bytes + (peak.high - peak.mid) / 2 <= verdict.available_bytes
 
     @property

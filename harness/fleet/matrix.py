@@ -38,8 +38,8 @@ class _Asked(Frozen):
 class RunMatrix(_Asked):
     """All that is to be measured.
 
-    Devices are the names that their workers go by; models are names or paths as the devices know them, each device
-    fetches them for itself; an empty quant is a model's usual one.
+    Devices are the names that their workers go by; models are names or paths as the devices know them, each
+    device fetches them for itself; an empty quant is a model's usual one.
     """
 
     devices: Annotated[tuple[str, ...], _SOME]

@@ -43,7 +43,9 @@ def dask(settings: Mapping[str, Any] | None = None) -> Any:
 
 
 def write_key(path: Path) -> None:
-    """Write the key of a new fleet with its certificate, for every machine of it; only the file's owner can read it.
+    """Write the key of a new fleet with its certificate, for every machine of it.
+
+    Only the file's owner can read it.
 
     Raises:
         RefusedError: The file is there already, or cannot be written.
@@ -111,7 +113,8 @@ def check_address(scheduler: str, tls: Path | None) -> str:
     """The host of an address that can be meant.
 
     Raises:
-        RefusedError: Not ``tcp://host:port``, or ``tls://host:port`` with a key; or beyond this machine without one.
+        RefusedError: Not ``tcp://host:port``, or ``tls://host:port`` with a key; or beyond this machine
+            without one.
     """
     wanted = "tcp"
     if tls:
@@ -183,7 +186,10 @@ def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "
 def _serve(
     make: Callable[[], Any], begun: Callable[[Any], None], fault: Callable[[BaseException], CouldNotRunError]
 ) -> None:
-    """Make a scheduler or a worker and let it serve until it ends; what went wrong at the start is a ``fault``."""
+    """Make a scheduler or a worker and let it serve until it ends.
+
+    What went wrong at the start is a ``fault``.
+    """
 
     async def serve() -> None:
         made = make()

@@ -37,9 +37,10 @@ def run_fleet(
 ) -> list[RunRecord]:
     """Measure every cell on a worker of its device; one record for each task, in their order.
 
-    A cell whose worker is lost goes to another worker of the same device. Where there is none for as long as the
-    scheduler waits, or every one that tried it was lost, the cell is recorded as failed with that cause. Each record is
-    saved in ``folder`` as it comes, as ``<task.key>.json``; ``resume`` takes what is there already.
+    A cell whose worker is lost goes to another worker of the same device. Where there is none for as long as
+    the scheduler waits, or every one that tried it was lost, the cell is recorded as failed with that cause.
+    Each record is saved in ``folder`` as it comes, as ``<task.key>.json``; ``resume`` takes what is there
+    already.
 
     Raises:
         CouldNotRunError: No scheduler answers, or a result cannot be saved.
@@ -108,7 +109,10 @@ def _record(task: Task, answer: Any) -> RunRecord:
 
 
 def _other_than(task: Task, record: RunRecord) -> str:
-    """What a record says that was not asked of the worker, in words; empty where it is an answer to the task."""
+    """What a record says that was not asked of the worker, in words.
+
+    Empty where it is an answer to the task.
+    """
     pairs = [
         ("device", record.machine.device, task.device),
         ("workload", record.workload, "generate"),
@@ -139,7 +143,9 @@ def _done_before(task: Task, folder: Path) -> RunRecord | None:
 
 
 def measure(task_json: bytes) -> bytes:
-    """Measure one cell, a ``Task`` as JSON, on this machine; its record, as JSON, is in the device's own history too.
+    """Measure one cell, a ``Task`` as JSON, on this machine.
+
+    Its record, as JSON, is in the device's own history too.
 
     Whatever went wrong is its outcome.
 

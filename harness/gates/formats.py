@@ -36,7 +36,10 @@ _ROWS: Final = 3
 
 
 def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
-    """The first screen: one word that is the exit status, the three worst budgets, what to do. At most 14 lines."""
+    """The first screen: one word that is the exit status, the three worst budgets, what to do.
+
+    At most 14 lines.
+    """
     counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
     worst = next(answer for answer in _WORDS if counts[answer])
     others = [f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst]
@@ -58,17 +61,23 @@ def _why(judgement: Judgement) -> str:
     """What is missing, or what would settle it; of a limit that is broken nothing is to be said."""
     if judgement.value is None:
         return clean(judgement.reason, 140)
-    return f"To settle it: {judgement.settles}." if judgement.settles else "To be sure: edge-harness gate live."
+    if judgement.settles:
+        return f"To settle it: {judgement.settles}."
+    return "To be sure: edge-harness gate live."
 
 
 def _advice(worst: GateAnswer) -> str:
     if worst == "fail":
         return " Do not release this build."
-    return " Nothing is proven." if worst == "could not run" else ""
+    if worst == "could not run":
+        return " Nothing is proven."
+    return ""
 
 
 def _badness(judgement: Judgement) -> float:
-    return judgement.margin_ratio if judgement.margin_ratio is not None else 0.0
+    if judgement.margin_ratio is not None:
+        return judgement.margin_ratio
+    return 0.0
 
 
 def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
@@ -82,10 +91,14 @@ def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
         return "not measured", whose, what, ""
     how_much = judgement.change.partition(" than ")[0] or f"{abs(_badness(judgement)):.0%} outside"
     number, percent, words = how_much.partition("%")
-    how_much = f"{float(number):.0f} %{words}" if percent else how_much
+    if percent:
+        how_much = f"{float(number):.0f} %{words}"
     if judgement.relative_to and judgement.low is not None and judgement.high is not None:
         ends = sorted((judgement.low - 1.0, judgement.high - 1.0), key=abs)
-        sign = 1 if judgement.value > 1.0 else -1
+        if judgement.value > 1.0:
+            sign = 1
+        else:
+            sign = -1
         return how_much, whose, what, f"{100 * sign * ends[0]:.0f} to {100 * sign * ends[1]:.0f} %"
     return how_much, whose, what, f"{_quantity(judgement.value, judgement)}, {_limit(judgement)}"
 
@@ -99,7 +112,10 @@ def terminal(judgements: Sequence[Judgement]) -> str:
     """One block a budget: answer, limit, value, what could have been seen, reason and evidence."""
     blocks = []
     for j in judgements:
-        seen = "predicted" if j.budget.predicted else counted(j.sample_count, "sample")
+        if j.budget.predicted:
+            seen = "predicted"
+        else:
+            seen = counted(j.sample_count, "sample")
         lines = [
             f"{j.answer.upper():>13}  {_title(j.budget)}",
             f"{'limit':>13}  {_limit(j)}",
@@ -122,7 +138,10 @@ def markdown(judgements: Sequence[Judgement]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for j in judgements:
-        seen = "-" if j.detectable_ratio is None else f"{j.detectable_ratio:.1%}"
+        if j.detectable_ratio is None:
+            seen = "-"
+        else:
+            seen = f"{j.detectable_ratio:.1%}"
         cells = (_title(j.budget), _limit(j), _interval(j), str(j.sample_count), seen, _SHOWN[j.answer]["sign"])
         lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
     reasons = [f"- **{escape(_title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"]
@@ -140,7 +159,9 @@ def github(judgements: Sequence[Judgement]) -> str:
 
     lines = []
     for j in judgements:
-        place = f"file={field(j.file)},line={j.line}," if j.file else ""
+        place = ""
+        if j.file:
+            place = f"file={field(j.file)},line={j.line},"
         head = f"::{_SHOWN[j.answer]['level']} {place}title={field(_title(j.budget))}"
         lines.append(f"{head}::{data(f'{j.answer}: {_message(j)}')}\n")
     return "".join(lines)
@@ -190,8 +211,13 @@ def badge(judgements: Sequence[Judgement]) -> str:
 
 def _title(budget: Budget) -> str:
     """What a budget is about: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
-    label = f" {budget.label}" if budget.label else ""
-    what = "" if budget.workload == "generate" else f"{budget.workload}: "
+    label = ""
+    if budget.label:
+        label = f" {budget.label}"
+    if budget.workload == "generate":
+        what = ""
+    else:
+        what = f"{budget.workload}: "
     return clean(f"{what}{budget.metric}{label}, {budget.model} on {budget.device}", 300)
 
 
@@ -207,12 +233,16 @@ def _quantity(value: float | None, judgement: Judgement) -> str:
 
 def _limit(judgement: Judgement) -> str:
     """The limit with its direction: ``at least 0.970 x baseline``."""
-    side = "at least" if FIGURES[judgement.budget.metric].higher_is_better else "at most"
+    side = "at most"
+    if FIGURES[judgement.budget.metric].higher_is_better:
+        side = "at least"
     return f"{side} {_quantity(judgement.limit, judgement)}"
 
 
 def _interval(judgement: Judgement) -> str:
-    value, low, high = judgement.value, judgement.low, judgement.high
+    value = judgement.value
+    low = judgement.low
+    high = judgement.high
     if value is None or low is None or high is None:
         return _quantity(value, judgement)
     if judgement.relative_to:

@@ -1,11 +1,12 @@
 """Judge values against a limit: pass, fail, or inconclusive, with the margin and what could have been seen.
 
-Everything is judged as a ratio to its limit, so that one rule serves all figures: for a speed the ratio must stay at or
-above 1, for a cost at or below. The whole interval inside means pass, the whole interval outside means fail, and an
-interval that straddles the limit is inconclusive: noise cannot flip a decision, it can only postpone it.
+Everything is judged as a ratio to its limit, so that one rule serves all figures: for a speed the ratio must
+stay at or above 1, for a cost at or below. The whole interval inside means pass, the whole interval outside
+means fail, and an interval that straddles the limit is inconclusive: noise cannot flip a decision, it can
+only postpone it.
 
-The two ends of the interval are no pair: the one that accuses a build errs in 1 of 100 gates of a whole file, whatever
-the number of its budgets and looks; the one that acquits it in 5 of 100 gates of a budget.
+The two ends of the interval are no pair: the one that accuses a build errs in 1 of 100 gates of a whole file,
+whatever the number of its budgets and looks; the one that acquits it in 5 of 100 gates of a budget.
 """
 
 from collections.abc import Sequence
@@ -44,19 +45,21 @@ class Errors(NamedTuple):
 
     def ends(self, *, higher_is_better: bool) -> tuple[float, float]:
         """Of the lower and of the upper end: of a speed the upper one accuses."""
-        return (self.missed, self.alarm) if higher_is_better else (self.alarm, self.missed)
+        if higher_is_better:
+            return (self.missed, self.alarm)
+        return (self.alarm, self.missed)
 
 
 class Judgement(Frozen):
     """What one budget came to.
 
-    Limit, value and its interval (``low``, ``high``) are in the figure's unit, or ratios to what ``relative_to`` names
-    (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
-    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that so many runs show in 95 of 100
-    gates, None without an interval of theirs; ``runs_needed`` with how many an open question is likely to be decided,
-    None where no number is; ``change`` how far the value lies from the baseline or from the limit,
-    ``settles`` what would decide an open question, in words. Evidence are runs (identifiers) or parts of a prediction;
-    ``line`` is 0 without a file.
+    Limit, value and its interval (``low``, ``high``) are in the figure's unit, or ratios to what
+    ``relative_to`` names (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside
+    (positive) or outside the limit the value lies, as a share of the limit; ``detectable_ratio`` the smallest
+    slowdown that so many runs show in 95 of 100 gates, None without an interval of theirs; ``runs_needed``
+    with how many an open question is likely to be decided, None where no number is; ``change`` how far the
+    value lies from the baseline or from the limit, ``settles`` what would decide an open question, in words.
+    Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0 without a file.
     """
 
     budget: Budget
@@ -79,10 +82,16 @@ class Judgement(Frozen):
 
 
 def limit_of(budget: Budget) -> tuple[float, str]:
-    """A budget's limit in the direction of its figure, and what it is a ratio to; empty for the figure's own unit."""
+    """A budget's limit in the direction of its figure, and what it is a ratio to.
+
+    Empty for the figure's own unit.
+    """
     name, limit = next((name, value) for name in LIMITS if (value := getattr(budget, name)) is not None)
     if name == "slowdown_ratio":
-        limit = 1.0 - limit if FIGURES[budget.metric].higher_is_better else 1.0 / (1.0 - limit)
+        if FIGURES[budget.metric].higher_is_better:
+            limit = 1.0 - limit
+        else:
+            limit = 1.0 / (1.0 - limit)
         name = "baseline_ratio"
     return limit, name.removesuffix("_ratio") if name.endswith("_ratio") else ""
 
@@ -97,20 +106,25 @@ def judgement_of(budget: Budget, answer: GateAnswer, *, reason: str, **fields: A
 def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> GateAnswer:
     """Three answers from an interval and a limit; without an interval, inconclusive.
 
-    Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no change",
-    and the slowdown is more than half of the limit's (in logs). So a broken answer and a kept one both have the power
-    that the number of runs gives.
+    Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no
+    change", and the slowdown is more than half of the limit's (in logs). So a broken answer and a kept one
+    both have the power that the number of runs gives.
     """
     if estimate.low is None or estimate.high is None:
         return "inconclusive"
-    sign = -1 if higher_is_better else 1
+    if higher_is_better:
+        sign = -1
+    else:
+        sign = 1
     best, worst = sorted((sign * estimate.low, sign * estimate.high))
     is_broken = best > sign * limit
     if finds_slowdown:
         is_broken = best > sign and sign * estimate.mid > sign * sqrt(limit)
     if is_broken:
         return "fail"
-    return "pass" if worst <= sign * limit else "inconclusive"
+    if worst <= sign * limit:
+        return "pass"
+    return "inconclusive"
 
 
 def judge(
@@ -124,10 +138,11 @@ def judge(
 ) -> Judgement:
     """Judge an estimate, which is in the terms of the budget's limit.
 
-    ``counts`` are the runs of the build and of its baseline (0: a fixed limit, or turns, each of which is one ratio),
-    ``spread`` is that from run to run.
+    ``counts`` are the runs of the build and of its baseline (0: a fixed limit, or turns, each of which is one
+    ratio), ``spread`` is that from run to run.
     """
-    figure, finds_slowdown = FIGURES[budget.metric], budget.slowdown_ratio is not None
+    figure = FIGURES[budget.metric]
+    finds_slowdown = budget.slowdown_ratio is not None
     limit, relative_to = limit_of(budget)
     answer = decide(estimate, limit, higher_is_better=figure.higher_is_better, finds_slowdown=finds_slowdown)
     margin = (estimate.mid / limit - 1.0) * (1 if figure.higher_is_better else -1)
@@ -135,7 +150,8 @@ def judge(
         change = f"{abs(estimate.mid - 1.0):.1%} {figure.words[estimate.mid > 1.0]} than the {relative_to}"
     else:
         change = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
-    reason, settles = change, ""
+    reason = change
+    settles = ""
     needed: int | None = None
     if budget.slowdown_ratio is not None:
         reason += f", where {budget.slowdown_ratio:.0%} must be found"
@@ -148,7 +164,10 @@ def judge(
         settles = _settled(needed, counts, spread)
         reason += f": the interval holds the limit; {spread.words()}; {settles}"
     elif finds_slowdown:
-        reason += ": beyond noise" if answer == "fail" else ": the interval leaves that out"
+        if answer == "fail":
+            reason += ": beyond noise"
+        else:
+            reason += ": the interval leaves that out"
     else:
         reason += ", with the whole interval on that side"
     return judgement_of(

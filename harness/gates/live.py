@@ -1,7 +1,8 @@
 """Gate a build by running it in turns with its baseline, until the decision is clear or the limit is reached.
 
-Each side is a command that prints one run record as JSON (``edge-harness run MODEL --json``): two virtual environments,
-two builds, two settings. Taking turns (A B, B A, A B ...) lets drift of the machine fall on both sides alike.
+Each side is a command that prints one run record as JSON (``edge-harness run MODEL --json``): two virtual
+environments, two builds, two settings. Taking turns (A B, B A, A B ...) lets drift of the machine fall on
+both sides alike.
 """
 
 import shlex
@@ -42,8 +43,8 @@ def gate_in_turns(
 ) -> tuple[list[Judgement], list[RunRecord], list[RunRecord]]:
     """Run both sides in turns and judge, asking for more turns while any budget is inconclusive.
 
-    There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at most).
-    Gives the judgements, the candidate's records and the baseline's.
+    There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at
+    most). Gives the judgements, the candidate's records and the baseline's.
 
     Raises:
         CouldNotRunError: A side gave the same run twice.
@@ -104,7 +105,8 @@ def looks_within(max_turns: int) -> tuple[int, ...]:
 
 def plan_line(looks: tuple[int, ...], budget_count: int) -> str:
     """Which slowdown a gate in turns finds, by the spread from turn to turn: said before it runs."""
-    most, alarm = looks[-1], Errors.of(budget_count, len(looks)).alarm / 2.0
+    most = looks[-1]
+    alarm = Errors.of(budget_count, len(looks)).alarm / 2.0
     shares = []
     for ratio in _SPREADS:
         share = found(Spread(None, ratio, most - 1, "turn"), (most, 0), alarm)
@@ -117,7 +119,8 @@ def run_side(command: str, *, timeout_s: float) -> RunRecord:
     """Run a side that is a command line, and read the record that it prints.
 
     Raises:
-        CouldNotRunError: The command cannot be started, hangs, or prints no record, or that of an earlier run.
+        CouldNotRunError: The command cannot be started, hangs, or prints no record, or that of an earlier
+            run.
         InputError: It is no command: a quote is open.
     """
     try:

@@ -13,11 +13,16 @@ _OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
 def pins_of(record: RunRecord) -> dict[str, Any]:
     """Everything of a run that a budget may pin, by the names of ``PINS``.
 
-    The machine is its class: the processor as the system names it, and how many cores. Two runners of one class are one
-    machine to a budget; their spread from run to run is what the gate learns. A memory limit of 0 is none.
+    The machine is its class: the processor as the system names it, and how many cores. Two runners of one
+    class are one machine to a budget; their spread from run to run is what the gate learns. A memory limit of
+    0 is none.
     """
-    machine, scenario = record.machine, record.scenario
-    limit = machine.memory_limit_bytes if machine.memory_limit_bytes < machine.ram_bytes else 0
+    machine = record.machine
+    scenario = record.scenario
+    if machine.memory_limit_bytes < machine.ram_bytes:
+        limit = machine.memory_limit_bytes
+    else:
+        limit = 0
     values: dict[str, Any] = {
         "machine": f"{machine.cpu_model}, {machine.core_count} cores",
         "memory_limit_bytes": record.extra.get("memory_limit_bytes", limit),
@@ -38,7 +43,10 @@ def difference(budget: Budget, record: RunRecord) -> str:
     Of a run that got nowhere, what nobody knows of its model and engine does not count.
     """
     values = pins_of(record)
-    unknown = {key for key in (*_OF_THE_MODEL, *_OF_THE_BUILD) if not values[key]} if record.model is None else set()
+    if record.model is None:
+        unknown = {key for key in (*_OF_THE_MODEL, *_OF_THE_BUILD) if not values[key]}
+    else:
+        unknown = set()
     return "; ".join(
         f"{key} is {values[key]!r}, pinned is {pinned!r}"
         for key, pinned in budget.pin.items()
@@ -47,11 +55,14 @@ def difference(budget: Budget, record: RunRecord) -> str:
 
 
 def unlike(run: RunRecord, baseline: RunRecord) -> str:
-    """What makes a run no baseline of another, in words: another machine, quantisation or setting; empty for nothing.
+    """What makes a run no baseline of another, in words: another machine, quantisation or setting.
+
+    Empty for nothing.
 
     The runtime's version and the model's file may differ: they are what is compared.
     """
-    new, old = pins_of(run), pins_of(baseline)
+    new = pins_of(run)
+    old = pins_of(baseline)
     return "; ".join(
         f"{key} is {old[key]!r}, of the run {new[key]!r}"
         for key in PINS

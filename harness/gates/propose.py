@@ -1,4 +1,7 @@
-"""Propose budgets from runs: what the machine reached, less what its own noise may take; and what they will find."""
+"""Propose budgets from runs: what the machine reached, less what its own noise may take.
+
+And what they will find.
+"""
 
 from collections.abc import Sequence
 from math import ceil, floor, log, log10
@@ -40,11 +43,11 @@ class Proposal(NamedTuple):
 def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Proposal]:
     """Budgets for each device, model and setting among the runs, pinned to them.
 
-    ``limits`` hold speed, first token and memory to what was reached: an unchanged build misses one of a file's limits
-    in 1 of 100 gates. ``regression`` finds speeds that are 10 % below the baseline's. ``phone`` does the same, and
-    holds memory to 200 MB more than was measured (what PocketPal's developers allow between releases, on the same
-    model, quantisation, backend and settings). ``first-token`` limits that alone. Where builds are compared the
-    runtime's version is not pinned: another one may be what is new.
+    ``limits`` hold speed, first token and memory to what was reached: an unchanged build misses one of a
+    file's limits in 1 of 100 gates. ``regression`` finds speeds that are 10 % below the baseline's. ``phone``
+    does the same, and holds memory to 200 MB more than was measured (what PocketPal's developers allow
+    between releases, on the same model, quantisation, backend and settings). ``first-token`` limits that
+    alone. Where builds are compared the runtime's version is not pinned: another one may be what is new.
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -108,7 +111,10 @@ def _limit(metric: Metric, values: Runs, spread: Spread, budget_count: int) -> d
     between = estimate([[1.0]], spread, alarm, alarm, [[1.0]] * count)
     assert between.low is not None and between.high is not None
     limit = estimate(values, spread, alarm, alarm).mid * (between.low if higher else between.high)
-    step = 10.0 ** (floor(log10(limit)) - 2) if limit > 0 else 1.0
+    if limit > 0:
+        step = 10.0 ** (floor(log10(limit)) - 2)
+    else:
+        step = 1.0
     rounded = float(f"{(floor if higher else ceil)(limit / step) * step:.12g}")
     return {"floor" if higher else "ceiling": rounded}
 
@@ -126,7 +132,9 @@ def _finds(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> s
             found_by = f"{counted(needed, 'run')} of a build find"
         if spread.unit == "run":
             found_by = f"within the hour, {found_by}"
-        hours = "; at another hour only gate live can tell" if spread.unit == "run" else ""
+        hours = ""
+        if spread.unit == "run":
+            hours = "; at another hour only gate live can tell"
         return f"{told}; beside them, {found_by} {_SLOWDOWN:.0%}{hours}"
     mid = median(value for taken in values for value in taken)
     room = abs(limit / mid - 1.0)
@@ -134,6 +142,8 @@ def _finds(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> s
     change = 1.0 - (1.0 - seen) * limit / mid
     if not figure.higher_is_better:
         change = limit / mid / (1.0 - seen) - 1.0
-    more = "; runs of other days narrow it" if spread.unit == "run" and figure.spread > 0.01 else ""
+    more = ""
+    if spread.unit == "run" and figure.spread > 0.01:
+        more = "; runs of other days narrow it"
     worse = figure.words[not figure.higher_is_better]
     return f"{told}; the limit leaves {room:.0%}, as many runs find {change:.0%} {worse}{more}"

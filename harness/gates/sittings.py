@@ -1,7 +1,8 @@
 """Which runs were made together: within an hour of each other, on one sitting, or in turns with a baseline.
 
-What differs from hour to hour (other tenants of the host, heat, page cache) differs between sittings and not within
-one. So runs of other hours are no repetition of each other: then a sitting counts once, by the mean of its runs.
+What differs from hour to hour (other tenants of the host, heat, page cache) differs between sittings and not
+within one. So runs of other hours are no repetition of each other: then a sitting counts once, by the mean of
+its runs.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ Side = Sequence[tuple[RunRecord, Sequence[float]]]
 def time_of(record: RunRecord) -> datetime:
     """When a run was made; UTC where it does not say."""
     made = datetime.fromisoformat(record.created)
-    return made if made.tzinfo else made.replace(tzinfo=UTC)
+    if made.tzinfo:
+        return made
+    return made.replace(tzinfo=UTC)
 
 
 def sittings_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -39,8 +42,9 @@ def sittings_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 def comparable(new: Side, old: Side) -> tuple[str, Runs, Runs]:
     """What is repeated on both sides (``run`` or ``sitting``), and its values: of the build, of its baseline.
 
-    Runs of the baseline that were made beside the build are compared with it alone. Where there are none each sitting
-    is one value, of as many runs as the build's own sittings have, so that the values of both sides vary alike.
+    Runs of the baseline that were made beside the build are compared with it alone. Where there are none each
+    sitting is one value, of as many runs as the build's own sittings have, so that the values of both sides
+    vary alike.
     """
     sittings = sittings_of([record for record, _ in (*new, *old)])
     number = {id(record): index for index, sitting in enumerate(sittings) for record in sitting}

@@ -1,7 +1,7 @@
 """What runs in the child process of a measured job: started by its path, told what to do on its standard input.
 
-The first line of standard input is the job. After it, standard input stays open for as long as the parent lives: its
-end means that the parent is gone, and then so is this process, with everything it started.
+The first line of standard input is the job. After it, standard input stays open for as long as the parent
+lives: its end means that the parent is gone, and then so is this process, with everything it started.
 """
 
 import contextlib
@@ -70,7 +70,10 @@ def _run(job: dict[str, Any]) -> int:
 
 
 def _typed(target: Any, arguments: Any) -> Any:
-    """The arguments as the job that the function's first parameter says; as they are where it says nothing."""
+    """The arguments as the job that the function's first parameter says.
+
+    As they are where it says nothing.
+    """
     import msgspec
 
     kind = next(iter(inspect.signature(target, eval_str=True).parameters.values())).annotation

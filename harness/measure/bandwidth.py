@@ -1,12 +1,12 @@
 """Memory bandwidth of all cores: what a kernel that only reads sustains, by the size of what it goes through.
 
-A language model decodes at the speed at which its weights are read, so the figure that matters is a *read* kernel.
-Each thread has its own array and goes through all of it again and again, in order. Best of several passes, as in STREAM
-(McCalpin 1995): a disturbance only ever slows a pass down. Plain numpy reductions release the interpreter lock, so
-threads really run side by side.
+A language model decodes at the speed at which its weights are read, so the figure that matters is a *read*
+kernel. Each thread has its own array and goes through all of it again and again, in order. Best of several
+passes, as in STREAM (McCalpin 1995): a disturbance only ever slows a pass down. Plain numpy reductions
+release the interpreter lock, so threads really run side by side.
 
-What a cache gives is found by a sweep: working sets from 1 MiB to several times the last-level cache as it is told,
-and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one for each of its CPUs.
+What a cache gives is found by a sweep: working sets from 1 MiB to several times the last-level cache as it is
+told, and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one for each of its CPUs.
 """
 
 import timeit
@@ -50,10 +50,11 @@ READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
 def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> float:
     """Bytes/s that ``thread_count`` threads read together: the best pass of the best kernel, each byte counted once.
 
-    Each array is made on its own thread, so that on machines with several memory nodes it lies near its reader. A small
-    one is gone through many times in one pass, so that a pass lasts a hundredth of a second.
+    Each array is made on its own thread, so that on machines with several memory nodes it lies near its
+    reader. A small one is gone through many times in one pass, so that a pass lasts a hundredth of a second.
     """
-    best, count = 0.0, max(size_bytes // thread_count // 4, 1)
+    best = 0.0
+    count = max(size_bytes // thread_count // 4, 1)
     with ThreadPoolExecutor(thread_count) as pool:
         arrays = list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
         for kernel in READ_KERNELS.values():
@@ -71,7 +72,10 @@ def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> Working
 
 
 def cache_found(working_sets: WorkingSets) -> int:
-    """Bytes of the largest working set that is read clearly faster than the largest of all; 0 where none is."""
+    """Bytes of the largest working set that is read clearly faster than the largest of all.
+
+    0 where none is.
+    """
     if not working_sets:
         return 0
     memory = max(speed for _, speed in working_sets[-2:])  # one of the two may have been disturbed

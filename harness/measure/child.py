@@ -1,7 +1,7 @@
 """Run a job in a child process that may crash, hang or be killed: what happened becomes a result, never an exception.
 
-The child appends its events to a file as it goes; whatever it wrote before it died is kept. The child dies with its
-parent, also with one that was killed.
+The child appends its events to a file as it goes; whatever it wrote before it died is kept. The child dies
+with its parent, also with one that was killed.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ OnEvent = Callable[[str, Any], None]
 class Limits(NamedTuple):
     """What a child may use: time, memory, and CPUs (none named: all).
 
-    A limit of memory is held by a control group where ``use_group`` and the system let one be made (then the page cache
-    of files it reads first counts too), else by a watchdog on anonymous memory.
+    A limit of memory is held by a control group where ``use_group`` and the system let one be made (then the
+    page cache of files it reads first counts too), else by a watchdog on anonymous memory.
     """
 
     wall_s: float = 1800.0
@@ -74,11 +74,12 @@ def run_child(
 ) -> ChildResult:
     """Call ``target``, a ``package.module:function``, in a child process; what interrupts us ends it too.
 
-    Its outcome is then ``interrupted``: for a run that is recorded. Where no record is kept, see :func:`run_helper`.
+    Its outcome is then ``interrupted``: for a run that is recorded. Where no record is kept, see
+    :func:`run_helper`.
 
-    It gets the arguments as the type of its first parameter, and ``emit(name, data)``, which appends one event.
-    ``on_event`` is called in this process with each event soon after it was told; the variables of ``environment`` are
-    added to ours.
+    It gets the arguments as the type of its first parameter, and ``emit(name, data)``, which appends one
+    event. ``on_event`` is called in this process with each event soon after it was told; the variables of
+    ``environment`` are added to ours.
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()
@@ -91,7 +92,10 @@ def run_helper(
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     on_event: OnEvent | None = None,
 ) -> ChildResult:
-    """As :func:`run_child`, for a child of which no record is kept; KeyboardInterrupt where it was interrupted."""
+    """As :func:`run_child`, for a child of which no record is kept.
+
+    KeyboardInterrupt where it was interrupted.
+    """
     ended = run_child(target, arguments, limits=limits, on_event=on_event)
     if ended.outcome == "interrupted":
         raise KeyboardInterrupt
@@ -114,7 +118,9 @@ class _Run:
     def run(self) -> ChildResult:
         limits = self._limits
         wants_group = limits.use_group and limits.memory_bytes is not None
-        group = LimitGroup.make(limits.memory_bytes) if wants_group else None
+        group = None
+        if wants_group:
+            group = LimitGroup.make(limits.memory_bytes)
         oom_before = system_oom_kill_count()
         started_s = time.monotonic()
         process = self._spawn()
@@ -176,7 +182,9 @@ class _Run:
         )
 
     def _hand_over(self, process: "subprocess.Popen[bytes]", *, limited: bool) -> None:
-        most = self._limits.memory_bytes if limited else None
+        most = None
+        if limited:
+            most = self._limits.memory_bytes
         job = {
             "target": self._target,
             "arguments": msgspec.to_builtins(self._arguments),
@@ -245,7 +253,9 @@ def classify(  # noqa: PLR0911  one line for each way to end
     limits: Limits,
 ) -> tuple[Outcome, str]:
     """Outcome and detail of a child from all that is known of its end."""
-    last = f"\n{_tail(log)}" if log else ""
+    last = ""
+    if log:
+        last = f"\n{_tail(log)}"
     error = next((data for name, data in reversed(events) if name == "error"), None)
     if stopped_for == "timed out":
         return "timed out", f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"
@@ -268,7 +278,10 @@ def classify(  # noqa: PLR0911  one line for each way to end
 
 
 def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits) -> tuple[Outcome, str]:
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if number in set(signal.Signals):
+        name = signal.Signals(number).name
+    else:
+        name = f"signal {number}"
     assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
     if name == "SIGKILL":
         if killed_for_memory:

@@ -1,8 +1,8 @@
 """Storage read past the page cache: in sequence, beside computing, and by faults on a mapped file.
 
 Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
-``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
-is reported as possibly cached.
+``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left
+(Windows) is reported as possibly cached.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from harness.runtimes._threads import default_thread_count, yield_to_readers
 BLOCK_BYTES: Final = 4 * 2**20
 _MOST_FILES: Final = 2000
 FIRST_READ_RATIO: Final = 2.5
-"""Three files of 130 to 160 MB that had rested for hours took 2.7, 2.8 and 4.4 times as long to map as they did once
-more (a virtual machine, Zen 3)."""
+"""Three files of 130 to 160 MB that had rested for hours took 2.7, 2.8 and 4.4 times as long to map as they
+did once more (a virtual machine, Zen 3)."""
 RESTED_S: Final = 28 * 3600.0
-"""Linux mostly (``relatime``) writes the time of a read only where the one before is a day old: a time that is so old
-says that nobody read the file for four hours at least. Source: mount(8)."""
+"""Linux mostly (``relatime``) writes the time of a read only where the one before is a day old: a time that
+is so old says that nobody read the file for four hours at least. Source: mount(8)."""
 _BOARDS: Final = re.compile(
     r"QEMU|\bKVM\b|VMware|VirtualBox|Virtual Machine|\bXen\b|Google Compute Engine|Amazon EC2(?!.*metal)"
     "|OpenStack|Parallels|Apple Virtualization|linux,dummy-virt"
@@ -43,7 +43,8 @@ _BOARD_FILES: Final = (
 )  # fmt: skip
 _HYPERVISOR_FILES: Final = ("sys/hypervisor/type", "proc/device-tree/hypervisor/compatible")
 BUSY_S: Final = 1.0
-"""So long many reads at a time are timed: many disks are faster for the first tenth of a second, a model streams on."""
+"""So long many reads at a time are timed: many disks are faster for the first tenth of a second, a model
+streams on."""
 
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
@@ -51,17 +52,20 @@ Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
     """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 
-    It is read in order by one reader, 4 MiB a call; mapped, every page touched in order (where pages can be dropped
-    from the cache first); and by as many readers as streaming has, 2 MiB a call, while all threads compute (where the
-    page cache can be passed by). Where the folder cannot be written or has no room, 100 MB/s are assumed.
+    It is read in order by one reader, 4 MiB a call; mapped, every page touched in order (where pages can be
+    dropped from the cache first); and by as many readers as streaming has, 2 MiB a call, while all threads
+    compute (where the page cache can be passed by). Where the folder cannot be written or has no room, 100
+    MB/s are assumed.
 
-    The host of a virtual machine still holds what was just written: there a large file of the folder that rests
-    (:func:`resting_file`) is mapped instead, as a model is that was not used lately. Where none does, what was just
-    written is taken to come ``FIRST_READ_RATIO`` times as fast as that.
+    The host of a virtual machine still holds what was just written: there a large file of the folder that
+    rests (:func:`resting_file`) is mapped instead, as a model is that was not used lately. Where none does,
+    what was just written is taken to come ``FIRST_READ_RATIO`` times as fast as that.
     """
     try:
         virtual = is_virtual()
-        resting = resting_file(folder, file_bytes // 4) if virtual else None
+        resting = None
+        if virtual:
+            resting = resting_file(folder, file_bytes // 4)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
@@ -72,10 +76,15 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
         unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
     how = f"{way} reads of a {size >> 20} MiB file"
-    which = "a file that rested there" if resting else "the file"
+    which = "the file"
+    if resting:
+        which = "a file that rested there"
     if touched and virtual and not resting:
-        touched, which = touched / FIRST_READ_RATIO, f"the file, over {FIRST_READ_RATIO:g} as the host still held it,"
-    mapped = measured(touched, f"{which} mapped, every page touched in order") if touched else None
+        touched = touched / FIRST_READ_RATIO
+        which = f"the file, over {FIRST_READ_RATIO:g} as the host still held it,"
+    mapped = None
+    if touched:
+        mapped = measured(touched, f"{which} mapped, every page touched in order")
     return Storage(
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
@@ -93,7 +102,8 @@ def is_virtual(*, root: Path = Path("/")) -> bool:
 
 def _fill(path: Path, file_bytes: int) -> int:
     """Write whole blocks of random bytes: neither compression nor deduplication can help."""
-    count, draw = max(file_bytes // BLOCK_BYTES, 1), np.random.default_rng()
+    count = max(file_bytes // BLOCK_BYTES, 1)
+    draw = np.random.default_rng()
     with path.open("wb") as out:
         for _ in range(count):
             out.write(draw.bytes(BLOCK_BYTES))
@@ -136,12 +146,16 @@ def _open(path: Path) -> tuple[int, Way]:
 
 
 def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
-    """Bytes/s of that much of a file, read past the page cache; ``computing``: while each thread goes through memory.
+    """Bytes/s of that much of a file, read past the page cache.
+
+    ``computing``: while each thread goes through memory.
 
     Again and again for ``BUSY_S``. None where it cannot be passed by.
     """
     descriptor, way = _open(path)
-    stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
+    stop = threading.Event()
+    rates = []
+    array = np.ones(BLOCK_BYTES, np.float32)
 
     def compute() -> None:
         yield_to_readers(threading.get_native_id())
@@ -154,7 +168,8 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
         try:
             for _ in range(default_thread_count() * computing):
                 pool.submit(compute)
-            until_s, offsets = time.perf_counter() + BUSY_S, range(0, size_bytes, HUGE_PAGE_BYTES)
+            until_s = time.perf_counter() + BUSY_S
+            offsets = range(0, size_bytes, HUGE_PAGE_BYTES)
             while time.perf_counter() < until_s:
                 rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
         finally:
@@ -163,11 +178,14 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
 
 
 def resting_file(folder: Path, least_bytes: int) -> Path | None:
-    """The largest file of a folder that is large enough and that nobody read or changed lately; None where none is.
+    """The largest file of a folder that is large enough and that nobody read or changed lately.
 
-    Nothing of it is in the page cache, and its times are older than ``RESTED_S``: a direct read leaves nothing in the
-    cache here, but the host may hold it. No file is taken where reads leave no time (``noatime``, read-only). Files of
-    lower layers of an overlay and of some network file systems leave none either, which cannot be seen.
+    None where none is.
+
+    Nothing of it is in the page cache, and its times are older than ``RESTED_S``: a direct read leaves
+    nothing in the cache here, but the host may hold it. No file is taken where reads leave no time
+    (``noatime``, read-only). Files of lower layers of an overlay and of some network file systems leave none
+    either, which cannot be seen.
     """
     resting: list[tuple[int, Path]] = []
     before_s = time.time() - RESTED_S
@@ -185,7 +203,10 @@ def resting_file(folder: Path, least_bytes: int) -> Path | None:
 
 
 def _touched_bytes_per_s(path: Path, size_bytes: int) -> float | None:
-    """Bytes/s of touching every page of the end of a mapped file, none in memory; None where that cannot be had."""
+    """Bytes/s of touching every page of the end of a mapped file, none in memory.
+
+    None where that cannot be had.
+    """
     if not page_cache.drop(path):
         return None
     start = max(path.stat().st_size - size_bytes, 0) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY

@@ -11,7 +11,8 @@ from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
 
 SOFTWARE_FILL_BYTES = 12_000_000
-"""Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its time."""
+"""Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its
+time."""
 
 
 class Engine(Frozen):
@@ -44,7 +45,9 @@ def ask_engine(module: str = "", folder: str = "") -> tuple[Engine, tuple[GgmlDe
 
 def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
     """Every device of the installed llama.cpp, none without it; errors as :func:`ask_engine`."""
-    return ask_engine(module)[1] if installed() else ()
+    if installed():
+        return ask_engine(module)[1]
+    return ()
 
 
 def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> DeviceProfile:
@@ -57,7 +60,10 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
     pools = profile.pools
     if gpu.kind == "gpu":  # an integrated one has no memory of its own
         told = f"as the driver of {gpu.name} reports it"
-        held = gpu.total_bytes - gpu.free_bytes if gpu.free_bytes else 0
+        if gpu.free_bytes:
+            held = gpu.total_bytes - gpu.free_bytes
+        else:
+            held = 0
         idle = min(held, round(CARD_IDLE_GIB * GIB))  # what others held at the probe is not theirs for good
         free = f"{told}, less idle use; {format_bytes(held)} were held when it was probed"
         vram = MemoryPool(

@@ -14,7 +14,8 @@ from harness.cpus import read_int, read_text
 from harness.units import GIB
 
 _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
-"""``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual state."""
+"""``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual
+state."""
 _SM_CLOCK: Final = 1
 """``NVML_CLOCK_SM``"""
 _LATELY_S: Final = 1.0
@@ -23,10 +24,10 @@ _LATELY_S: Final = 1.0
 class GpuReading(NamedTuple):
     """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe`` or ``i915``; None for what is not told.
 
-    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could. ``apart``:
-    it is a card, and the counters of a processor's package hold none of it. ``busy_ratio`` is its load just now,
-    ``held_bytes`` the memory that all programs hold; ``loads`` the share of its time that each process took lately, by
-    process number.
+    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could.
+    ``apart``: it is a card, and the counters of a processor's package hold none of it. ``busy_ratio`` is its
+    load just now, ``held_bytes`` the memory that all programs hold; ``loads`` the share of its time that each
+    process took lately, by process number.
     """
 
     name: str
@@ -71,7 +72,9 @@ def _nvml() -> tuple[GpuReading, ...]:
             value = getattr(nvml, function)(*arguments)
         except (nvml.NVMLError, AttributeError):  # no driver, no card that tells it, or a package too old to ask
             return None
-        return value * unit if isinstance(value, int) else value
+        if isinstance(value, int):
+            return value * unit
+        return value
 
     told("nvmlInit")
     found = []
@@ -82,7 +85,8 @@ def _nvml() -> tuple[GpuReading, ...]:
         if reasons is None:  # its name to release 12.535
             reasons = told("nvmlDeviceGetCurrentClocksThrottleReasons", card) or 0
         lately = told("nvmlDeviceGetProcessUtilization", card, int((time.time() - _LATELY_S) * 1e6)) or ()
-        load, memory = told("nvmlDeviceGetUtilizationRates", card), told("nvmlDeviceGetMemoryInfo", card)
+        load = told("nvmlDeviceGetUtilizationRates", card)
+        memory = told("nvmlDeviceGetMemoryInfo", card)
         found.append(
             GpuReading(
                 name=name.decode() if isinstance(name, bytes) else name,

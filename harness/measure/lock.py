@@ -35,8 +35,8 @@ def machine_lock(
 ) -> Iterator[None]:
     """Hold the lock for the body of the ``with``; a holder further up in this thread is not waited for.
 
-    The file is made when absent, and never removed: removing it would let two holders in. Another holder's end is
-    waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it.
+    The file is made when absent, and never removed: removing it would let two holders in. Another holder's
+    end is waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it.
 
     Raises:
         CouldNotRunError: The wait took longer than ``timeout_s``, or there can be no lock file.
@@ -98,7 +98,9 @@ def holder(path: Path) -> str:
     text = ""
     with contextlib.suppress(OSError):
         text = path.read_text(errors="replace").strip()
-    return f"process {text}" if text.isdigit() else "another process"
+    if text.isdigit():
+        return f"process {text}"
+    return "another process"
 
 
 def _try_lock(file: IO[bytes]) -> bool:

@@ -1,4 +1,6 @@
-"""What this machine is: processor, caches, instruction sets, RAM, and the limits that bind. No host or user name.
+"""What this machine is: processor, caches, instruction sets, RAM, and the limits that bind.
+
+No host or user name.
 
 Every reader takes a ``root``: that of a target, whose files were copied, or of a recorded machine.
 """
@@ -38,8 +40,8 @@ class Cache(NamedTuple):
 class Cpu(NamedTuple):
     """The processor as this process may use it: cores and caches of the CPUs in its affinity.
 
-    ``isa`` are instruction sets that change the cost of dequantisation, of all processors alike; None where nothing
-    tells them. ``signature`` is what the chip calls itself: family, model and stepping, or parts.
+    ``isa`` are instruction sets that change the cost of dequantisation, of all processors alike; None where
+    nothing tells them. ``signature`` is what the chip calls itself: family, model and stepping, or parts.
     """
 
     model: str
@@ -76,10 +78,12 @@ class Cpu(NamedTuple):
 
 
 class Ram(NamedTuple):
-    """RAM as this process may use it; ``limit_bytes`` is the smallest of all and of every control group's limit.
+    """RAM as this process may use it.
 
-    ``nodes`` are NUMA nodes with CPUs, ``other_bytes`` lie in nodes without (a GPU's memory, memory behind a link) and
-    are no part of the RAM.
+    ``limit_bytes`` is the smallest of all and of every control group's limit.
+
+    ``nodes`` are NUMA nodes with CPUs, ``other_bytes`` lie in nodes without (a GPU's memory, memory behind a
+    link) and are no part of the RAM.
     """
 
     total_bytes: int
@@ -91,12 +95,18 @@ class Ram(NamedTuple):
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    allowed = allowed_cpus() if affinity is None else affinity
+    if affinity is None:
+        allowed = allowed_cpus()
+    else:
+        allowed = affinity
     text = read_text(root / "proc/cpuinfo")
     if not text:
         return portable_cpu(sysctl())
     lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    common = set.intersection(*(set(line.split()) for line in lines)) if lines else set()
+    if lines:
+        common = set.intersection(*(set(line.split()) for line in lines))
+    else:
+        common = set()
     parts = sorted(set(parts_of(text).values()))
     chip = [_field(text, name) for name in _SIGNATURE]
     board = [read_text(root / name) for name in _BOARD_FILES]
@@ -127,9 +137,10 @@ def memory(*, root: Path = Path("/")) -> Ram:
 def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     """What identifies the machine for comparison of runs.
 
-    The short hash covers what changes speed and stays through a restart: the chip's own signature, cores by kind,
-    caches, instruction sets, board, limits, and the size of RAM in steps of a fifth (a kernel takes a little more or
-    less of it). Two runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
+    The short hash covers what changes speed and stays through a restart: the chip's own signature, cores by
+    kind, caches, instruction sets, board, limits, and the size of RAM in steps of a fifth (a kernel takes a
+    little more or less of it). Two runs are comparable when their hashes are equal. It holds no host name,
+    user name or serial number.
     """
     system = f"{platform.system()} {platform.machine()}"
     python = platform.python_version()
@@ -141,8 +152,14 @@ def fingerprint_of(
 ) -> MachineFingerprint:
     """The same of a machine that is known."""
     kinds = [(round(kind.speed, 1), len(kind.cpus)) for kind in processor.cores.kinds]
-    size = round(4 * math.log2(ram.total_bytes)) if ram.total_bytes else 0
-    limit = ram.limit_bytes if ram.limit_bytes < ram.total_bytes else 0
+    if ram.total_bytes:
+        size = round(4 * math.log2(ram.total_bytes))
+    else:
+        size = 0
+    if ram.limit_bytes < ram.total_bytes:
+        limit = ram.limit_bytes
+    else:
+        limit = 0
     chip = processor.model, processor.signature, processor.board, processor.isa, processor.caches
     parts = (system, *chip, kinds, processor.logical_cpu_count, processor.quota_count, size, limit, ram.nodes)
     return MachineFingerprint(
@@ -160,14 +177,20 @@ def fingerprint_of(
 
 
 def portable_cpu(told: Mapping[str, str]) -> Cpu:
-    """The processor as macOS tells it in its ``sysctl``; elsewhere through psutil, which knows no instruction sets."""
+    """The processor as macOS tells it in its ``sysctl``.
+
+    Elsewhere through psutil, which knows no instruction sets.
+    """
     found: dict[int, Cache] = {}
     for level in range(8):
         size, count, shared = (
             told.get(f"hw.perflevel{level}.{name}", "") for name in ("l2cachesize", "physicalcpu", "cpusperl2")
         )
         if size.isdigit() and count.isdigit():
-            instances = -(-int(count) // max(int(shared or 0), 1)) if shared.isdigit() else 1
+            if shared.isdigit():
+                instances = -(-int(count) // max(int(shared or 0), 1))
+            else:
+                instances = 1
             before = found.get(2, Cache(2, 0, 0))
             found[2] = Cache(2, before.size_bytes + int(size) * instances, before.instance_count + instances)
     if not found:
@@ -184,7 +207,9 @@ def portable_cpu(told: Mapping[str, str]) -> Cpu:
 
 def _field(text: str, name: str) -> str:
     found = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else ""
+    if found:
+        return found[1].strip()
+    return ""
 
 
 def _model(root: Path, text: str, parts: list[str]) -> str:
@@ -208,15 +233,19 @@ def _model(root: Path, text: str, parts: list[str]) -> str:
 
 def _nodes(root: Path) -> tuple[int, int]:
     """NUMA nodes that have CPUs, and bytes of those that have none."""
-    with_cpus, other = 0, 0
+    with_cpus = 0
+    other = 0
     for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
         size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo"))
-        listed, mask = folder / "cpulist", read_text(folder / "cpumap") or "1"
+        listed = folder / "cpulist"
+        mask = read_text(folder / "cpumap") or "1"
         if numbers(read_text(listed)) if listed.exists() else mask.strip("0,"):
             with_cpus += 1
         elif size:
             other += int(size[1]) * 1024
-    return (with_cpus, other) if with_cpus else (1, 0)
+    if with_cpus:
+        return (with_cpus, other)
+    return (1, 0)
 
 
 def _caches(root: Path, allowed: frozenset[int]) -> tuple[Cache, ...]:
@@ -224,7 +253,8 @@ def _caches(root: Path, allowed: frozenset[int]) -> tuple[Cache, ...]:
     instances: dict[int, dict[str, int]] = {}
     for index in allowed:
         for folder in (root / f"sys/devices/system/cpu/cpu{index}/cache").glob("index*"):
-            level, size = read_int(folder / "level"), read_text(folder / "size")
+            level = read_int(folder / "level")
+            size = read_text(folder / "size")
             kind = read_text(folder / "type")
             number = re.fullmatch(r"(\d+)([KMG]?)", size)
             if level is None or number is None or kind == "Instruction":

@@ -1,8 +1,8 @@
 """Memory of another process over its life, read from outside at little cost.
 
-``/proc/PID/status`` costs some 20 microseconds and no lock of the watched process. The peak is VmHWM, which starts anew
-at exec, and never ``ru_maxrss``, which a child inherits from its parent: /bin/true started by a process of 300 MB has
-300 MB by that. Source: proc_pid_status(5), getrusage(2).
+``/proc/PID/status`` costs some 20 microseconds and no lock of the watched process. The peak is VmHWM, which
+starts anew at exec, and never ``ru_maxrss``, which a child inherits from its parent: /bin/true started by a
+process of 300 MB has 300 MB by that. Source: proc_pid_status(5), getrusage(2).
 """
 
 import contextlib
@@ -18,8 +18,9 @@ FIRST_PERIOD_S: Final = 0.001
 PERIOD_S: Final = 0.02
 SLOWEST_PERIOD_S: Final = 1.0
 LIMITED_PERIOD_S: Final = 0.1
-"""While memory does not change, sampling slows down to this: each look takes a measured core from the engine, whose
-other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit has to be kept."""
+"""While memory does not change, sampling slows down to this: each look takes a measured core from the engine,
+whose other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit has to be
+kept."""
 CHANGED_BYTES: Final = 1 << 20
 _FIELDS: Final = re.compile(rb"^(Vm(?:RSS|HWM)|Rss(?:Anon|File|Shmem)):\s+(\d+)", re.MULTILINE)
 
@@ -80,7 +81,9 @@ class MemoryWatch:
     def __init__(
         self, pid: int, *, limit_bytes: int | None = None, on_excess: Callable[[], None] = lambda: None
     ) -> None:
-        self._pid, self._limit_bytes, self._on_excess = pid, limit_bytes, on_excess
+        self._pid = pid
+        self._limit_bytes = limit_bytes
+        self._on_excess = on_excess
         self._done = threading.Event()
         self._highest = Reading(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
@@ -99,13 +102,18 @@ class MemoryWatch:
         return MemoryUse(peak_rss_bytes=rss_bytes, peak_anonymous_bytes=anonymous_bytes, peak_file_bytes=file_bytes)
 
     def _run(self) -> None:
-        period_s, last_bytes = FIRST_PERIOD_S, 0
+        period_s = FIRST_PERIOD_S
+        last_bytes = 0
         while not self._done.wait(period_s):
             held_bytes = self._look()
             moved = abs(held_bytes - last_bytes) > CHANGED_BYTES
-            slowest_s = SLOWEST_PERIOD_S if self._limit_bytes is None else LIMITED_PERIOD_S
+            if self._limit_bytes is None:
+                slowest_s = SLOWEST_PERIOD_S
+            else:
+                slowest_s = LIMITED_PERIOD_S
             period_s = min(period_s * 1.25, PERIOD_S if moved else slowest_s)
-            last_bytes = held_bytes if moved else last_bytes
+            if moved:
+                last_bytes = held_bytes
 
     def _look(self) -> int:
         """Look once; the bytes that the process holds, 0 when it is gone."""

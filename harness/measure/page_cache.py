@@ -29,7 +29,8 @@ def drop(*files: Path) -> bool:
 def cached_ratio(*files: Path) -> float | None:
     """Share of all their bytes in the page cache; None where the system does not tell.
 
-    Linux tells only those who own a file or may write it; of others every page seems to be there. Source: mincore(2).
+    Linux tells only those who own a file or may write it; of others every page seems to be there. Source:
+    mincore(2).
     """
     try:
         mincore = ctypes.CDLL(None, use_errno=True).mincore

@@ -1,8 +1,8 @@
 """The one way a measurement takes: lock, child, events, judgement, record, history.
 
-Every verb that measures plans its measurements, opens a :class:`Pipeline` and runs them through it. Nothing else starts
-a process that is measured. Whatever happens to that process ends as a record: a crash, an abort and a kill for lack of
-memory are outcomes, and never exceptions.
+Every verb that measures plans its measurements, opens a :class:`Pipeline` and runs them through it. Nothing
+else starts a process that is measured. Whatever happens to that process ends as a record: a crash, an abort
+and a kill for lack of memory are outcomes, and never exceptions.
 """
 
 import contextlib
@@ -39,9 +39,12 @@ class Measurement(NamedTuple):
     """One measurement, planned: ``entry`` is the ``package.module:function`` that the child runs.
 
     Attributes:
-        read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
-        wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
-        key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
+        read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that
+            crashed.
+        wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are
+            judged singly.
+        key: All that decides the result, so that it is found again by ``resume``; empty for what is never
+            resumed.
         notes: For the record's ``extra``.
         machine: That which it runs on; None for this one.
     """
@@ -96,8 +99,9 @@ class Listener:
 class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
-    ``resume``: take results of at most a day; ``keep`` records in the history, and as files in ``folder``; ``limits``
-    of each child; ``listener`` is told; ``notes`` are for each record's ``extra``, as the CPUs it was bound to.
+    ``resume``: take results of at most a day; ``keep`` records in the history, and as files in ``folder``;
+    ``limits`` of each child; ``listener`` is told; ``notes`` are for each record's ``extra``, as the CPUs it
+    was bound to.
     """
 
     resume: bool = False
@@ -117,7 +121,8 @@ class Pipeline(contextlib.ExitStack):
 
     def __init__(self, how: How = How()) -> None:
         super().__init__()
-        self.how, self.heard = how, how.listener
+        self.how = how
+        self.heard = how.listener
         self.history = open_history()
         self.machine = fingerprint()
 
@@ -130,7 +135,10 @@ class Pipeline(contextlib.ExitStack):
 
         ``on_event`` is called with each event of the child soon after it was told.
         """
-        name = plan.model.name if plan.model else plan.workload
+        if plan.model:
+            name = plan.model.name
+        else:
+            name = plan.workload
         if (done := self.reused(plan.key, name)) is not None:
             return done
 
@@ -145,7 +153,10 @@ class Pipeline(contextlib.ExitStack):
                 on_event(event, data)
 
         # The CPUs are those of the machine that is measured: a child that drives another one is not bound to them.
-        limits = self.how.limits._replace(cpus=()) if plan.machine else self.how.limits
+        if plan.machine:
+            limits = self.how.limits._replace(cpus=())
+        else:
+            limits = self.how.limits
         result = run_child(plan.entry, plan.job, limits=limits, on_event=hear, environment=plan.environment)
         notes = {"wall_s": round(result.duration_s, 3), **plan.notes}
         if limits.memory_bytes is not None:
@@ -175,7 +186,10 @@ class Pipeline(contextlib.ExitStack):
         return done
 
     def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
-        """Append a record to the history and to the folder, and tell the listener; where the history fails, a file."""
+        """Append a record to the history and to the folder, and tell the listener.
+
+        Where the history fails, a file.
+        """
         if self.how.notes:
             record = record.replace(extra={**record.extra, **self.how.notes})
         if self.how.keep:
@@ -200,22 +214,32 @@ class Pipeline(contextlib.ExitStack):
         return self.keep(record)
 
     def done_before(self, key: str) -> RunRecord | None:
-        """The result of the same measurement within the last day, where those are resumed; what broke off is none."""
+        """The result of the same measurement within the last day, where those are resumed.
+
+        What broke off is none.
+        """
         record = None
         if self.how.resume and key and self.history.path.exists():
             with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
                 record = self.history.of_cell(self._cell(key))
         if record is None or record.outcome not in {"ok", "inconclusive"}:
             return None
-        return record if datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR else None
+        if datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR:
+            return record
+        return None
 
     def _cell(self, key: str) -> str:
         """A key, with what holds all runs here to less than the machine."""
         limit_bytes = self.how.limits.memory_bytes
-        return key_of(key, self.how.notes, limit_bytes) if key and (self.how.notes or limit_bytes) else key
+        if key and (self.how.notes or limit_bytes):
+            return key_of(key, self.how.notes, limit_bytes)
+        return key
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
-        """A child beside a measurement, not held to its memory; KeyboardInterrupt where it was interrupted."""
+        """A child beside a measurement, not held to its memory.
+
+        KeyboardInterrupt where it was interrupted.
+        """
         return run_helper(entry, job, limits=self.how.limits._replace(memory_bytes=None))
 
 
@@ -259,7 +283,9 @@ def engine_of(runtime: str) -> str:
     """
     with contextlib.suppress(HarnessError):
         used = plugins.usable_runtime(runtime)
-        package = used.package() if hasattr(used, "package") else ""
+        package = ""
+        if hasattr(used, "package"):
+            package = used.package()
         modules = [find_spec(module) for module, _, _ in getattr(used, "needs", ())]
         files = [package, *(spec.origin for spec in modules if spec)]
         return " ".join([package, *(state_of(Path(file)) for file in files if file)])
@@ -267,7 +293,10 @@ def engine_of(runtime: str) -> str:
 
 
 def state_of(path: Path) -> str:
-    """Path, size and time of the last change of a file, by which another one in its place is noticed; or empty."""
+    """Path, size and time of the last change of a file, by which another one in its place is noticed.
+
+    Or empty.
+    """
     if not path.exists():
         return ""
     about = path.stat()

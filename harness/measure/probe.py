@@ -45,11 +45,14 @@ def probe_machine(
 ) -> DeviceProfile:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and battery.
 
-    Some ten seconds on two cores. The storage is that of the cache folder, where models rest, unless one is given.
+    Some ten seconds on two cores. The storage is that of the cache folder, where models rest, unless one is
+    given.
     """
-    say, threads = progress or (lambda _line: None), default_thread_count()
+    say = progress or (lambda _line: None)
+    threads = default_thread_count()
     say("cores, instruction sets and limits")
-    cpu, ram = machine.cpu(), machine.memory()
+    cpu = machine.cpu()
+    ram = machine.memory()
     say("memory bandwidth, reading")
     sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
     size, speed = sets[-1]
@@ -72,7 +75,8 @@ def rough_machine() -> DeviceProfile:
 
     Storage is assumed; the chip's name, cores, instruction sets, limits and the size of RAM are exact.
     """
-    cpu, ram = machine.cpu(), machine.memory()
+    cpu = machine.cpu()
+    ram = machine.memory()
     beyond = min(2 * cpu.last_cache_bytes, 4 * _ROUGH_BYTES)
     size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), max(_ROUGH_BYTES, beyond))
     speed = read_bandwidth(default_thread_count(), size)
@@ -86,13 +90,15 @@ def rough_machine() -> DeviceProfile:
 def own_profile() -> DeviceProfile | None:
     """The probed profile of this machine; None where there is none, or where it is of another one.
 
-    A profile in a home that several machines share, or that was probed under other limits, does not hold here.
-    One of an older form is skipped with a warning, and taken anew.
+    A profile in a home that several machines share, or that was probed under other limits, does not hold
+    here. One of an older form is skipped with a warning, and taken anew.
     """
     if DEVICE_NAME not in device_names():
         return None
     profile = load_device(DEVICE_NAME)
-    return profile if profile.machine == machine.fingerprint().fingerprint else None
+    if profile.machine == machine.fingerprint().fingerprint:
+        return profile
+    return None
 
 
 def _profile(
@@ -104,7 +110,9 @@ def _profile(
     storage: Storage,
     working_sets: WorkingSets = (),
 ) -> DeviceProfile:
-    limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
+    limit_words = "memory limit of the control group"
+    if ram.limit_bytes == ram.total_bytes:
+        limit_words = "installed RAM"
     # What the system and others hold now is gone for us too.
     usable = min(ram.limit_bytes, ram.available_bytes)
     pool = ram_pool(ram, measured(usable, f"{limit_words}, less what others hold now"), read)
@@ -147,7 +155,10 @@ def this_year() -> int:
 
 
 def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
-    """Write the profile as TOML, into the user's own devices unless ``path`` is given; replaces it atomically."""
+    """Write the profile as TOML, into the user's own devices unless ``path`` is given.
+
+    Replaces it atomically.
+    """
     target = path or home_dir() / "devices" / f"{profile.name}.toml"
     write_atomically(target, dump_device(profile).encode())
     return target
@@ -175,14 +186,19 @@ def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figu
     peaks = {}
     for dtype, field in (("fp16", "fp16_ratio"), ("int8", "int8_ratio")):
         ratio, name = best_ratio(isa, field)
-        why = "instruction sets not told" if isa is None else name or "no vector extension"
+        if isa is None:
+            why = "instruction sets not told"
+        else:
+            why = name or "no vector extension"
         peaks[dtype] = Figure(fp32.value * ratio, f"{ratio:g} x the measured fp32 peak ({why})", "assumed")
     return peaks
 
 
 def _system() -> OperatingSystem:
     names: dict[str, OperatingSystem] = {"Darwin": "macos", "Windows": "windows"}
-    return "android" if hasattr(sys, "getandroidapilevel") else names.get(platform.system(), "linux")
+    if hasattr(sys, "getandroidapilevel"):
+        return "android"
+    return names.get(platform.system(), "linux")
 
 
 def _kind() -> DeviceKind:
@@ -194,4 +210,6 @@ def _kind() -> DeviceKind:
         return "laptop"
     if Path("/proc/device-tree/model").exists():
         return "board"
-    return "edge-server" if chassis in {"17", "23", "28"} else "desktop"
+    if chassis in {"17", "23", "28"}:
+        return "edge-server"
+    return "desktop"

@@ -1,17 +1,19 @@
 """The measuring protocol, run in the child process: what llama-bench does, and what it leaves out.
 
-Kept as llama-bench has it, so that the numbers can be compared: random tokens, one warm-up of each test, prompt
-processing (``pp``) and generation (``tg``) timed apart, generation from an empty cache (or from ``depth`` tokens in
-it), logits of one token computed at each step and not read, no sampling inside the clock.
+Kept as llama-bench has it, so that the numbers can be compared: random tokens, one warm-up of each test,
+prompt processing (``pp``) and generation (``tg``) timed apart, generation from an empty cache (or from
+``depth`` tokens in it), logits of one token computed at each step and not read, no sampling inside the clock.
 
-Several sequences (``b4``) go through the model together, as llama-batched-bench has it: each has its own prompt and its
-own place in the cache, one pass computes one token of each, and rates are those of all of them.
+Several sequences (``b4``) go through the model together, as llama-batched-bench has it: each has its own
+prompt and its own place in the cache, one pass computes one token of each, and rates are those of all of
+them.
 
-Added: load time with the file out of the page cache and in it, time to first token cold and warm, the time of every
-single token, the validity of each sample, and a check outside the clock that the logits are numbers at all.
+Added: load time with the file out of the page cache and in it, time to first token cold and warm, the time of
+every single token, the validity of each sample, and a check outside the clock that the logits are numbers at
+all.
 
-Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (``test_prompt``, ``test_gen``) and
-tools/batched-bench/batched-bench.cpp.
+Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (``test_prompt``, ``test_gen``)
+and tools/batched-bench/batched-bench.cpp.
 """
 
 import contextlib
@@ -46,7 +48,8 @@ class GenerateJob(Frozen):
     """What the child is to measure; one that many runs have in common names no ``path`` yet.
 
     Attributes:
-        retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
+        retries: Further samples that may be taken when some are disturbed; None for twice as many as are
+            wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
@@ -82,10 +85,15 @@ def run_generate(job: GenerateJob, emit: Emit) -> None:
 
 
 class Protocoller:
-    """Runs one job, telling ``engine``, ``memory`` and ``sample``; a runtime with a ``clock`` is timed by that."""
+    """Runs one job, telling ``engine``, ``memory`` and ``sample``.
+
+    A runtime with a ``clock`` is timed by that.
+    """
 
     def __init__(self, job: GenerateJob, runtime: Runtime, emit: Emit) -> None:
-        self.job, self.runtime, self.emit = job, runtime, emit
+        self.job = job
+        self.runtime = runtime
+        self.emit = emit
         self.sleep, self._meter = time.sleep, EnergyMeter()
         self._clock = getattr(runtime, "clock", None)
         self.now_s: Callable[[], float] = self._clock.now_s if self._clock is not None else time.perf_counter
@@ -103,7 +111,8 @@ class Protocoller:
 
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
-        job, s = self.job, self.job.scenario
+        job = self.job
+        s = self.job.scenario
         identity = self.runtime.identity(s)
         if (told := getattr(self.runtime, "model_options", None)) is not None:
             identity = identity.replace(options={**identity.options, **told(Path(job.path))})
@@ -127,8 +136,14 @@ class Protocoller:
             session.close()
 
     def watch(self, meter: EnergyMeter | None = None, *, disk_expected: bool = False) -> Watch:
-        """A watch of the machine, unless the clock is another's; ``disk_expected``: the disk is read on purpose."""
-        probe = None if self._clock is not None else child_probe(self.pid, disk_expected=disk_expected)
+        """A watch of the machine, unless the clock is another's.
+
+        ``disk_expected``: the disk is read on purpose.
+        """
+        if self._clock is not None:
+            probe = None
+        else:
+            probe = child_probe(self.pid, disk_expected=disk_expected)
         return Watch(probe, meter, self.now_s)
 
     # -- loading ------------------------------------------------------------------------------------------------
@@ -155,11 +170,15 @@ class Protocoller:
                 first_s = self.now_s()
             self._check_numbers(session)
         if cached is None or cached > COLD_CACHED_RATIO:
-            share = "an unknown share" if cached is None else f"{cached:.0%}"
+            if cached is None:
+                share = "an unknown share"
+            else:
+                share = f"{cached:.0%}"
             watch.doubt(f"not a cold load: {share} of the file stayed in the page cache")
         self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=load_s))
         # Choosing the random prompt is not part of the wait.
-        label, wait_s = f"ttft{len(prompt)} @ cold", load_s + (first_s - begin_s)
+        label = f"ttft{len(prompt)} @ cold"
+        wait_s = load_s + (first_s - begin_s)
         self.emit("sample", watch.sample("first_token", label, len(prompt), duration_s=wait_s))
 
     def _warm(self) -> Session:
@@ -179,7 +198,8 @@ class Protocoller:
 
     def _prefill(self, session: Session) -> None:
         prompt_tokens = self.job.scenario.prompt_tokens
-        label, first_label = f"pp{prompt_tokens}{self.suffix}", f"ttft{prompt_tokens}{self.suffix}"
+        label = f"pp{prompt_tokens}{self.suffix}"
+        first_label = f"ttft{prompt_tokens}{self.suffix}"
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
@@ -206,7 +226,10 @@ class Protocoller:
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            count = 1 if warm_up else new_tokens
+            if warm_up:
+                count = 1
+            else:
+                count = new_tokens
             tokens = self._tokens(session, count * self.sequence_count, first=position == 0)
             with self.watch(self._meter) as watch:
                 times_s = self._steps(session, tokens, position)
@@ -218,16 +241,21 @@ class Protocoller:
         self._repeat(once)
 
     def _steps(self, session: Session, tokens: list[int], position: int) -> list[float]:
-        now_s, times_s, every = self.now_s, [], range(self.sequence_count)
-        token, greedy = tokens[0], self.job.greedy
+        now_s = self.now_s
+        times_s = []
+        every = range(self.sequence_count)
+        token = tokens[0]
+        greedy = self.job.greedy
         row = tokens[: self.sequence_count]
         last_s = now_s()
         for offset in range(len(tokens) // self.sequence_count):
             if self.sequence_count > 1:
                 first = offset * self.sequence_count
-                row = row if greedy else tokens[first : first + self.sequence_count]
+                if not greedy:
+                    row = tokens[first : first + self.sequence_count]
                 session.decode_rows(row, [position + offset] * self.sequence_count, every)
-                row = [session.greedy(i) for i in every] if greedy else row
+                if greedy:
+                    row = [session.greedy(i) for i in every]
             else:
                 session.decode((token if greedy else tokens[offset],), position=position + offset)
                 if greedy:
@@ -238,8 +266,12 @@ class Protocoller:
         return times_s
 
     def _prefill_rows(self, session: Session, prompt: Sequence[int], position: int) -> None:
-        """The prompts of all sequences one after the other in as few batches as they fit in; logits of each end."""
-        length, room = len(prompt) // self.sequence_count, int(getattr(session, "batch_tokens", len(prompt)))
+        """The prompts of all sequences one after the other in as few batches as they fit in.
+
+        Logits of each end.
+        """
+        length = len(prompt) // self.sequence_count
+        room = int(getattr(session, "batch_tokens", len(prompt)))
         sequences = [i // length for i in range(len(prompt))]
         positions = [position + i % length for i in range(len(prompt))]
         ends = [i % length == length - 1 for i in range(len(prompt))]
@@ -250,10 +282,12 @@ class Protocoller:
     def _repeat(self, once: Callable[[bool], bool]) -> None:
         """Warm up, then go on until ``repetitions`` samples are clean, or the retries or the patience are spent.
 
-        Disturbed samples cost patience as the pauses after them do: beside a busy neighbour one sample can take a
-        minute, and no further one would be believed.
+        Disturbed samples cost patience as the pauses after them do: beside a busy neighbour one sample can
+        take a minute, and no further one would be believed.
         """
-        clean, attempts, pause_s = 0, 0, PAUSE_S
+        clean = 0
+        attempts = 0
+        pause_s = PAUSE_S
         self._timed(once, True)
         while clean < self.job.repetitions and attempts < self.job.attempts_max:
             attempts += 1

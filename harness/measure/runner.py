@@ -20,7 +20,8 @@ from harness.records.derive import disturbances
 def judged(record: RunRecord, repetitions: int) -> RunRecord:
     """The same record, ``inconclusive`` when too few of its samples are undisturbed.
 
-    So is a run that the time limit ended while most of what it had timed was disturbed: it was slow for that reason.
+    So is a run that the time limit ended while most of what it had timed was disturbed: it was slow for that
+    reason.
     """
     if record.outcome not in {"ok", "timed out"}:
         return record
@@ -57,7 +58,8 @@ def new_record(**fields: Any) -> RunRecord:
 def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str = "") -> ModelIdentity:
     """Identity of a model with all its files, whose hash is remembered until one of them changes.
 
-    Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's stem.
+    Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's
+    stem.
 
     Raises:
         BadDataError: A file of it is missing, or cannot be read.
@@ -74,10 +76,12 @@ def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str 
 
 
 def memory_of(result: ChildResult) -> MemoryUse | None:
-    """Memory of a child: what it told at its marks, and what was seen from outside; None where the model is elsewhere.
+    """Memory of a child: what it told at its marks, and what was seen from outside.
 
-    A mark that says whether it is ``elsewhere`` speaks of another process than the child, of a server or of a program:
-    then what the child held itself does not count.
+    None where the model is elsewhere.
+
+    A mark that says whether it is ``elsewhere`` speaks of another process than the child, of a server or of a
+    program: then what the child held itself does not count.
     """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
     if any(data.get("elsewhere") for data in marks.values()):
@@ -87,7 +91,10 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
         memory = MemoryUse(peak_rss_bytes=0, cgroup_peak_bytes=memory.cgroup_peak_bytes)
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
-    peak = max(m["peak_rss_bytes"] for m in seen) if "loaded" in marks else 0
+    if "loaded" in marks:
+        peak = max(m["peak_rss_bytes"] for m in seen)
+    else:
+        peak = 0
     return memory.replace(
         peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
         peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),

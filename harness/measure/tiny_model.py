@@ -21,8 +21,8 @@ _FILE_ORDER: Final = (
     "attn_q",
     "attn_v",
 )
-"""Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
-they are read, so that a tiny model lies in memory as a real one does."""
+"""Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in
+which they are read, so that a tiny model lies in memory as a real one does."""
 
 TINY_TYPES: Final = SYNTHETIC_TYPES - {"MXFP4"} - {one.base for one in MIXTURES.values() if "throughout" in one.flags}
 """Types that a tiny model can be made of."""

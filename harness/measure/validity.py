@@ -1,11 +1,13 @@
 """What the machine did to a sample while it was taken, and whether the sample may be believed.
 
-A timing is only as good as the machine was quiet. Counters are read before and after each sample, never during it:
-Linux pressure-stall information, time stolen by the hypervisor, CPU time of everybody else, quota throttling, major
-faults, swap, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst, proc_pid_stat(5), proc_stat(5).
+A timing is only as good as the machine was quiet. Counters are read before and after each sample, never
+during it: Linux pressure-stall information, time stolen by the hypervisor, CPU time of everybody else, quota
+throttling, major faults, swap, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst,
+proc_pid_stat(5), proc_stat(5).
 
-The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode on both cores, 0.2 to 3 s samples):
-undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other limits are judgement.
+The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode on both cores, 0.2 to 3 s
+samples): undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other
+limits are judgement.
 """
 
 import contextlib
@@ -64,8 +66,9 @@ _STALLS: Final = ("cpu", "memory", "io")
 class ValidityProbe:
     """Reads the counters around one sample of the work of ``pid`` and its descendants.
 
-    With ``disk_expected`` it reads from disk on purpose (a cold load): faults and I/O are no doubt. CPU time of
-    ``own_pids`` and of this process is not that of others. ``root`` may be that of a target, whose files were copied.
+    With ``disk_expected`` it reads from disk on purpose (a cold load): faults and I/O are no doubt. CPU time
+    of ``own_pids`` and of this process is not that of others. ``root`` may be that of a target, whose files
+    were copied.
     """
 
     def __init__(
@@ -80,7 +83,10 @@ class ValidityProbe:
     ) -> None:
         self._pid = os.getpid() if pid is None else pid
         self._own = {self._pid, os.getpid(), *own_pids}
-        self._disk_expected, self._limits, self._root, self._clock = disk_expected, limits, root, clock
+        self._disk_expected = disk_expected
+        self._limits = limits
+        self._root = root
+        self._clock = clock
 
     def start(self) -> None:
         """Read the counters before the sample."""
@@ -109,7 +115,8 @@ class ValidityProbe:
 
     def read(self) -> Counters:
         """All counters now."""
-        root, pid = self._root, self._pid
+        root = self._root
+        pid = self._pid
         swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
         told: dict[str, float | None] = {
             "clock_s": self._clock(),
@@ -159,7 +166,9 @@ class Watch:
         meter: EnergyMeter | None = None,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._probe, self._meter, self._now_s = probe, meter, now_s
+        self._probe = probe
+        self._meter = meter
+        self._now_s = now_s
         self.validity = Validity()
         self.joules: float | None = None
 
@@ -204,10 +213,11 @@ def judge(
     steal ratio  = stolen CPU seconds / CPU seconds of all CPUs
     other load   = (busy CPU seconds of all CPUs - those of our processes) / CPU seconds of all CPUs
 
-    A task that waits for a CPU is a disturbance as far as somebody else had that CPU: x CPU seconds of others hold one
-    of ours back for x seconds at most. Beyond that our own tasks wait for each other (a run with more threads than
-    cores, a GPU that is made of CPU threads), and that is the speed which was asked for. A quota of less than one CPU
-    holds every run back as far as it is short of one: so was the probe, and it is no disturbance.
+    A task that waits for a CPU is a disturbance as far as somebody else had that CPU: x CPU seconds of others
+    hold one of ours back for x seconds at most. Beyond that our own tasks wait for each other (a run with
+    more threads than cores, a GPU that is made of CPU threads), and that is the speed which was asked for. A
+    quota of less than one CPU holds every run back as far as it is short of one: so was the probe, and it is
+    no disturbance.
     """
     grown = {name: max(after[name] - before[name], 0) for name in before.keys() & after.keys()}
     wall_s = max(grown["clock_s"], 1e-9)
@@ -217,12 +227,19 @@ def judge(
     spans_s = {f"{name}_stall": wall_s for name in _STALLS} | {"steal": capacity_s, "other_load": capacity_s}
     share = {name: min(grown[name] / span_s, 1.0) for name, span_s in spans_s.items() if name in grown}
     cpu, memory, io, stolen = (share.get(name, 0.0) for name in ("cpu_stall", "memory_stall", "io_stall", "steal"))
-    others, other_s = share["other_load"], grown["other_load"]
-    faults, throttled, swapped = int(grown["faults"]), grown["throttled_s"] / wall_s, grown.get("swap_in_bytes", 0)
-    tick_s, short_of_one = 1 / _TICKS_PER_S, max(1.1 - (1.1 if quota_count is None else quota_count), 0.0)
+    others = share["other_load"]
+    other_s = grown["other_load"]
+    faults = int(grown["faults"])
+    throttled = grown["throttled_s"] / wall_s
+    swapped = grown.get("swap_in_bytes", 0)
+    tick_s = 1 / _TICKS_PER_S
+    short_of_one = max(1.1 - (1.1 if quota_count is None else quota_count), 0.0)
     proof_s = limits.tick_count * tick_s
     clocks = [reading["frequency_hz"] for reading in (before, after) if reading.get("frequency_hz")]
-    slowed = clocks[-1] / clocks[0] if len(clocks) == 2 else 1.0
+    if len(clocks) == 2:
+        slowed = clocks[-1] / clocks[0]
+    else:
+        slowed = 1.0
     doubts = {
         f"a task waited for a CPU {cpu:.0%} of the time: stop other programs, or use fewer threads": (
             min(cpu, (other_s + tick_s) / wall_s) > limits.cpu_stall_ratio
@@ -264,7 +281,10 @@ def judge(
 def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     """Seconds in which some task stalled: of the process's own group where it keeps count, else of the machine."""
     own = next((folder for version, folder in cgroup_folders("", pid=pid, root=root) if version == 2), None)
-    texts = [read_text(own / f"{name}.pressure")] if own else []
+    if own:
+        texts = [read_text(own / f"{name}.pressure")]
+    else:
+        texts = []
     texts.append(read_text(root / "proc/pressure" / name))
     for text in texts:
         if found := re.search(r"^some .*\btotal=(\d+)\b", text, re.MULTILINE):

@@ -1,8 +1,9 @@
 """Language models as ONNX graphs: which ports carry the cache.
 
-The names are those that optimum-onnx and the onnxruntime-genai builder write: ``input_ids``, ``attention_mask``,
-``position_ids``, ``past_key_values.<layer>.key|value`` and ``present.<layer>.key|value``, ``logits``.
-``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens only" (0 for all).
+The names are those that optimum-onnx and the onnxruntime-genai builder write: ``input_ids``,
+``attention_mask``, ``position_ids``, ``past_key_values.<layer>.key|value`` and ``present.<layer>.key|value``,
+``logits``. ``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens
+only" (0 for all).
 """
 
 import re
@@ -22,7 +23,8 @@ _WRITES_IN_PLACE: Final = "GroupQueryAttention"
 class DecoderPorts(NamedTuple):
     """How to run a decoder: its cache inputs and outputs in the same order, with their types, and its other inputs.
 
-    Where the cache is ``shared`` it may be written in place: one buffer of the full context serves as past and present.
+    Where the cache is ``shared`` it may be written in place: one buffer of the full context serves as past
+    and present.
     """
 
     past: tuple[str, ...]
@@ -42,7 +44,10 @@ class DecoderPorts(NamedTuple):
 
 
 def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
-    """The ports of a decoder with a cache; RefusedError where the graph is something else, or of another form."""
+    """The ports of a decoder with a cache.
+
+    RefusedError where the graph is something else, or of another form.
+    """
     name = graph.path.parent.name + "/" + graph.path.name
     past = [p for p in graph.inputs if _PAST.fullmatch(p.name)]
     others = [p for p in graph.inputs if not _PAST.fullmatch(p.name)]

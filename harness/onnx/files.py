@@ -1,8 +1,11 @@
-"""A model's files on disk, in every format: which there are, how many bytes, their hash; and how ONNX stores weights.
+"""A model's files on disk, in every format: which there are, how many bytes, their hash.
 
-The weights of an ONNX model should lie in an external file: the engine maps that file, while weights inside the model
-file are parsed into memory and kept beside the copy that the kernels repack (measured: a model of 428 MB takes 769 MB
-inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger message.
+And how ONNX stores weights.
+
+The weights of an ONNX model should lie in an external file: the engine maps that file, while weights inside
+the model file are parsed into memory and kept beside the copy that the kernels repack (measured: a model of
+428 MB takes 769 MB inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger
+message.
 """
 
 import hashlib
@@ -31,7 +34,9 @@ def onnx_model(path: Path) -> Path | None:
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
-    """Every file that is read when the model at ``path`` is loaded; a GGUF in parts in their order, else itself first.
+    """Every file that is read when the model at ``path`` is loaded.
+
+    A GGUF in parts in their order, else itself first.
 
     Raises:
         BadDataError: An ONNX file that cannot be read, or one that points out of its folder.
@@ -69,7 +74,8 @@ def combined_hash(files: tuple[Path, ...]) -> str:
 def quantization(graph: OnnxGraph) -> str:
     """What the weights are, in one line: ``int4 b32 a4``, ``dynamic int8``, ``static int8``, or most bytes' type.
 
-    ``b`` is the block size and ``a`` the accuracy level (4: activations are rounded to int8 too, the fast kernels).
+    ``b`` is the block size and ``a`` the accuracy level (4: activations are rounded to int8 too, the fast
+    kernels).
     """
     parts = set()
     for node in graph.nodes:

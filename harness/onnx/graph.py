@@ -1,8 +1,8 @@
 """What an ONNX file says of itself: ports, nodes, tensors and where they lie; weights are never read.
 
-The file is mapped, and the package ``onnx`` parses what is left of it without the weights: at most 64 MiB. A file of
-2 GiB is more than protobuf allows: such a model keeps its weights in files beside it.
-Source: the protocol buffers' encoding; onnx/onnx.proto (numbers of the fields).
+The file is mapped, and the package ``onnx`` parses what is left of it without the weights: at most 64 MiB. A
+file of 2 GiB is more than protobuf allows: such a model keeps its weights in files beside it. Source: the
+protocol buffers' encoding; onnx/onnx.proto (numbers of the fields).
 """
 
 import mmap
@@ -66,8 +66,8 @@ class GraphTensor(NamedTuple):
 class OnnxGraph(NamedTuple):
     """The header of one ONNX file.
 
-    Inputs are without those that are only default values; nodes are those of inner graphs too; tensors are initializers
-    and constants; ``file_bytes`` is the size of the model file alone.
+    Inputs are without those that are only default values; nodes are those of inner graphs too; tensors are
+    initializers and constants; ``file_bytes`` is the size of the model file alone.
     """
 
     path: Path

@@ -1,7 +1,7 @@
 """ONNX Runtime sessions whose settings are known: execution providers, threads, prepacking.
 
-Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
-they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
+Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed
+from as they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,8 @@ class OnnxSession:
         path: ONNX file.
         thread_count: Threads inside one operation; operations run one after the other.
         providers: Execution providers, the best first.
-        prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
+        prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not
+            mapped.
 
     Raises:
         BadDataError: There is no such file.

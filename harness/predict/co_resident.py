@@ -1,12 +1,14 @@
 """A model and what lives beside it in one app: their memory adds up, and they share one memory bus.
 
-Memory: what a companion holds is added to the model's parts in RAM, on every device: an app has one limit. Interpreter
-and engine are counted once, with the model. Where the model's matrices lie on a card, the companion still lies in RAM.
+Memory: what a companion holds is added to the model's parts in RAM, on every device: an app has one limit.
+Interpreter and engine are counted once, with the model. Where the model's matrices lie on a card, the
+companion still lies in RAM.
 
 Speed: two that want the bus share it in proportion to what they want, so a model that decodes at s alone gets
-s W / (W + sum of w), W the bandwidth that all cores draw together and w what each companion draws while it runs back to
-back. That is the worst case of a question to it at every moment; one that rests costs nothing but its memory. It
-assumes that a core is free for it: what it takes of a core that the model also wants is not counted.
+s W / (W + sum of w), W the bandwidth that all cores draw together and w what each companion draws while it
+runs back to back. That is the worst case of a question to it at every moment; one that rests costs nothing
+but its memory. It assumes that a core is free for it: what it takes of a core that the model also wants is
+not counted.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +22,8 @@ from harness.units import format_rate
 _SPREAD_RATIO = 0.15
 """Half width of the interval of a companion's bytes: allocators and Python objects round up."""
 SPEC_SHARE: Final = 0.54
-"""Share of the theoretical bandwidth that CPU cores draw where nobody measured it: the median of published decode
-speeds on x86 servers; Apple's CPU cores get 0.34 of their chip's, x86 clients 0.69."""
+"""Share of the theoretical bandwidth that CPU cores draw where nobody measured it: the median of published
+decode speeds on x86 servers; Apple's CPU cores get 0.34 of their chip's, x86 clients 0.69."""
 
 
 class Companion(NamedTuple):
@@ -61,7 +63,9 @@ def read_bytes_per_s(device: DeviceProfile) -> float:
     """Bytes/s that all CPU cores of a device draw together."""
     pool = device.pool("ram")
     measured = pool.measured_read_bytes_per_s
-    return measured.value if measured else SPEC_SHARE * pool.bandwidth_bytes_per_s.value
+    if measured:
+        return measured.value
+    return SPEC_SHARE * pool.bandwidth_bytes_per_s.value
 
 
 def shared_speed(
@@ -76,7 +80,8 @@ def shared_speed(
     drawn = sum(draw for _, draw in draws)
     if not drawn or pool != "ram":
         return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
-    ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
+    ratio = total / (total + drawn)
+    decode = speed.decode_tokens_per_s
     scaled = speed.replace(
         decode_tokens_per_s=decode.through(lambda speed: speed * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,

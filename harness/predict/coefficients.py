@@ -72,7 +72,9 @@ class Measured(Frozen):
 
     def count(self, phase: str) -> int:
         """Votes of a phase."""
-        return self.decode_count if phase == "decode" else self.prefill_count
+        if phase == "decode":
+            return self.decode_count
+        return self.prefill_count
 
 
 class Coefficients(Frozen, dict=True):
@@ -83,8 +85,8 @@ class Coefficients(Frozen, dict=True):
         terms: Terms of both laws.
         widths: Fitted width of each kind of level.
         noise: Spread of one measurement in ln t, by phase, side and whether it is a phone.
-        scales: By phase and class, factors of the half-width of an interval in units of the spread that the fit
-            expects, by its errors on chips and sources left out (``interval.py``).
+        scales: By phase and class, factors of the half-width of an interval in units of the spread that the
+            fit expects, by its errors on chips and sources left out (``interval.py``).
         covariance: Of the terms that rows speak for.
         effective_count: Terms as rows see them.
         measured: Chips that rows are of, by :func:`engine_key`.
@@ -111,7 +113,9 @@ class Coefficients(Frozen, dict=True):
 
     def spread_of(self, key: str) -> float:
         """Standard error of one term; the prior's where no row spoke for it."""
-        return self.terms[key].spread if key in self.terms else prior_of(key, self.widths)[1]
+        if key in self.terms:
+            return self.terms[key].spread
+        return prior_of(key, self.widths)[1]
 
     def covariance_of(self, keys: Iterable[str]) -> "NDArray[np.float64]":
         """Covariance [keys, keys]; a term that no row spoke for stands alone."""
@@ -121,7 +125,8 @@ class Coefficients(Frozen, dict=True):
         index, packed = self._known
         at = [i for i, key in enumerate(listed) if key in index]
         inside = [index[listed[i]] for i in at]
-        known, result = np.eye(len(index)), np.eye(len(listed))
+        known = np.eye(len(index))
+        result = np.eye(len(listed))
         known[np.tril_indices(len(index), -1)] = np.frombuffer(packed, "<f2")
         known += np.tril(known, -1).T
         result[np.ix_(at, at)] = known[np.ix_(inside, inside)]
@@ -148,7 +153,10 @@ class Coefficients(Frozen, dict=True):
         g, ``gradient``: d ln t / d term.
         """
         source = source_key(phase, machine.side)
-        asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}
+        if any(key.startswith(source) for key in gradient):
+            asked = dict(gradient)
+        else:
+            asked = {**gradient, source: 1.0}
         noise = self.noise.get(noise_class(phase, machine), NOISE)
         return math.sqrt(max(sum(self._shares(asked).values()), 0.0) + noise**2)
 
@@ -165,7 +173,9 @@ class Coefficients(Frozen, dict=True):
         """Who measured what a speed of this machine is predicted from."""
         taught = self.terms.get(source_key(phase, machine.side))
         own = self.measured.get(engine_key(machine))
-        name = own.name if own is not None else ""
+        name = ""
+        if own is not None:
+            name = own.name
         if taught is not None:
             return Evidence(basis=Basis.TAUGHT, count=taught.rows_count, nearest=name)
         if own is not None and own.count(phase):
@@ -183,7 +193,10 @@ class Coefficients(Frozen, dict=True):
         return Evidence(basis=Basis.RELATIVES, count=count, nearest=nearest.name)
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
-        """The term without a row that adds most to the uncertainty of ln t; empty where none adds a fifth of it."""
+        """The term without a row that adds most to the uncertainty of ln t.
+
+        Empty where none adds a fifth of it.
+        """
         parts = self._shares(gradient)
         least = sum(parts.values()) / 5
         unheard = [key for key in gradient if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0]

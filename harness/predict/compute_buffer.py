@@ -1,13 +1,14 @@
 """Scratch memory of one forward pass: what llama.cpp reserves on each backend, and what a run on a CPU really touches.
 
-A backend's buffer is as long as the fullest moment of its pass: the inputs that it reads, and the activations that are
-alive at once. Those moments are few: the attention of a block, its recurrent mixer, its feed-forward part, its experts,
-and the logits. Each is a sum of widths, in 32-bit entries of a token, read from the engine's graphs; which tensor lies
-in which hole is not followed. From 32 tokens on a product whose weight lies with the CPU is computed by the first GPU,
-which gets a copy of that weight, and of the cache of a block that keeps it with the CPU.
+A backend's buffer is as long as the fullest moment of its pass: the inputs that it reads, and the activations
+that are alive at once. Those moments are few: the attention of a block, its recurrent mixer, its feed-forward
+part, its experts, and the logits. Each is a sum of widths, in 32-bit entries of a token, read from the
+engine's graphs; which tensor lies in which hole is not followed. From 32 tokens on a product whose weight
+lies with the CPU is computed by the first GPU, which gets a copy of that weight, and of the cache of a block
+that keeps it with the CPU.
 
-The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of a 152k
-vocabulary) where the program does not say that it wants fewer.
+The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of
+a 152k vocabulary) where the program does not say that it wants fewer.
 
 Source: llama.cpp, src/llama-graph.cpp, src/models/*.cpp, ggml/src/ggml-backend.cpp
 (``ggml_backend_sched_split_graph``), ``llama_context::sched_reserve``; checked on cards that are played to it
@@ -57,21 +58,28 @@ _QUANTISED_BYTES: Final = 34 / 32
 _WARM_TOKENS: Final = 46 * 46
 """Of the image that towers for images of any size reserve their buffer for, when the model is loaded."""
 _WIDEST_RATIO: Final = 11.5
-"""Entries of a patch in the widest place of a tower's block, over its width: two feed-forward ones, queries to values,
-the stream. Published start-ups of Qwen3-VL-235B have 360 and 463 MiB beside the tower's file where this says 428."""
+"""Entries of a patch in the widest place of a tower's block, over its width: two feed-forward ones, queries
+to values, the stream. Published start-ups of Qwen3-VL-235B have 360 and 463 MiB beside the tower's file where
+this says 428."""
 UNKNOWN_BUFFER_RATIO: Final = 1 / 3
 UNKNOWN_BUFFER_SPREAD_RATIO: Final = 0.8
 """Of a tower of unknown widths: its buffer over its file. Towers of known widths have 0.09 to 0.6 of it."""
 
 
 def tower_buffer_bytes(patch_count: int, token_count: int, hidden_dim: int) -> int:
-    """Compute buffer of an image tower, in bytes; its patches and tokens are those of an image of 1024 x 1024 pixels.
+    """Compute buffer of an image tower, in bytes.
+
+    Its patches and tokens are those of an image of 1024 x 1024 pixels.
 
     One that merges 2 x 2 patches takes images of any size; others make every image one size.
 
-    Source: llama.cpp, tools/mtmd/clip.cpp (``set_warmup_n_tokens``); start-ups m060 and m061 of published logs.
+    Source: llama.cpp, tools/mtmd/clip.cpp (``set_warmup_n_tokens``); start-ups m060 and m061 of published
+    logs.
     """
-    patches = 4 * _WARM_TOKENS if patch_count == 4 * token_count else patch_count
+    if patch_count == 4 * token_count:
+        patches = 4 * _WARM_TOKENS
+    else:
+        patches = patch_count
     return round(4 * _WIDEST_RATIO * hidden_dim * patches)
 
 
@@ -86,17 +94,23 @@ class _Batch(NamedTuple):
 
     def mask_bytes(self, cell_count: int) -> tuple[int, int]:
         """Of the attention mask as an input, and of its copy in F16 where fused attention wants one."""
-        told = self.cells.program.mask_bytes if self.fused else 4
+        if self.fused:
+            told = self.cells.program.mask_bytes
+        else:
+            told = 4
         return min(told, 4) * self.tokens * cell_count, max(told - 4, 0) * self.tokens * cell_count
 
 
 def _cell_count(shape: ModelShape, cells: CacheCells, kind: str) -> int:
-    return cells.sliding(shape.sliding_window_tokens) if kind == "sliding" else cells.full
+    if kind == "sliding":
+        return cells.sliding(shape.sliding_window_tokens)
+    return cells.full
 
 
 def _input_bytes(shape: ModelShape, batch: _Batch, kinds: Collection[str]) -> int:
     """Inputs that a backend with blocks of these kinds has: positions, places in the cache, masks."""
-    cells, tokens = batch.cells, batch.tokens
+    cells = batch.cells
+    tokens = batch.tokens
     size = 4 * tokens + 4 * batch.outputs
     rows = 1
     if cells.program.scattered and not batch.fused:
@@ -110,10 +124,12 @@ def _input_bytes(shape: ModelShape, batch: _Batch, kinds: Collection[str]) -> in
 
 def _attention_bytes(shape: ModelShape, facts: Facts, batch: _Batch, kind: str, *, is_here: bool) -> int:
     """The fullest moment of a block's attention, with copies of the mask and of a cache that is not here."""
-    hidden, heads = facts["hidden_dim"], facts["head_count"]
+    hidden = facts["hidden_dim"]
+    heads = facts["head_count"]
     cell_count = _cell_count(shape, batch.cells, kind)
     if facts["latent"]:
-        compressed, rope = facts["latent_kv_rank_dim"], facts["latent_rope_head_dim"]
+        compressed = facts["latent_kv_rank_dim"]
+        rope = facts["latent_rope_head_dim"]
         queries = heads * (compressed + rope)
         widest = 3 * hidden + queries + heads * (compressed + facts["latent_nope_head_dim"] + 2 * rope)
     else:
@@ -136,12 +152,14 @@ def _attention_bytes(shape: ModelShape, facts: Facts, batch: _Batch, kind: str, 
 def _fused_bytes(batch: _Batch, facts: Facts, cell_count: int) -> int:
     """What fused attention takes beside its result on a GPU.
 
-    Keys and values of other types than F16 are copied to F16 (by Metal there is room for it in any case), and Metal
-    keeps the results of 32 groups of threads for up to 32 tokens.
+    Keys and values of other types than F16 are copied to F16 (by Metal there is room for it in any case), and
+    Metal keeps the results of 32 groups of threads for up to 32 tokens.
 
-    Source: llama.cpp, ``ggml_cuda_flash_attn_ext_get_alloc_size``, ``ggml_metal_op_flash_attn_ext_extra_tmp``.
+    Source: llama.cpp, ``ggml_cuda_flash_attn_ext_get_alloc_size``,
+    ``ggml_metal_op_flash_attn_ext_extra_tmp``.
     """
-    cells, size = batch.cells, 0
+    cells = batch.cells
+    size = 0
     if batch.api == "metal":
         tokens = min(batch.tokens, 32 * cells.streams)
         size = 4 * tokens * facts["head_count"] * 32 * (facts["attended_value_dim"] + 2)
@@ -157,8 +175,13 @@ def _recurrent_bytes(facts: Facts, batch: _Batch, side: int) -> int:
 
     On a card one row more, since what was copied there first left a hole.
     """
-    rows = 2 if side == HOST else 3
-    hidden, inner, row = facts["hidden_dim"], facts["ssm_inner_dim"], facts["ssm_row_dim"]
+    if side == HOST:
+        rows = 2
+    else:
+        rows = 3
+    hidden = facts["hidden_dim"]
+    inner = facts["ssm_inner_dim"]
+    row = facts["ssm_row_dim"]
     if facts["short_convolution"]:
         widest = 7 * hidden
     elif facts["delta_net"]:
@@ -174,11 +197,18 @@ def _recurrent_bytes(facts: Facts, batch: _Batch, side: int) -> int:
 def _feed_bytes(facts: Facts, batch: _Batch, side: int, copied: int) -> int:
     """The fullest moment of a block's feed-forward part, of its experts where it routes its tokens.
 
-    On a card queries that are not turned in place, and states, leave a hole of one row. ``copied`` are the bytes of a
-    matrix that the card gets a copy of: at its fullest the last product's, beside what goes in and comes out.
+    On a card queries that are not turned in place, and states, leave a hole of one row. ``copied`` are the
+    bytes of a matrix that the card gets a copy of: at its fullest the last product's, beside what goes in and
+    comes out.
     """
-    hidden, matrices = facts["hidden_dim"], 3 if facts["gated_feed_forward"] else 1
-    inner, joined, widest = facts.get("dense", 0), hidden, 0
+    hidden = facts["hidden_dim"]
+    if facts["gated_feed_forward"]:
+        matrices = 3
+    else:
+        matrices = 1
+    inner = facts.get("dense", 0)
+    joined = hidden
+    widest = 0
     if inner:
         has_states = facts["delta_net"] and "ssm_inner_dim" in facts
         has_hole = side != HOST and (facts["post_norms"] or has_states or not facts["qk_norm"])
@@ -201,16 +231,19 @@ def scratch_bytes(
 ) -> dict[int, int]:
     """Bytes of the compute buffer of each card and of ``HOST`` for a batch of ``tokens`` with logits for ``outputs``.
 
-    0 tokens: the engine's reserve, a full physical batch with the logits that its program asks for. Of the scenario its
-    context, batches, type of cache and flash attention count. Where batches overlap, each backend has its inputs, and
-    what comes from the card before it, for as many of them at once.
+    0 tokens: the engine's reserve, a full physical batch with the logits that its program asks for. Of the
+    scenario its context, batches, type of cache and flash attention count. Where batches overlap, each
+    backend has its inputs, and what comes from the card before it, for as many of them at once.
     """
     cells = cells_of(scenario)
     outputs = outputs or (tokens or cells.outputs)
     tokens = -(-(tokens or cells.batch) // cells.sequences) * cells.sequences
     batch = _Batch(tokens, min(outputs, tokens), cells, scenario.flash_attention, layout.api)
     stream = 4 * tokens * shape.hidden_dim
-    at_once = _OVERLAPPING_BATCHES if layout.is_pipelined else 1
+    if layout.is_pipelined:
+        at_once = _OVERLAPPING_BATCHES
+    else:
+        at_once = 1
     tables = _table_bytes(shape, batch)
     moments = {HOST: stream + tables}
     kinds: dict[int, set[str]] = {HOST: _ATTENDING & set(shape.layer_kinds)}
@@ -223,7 +256,8 @@ def scratch_bytes(
         end += dict(layout.host_bytes).get("output", 0)
     sizes = {}
     for side, size in moments.items():
-        kept, inputs = 0, at_once * _input_bytes(shape, batch, kinds[side])
+        kept = 0
+        inputs = at_once * _input_bytes(shape, batch, kinds[side])
         if side == HOST:  # tokens, and room for embeddings in place of them, that is never freed
             kept = at_once * (4 * tokens + stream * cells.program.embeddings)
         elif layout.is_pipelined:  # the stream, and from another card the same once more, normed
@@ -238,13 +272,19 @@ def scratch_bytes(
 
 def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple[int, int, str]]:
     """What is alive at once, by backend, and the kind of the block where it attends there."""
-    cells, tokens = batch.cells, batch.tokens
+    cells = batch.cells
+    tokens = batch.tokens
     tables = _table_bytes(shape, batch)
     matrices, experts_away = _copied_bytes(shape, layout)
     for block in _typical(shape, layout):
         weights, experts, cache = layout.blocks[block]
-        facts, kind, side = block_facts(shape, block), shape.layer_kind(block), _computed_at(weights, batch)
-        copied = matrices if side != weights else 0
+        facts = block_facts(shape, block)
+        kind = shape.layer_kind(block)
+        side = _computed_at(weights, batch)
+        if side != weights:
+            copied = matrices
+        else:
+            copied = 0
         if facts["attention"]:
             size = _attention_bytes(shape, facts, batch, kind, is_here=cache == side)
             yield cache, 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"]), ""
@@ -256,14 +296,19 @@ def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple
             yield side, tables + copied + _recurrent_bytes(facts, batch, side), ""
         if facts["routed"]:
             side = _computed_at(experts, batch)
-            copied = experts_away if side != experts else 0
+            if side != experts:
+                copied = experts_away
+            else:
+                copied = 0
         yield side, tables + _feed_bytes(facts, batch, side, copied), ""
 
 
 def _computed_at(side: int, batch: _Batch) -> int:
     """Where a product is computed whose weight lies at ``side``: long batches by the first card, if there is one."""
     is_moved = side == HOST and batch.api != "cpu" and batch.tokens >= OFFLOAD_TOKENS
-    return 0 if is_moved else side
+    if is_moved:
+        return 0
+    return side
 
 
 def _table_bytes(shape: ModelShape, batch: _Batch) -> int:
@@ -278,7 +323,10 @@ def _copied_bytes(shape: ModelShape, layout: Layout) -> tuple[int, int]:
     """
     experts = sorted(size for name, size in layout.host_bytes if "_exps" in name)
     others = [size for name, size in layout.host_bytes if "_exps" not in name and name != "output"]
-    kept = 2 if shape.recurrent else 1
+    if shape.recurrent:
+        kept = 2
+    else:
+        kept = 1
     return max(others, default=0), sum(experts[-kept:])
 
 
@@ -294,20 +342,28 @@ def _typical(shape: ModelShape, layout: Layout) -> list[int]:
 
 def whole_layout(shape: ModelShape, api: str) -> Layout:
     """All of a model with one engine."""
-    side = HOST if api == "cpu" else 0
+    if api == "cpu":
+        side = HOST
+    else:
+        side = 0
     return Layout(((side, side, side),) * shape.layer_count, side, api=api)
 
 
 def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of scratch that a run makes resident on a CPU.
 
-    The largest batch is a full one of the prompt, or of the tokens that stand before it: they were a prompt once.
-    Logits exist only for the last token of each sequence, once in the graph and once in the output buffer. Embeddings
-    in place of tokens are never touched; the inner activations are quantised beside the buffer.
+    The largest batch is a full one of the prompt, or of the tokens that stand before it: they were a prompt
+    once. Logits exist only for the last token of each sequence, once in the graph and once in the output
+    buffer. Embeddings in place of tokens are never touched; the inner activations are quantised beside the
+    buffer.
     """
-    s, prompt, together, e = scenario, max(scenario.prompt_tokens, 1), scenario.batch_count, shape.experts
+    s = scenario
+    prompt = max(scenario.prompt_tokens, 1)
+    together = scenario.batch_count
+    e = shape.experts
     inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
-    layout, most = whole_layout(shape, "cpu"), 0
+    layout = whole_layout(shape, "cpu")
+    most = 0
     for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
         tokens = max(min(asked, s.ubatch_tokens), 1)
         scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[HOST]

@@ -2,14 +2,15 @@
 
     t = s (a L + ((B / (e W))^p + (c N / P)^p)^(1/p) + K / (k e W))          [s]
 
-a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e: share of
-it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU (FLOP/s); c: FLOP of
-dequantisation and product for a weight; p = 3: the slower of the two rules, with some loss where they are close; K: KV
-bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond.
-a, e, c, k and s are products of terms (``data/terms.toml``). A term that is unknown is 1, so an unseen chip gets its
-family's, and an unseen family its api's.
+a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e:
+share of it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU
+(FLOP/s); c: FLOP of dequantisation and product for a weight; p = 3: the slower of the two rules, with some
+loss where they are close; K: KV bytes read; k: efficiency of attention relative to that of weights; s: what a
+chip, a runtime or a model takes beyond. a, e, c, k and s are products of terms (``data/terms.toml``). A term
+that is unknown is 1, so an unseen chip gets its family's, and an unseen family its api's.
 
-Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers need.
+Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers
+need.
 """
 
 import math
@@ -27,12 +28,13 @@ SMOOTHNESS: Final = 3.0
 """p above."""
 
 CAP_SHARPNESS: Final = 8.0
-"""How closely a share may come to its limit: at the limit by the law, 0.92 of it are reached. Smooth, so that a fit has
-one minimum, whatever it starts from."""
+"""How closely a share may come to its limit: at the limit by the law, 0.92 of it are reached. Smooth, so that
+a fit has one minimum, whatever it starts from."""
 
 CLOCK_OF_MEMORY: Final = 1.7
-"""Share of its bandwidth that a chip can ask for, over its share of its clock: a 3090 decodes at 0.94 of its speed at
-0.59 of its clock, and at 0.17 at 0.14; a 4090 at 0.80 at 0.48 (power.csv, and two more limits of a 3090)."""
+"""Share of its bandwidth that a chip can ask for, over its share of its clock: a 3090 decodes at 0.94 of its
+speed at 0.59 of its clock, and at 0.17 at 0.14; a 4090 at 0.80 at 0.48 (power.csv, and two more limits of a
+3090)."""
 
 REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.7
@@ -55,8 +57,10 @@ class Work(NamedTuple):
         kv_bytes: KV bytes read at the mean depth.
         quant_class: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
         moe: Whether experts are routed.
-        prompt_weight_count: Weights that a token of a prompt goes through; 0: as many as one decoded token reads.
-        prompt_bytes: Weight bytes that a batch of a prompt reads, every expert among them; 0: as many as one token.
+        prompt_weight_count: Weights that a token of a prompt goes through; 0: as many as one decoded token
+            reads.
+        prompt_bytes: Weight bytes that a batch of a prompt reads, every expert among them; 0: as many as one
+            token.
         type_name: The quantisation itself, such as ``Q4_K_M``.
         model: Name of the model; empty where nobody measured it.
         recurrent_ratio: Share of the layers that keep a state (Mamba, gated delta rule).
@@ -78,7 +82,10 @@ class Work(NamedTuple):
 
     @property
     def log_share(self) -> float:
-        """Ln of the share of a mixture's bytes that one token reads, over a tenth; 0 without, or where unknown."""
+        """Ln of the share of a mixture's bytes that one token reads, over a tenth.
+
+        0 without, or where unknown.
+        """
         if not self.moe or not self.prompt_bytes:
             return 0.0
         return math.log(10 * self.weight_bytes / max(self.prompt_bytes, self.weight_bytes))
@@ -86,7 +93,11 @@ class Work(NamedTuple):
     @property
     def kind(self) -> str:
         """``experts``, ``below four bits`` or ``dense``."""
-        return "experts" if self.moe else "below four bits" if self.quant_class in BELOW_FOUR_BITS else "dense"
+        if self.moe:
+            return "experts"
+        if self.quant_class in BELOW_FOUR_BITS:
+            return "below four bits"
+        return "dense"
 
 
 class Machine(NamedTuple):
@@ -115,7 +126,9 @@ class Machine(NamedTuple):
     @property
     def side(self) -> str:
         """``cpu``, ``npu`` or ``gpu``."""
-        return self.api if self.api in {"cpu", "npu"} else "gpu"
+        if self.api in {"cpu", "npu"}:
+            return self.api
+        return "gpu"
 
     @property
     def hardware(self) -> str:
@@ -126,7 +139,9 @@ class Machine(NamedTuple):
             return f"phone {self.side.upper()}"
         family = self.traits.family
         if self.side == "cpu":
-            return "server CPU" if family.endswith(("server-cpu", "neoverse-cpu")) else "desktop CPU"
+            if family.endswith(("server-cpu", "neoverse-cpu")):
+                return "server CPU"
+            return "desktop CPU"
         vendors = (("apple", "Apple GPU"), ("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel"))
         return next((name for start, name in vendors if family.startswith(start)), "other GPU")
 
@@ -138,11 +153,16 @@ class Machine(NamedTuple):
     @property
     def other_runtime(self) -> str:
         """The runtime, unless it is llama.cpp."""
-        return "" if self.runtime == "llama.cpp" else self.runtime
+        if self.runtime == "llama.cpp":
+            return ""
+        return self.runtime
 
 
 class Terms(NamedTuple):
-    """Seconds by cause, which sum to the time of a pass; ``link_s`` is what lies between parts in several memories."""
+    """Seconds by cause, which sum to the time of a pass.
+
+    ``link_s`` is what lies between parts in several memories.
+    """
 
     overhead_s: float
     weights_s: float
@@ -167,7 +187,8 @@ class Terms(NamedTuple):
 def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
     """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them."""
     listed: Features = {}
-    names, factors = _names_of(work, machine), _factors_of(work, machine, prompt_tokens)
+    names = _names_of(work, machine)
+    factors = _factors_of(work, machine, prompt_tokens)
     for law, terms in _listed(phase).items():
         listed[law] = tuple(
             (key.format_map(names), factors[factor])
@@ -214,10 +235,14 @@ def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
 
 def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str, Any]:
     """What a term may be multiplied with; None for what there is not."""
-    traits, bandwidth = machine.traits, machine.bandwidth_bytes_per_s
-    is_cpu, on_gpu = machine.side == "cpu", machine.side == "gpu"
+    traits = machine.traits
+    bandwidth = machine.bandwidth_bytes_per_s
+    is_cpu = machine.side == "cpu"
+    on_gpu = machine.side == "gpu"
     threads = max(traits.core_count, 1)
-    experts = 1.0 if work.moe else None
+    experts = None
+    if work.moe:
+        experts = 1.0
     size = max(work.prompt_weight_count or work.weight_count, 1e8)
     return {
         "one": 1.0,
@@ -268,12 +293,11 @@ def decode_base(work: Work, machine: Machine) -> dict[str, float]:
 
 def decode_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Terms, dict[str, Any]]:
     """Seconds by cause, and d ln t / d ln law; numbers or arrays of rows alike."""
-    share, seen = capped(laws["efficiency"]), capped(laws["attention"])
-    over, by_bytes, by_compute = (
-        laws["overhead"] * base["layers"],
-        base["bytes"] / share,
-        laws["compute"] * base["count"],
-    )
+    share = capped(laws["efficiency"])
+    seen = capped(laws["attention"])
+    over = laws["overhead"] * base["layers"]
+    by_bytes = base["bytes"] / share
+    by_compute = laws["compute"] * base["count"]
     kv = base["kv"] / (seen * share)
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
     total = over + both + kv
@@ -309,8 +333,8 @@ def cap_slope(share: Any) -> Any:
 def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) -> Terms:
     """Seconds of one token by cause.
 
-    ``values`` maps a term's key to its logarithm. The time of weights is that of bandwidth alone; what dequantisation
-    adds to it is its own part.
+    ``values`` maps a term's key to its logarithm. The time of weights is that of bandwidth alone; what
+    dequantisation adds to it is its own part.
     """
     base = decode_base(work, machine)
     parts = decode_parts(base, laws_of(features("decode", work, machine), values))[0]

@@ -56,7 +56,8 @@ def sustained(
 
     ``burst`` is the predicted or measured speed of the first seconds, which holds until the knee, tokens/s.
     """
-    load, terms = load_of(device, api, work, whole=True), heat_terms()
+    load = load_of(device, api, work, whole=True)
+    terms = heat_terms()
     if not load.handheld:
         load = load.replace(whole=False)
     middle = share_kept(load, burst.mid, terms.terms)
@@ -71,7 +72,9 @@ def sustained(
     else:
         share = terms.interval(lambda t: share_kept(load, burst.mid, t), terms.share_floor)
         engine = device.engine_for(api)
-        ratio = engine.sustained_ratio if engine is not None else None
+        ratio = None
+        if engine is not None:
+            ratio = engine.sustained_ratio
         if ratio is not None and ratio.confidence in {"measured", "secondary"}:
             share = _pooled(share, ratio.value)
             evidence = "a share measured on such a device with another model, and the heat of this one"
@@ -96,7 +99,8 @@ def predict_energy(
     ``burst`` is the speed of the first seconds, tokens/s; after ``minutes`` the device counts as warm.
     """
     battery = device.power.battery_joules
-    load, terms = load_of(device, api, work, whole=battery is not None), heat_terms()
+    load = load_of(device, api, work, whole=battery is not None)
+    terms = heat_terms()
     if burst.mid <= 0 or (load.engine == "card" and load.limit_watts is None):
         return None
 
@@ -107,12 +111,16 @@ def predict_energy(
 
     cold = joules(burst, warm=False)
     late = sustained(device, api, work, burst, minutes)
-    warm = joules(late.tokens_per_s, warm=True) if late is not None else None
+    warm = None
+    if late is not None:
+        warm = joules(late.tokens_per_s, warm=True)
     charge = None
     if battery is not None:
         full = battery.value
         charge = (warm or cold).through(lambda each: full / each)
-    scope = "card alone" if load.engine == "card" else "processor, without its memory chips"
+    scope = "processor, without its memory chips"
+    if load.engine == "card":
+        scope = "card alone"
     return Energy(
         scope="whole device" if load.whole else scope,
         joules_per_token=cold,

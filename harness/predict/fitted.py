@@ -1,21 +1,21 @@
 """Costs of an engine by the laws that were fitted on published rows.
 
-One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them, of
-several users or of drafts that are verified, reads its weights once and computes with them for each token:
+One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them,
+of several users or of drafts that are verified, reads its weights once and computes with them for each token:
 
     CPU, NPU:  t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k,    t_c(n) = (n - 1) 2 N / (m(n) P)    [s]
     GPU:       t(n) = t_o + u(n) t_w + (n - 1) 2 N / (f P_s) + s t_k                                        [s]
 
-n: tokens; s: sequences; t_o, t_w, t_k: overhead, weights and cache of one token by the law of decode; t_c: arithmetic
-of the weights beyond the first token's, N of them (the output's too: each token has its own), at the share m of the
-peak that a prompt of n tokens reaches; p = 3 as in decode; u: bytes of the experts that any of n tokens wants over
-those of one, (r + R (1 - (1 - k / E)^n)) / (r + R k / E) for R bytes in E experts of which k are used, and r others;
-P_s: peak of a GPU's shaders, f: the share of it that kernels for few tokens reach (they multiply there, and not in
-matrix units). Where an api leaves such kernels at some n, the slower of both from there on. For n = 1 it is the law of
-decode.
+n: tokens; s: sequences; t_o, t_w, t_k: overhead, weights and cache of one token by the law of decode; t_c:
+arithmetic of the weights beyond the first token's, N of them (the output's too: each token has its own), at
+the share m of the peak that a prompt of n tokens reaches; p = 3 as in decode; u: bytes of the experts that
+any of n tokens wants over those of one, (r + R (1 - (1 - k / E)^n)) / (r + R k / E) for R bytes in E experts
+of which k are used, and r others; P_s: peak of a GPU's shaders, f: the share of it that kernels for few
+tokens reach (they multiply there, and not in matrix units). Where an api leaves such kernels at some n, the
+slower of both from there on. For n = 1 it is the law of decode.
 
-Source of the form: roofline of batched decode (Pope et al. 2022, "Efficiently Scaling Transformer Inference", section
-2); its two ends are fitted on one sequence and on prompts.
+Source of the form: roofline of batched decode (Pope et al. 2022, "Efficiently Scaling Transformer Inference",
+section 2); its two ends are fitted on one sequence and on prompts.
 """
 
 import math
@@ -45,12 +45,12 @@ from harness.predict.traits import PHONE_THREADS, Traits, chip_key, shader_peak,
 from harness.predict.weights import read_of
 
 SPREAD_BY_LN: Final = 0.1
-"""What ln n adds to how far ln(speed) of n tokens together may lie off: of published batches nine of ten lie inside so,
-and a wider or a narrower interval has a worse score."""
+"""What ln n adds to how far ln(speed) of n tokens together may lie off: of published batches nine of ten lie
+inside so, and a wider or a narrower interval has a worse score."""
 
 SPREAD_BY_CLOCK: Final = 0.35
-"""The same by ln of the clock that a limit of power leaves: published sweeps (power.csv) of the same share of power
-differ by so much, as some kernels draw more than others."""
+"""The same by ln of the clock that a limit of power leaves: published sweeps (power.csv) of the same share of
+power differ by so much, as some kernels draw more than others."""
 
 _FEW_SHARES: Final = {"vulkan": 0.2, "metal": 0.25}
 """f of kernels for few tokens by api, as published batches (batch.csv) and drafts (spec_decode.csv) ask for."""
@@ -64,11 +64,16 @@ _APART: Final = frozenset({"vulkan"})
 
 def few_share(api: str, quant: str) -> float:
     """f: what kernels for few tokens reach of the shaders' peak, with weights of this class of quantisation."""
-    return _FEW_SHARE if api == "metal" and quant == "f16" else _FEW_SHARES.get(api, _FEW_SHARE)
+    if api == "metal" and quant == "f16":
+        return _FEW_SHARE
+    return _FEW_SHARES.get(api, _FEW_SHARE)
 
 
 class Fitted(NamedTuple):
-    """An engine as the fitted laws see it; ``doubt`` is the spread, in ln, that its bandwidth adds by its evidence."""
+    """An engine as the fitted laws see it.
+
+    ``doubt`` is the spread, in ln, that its bandwidth adds by its evidence.
+    """
 
     machine: Machine
     belief: Coefficients
@@ -81,7 +86,8 @@ class Fitted(NamedTuple):
 
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
         """Seconds of these parts, together, by cause."""
-        part, values = together(parts), self.belief.values
+        part = together(parts)
+        values = self.belief.values
         if asked.tokens >= OFFLOAD_TOKENS and not part.work.weight_bytes and not part.attention_flops:
             return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
         if asked.tokens >= OFFLOAD_TOKENS:
@@ -94,7 +100,9 @@ class Fitted(NamedTuple):
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below."""
-        phase = "prefill" if asked.tokens >= OFFLOAD_TOKENS else "decode"
+        phase = "decode"
+        if asked.tokens >= OFFLOAD_TOKENS:
+            phase = "prefill"
         own = self.belief.half_width(self.gradient(part, asked), phase, part.work, self.machine)
         if phase == "decode":
             own = math.hypot(own, self.doubt, SPREAD_BY_LN * math.log(asked.token_count))
@@ -140,7 +148,10 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     laws = laws_of(features("prefill", work, machine, count), values)
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses
-    output = work.weight_count / work.prompt_weight_count if work.prompt_weight_count and not work.moe else 1.0
+    if work.prompt_weight_count and not work.moe:
+        output = work.weight_count / work.prompt_weight_count
+    else:
+        output = 1.0
     compute_s = prefill_base(work, machine, prompt)["weights"] * output / rate * laws["scale"] * (count - 1) / count
     read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count, apart=machine.api in _APART)
     both_s = float((read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS))
@@ -148,7 +159,10 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
         rate = few_share(machine.api, work.quant_class) * machine.clock_ratio * machine.traits.peak_flops_per_s
         few = min(count, _FEW_TOKENS.get(machine.api, count))
         few_s = read_s + (few - 1) * 2 * work.weight_count / rate
-        both_s = max(few_s, both_s) if few < count else few_s
+        if few < count:
+            both_s = max(few_s, both_s)
+        else:
+            both_s = few_s
     # one after another is always possible, and for a dense model as a prompt; nothing is faster than one token
     one_s = one.weights_s + one.dequantisation_s
     most_s = count * one_s
@@ -169,7 +183,10 @@ def experts_read_ratio(work: Work, tokens: int, *, apart: bool = False) -> float
         return 1.0
     used = work.expert_ratio
     routed_bytes = (work.prompt_bytes - work.weight_bytes) / (1 - used)
-    wanted = tokens * used if apart else 1 - (1 - used) ** tokens
+    if apart:
+        wanted = tokens * used
+    else:
+        wanted = 1 - (1 - used) ** tokens
     return 1 + routed_bytes * (wanted - used) / work.weight_bytes
 
 
@@ -189,7 +206,10 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
         chip = name.partition("(")[0]
     else:
         name = f"{device.chip} {engine.name}"
-        chip = engine.name if pool.name == "vram" else device.chip
+        if pool.name == "vram":
+            chip = engine.name
+        else:
+            chip = device.chip
     traits = traits_of(name, api, bandwidth, thread_count)
     if api != "cpu":
         traits = _with_peaks(traits, engine)
@@ -238,8 +258,11 @@ def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Co
 
 def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
     """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
-    shape, read = weights.shape, read_of(weights)
-    kv_type = scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
+    shape = weights.shape
+    read = read_of(weights)
+    kv_type = "F16"
+    if scenario.kv_type in BLOCKS:
+        kv_type = scenario.kv_type
     experts = shape.experts
     return Work(
         read.size_bytes,

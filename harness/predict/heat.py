@@ -3,15 +3,16 @@
 Power of steady decode at v tokens/s:   P = F + v (e_b B + e_o O)
     F    watts that flow whatever is computed: screen and radio of a whole phone, clocks of a busy card or server
     B, O bytes read and operations (2 for each active weight) of a token;  e_b, e_o  joules of one of each
-Each e falls by a share a year, with the processes chips are made in; unpacking K-quants and below costs e_o more.
+Each e falls by a share a year, with the processes chips are made in; unpacking K-quants and below costs e_o
+more.
 
 Heat, first order: C dT/dt = P - (T - T_ambient) / R. A device that must stay below T_limit can give off
-P_limit = (T_limit - T_ambient) / R for ever; with more than that it gets there after t = -tau ln(1 - P_limit / P),
-tau = R C, and a governor then holds P at P_limit. So the share of burst speed that is left is
+P_limit = (T_limit - T_ambient) / R for ever; with more than that it gets there after t = -tau ln(1 - P_limit
+/ P), tau = R C, and a governor then holds P at P_limit. So the share of burst speed that is left is
     x = ((P_limit - F) / (P_burst - F))^(1/a),   share = (1 + x^-4)^(-1/4)
-where power grows with clock^a (1 at a fixed voltage, 3 where voltage follows the clock), and the last is a minimum of 1
-and x without a corner: governors step clocks before the limit is reached. What a phone's
-surface gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
+where power grows with clock^a (1 at a fixed voltage, 3 where voltage follows the clock), and the last is a
+minimum of 1 and x without a corner: governors step clocks before the limit is reached. What a phone's surface
+gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
 and radiation, Incropera ch. 9; skin limit 45 C, IEC 62368-1).
 
 Terms are kept as natural logarithms, fitted on published rows around priors from the literature.
@@ -96,7 +97,8 @@ class HeatTerms(Frozen):
 
     def interval(self, value: Callable[[Mapping[str, float]], float | None], floor: float) -> Interval:
         """``value(terms)`` > 0 with its 90 % interval: its ln has variance g' S g + floor^2, g its gradient."""
-        middle, step = value(self.terms) or math.nan, 1e-4
+        middle = value(self.terms) or math.nan
+        step = 1e-4
         slopes = [
             (math.log(value({**self.terms, key: term + step}) or middle) - math.log(middle)) / step
             for key, term in self.terms.items()
@@ -118,7 +120,9 @@ def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> Toke
     engine = device.engine_for(api)
     card = device.pool_for(api) == "vram"
     is_its_own = card or all(pool.name != "vram" for pool in device.pools)  # beside a card, the power is the card's
-    watts = device.power.sustained_watts if is_its_own else None
+    watts = None
+    if is_its_own:
+        watts = device.power.sustained_watts
     return TokenLoad(
         engine="card" if card else engine.kind if engine is not None else "cpu",
         kind=device.kind,
@@ -144,12 +148,17 @@ def token_joules(load: TokenLoad, terms: Mapping[str, float]) -> float:
 def idle_watts(load: TokenLoad, terms: Mapping[str, float]) -> float:
     """F: watts that flow whatever is computed, of what the load counts."""
     large = load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL)
-    busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0) if large else 0.0
+    if large:
+        busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0)
+    else:
+        busy = 0.0
     if not load.whole:
         return busy
     if load.handheld:
         return math.exp(terms["idle/phone"])
-    kind = load.kind if load.kind in {"laptop", "board", "server"} else "desktop"
+    kind = "desktop"
+    if load.kind in {"laptop", "board", "server"}:
+        kind = load.kind
     return busy + math.exp(terms[f"idle/{kind}"])
 
 
@@ -175,7 +184,9 @@ def watts(load: TokenLoad, tokens_per_s: float, terms: Mapping[str, float], *, w
 
 
 def share_kept(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
-    """Share of burst speed left once warm; None where the device's limit is not known, or depends on its owner.
+    """Share of burst speed left once warm.
+
+    None where the device's limit is not known, or depends on its owner.
 
     Whether a board has a heat sink or a fan is its owner's choice.
     """
@@ -191,7 +202,10 @@ def share_kept(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, f
 
 
 def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
-    """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit; None where it never does, or is not known."""
+    """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit.
+
+    None where it never does, or is not known.
+    """
     limit = limit_watts(load, terms)
     power = watts(load, burst_tokens_per_s, terms, warm=False)
     if limit is None or load.held_at_once or power <= limit:

@@ -1,14 +1,15 @@
 """90 % intervals: what a fit expects, scaled by the errors it made on chips and sources that it had not seen.
 
-For each prediction the fit expects a spread, s = sqrt(g' S g + n^2): n the noise of one measurement, g the gradient of
-ln t and S the covariance of the terms, levels that nobody has measured among them; so s grows where a chip, a family, a
-runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, turns it
-into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). The errors are those on rows
-whose source was left out, where the chip is known by others, and those on rows whose chip and source were left out
-together: what nobody knows is calibrated on what nobody knew. The quantile is a product: that of the phase, of what is
-known of the chip against the phase, then of the kind of model, of the hardware, of the api and, in decode, of llama.cpp
-or any other runtime, each against all before it, since drivers and kernels of some move more than others'. A class of
-few sources borrows from the phase.
+For each prediction the fit expects a spread, s = sqrt(g' S g + n^2): n the noise of one measurement, g the
+gradient of ln t and S the covariance of the terms, levels that nobody has measured among them; so s grows
+where a chip, a family, a runtime or an api had few rows or none. The 90 % quantile of |ln(measured /
+predicted)| / s, one vote each, turns it into an interval: normalised split conformal prediction (Lei et al.
+2018, section 5.2). The errors are those on rows whose source was left out, where the chip is known by others,
+and those on rows whose chip and source were left out together: what nobody knows is calibrated on what nobody
+knew. The quantile is a product: that of the phase, of what is known of the chip against the phase, then of
+the kind of model, of the hardware, of the api and, in decode, of llama.cpp or any other runtime, each against
+all before it, since drivers and kernels of some move more than others'. A class of few sources borrows from
+the phase.
 """
 
 import math
@@ -38,8 +39,13 @@ def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interva
 
 
 def scale_classes(phase: str, work: Work, machine: Machine, *, known: bool) -> tuple[str, ...]:
-    """The classes whose scales multiply that of the phase; whether rows of its chip on its api were ``known``."""
-    chip = "known chip" if known else "new chip"
+    """The classes whose scales multiply that of the phase.
+
+    Whether rows of its chip on its api were ``known``.
+    """
+    chip = "new chip"
+    if known:
+        chip = "known chip"
     names = [chip, work.kind, machine.hardware, machine.api]
     if phase == "decode":
         names.append("another runtime" if machine.other_runtime else "llama.cpp")

@@ -1,7 +1,7 @@
 """Bytes of what a model keeps between tokens: keys and values by kind of layer, and recurrent states.
 
-Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp and
-src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
+Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/llama-kv-cache.cpp,
+src/llama-kv-cache-iswa.cpp and src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 """
 
 from typing import Final, NamedTuple
@@ -20,8 +20,8 @@ INDEXER_DIM: Final = 128
 """Width of a key of a sparse attention's indexer (DeepSeek V3.2, GLM 5)."""
 
 CELL_RECORD_BYTES: Final = 85
-"""Bookkeeping of one cell: position, shift and a bit for each sequence it belongs to (measured growth of anonymous
-memory beyond the buffers when the context grows from 4096 to 16384)."""
+"""Bookkeeping of one cell: position, shift and a bit for each sequence it belongs to (measured growth of
+anonymous memory beyond the buffers when the context grows from 4096 to 16384)."""
 
 
 class CacheCells(NamedTuple):
@@ -52,7 +52,9 @@ class CacheCells(NamedTuple):
     def sliding(self, window_tokens: int) -> int:
         """Cells of one stream of a layer that looks back at a window."""
         windows = window_tokens * self.sequences // self.streams
-        return self.full if self.program.swa_full else padded(min(self.full, windows + self.extra))
+        if self.program.swa_full:
+            return self.full
+        return padded(min(self.full, windows + self.extra))
 
 
 def cells_of(scenario: Scenario) -> CacheCells:
@@ -63,10 +65,16 @@ def cells_of(scenario: Scenario) -> CacheCells:
     """
     program = scenario.served
     sequences = max(program.slots, scenario.batch_count, 1)
-    streams = 1 if program.unified else sequences
+    if program.unified:
+        streams = 1
+    else:
+        streams = sequences
     full = padded(-(-scenario.context_tokens // streams), program.context_padding)
     batch = max(1, min(scenario.ubatch_tokens, full * streams))
-    outputs = batch if program.outputs == "ubatch" else min(batch, sequences * (1 + scenario.draft_tokens))
+    if program.outputs == "ubatch":
+        outputs = batch
+    else:
+        outputs = min(batch, sequences * (1 + scenario.draft_tokens))
     values = scenario.value_type or scenario.kv_type
     return CacheCells(
         full=full,
@@ -89,13 +97,16 @@ def padded(token_count: int, padding: int = CELL_PADDING_TOKENS) -> int:
 def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sliding: bool = False) -> int:
     """Bytes that one token takes in one attention layer, of the full or of the sliding ones.
 
-    K + V rows of ``kv_heads x head_dim`` entries; with latent attention one row of ``kv_rank + rope`` entries and no V.
-    Gemma 4's full layers have other heads than its sliding ones.
+    K + V rows of ``kv_heads x head_dim`` entries; with latent attention one row of ``kv_rank + rope`` entries
+    and no V. Gemma 4's full layers have other heads than its sliding ones.
 
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    kind, kinds = "sliding" if sliding else "full", shape.layer_kinds
+    kind = "full"
+    if sliding:
+        kind = "sliding"
+    kinds = shape.layer_kinds
     if kind not in kinds:
         return 0
     facts = block_facts(shape, kinds.index(kind))
@@ -106,7 +117,10 @@ def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
     """Layers with a full cache, with a sliding one, and with a recurrent state."""
     kinds = shape.layer_kinds
     own = kinds[: shape.layer_count - shape.kv_shared_layer_count]
-    recurrent = shape.layer_count if has(shape.architecture, "state_beside_attention") else kinds.count("recurrent")
+    if has(shape.architecture, "state_beside_attention"):
+        recurrent = shape.layer_count
+    else:
+        recurrent = kinds.count("recurrent")
     return own.count("full"), own.count("sliding"), recurrent
 
 
@@ -130,8 +144,8 @@ def state_bytes(shape: ModelShape) -> int:
 def kv_cache_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of the whole cache as llama.cpp allocates it (and zeroes, so all of it is resident from the start).
 
-    Of the context each sequence gets an equal part, beside a recurrent state of its own; sliding layers must hold a
-    physical batch beside their window.
+    Of the context each sequence gets an equal part, beside a recurrent state of its own; sliding layers must
+    hold a physical batch beside their window.
 
     Raises:
         ValueError: The KV type's blocks do not divide the row.

@@ -27,17 +27,17 @@ from harness.predict.weights import has_merges, has_output, header_bytes, role_o
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
-"""Interpreter, numpy, harness and engine before a model is loaded (measured in the harness's own child process; a bare
-script that imports nothing but the engine has 21.6 MiB)."""
+"""Interpreter, numpy, harness and engine before a model is loaded (measured in the harness's own child
+process; a bare script that imports nothing but the engine has 21.6 MiB)."""
 RUNTIME_FILE_BYTES: Final = 24 * MIB
 """Code pages of the same, after the first tokens."""
 _NODE_BYTES: Final = 368 + 2 * 8 + 2 * (8 + 1 / 8)
-"""Of one node of a graph that may be in use: its tensor, a node's and a leaf's place in the graph, two in its table of
-hashes. Source: ggml.c (``ggml_tensor_overhead``, ``ggml_graph_nbytes``)."""
+"""Of one node of a graph that may be in use: its tensor, a node's and a leaf's place in the graph, two in its
+table of hashes. Source: ggml.c (``ggml_tensor_overhead``, ``ggml_graph_nbytes``)."""
 _MODEL_RECORD_BYTES: Final = 2.3 * MIB
 _MERGED_TOKEN_BYTES: Final = 306
-"""Anonymous memory of one token of a byte-pair vocabulary: text, score, two hash tables, and a merge rule (measured
-between vocabularies of 49 152 and 151 936 tokens)."""
+"""Anonymous memory of one token of a byte-pair vocabulary: text, score, two hash tables, and a merge rule
+(measured between vocabularies of 49 152 and 151 936 tokens)."""
 _PLAIN_TOKEN_BYTES: Final = 157
 """The same without merge rules (measured on 262 144 tokens)."""
 
@@ -55,20 +55,24 @@ def memory_of(
 ) -> MemoryPrediction:
     """Memory of a run, whole on one engine or split: at its peak, and what its program adds over many turns.
 
-    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime; of
-    a GPU those of each card, and what lies with the CPU. On a CPU the peak is the larger of the running state and the
-    end of loading, when the header is still there twice.
+    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary,
+    runtime; of a GPU those of each card, and what lies with the CPU. On a CPU the peak is the larger of the
+    running state and the end of loading, when the header is still there twice.
 
-    The scenario's api counts, else the device's usual one; ``placement`` stands in for the scenario's. The device's
-    CPU decides what is repacked, its engines the pool; without one all lies in RAM. Where nobody asked which variant of
-    the engine runs there, the interval spans what they would rewrite.
+    The scenario's api counts, else the device's usual one; ``placement`` stands in for the scenario's. The
+    device's CPU decides what is repacked, its engines the pool; without one all lies in RAM. Where nobody
+    asked which variant of the engine runs there, the interval spans what they would rewrite.
 
     Raises:
         UnknownNameError: No such program.
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     weights = weights.resident
-    api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
+    if device:
+        api = device.api(scenario.api)
+    else:
+        api = scenario.api or "cpu"
+    shape = weights.shape
     scenario = scenario.replace(placement=Placement() if api == "npu" else placement or scenario.placement)
     share = driver_share(api, device)
     others = (
@@ -79,7 +83,8 @@ def memory_of(
     if device is not None and len(scenario.placement.tensor_split) > 1 and fullest_card(parts, device) > _MOST_FULL:
         parts = (*others, *_context_parts(weights, scenario, api, device, may_overlap=False))
     total = total_bytes(parts)
-    less, more = 0, 0
+    less = 0
+    more = 0
     if api == "cpu":
         total = _peak_bytes(weights, scenario, parts)
         less, more = _variant_bytes(weights, scenario, device, parts)
@@ -107,12 +112,13 @@ def with_head(
 ) -> MemoryPrediction:
     """Memory of a model whose own further block (MTP) drafts, in a context of its own.
 
-    Its scratch is that of one block, since what it joins first takes less. Its weights are as one of the blocks, where
-    the file does not hold them.
+    Its scratch is that of one block, since what it joins first takes less. Its weights are as one of the
+    blocks, where the file does not hold them.
 
     Source: llama.cpp, src/models/qwen35.cpp (``graph_mtp``); start-up m077 of published logs has 520.06 MiB.
     """
-    api, shape = device.api(scenario.api), weights.shape
+    api = device.api(scenario.api)
+    shape = weights.shape
     block = shape.replace(
         layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0, recurrent=None
     )
@@ -125,14 +131,16 @@ def with_head(
         PartKind.KV_CACHE: sum(block_cache_bytes(block, cells)),
         PartKind.COMPUTE: scratch[HOST if api == "cpu" else 0],
     }
-    pool, reason = _pool_of(api, device), "of the head that drafts"
+    pool = _pool_of(api, device)
+    reason = "of the head that drafts"
     parts = [MemoryPart(kind, size, reason=reason, pool=pool, drafts=True) for kind, size in sizes.items()]
     return with_parts(memory, tuple(parts), SPREAD_RATIO)
 
 
 def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float) -> MemoryPrediction:
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
-    added, peak = total_bytes(extra), memory.peak_bytes
+    added = total_bytes(extra)
+    peak = memory.peak_bytes
     interval = Interval(
         peak.mid + added,
         peak.low + added * (1 - spread_ratio),
@@ -155,19 +163,32 @@ def weight_parts(
     """Parts that depend on the weights and not on the context."""
     if api == "cpu":
         return _cpu_weights(weights, scenario, _isa_of(device))
-    placement, pool, shape = scenario.placement, _pool_of(api, device), weights.shape
+    placement = scenario.placement
+    pool = _pool_of(api, device)
+    shape = weights.shape
     tables = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
     if _is_whole(shape, scenario):
         table = _table_bytes(weights)
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
-        mapped = table if api == "metal" and has_output(weights) and scenario.mmap else 0
-        copied = 0 if has_output(weights) else table
-        on_cards, with_cpu = [weights.tensor_bytes - tables + copied + mapped], tables - mapped
-        place = "the card's memory" if pool == "vram" else "memory wired for the GPU"
+        if api == "metal" and has_output(weights) and scenario.mmap:
+            mapped = table
+        else:
+            mapped = 0
+        if has_output(weights):
+            copied = 0
+        else:
+            copied = table
+        on_cards = [weights.tensor_bytes - tables + copied + mapped]
+        with_cpu = tables - mapped
+        place = "memory wired for the GPU"
+        if pool == "vram":
+            place = "the card's memory"
         reasons = [f"all matrices in {place}"]
-        other, why = PartKind.TABLE, "rows are looked up by the CPU"
+        other = PartKind.TABLE
+        why = "rows are looked up by the CPU"
     else:
-        parts, cards = parts_of(weights, placement), cards_of(shape.layer_count, placement)
+        parts = parts_of(weights, placement)
+        cards = cards_of(shape.layer_count, placement)
         on_cards = [0] * _card_count(placement)
         for tensor in parts.gpu.tensors:
             block = min(block_of(tensor.name), shape.layer_count)  # -1, what is in no block, lies behind the last too
@@ -178,7 +199,10 @@ def weight_parts(
         )
         start = parts.first_gpu_block
         other = PartKind.CPU_WEIGHTS
-        away = max(placement.cpu_moe - start, 0) if shape.experts is not None else 0
+        if shape.experts is not None:
+            away = max(placement.cpu_moe - start, 0)
+        else:
+            away = 0
         counted = ((f"{start} blocks", start), (f"the experts of {away} {'more' if start else 'blocks'}", away))
         why = ", ".join([*(words for words, count in counted if count), "the token table"])
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
@@ -196,9 +220,14 @@ def _context_parts(
     An engine that has no room for inputs of several batches at once on each card does with those of one.
     """
     shape = weights.shape
-    pool, cells, placement = _pool_of(api, device), cells_of(scenario), scenario.placement
+    pool = _pool_of(api, device)
+    cells = cells_of(scenario)
+    placement = scenario.placement
     cache = block_cache_bytes(shape, cells)
-    count = cells.streams * cells.full if shape.kv_head_count else cells.sequences
+    if shape.kv_head_count:
+        count = cells.streams * cells.full
+    else:
+        count = cells.sequences
     records = CELL_RECORD_BYTES * count
     why = f"{count} cells of {scenario.kv_type}, zeroed when the context is made"
     if api == "cpu":
@@ -242,11 +271,17 @@ def _process_parts(
     weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
 ) -> tuple[MemoryPart, ...]:
     """Driver, vocabulary, and the interpreter: as the probe of the device measured it, else as the stock wheel's."""
-    calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
+    if device:
+        calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes}
+    else:
+        calibrated = {}
     measured = calibrated.get(api) or calibrated.get("cpu")
     shape = weights.shape
     merges = has_merges(shape) and not weights.synthetic
-    each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
+    if merges:
+        each = _MERGED_TOKEN_BYTES
+    else:
+        each = _PLAIN_TOKEN_BYTES
     each = each * program_named(scenario.program).vocabulary_percent // 100
     vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     context = int(driver_share(api, device).mid)
@@ -268,8 +303,13 @@ def _process_parts(
 
 
 def driver_share(api: str, device: DeviceProfile | None) -> Interval:
-    """What the driver of ``api`` takes for itself, in bytes; 0 where the process was measured with it, and on a CPU."""
-    costs = device.calibration(api) if device else None
+    """What the driver of ``api`` takes for itself, in bytes.
+
+    0 where the process was measured with it, and on a CPU.
+    """
+    costs = None
+    if device:
+        costs = device.calibration(api)
     if costs is not None and costs.process_anonymous_bytes:
         return Interval(0, 0, 0)
     return driver_bytes(api, f"{device.vendor} {device.chip}" if device else "")
@@ -284,15 +324,19 @@ def driver_bytes(api: str, chip: str) -> Interval:
 def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:
     """What the scenario's program adds over many turns, at most, in the host's memory.
 
-    States of sliding and recurrent layers are saved at turns, so many a slot; the cache of tokens of other prompts is
-    kept up to a limit.
+    States of sliding and recurrent layers are saved at turns, so many a slot; the cache of tokens of other
+    prompts is kept up to a limit.
 
     Source: llama.cpp, tools/server/server-context.cpp (checkpoints), server-task.h (prompt cache).
     """
-    program, cells = program_named(scenario.program), cells_of(scenario)
+    program = program_named(scenario.program)
+    cells = cells_of(scenario)
     _, sliding, recurrent = layer_counts(shape)
     window = shape.sliding_window_tokens
-    seen = window if program.checkpoint_cells == "window" else cells.sliding(window)
+    if program.checkpoint_cells == "window":
+        seen = window
+    else:
+        seen = cells.sliding(window)
     one = recurrent * state_bytes(shape)
     if sliding and not cells.program.swa_full:
         one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
@@ -321,7 +365,9 @@ def _peak_bytes(weights: Weights, scenario: Scenario, parts: Sequence[MemoryPart
 
 
 def _pool_of(api: str, device: DeviceProfile | None) -> PoolName:
-    return device.pool_for(api) if device else "ram"
+    if device:
+        return device.pool_for(api)
+    return "ram"
 
 
 def _is_whole(shape: ModelShape, scenario: Scenario) -> bool:
@@ -341,13 +387,22 @@ def _by_card(kind: PartKind, sizes: list[int], reasons: list[str], pool: PoolNam
 
 def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | None) -> tuple[MemoryPart, ...]:
     """Weights of a CPU with these instruction sets: mapped or held, and what is rewritten for them."""
-    repacked = repacked_bytes(weights, isa) if scenario.repack else 0
+    if scenario.repack:
+        repacked = repacked_bytes(weights, isa)
+    else:
+        repacked = 0
     if scenario.mmap:
-        mapped = mapped_bytes(weights, isa) if repacked else weights.tensor_bytes
+        if repacked:
+            mapped = mapped_bytes(weights, isa)
+        else:
+            mapped = weights.tensor_bytes
         reason = f"{format_bytes(mapped)} of tensor data, mapped from the file"
         base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
-        held = kept_bytes(weights, isa) if repacked else weights.tensor_bytes
+        if repacked:
+            held = kept_bytes(weights, isa)
+        else:
+            held = weights.tensor_bytes
         if program_named(scenario.program).table_twice and not has_output(weights):
             held = max(held, weights.tensor_bytes + _table_bytes(weights) - repacked)
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
@@ -366,7 +421,10 @@ def _widened_bytes(weights: Weights, scenario: Scenario, device: DeviceProfile |
     """
     if device is None or device.os != "macos" or scenario.prompt_tokens < _LEAST_BLAS_TOKENS:
         return 0
-    isa = _isa_of(device) if scenario.repack else ()
+    if scenario.repack:
+        isa = _isa_of(device)
+    else:
+        isa = ()
     largest = 0
     for tensor in weights.tensors:
         is_matrix = len(tensor.dims) == 2 and block_of(tensor.name) >= 0 and tensor.type_name != "F32"
@@ -380,8 +438,12 @@ def _table_bytes(weights: Weights) -> int:
 
 
 def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:
-    engine = device.engine_for("cpu") if device else None
-    return engine.isa if engine else None
+    engine = None
+    if device:
+        engine = device.engine_for("cpu")
+    if engine:
+        return engine.isa
+    return None
 
 
 def _variant_bytes(
@@ -392,7 +454,9 @@ def _variant_bytes(
     Builds differ in the instruction sets that they use: AVX2 alone, all but AMX, or all that the CPU has.
     """
     isa = _isa_of(device) or ()
-    calibration = device.calibration("cpu") if device else None
+    calibration = None
+    if device:
+        calibration = device.calibration("cpu")
     is_known = calibration is not None and calibration.isa is not None
     if is_known or "avx2" not in isa or not scenario.repack:
         return 0, 0

@@ -1,11 +1,11 @@
 """Mixtures of experts: bytes of a token, and how often the experts it wants are in memory already.
 
-Routing is skewed: expert i of n is wanted with probability p_i ~ 1 / i^z. A token wants k different experts of a layer,
-so the first few are wanted nearly always, and no oftener. With choices drawn one after the other without putting back,
-expert i is among them with about pi_i = 1 - exp(-p_i t), t such that sum pi_i = k (Rosen 1997, asymptotic theory for
-order sampling; each expert's exponential clock has rung by t). A memory of C experts that keeps the most wanted hits
-with the sum of the C largest pi_i / k, which is the most that any can where choices are independent (Aho, Denning &
-Ullman 1971).
+Routing is skewed: expert i of n is wanted with probability p_i ~ 1 / i^z. A token wants k different experts
+of a layer, so the first few are wanted nearly always, and no oftener. With choices drawn one after the other
+without putting back, expert i is among them with about pi_i = 1 - exp(-p_i t), t such that sum pi_i = k
+(Rosen 1997, asymptotic theory for order sampling; each expert's exponential clock has rung by t). A memory of
+C experts that keeps the most wanted hits with the sum of the C largest pi_i / k, which is the most that any
+can where choices are independent (Aho, Denning & Ullman 1971).
 """
 
 import math
@@ -17,16 +17,17 @@ from harness.domain.model import Weights
 from harness.predict.weights import role_of
 
 DEFAULT_SKEW: Final = 0.75
-"""z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in ways of
-their own. Routers trained for balance are flatter."""
+"""z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in
+ways of their own. Routers trained for balance are flatter."""
 
 ROUTED_RATIO: Final = 0.6
-"""Share of a token's active weights in routed experts, where the shape is not known: attention, shared experts and
-dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a known shape."""
+"""Share of a token's active weights in routed experts, where the shape is not known: attention, shared
+experts and dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a
+known shape."""
 
 SYSTEM_BYTES: Final = 5e9
-"""Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in published runs
-(mlx-lm issue 1438 and others in streaming.csv)."""
+"""Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in
+published runs (mlx-lm issue 1438 and others in streaming.csv)."""
 
 _LONGEST: Final = 2.0**60
 
@@ -40,7 +41,10 @@ def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ..
 
 @lru_cache(maxsize=64)
 def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ...]:
-    """Probabilities [expert_count] that a token wants each expert, most wanted first; they sum to ``used_count``."""
+    """Probabilities [expert_count] that a token wants each expert, most wanted first.
+
+    They sum to ``used_count``.
+    """
     p = popularity(expert_count, skew)
     if used_count <= 1:
         return p
@@ -50,7 +54,8 @@ def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) ->
     def rung(time: float) -> tuple[float, ...]:
         return tuple(1 - math.exp(-one * time) for one in p)
 
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     while sum(rung(high)) < used_count and high < _LONGEST:
         high *= 2
     for _ in range(80):
@@ -62,8 +67,8 @@ def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) ->
 def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, skew: float = DEFAULT_SKEW) -> float:
     """Share of wanted experts that a memory of the most wanted holds.
 
-    ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``used_count`` is k; ``skew`` is z, 0
-    for uniform routing.
+    ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``used_count`` is k;
+    ``skew`` is z, 0 for uniform routing.
 
     Raises:
         ValueError: No experts, or a negative number in memory.

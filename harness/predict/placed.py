@@ -36,7 +36,8 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
     """
     shape = weights.shape
     start = placement.first_gpu_block(shape.layer_count)
-    output_on_gpu, tied = start <= shape.layer_count, not has_output(weights)
+    output_on_gpu = start <= shape.layer_count
+    tied = not has_output(weights)
     groups: dict[str, list[Tensor]] = {"gpu": [], "cpu": [], "experts": []}
     for tensor in weights.tensors:
         block = block_of(tensor.name)
@@ -66,7 +67,9 @@ def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...])
 
     Source: llama.cpp, src/llama-model.cpp (``upper_bound`` over the running sums).
     """
-    total, passed, position = sum(shares), 0.0, (block - first) / max(layer_count + 1 - first, 1)
+    total = sum(shares)
+    passed = 0.0
+    position = (block - first) / max(layer_count + 1 - first, 1)
     for card, share in enumerate(shares):
         passed += share
         if position < passed / total:  # in this order counts of blocks are met exactly
@@ -88,7 +91,8 @@ def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
 
 def cards_of(block_count: int, placement: Placement) -> list[int]:
     """The card of each block, and behind them that of what comes after all blocks; ``HOST`` for the CPU's."""
-    start, shares = placement.first_gpu_block(block_count), placement.tensor_split or (1.0,)
+    start = placement.first_gpu_block(block_count)
+    shares = placement.tensor_split or (1.0,)
     blocks = range(block_count + 1)
     return [card_of(block, start, block_count, shares) if block >= start else HOST for block in blocks]
 
@@ -102,7 +106,10 @@ def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
     """
     largest: dict[str, int] = {}
     for tensor in (*parts.cpu.tensors, *parts.experts.tensors):
-        kind = "output" if block_of(tensor.name) < 0 else tensor.name.split(".")[-2]
+        if block_of(tensor.name) < 0:
+            kind = "output"
+        else:
+            kind = tensor.name.split(".")[-2]
         largest[kind] = max(largest.get(kind, 0), tensor.size_bytes if len(tensor.dims) > 1 else 0)
     *blocks, output = cards_of(parts.gpu.shape.layer_count + parts.cpu.shape.layer_count, placement)
     sides = tuple(
@@ -142,10 +149,15 @@ def held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
 
 
 def rooms_of(device: DeviceProfile, count: int) -> list[float]:
-    """What an app may use of each card, in bytes; what others use is no less on a small one, but at most half of it."""
+    """What an app may use of each card, in bytes.
+
+    What others use is no less on a small one, but at most half of it.
+    """
     if len(device.cards) == count:
         return [card.pool("vram").usable_bytes.value for card in device.cards]
-    pool, shares = device.pool("vram"), device.card_shares or (1.0,) * count
-    mean, usable = pool.total_bytes.value, pool.usable_bytes.value
+    pool = device.pool("vram")
+    shares = device.card_shares or (1.0,) * count
+    mean = pool.total_bytes.value
+    usable = pool.usable_bytes.value
     sizes = [mean * len(shares) * share / sum(shares) for share in shares]
     return [max(size - mean + usable, min(size / 2, usable)) for size in sizes]

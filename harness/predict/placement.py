@@ -48,17 +48,19 @@ SHIPPED: Final = PlacementTerms(
 """Fitted on the shipped rows of split placements, by ``bench.fits.placement.fit_terms``."""
 
 RESIDUALS: Final = {"decode": (0.50, 0.46), "prefill": (0.55, 0.60)}
-"""How far ln(speed) of a split may lie below and above where the host is told, on published splits of trust A and B of
-cards that were left out where the terms were fitted; ``bench validation --by other`` says what they hold."""
+"""How far ln(speed) of a split may lie below and above where the host is told, on published splits of trust A
+and B of cards that were left out where the terms were fitted; ``bench validation --by other`` says what they
+hold."""
 
 
 HOST_SPREAD: Final = 0.45
-"""What a host that nobody told adds to it: hosts of one card differ by four times in the bandwidth of their memory."""
+"""What a host that nobody told adds to it: hosts of one card differ by four times in the bandwidth of their
+memory."""
 ROCM_LINK_RATIO: Final = 0.25
 """Copies of weights by ROCm over those by CUDA on the same link: prompts of an R9700 with experts on the CPU."""
 SHARED_EXPERTS: Final = 1.0
-"""ln of what parts cost with the CPU, beside the law of a whole model there, where both share one memory: moving
-experts off an integrated GPU made published decodes 2 to 3.8 times slower."""
+"""ln of what parts cost with the CPU, beside the law of a whole model there, where both share one memory:
+moving experts off an integrated GPU made published decodes 2 to 3.8 times slower."""
 
 
 def link_bytes_per_s(machine: Machine, chip: str) -> float:
@@ -82,9 +84,9 @@ def fitted_link(
 ) -> Link:
     """The link by the fitted terms; where GPU and CPU share their memory nothing is copied.
 
-    Pages that are not pinned are read, written to a pinned buffer and read again, so a copy takes some three times its
-    bytes of the memory's bandwidth: it is as fast as the slower of that and the link, smoothly. ik_llama.cpp copies
-    experts (``expert_ratio``: used / all) from more than 32 tokens an expert on average.
+    Pages that are not pinned are read, written to a pinned buffer and read again, so a copy takes some three
+    times its bytes of the memory's bandwidth: it is as fast as the slower of that and the link, smoothly.
+    ik_llama.cpp copies experts (``expert_ratio``: used / all) from more than 32 tokens an expert on average.
     """
     link = math.exp(terms.link) * specified_bytes_per_s
     memory = math.exp(terms.memory) * host.bandwidth_bytes_per_s

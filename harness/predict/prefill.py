@@ -2,13 +2,13 @@
 
     t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W) (1 + (b - 1) / d) / b,   b = max(n / u, 1)       [s]
 
-o: fixed cost of 32 layers for a batch; L: layers; b: batches of u tokens (llama.cpp's ubatch); n: prompt tokens; N:
-weights a token goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that
-run; m: share of it that is reached, a product of factors by api, family, class of quantisation, kernels that there are,
-size of the prompt and of the peak; A: FLOP of the attention, which reaches h of what the weights do; B: bytes of all
-weights, all experts among them, which every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes
-beyond all of it; d: cards that each have a part of the layers, at most four, as batches follow one another through them
-(ggml-backend.cpp, pipeline parallelism).
+o: fixed cost of 32 layers for a batch; L: layers; b: batches of u tokens (llama.cpp's ubatch); n: prompt
+tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU
+of the threads that run; m: share of it that is reached, a product of factors by api, family, class of
+quantisation, kernels that there are, size of the prompt and of the peak; A: FLOP of the attention, which
+reaches h of what the weights do; B: bytes of all weights, all experts among them, which every batch reads; W:
+bandwidth; g: what a chip, a runtime or a model takes beyond all of it; d: cards that each have a part of the
+layers, at most four, as batches follow one another through them (ggml-backend.cpp, pipeline parallelism).
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,8 @@ def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, floa
 def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Seconds of a prompt, and d ln t / d ln law; numbers or arrays of rows alike."""
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
-    weights, attention = base["weights"] / rate, base["attention"] / (capped(laws["attention"]) * rate)
+    weights = base["weights"] / rate
+    attention = base["attention"] / (capped(laws["attention"]) * rate)
     over = laws["overhead"] * base["launches"]
     total = over + weights + attention + base["bytes"]
     slopes = {

@@ -1,8 +1,8 @@
 """What a program that fits a model by itself makes of a card: a shorter context, then layers or experts with the CPU.
 
-1. All on the cards at the context wanted: if the target stays free, nothing changes.
-2. Else, where no context is asked for, the line between its least context and the model's own is read at the target.
-3. Else, and still too much, experts of a mixture, then layers go to the CPU.
+1. All on the cards at the context wanted: if the target stays free, nothing changes. 2. Else, where no
+context is asked for, the line between its least context and the model's own is read at the target. 3. Else,
+and still too much, experts of a mixture, then layers go to the CPU.
 
 A context that is asked for skips 2, a number of layers stops after it.
 
@@ -53,11 +53,15 @@ def program_fit(
     program = program_named(scenario.program)
     if not program.fit:
         return None
-    api, shape = device.api(scenario.api), weights.shape
+    api = device.api(scenario.api)
+    shape = weights.shape
     pool = device.pool(device.pool_for(api))
     trained = shape.context_max_tokens or LEAST_CONTEXT_TOKENS
     if not context_asked:
-        wanted = ollama_context(pool.total_bytes.value) if program.context_tokens < 0 else program.context_tokens
+        if program.context_tokens < 0:
+            wanted = ollama_context(pool.total_bytes.value)
+        else:
+            wanted = program.context_tokens
         context_asked = wanted > 0
         scenario = scenario.replace(context_tokens=min(wanted or trained, trained))
     if program.ubatch_tokens < 0:

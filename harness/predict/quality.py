@@ -9,11 +9,16 @@ LARGE_MODEL_PARAMETERS: Final = 3e10
 
 
 def perplexity_growth_percent(quant: str, parameter_count: float) -> float | None:
-    """Growth of WikiText-2 perplexity over F16, in percent, for a model of about that size; None where unpublished.
+    """Growth of WikiText-2 perplexity over F16, in percent, for a model of about that size.
+
+    None where unpublished.
 
     Source: data/quant_quality.toml, which names its own.
     """
     row: dict[str, float] = shipped_table("data/quant_quality.toml", "harness.predict").get(quant, {})
-    small, large = row.get("small_percent"), row.get("large_percent")
+    small = row.get("small_percent")
+    large = row.get("large_percent")
     nearer, other = (small, large) if parameter_count < LARGE_MODEL_PARAMETERS else (large, small)
-    return other if nearer is None else nearer
+    if nearer is None:
+        return other
+    return nearer

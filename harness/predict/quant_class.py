@@ -6,7 +6,10 @@ from harness.predict.traits import first_cells
 
 
 def quant_class(text: str) -> str:
-    """Class of a quantisation by its name: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``; elsewhere ``w8`` to ``w2``."""
+    """Class of a quantisation by its name: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
+
+    Elsewhere ``w8`` to ``w2``.
+    """
     return _cells(text)[0]
 
 

@@ -1,9 +1,9 @@
 """Which tensor gets which ggml type in each of llama.cpp's quantisation mixtures.
 
-"Q4_K_M" is no type but a recipe: most matrices in Q4_K, the sensitive ones in Q6_K. ``data/quantisation_rules.csv`` has
-llama.cpp's rules: of the lines for a tensor and a mixture, the first whose condition holds gives the type. Recipes of
-others give bits to groups of tensors; experts that a model was trained with in a type of its own keep it in every
-mixture.
+"Q4_K_M" is no type but a recipe: most matrices in Q4_K, the sensitive ones in Q6_K.
+``data/quantisation_rules.csv`` has llama.cpp's rules: of the lines for a tensor and a mixture, the first
+whose condition holds gives the type. Recipes of others give bits to groups of tensors; experts that a model
+was trained with in a type of its own keep it in every mixture.
 
 Source: llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_quantization``,
 ``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36.
@@ -54,7 +54,10 @@ _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 
 
 def quant_named(name: str) -> str:
-    """Canonical name of a mixture (``q4_k_m``, ``Q4_K``, ``FP16`` are understood); UnknownNameError for any other."""
+    """Canonical name of a mixture (``q4_k_m``, ``Q4_K``, ``FP16`` are understood).
+
+    UnknownNameError for any other.
+    """
     wanted = name.strip().upper().replace("-", "_")
     wanted = _ALIASES.get(wanted, wanted)
     if wanted not in BASE_TYPE:
@@ -80,7 +83,8 @@ class Placed(NamedTuple):
 
 def in_llama_order(tensors: Mapping[str, tuple[int, ...]]) -> list[Placed]:
     """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
-    placed, numbers = list[Placed](), Counter[str]()
+    placed = list[Placed]()
+    numbers = Counter[str]()
     for name, dims in sorted(tensors.items(), key=lambda item: (block_of(item[0]), item[0])):
         kind, group, kept, half = _named(name.split(".", 2)[-1] if name.startswith("blk.") else name)
         quantised = len(dims) > 1 and name.endswith("weight") and not kept
@@ -112,8 +116,8 @@ def types_in_order(
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
-    ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An ``importance_matrix``
-    changes a few choices.
+    ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An
+    ``importance_matrix`` changes a few choices.
     """
     base = BASE_TYPE[quant]
     rules = {
@@ -130,7 +134,10 @@ def types_in_order(
         elif base in {"F32", "F16", "BF16"}:
             types[one.name] = base
         else:
-            facts = _tensor_facts(one, base, of_model) if rules[one.kind] else of_model
+            if rules[one.kind]:
+                facts = _tensor_facts(one, base, of_model)
+            else:
+                facts = of_model
             chosen = next((rule["type"] for rule in rules[one.kind] if holds(rule["when"], facts)), "same")
             types[one.name] = _fitting(base if chosen == "same" else chosen, one.dims[0])
     for group, wanted in zip(GROUPS, bits, strict=False):
@@ -153,11 +160,18 @@ def _bits(type_name: str) -> float:
 def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
     """What the rules ask of a model.
 
-    A file that lists the KV heads layer by layer has llama.cpp read a group size of 0 off a recurrent first one.
+    A file that lists the KV heads layer by layer has llama.cpp read a group size of 0 off a recurrent first
+    one.
     """
     listed = has(shape.architecture, "heads_by_layer") and shape.layer_kind(0) == "recurrent"
-    queries_a_key = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
-    expert_count = shape.experts.expert_count if shape.experts else 0
+    if listed or not shape.kv_head_count:
+        queries_a_key = 0
+    else:
+        queries_a_key = shape.head_count // shape.kv_head_count
+    if shape.experts:
+        expert_count = shape.experts.expert_count
+    else:
+        expert_count = 0
     return {
         shape.architecture: True,
         "importance_matrix": importance_matrix,
@@ -171,14 +185,19 @@ def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
 
 
 def _tensor_facts(placed: Placed, base: str, facts: Facts) -> Facts:
-    """What the rules ask of a tensor beside its model; in a mixture of experts its block counts as its number."""
-    index, count = placed.number, facts["layer_count"]
+    """What the rules ask of a tensor beside its model.
+
+    In a mixture of experts its block counts as its number.
+    """
+    index = placed.number
+    count = facts["layer_count"]
     if placed.kind == "value":
         count = facts["value_count"]
     elif facts["mixture"]:
         index = placed.layer
     eighth = count // 8
-    early, late = index < eighth, index >= 7 * count // 8
+    early = index < eighth
+    late = index >= 7 * count // 8
     return facts | {
         "uneven": placed.dims[0] % BLOCKS[base].elements,
         "stacked": len(placed.dims) > 2 and placed.dims[2] > 1,
@@ -198,13 +217,18 @@ def _types_of_bits(placed: list[Placed], bits: float, quant: str) -> dict[str, s
     ladder = [BLOCKS[name].bits_per_weight for name in names]
     upper = next((i for i, each in enumerate(ladder) if each >= bits), len(ladder) - 1)
     lower = max(upper - 1, 0)
-    share = 1.0 if upper == lower else (bits - ladder[lower]) / (ladder[upper] - ladder[lower])
-    types, owed = dict[str, str](), 0.0
+    if upper == lower:
+        share = 1.0
+    else:
+        share = (bits - ladder[lower]) / (ladder[upper] - ladder[lower])
+    types = dict[str, str]()
+    owed = 0.0
     for tensor in placed:
         count = prod(tensor.dims)
         owed += share * count
         better = owed >= count / 2
-        owed -= count if better else 0
+        if better:
+            owed -= count
         types[tensor.name] = _fitting(names[upper if better else lower], tensor.dims[0])
     return types
 
@@ -214,4 +238,6 @@ def _fitting(type_name: str, row_elements: int) -> str:
     if row_elements % BLOCKS[type_name].elements == 0:
         return type_name
     smaller = BLOCKS[type_name].fallback or type_name
-    return smaller if row_elements % BLOCKS[smaller].elements == 0 else "F16"
+    if row_elements % BLOCKS[smaller].elements == 0:
+        return smaller
+    return "F16"

@@ -1,12 +1,13 @@
 """llama.cpp's CPU repacking: which weights it rewrites at load, in memory of its own.
 
-AMX lays two-dimensional matrices into tiles, and takes F16 as it is; what it has no kernels for is interleaved like on
-any other CPU. With a mapped file both copies exist afterwards: the rewritten one in anonymous memory, and the original
-in the page cache, resident until the system wants the pages. The mapping is cut to what lies between the first and the
-last tensor that is not rewritten.
+AMX lays two-dimensional matrices into tiles, and takes F16 as it is; what it has no kernels for is
+interleaved like on any other CPU. With a mapped file both copies exist afterwards: the rewritten one in
+anonymous memory, and the original in the page cache, resident until the system wants the pages. The mapping
+is cut to what lies between the first and the last tensor that is not rewritten.
 
 Source: llama.cpp, ggml/src/ggml-cpu/repack.cpp (``ggml_repack_get_optimal_repack_type``), amx/amx.cpp
-(``supports_op``), amx/mmq.cpp (``get_row_size``), src/llama-mmap.cpp (release packed in llama-cpp-python 0.3.36).
+(``supports_op``), amx/mmq.cpp (``get_row_size``), src/llama-mmap.cpp (release packed in llama-cpp-python
+0.3.36).
 """
 
 import re
@@ -52,16 +53,21 @@ def rewritten_bytes(tensor: Tensor, isa: Collection[str] | None) -> int:
     rows = repacked_types(isa).get(tensor.type_name)
     if rows is None or (stacked and "_exps" not in tensor.name):
         return 0
-    return tensor.size_bytes if tensor.dims[1] % rows == 0 else 0
+    if tensor.dims[1] % rows == 0:
+        return tensor.size_bytes
+    return 0
 
 
 def repacked_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     """Bytes of all rewritten weights.
 
-    A token table is looked up by row and stays as it is; where it also is the output matrix, the output's copy is
-    rewritten like any other.
+    A token table is looked up by row and stays as it is; where it also is the output matrix, the output's
+    copy is rewritten like any other.
     """
-    tables = _TABLES if has_output(weights) else _TABLES - {"token_embd.weight"}
+    if has_output(weights):
+        tables = _TABLES
+    else:
+        tables = _TABLES - {"token_embd.weight"}
     return sum(rewritten_bytes(tensor, isa) for tensor in weights.tensors if tensor.name not in tables)
 
 
@@ -72,7 +78,8 @@ def mapped_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     stays = [_stays(tensor, isa) for tensor in tensors]
     if True not in stays:
         return 0
-    first, behind = stays.index(True), len(stays) - stays[::-1].index(True)
+    first = stays.index(True)
+    behind = len(stays) - stays[::-1].index(True)
     return sum(tensor.size_bytes for tensor in tensors[first:behind])
 
 

@@ -39,15 +39,15 @@ _LOAD_SPREAD: Final = 0.45
 _COLD_SPREAD: Final = 0.6
 
 REPACK_BYTES_PER_S: Final = 0.85e9
-"""Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models measured on a
-two-core Zen 4 server (110 MB in 0.13 s)."""
+"""Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models
+measured on a two-core Zen 4 server (110 MB in 0.13 s)."""
 MAP_BYTES_PER_S: Final = 8e9
 """Speed of mapping a file that is in the page cache. Source: the same machine, types that are not rewritten."""
 LOAD_FIXED_S: Final = 0.05
 """Header and buffers. Source: the same machine."""
 VOCABULARY_S_PER_ENTRY: Final = 1.2e-6
-"""Building the tokenizer's tables, for each entry. Source: the same machine, loads of vocabularies alone with 49k to
-262k entries: 1.15 to 1.3 us each (to 2.0 us on a busy machine)."""
+"""Building the tokenizer's tables, for each entry. Source: the same machine, loads of vocabularies alone with
+49k to 262k entries: 1.15 to 1.3 us each (to 2.0 us on a busy machine)."""
 
 
 def predict_speed(
@@ -55,15 +55,17 @@ def predict_speed(
 ) -> SpeedPrediction:
     """Speed of ``weights`` on ``device``.
 
-    Engines that were timed on the device answer from their own costs; any other from the coefficients fitted on
-    published rows. With a ``belief`` all answer from that. Decode is taken at the mean depth of the generation: the
-    depth and half of the new tokens. Rates of several sequences are those of all of them together; the first token is
-    that of the last of them.
+    Engines that were timed on the device answer from their own costs; any other from the coefficients fitted
+    on published rows. With a ``belief`` all answer from that. Decode is taken at the mean depth of the
+    generation: the depth and half of the new tokens. Rates of several sequences are those of all of them
+    together; the first token is that of the last of them.
     """
     scenario = _placed(weights, device, scenario)
     engines = engines_of(device, scenario, belief)
-    step, prompt = decode_pass(scenario), prompt_pass(scenario)
-    split, read = split_of(weights, scenario, step), split_of(weights, scenario, prompt)
+    step = decode_pass(scenario)
+    prompt = prompt_pass(scenario)
+    split = split_of(weights, scenario, step)
+    read = split_of(weights, scenario, prompt)
     terms = pass_terms(split, engines, step)
     together = scenario.batch_count
     ceiling = together / _reading_s(split, engines, together)
@@ -114,7 +116,9 @@ def prompt_pass(scenario: Scenario) -> Pass:
 
 
 def _kv_type(scenario: Scenario) -> str:
-    return scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
+    if scenario.kv_type in BLOCKS:
+        return scenario.kv_type
+    return "F16"
 
 
 def pass_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario, asked: Pass) -> float:
@@ -128,10 +132,10 @@ def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: 
 
         X = n / (P / R_p + n / R_d(B))
 
-    Of B sequences each has its prompt of P tokens read alone, at R_p tokens/s; then all make n tokens together, at
-    R_d(B) tokens/s of all: B n tokens in B P / R_p + B n / R_d(B) seconds. That is the bound of one engine that is
-    never idle (Lazowska et al. 1984, "Quantitative System Performance", chapter 5). The scenario's depth is what the
-    prompts share, and is in the cache.
+    Of B sequences each has its prompt of P tokens read alone, at R_p tokens/s; then all make n tokens
+    together, at R_d(B) tokens/s of all: B n tokens in B P / R_p + B n / R_d(B) seconds. That is the bound of
+    one engine that is never idle (Lazowska et al. 1984, "Quantitative System Performance", chapter 5). The
+    scenario's depth is what the prompts share, and is in the cache.
     """
     alone = predict_speed(weights, device, scenario.replace(batch_count=1))
     after = scenario.replace(depth_tokens=scenario.depth_tokens + scenario.prompt_tokens)
@@ -165,7 +169,10 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     if not split:
         return Engines((main,), main)
     host_costs = fitted_costs(device, scenario, "cpu", belief)
-    told = device.link_bytes_per_s.value if device.link_bytes_per_s else 0.0
+    if device.link_bytes_per_s:
+        told = device.link_bytes_per_s.value
+    else:
+        told = 0.0
     specified = (timed[0].link_bytes_per_s if timed[0] else told) or told or link_bytes_per_s(main.machine, device.chip)
     link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
     even = tuple(share / sum(shares) for share in shares)
@@ -179,12 +186,15 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
 def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:
     speed = costs.link_bytes_per_s or math.inf
     link = Link(costs.crossing_s, speed, speed, waiting_ratio=costs.copied_product_ratio)
-    return link._replace(copies_from=math.inf) if shared_memory else link
+    if shared_memory:
+        return link._replace(copies_from=math.inf)
+    return link
 
 
 def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
     """The parts of a model by the scenario's placement, and what one token of the pass needs of each."""
-    placement, shape = scenario.placement, weights.shape
+    placement = scenario.placement
+    shape = weights.shape
     flops = prompt_of(shape, asked.tokens, asked.depth_tokens).attention_flops
     if placement.whole(routed=shape.experts is not None):
         return whole(Part(work_of(weights, scenario, asked.depth_tokens), weights, flops))
@@ -199,7 +209,8 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
     if not placement.kv_on_gpu:
         cpu = cpu._replace(work=cpu.work._replace(kv_bytes=cpu.work.kv_bytes + main.work.kv_bytes))
         main = main._replace(work=main.work._replace(kv_bytes=0.0))
-    start, blocks = parts.first_gpu_block, shape.layer_count
+    start = parts.first_gpu_block
+    blocks = shape.layer_count
     crossings = len({block_of(t.name) for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
     if not placement.kv_on_gpu:
         crossings = max(crossings, blocks - start)
@@ -283,7 +294,9 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
         return ()
     key = costs.belief.least_known(costs.gradient(part, asked))
     what = next((text for word, text in _SETTLES if word in key), "this model {by} {of} this device")
-    test = "tg128" if phase == "decode" else "pp512"
+    test = "pp512"
+    if phase == "decode":
+        test = "tg128"
     by, of = ("on the CPU", "of") if costs.machine.api == "cpu" else (f"by {costs.machine.api}", "on")
     between = f"{format_number(speed.low)} to {format_number(speed.high)} tokens/s"
     return (
@@ -295,14 +308,15 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
 def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
     """Seconds to load from the page cache, or from storage.
 
-    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes of each type x what they take: as an
-    engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
+    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes of each type x what they take: as
+    an engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
     """
     disk = device.storage.sequential_read_bytes_per_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
         disk = device.storage.mapped_read_bytes_per_s  # a mapped file comes in by page faults
     costs = device.calibration(device.api(scenario.api))
-    mapping_s, entry_s = 1 / MAP_BYTES_PER_S, VOCABULARY_S_PER_ENTRY
+    mapping_s = 1 / MAP_BYTES_PER_S
+    entry_s = VOCABULARY_S_PER_ENTRY
     seconds = LOAD_FIXED_S + weights.file_bytes * mapping_s
     if from_storage:
         seconds += weights.file_bytes / disk.value
@@ -312,8 +326,14 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         types = {cost.type_name: cost for cost in costs.types}
         for matrix in matrices(weights):
             if (cost := types.get(matrix.tensor.type_name)) is not None:
-                rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0
-                more_s = cost.load_s_per_byte - mapping_s if cost.load_s_per_byte else rewriting_s
+                if cost.repacked and scenario.repack:
+                    rewriting_s = 1 / REPACK_BYTES_PER_S
+                else:
+                    rewriting_s = 0.0
+                if cost.load_s_per_byte:
+                    more_s = cost.load_s_per_byte - mapping_s
+                else:
+                    more_s = rewriting_s
                 seconds += matrix.tensor.size_bytes * more_s
     return interval(seconds + weights.shape.vocab_count * entry_s, _COLD_SPREAD if from_storage else _LOAD_SPREAD)
 

@@ -17,12 +17,15 @@ from harness.predict.weights import role_of
 
 
 def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, beside_bytes: int = 0) -> Placement | None:
-    """The first placement, from all on the cards to all with the CPU, that leaves room on both sides; None for none.
+    """The first placement, from all on the cards to all with the CPU, that leaves room on both sides.
 
-    What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from step to step
-    but for its scratch, which may grow by a matrix: so the search ends with a look at the next few steps. It begins
-    where weights alone have room, since scratch takes a graph to count. The room left on a card is that of
-    the interval of its memory; ``beside_bytes`` of one hold something else. Several cards share by their memory.
+    None for none.
+
+    What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from
+    step to step but for its scratch, which may grow by a matrix: so the search ends with a look at the next
+    few steps. It begins where weights alone have room, since scratch takes a graph to count. The room left on
+    a card is that of the interval of its memory; ``beside_bytes`` of one hold something else. Several cards
+    share by their memory.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
@@ -43,7 +46,8 @@ def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, besi
     low = bisect_left(listed, True, key=may_be_light_enough)
     width = 1
     while low + width <= len(listed) and not is_light_enough(listed[low + width - 1]):
-        low, width = low + width, 2 * width
+        low = low + width
+        width = 2 * width
     first = bisect_left(listed, True, low, min(low + width - 1, len(listed)), key=is_light_enough)
     for placement in listed[first : first + _LOOK_AHEAD]:
         parts = memory_of(weights, scenario, device, placement).parts
@@ -59,7 +63,10 @@ _LOOK_AHEAD: Final = 4
 def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
     """From all on the GPU to all with the CPU: experts first where there are any, then whole blocks."""
     blocks = shape.layer_count
-    moe = blocks if shape.experts is not None else 0
+    if shape.experts is not None:
+        moe = blocks
+    else:
+        moe = 0
     for count in range(moe + 1):
         if count == 0 or shape.is_moe_layer(count - 1):
             yield Placement(cpu_moe=count, tensor_split=shares)
@@ -83,16 +90,18 @@ def _levels(
 ) -> Callable[[int], tuple[float, ...]]:
     """Tells the blocks of each card, the output as one, that make all as full where so many blocks' experts are away.
 
-    What is on a card beside its blocks is taken from ``first``, the least that moves: copies of experts for a prompt
-    lie with the blocks they belong to.
+    What is on a card beside its blocks is taken from ``first``, the least that moves: copies of experts for a
+    prompt lie with the blocks they belong to.
     """
-    blocks, rooms = weights.shape.layer_count, rooms_of(device, device.card_count)
+    blocks = weights.shape.layer_count
+    rooms = rooms_of(device, device.card_count)
     held = [*(block_cache_bytes(weights.shape, cells_of(scenario)) if first.kv_on_gpu else [0] * blocks), 0]
     experts = [0] * (blocks + 1)
     for tensor in parts_of(weights, Placement()).gpu.tensors:
         block = block_of(tensor.name)  # -1, what is in no block, lies behind the last too
         held[block] += tensor.size_bytes
-        experts[block] += tensor.size_bytes if role_of(tensor.name) == "expert" else 0
+        if role_of(tensor.name) == "expert":
+            experts[block] += tensor.size_bytes
 
     def left(cpu_moe: int) -> list[int]:
         return [size - (experts[block] if block < cpu_moe else 0) for block, size in enumerate(held)]
@@ -103,7 +112,9 @@ def _levels(
 
     def split(sizes: list[int], full: float) -> tuple[list[float], bool]:
         """Blocks in order, each card but the last at most so full; and whether the last is, too."""
-        counts, card, taken = [0.0] * len(rooms), 0, beside[0]
+        counts = [0.0] * len(rooms)
+        card = 0
+        taken = beside[0]
         for size in sizes:
             while taken + size > full * rooms[card] and card + 1 < len(rooms):
                 card += 1
@@ -114,7 +125,8 @@ def _levels(
 
     def level(cpu_moe: int) -> tuple[float, ...]:
         sizes = left(cpu_moe)
-        low, high = 0.0, 2 * (sum(sizes) + sum(beside.values())) / min(rooms)
+        low = 0.0
+        high = 2 * (sum(sizes) + sum(beside.values())) / min(rooms)
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (low, middle) if split(sizes, middle)[1] else (middle, high)

@@ -17,13 +17,14 @@ from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
 DENSE_SPREAD: Final = (0.24, 0.41)
-"""How far ln(speed) may lie below and above where layers are streamed: published mapped models (streaming.csv), without
-those whose memory nearly holds them."""
+"""How far ln(speed) may lie below and above where layers are streamed: published mapped models
+(streaming.csv), without those whose memory nearly holds them."""
 EXPERTS_SPREAD: Final = (0.79, 0.56)
 """The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
 
 STREAMING_SYSTEMS: Final = ("linux", "android")
-"""Where it can be told which pages of a mapped file stay; experts are cached elsewhere too, by programs of others."""
+"""Where it can be told which pages of a mapped file stay; experts are cached elsewhere too, by programs of
+others."""
 _SETTLES: Final = (
     "decode speed is not known well enough: one run of `edge-harness stream` on this device would settle it"
 )
@@ -35,7 +36,8 @@ class StreamingOutlook(Frozen):
     Attributes:
         pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
         streamed_bytes: Read again in each pass.
-        tokens_per_s: Of decoding; 0 where not even the parts on their way fit, or the system streams no layers.
+        tokens_per_s: Of decoding; 0 where not even the parts on their way fit, or the system streams no
+            layers.
         missing_bytes: Weights that have no room.
         disk_bytes_per_s: What the engine is served with while it computes.
         naive_tokens_per_s: The same file mapped, and left to the system.
@@ -67,8 +69,8 @@ def plan_under_budget(
 ) -> StreamingOutlook:
     """Split into pinned and streamed layers in the memory that the verdict of ``now`` counted with.
 
-    The speed of ``now`` is that with all weights in memory. ``limited``: a control group keeps the process to the
-    budget.
+    The speed of ``now`` is that with all weights in memory. ``limited``: a control group keeps the process to
+    the budget.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(weights)
@@ -76,12 +78,21 @@ def plan_under_budget(
     # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output matrix,
     # runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
     held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights))
-    busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
+    busy = device.storage.busy_read_bytes_per_s
+    mapped = device.storage.mapped_read_bytes_per_s
     alone = device.storage.sequential_read_bytes_per_s.value
-    disk = busy.value if busy else BUSY_DISK_RATIO * alone
+    if busy:
+        disk = busy.value
+    else:
+        disk = BUSY_DISK_RATIO * alone
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    streamed = streamed_bytes(layers, held, budget) if device.os in STREAMING_SYSTEMS else None
-    again = total if streamed is None else streamed
+    streamed = None
+    if device.os in STREAMING_SYSTEMS:
+        streamed = streamed_bytes(layers, held, budget)
+    if streamed is None:
+        again = total
+    else:
+        again = streamed
     naive_s = compute_s + mmap_read_s(total, budget - held, mapped.value if mapped else disk, limited=limited)
     cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)
     return StreamingOutlook(
@@ -99,7 +110,9 @@ def plan_under_budget(
 def streamed_ways(
     plan: StreamingOutlook, speed: SpeedPrediction, scenario: Scenario, total_bytes: int
 ) -> list[Streamed]:
-    """Ways of reading ``total_bytes`` of weights from storage, fastest first; ``speed`` is that with all in memory.
+    """Ways of reading ``total_bytes`` of weights from storage, fastest first.
+
+    ``speed`` is that with all in memory.
 
     A batch of a prompt reads what has no room once, or all of a mapped file.
     """

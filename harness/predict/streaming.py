@@ -3,10 +3,10 @@
     t_r = t_c + (B_s - D_b t_c) / D    where the engine waits for storage, else B_s / D_b
     t(pass) = (t_r^p + t_c^p)^(1/p)
 
-B_s: streamed bytes; t_c: arithmetic of the pass (s); D_b and D: what storage gives while the engine computes, and while
-it waits (bytes/s). Several tokens in one pass (verified drafts) share one reading. The naive contrast is a mapped file
-larger than the page cache: blocks are used in a cycle, least recently used ones are dropped, so each is dropped just
-before it is wanted, and all of it is read again for every token.
+B_s: streamed bytes; t_c: arithmetic of the pass (s); D_b and D: what storage gives while the engine computes,
+and while it waits (bytes/s). Several tokens in one pass (verified drafts) share one reading. The naive
+contrast is a mapped file larger than the page cache: blocks are used in a cycle, least recently used ones are
+dropped, so each is dropped just before it is wanted, and all of it is read again for every token.
 """
 
 import mmap
@@ -17,25 +17,26 @@ from typing import Final, NamedTuple
 from harness.huge_pages import HUGE_PAGE_BYTES
 
 BUSY_DISK_RATIO: Final = 0.95
-"""Share of a disk's sequential speed that a computing engine is served with, where nobody measured it: 0.88 to 0.99,
-which is all that is published (streaming.csv: six dense models, mapped, on one desktop)."""
+"""Share of a disk's sequential speed that a computing engine is served with, where nobody measured it: 0.88
+to 0.99, which is all that is published (streaming.csv: six dense models, mapped, on one desktop)."""
 
 RECLAIM_S_PER_BYTE: Final = 0.21e-9
-"""Time in which a thread that faults makes room itself, as it must under a limit of its group (Linux, cgroup-v2.rst,
-``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3 1.7B) after computing and
-the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s); geometric mean, 0.9 us for a page."""
+"""Time in which a thread that faults makes room itself, as it must under a limit of its group (Linux,
+cgroup-v2.rst, ``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3
+1.7B) after computing and the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s);
+geometric mean, 0.9 us for a page."""
 
 READ_AHEAD_BYTES: Final = 22 * 2**20
-"""Least that is read ahead of the block that is computed: the output matrix gives nothing back while it is multiplied
-with, and a device is late at times."""
+"""Least that is read ahead of the block that is computed: the output matrix gives nothing back while it is
+multiplied with, and a device is late at times."""
 _SLOTS_OF_A_BLOCK: Final = 32
 """About so many at most: those of large blocks are larger."""
 
 MARGIN_BYTES: Final = 24 * 2**20
 """Room that streaming leaves for mapped code and the rows of the token table that are looked up."""
 PAGE_TABLE_RATIO: Final = 8 / 4096
-"""Page tables of every byte of the model, streamed ones too: a moved slot leaves its empty table behind. They are
-charged like other memory; for a file of 40 GB they are 80 MB."""
+"""Page tables of every byte of the model, streamed ones too: a moved slot leaves its empty table behind. They
+are charged like other memory; for a file of 40 GB they are 80 MB."""
 
 
 def margin_bytes(weight_bytes: int) -> int:
@@ -44,8 +45,8 @@ def margin_bytes(weight_bytes: int) -> int:
 
 
 SMOOTHNESS: Final = 8.0
-"""p: where both take the same time, the engine is late for some blocks and the readers for others. Measured with a
-model of 1.1 GB on two cores: 0.87 to 0.93 of the longer of the two (p = 8: 0.92)."""
+"""p: where both take the same time, the engine is late for some blocks and the readers for others. Measured
+with a model of 1.1 GB on two cores: 0.87 to 0.93 of the longer of the two (p = 8: 0.92)."""
 
 
 class StreamSplit(NamedTuple):
@@ -64,14 +65,15 @@ class StreamSplit(NamedTuple):
 def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -> StreamSplit | None:
     """The split that streams least; None where not even streaming all of every block is enough.
 
-    Streaming n slots in a pass through r takes n out of memory and brings r back, so n - r make up the excess. The r
-    are those of the block that is computed, and as many ahead as the next one has, or more as far as there is room.
-    Blocks give in proportion to ``room_bytes``, what may be streamed of each, so that reading and computing alternate
-    evenly. A slot is a multiple of ``unit_bytes``.
+    Streaming n slots in a pass through r takes n out of memory and brings r back, so n - r make up the
+    excess. The r are those of the block that is computed, and as many ahead as the next one has, or more as
+    far as there is room. Blocks give in proportion to ``room_bytes``, what may be streamed of each, so that
+    reading and computing alternate evenly. A slot is a multiple of ``unit_bytes``.
     """
     slot_bytes = slot_of(room_bytes, unit_bytes)
     room = [size // slot_bytes for size in room_bytes]
-    excess, ahead = -(-excess_bytes // slot_bytes), -(-READ_AHEAD_BYTES // slot_bytes)
+    excess = -(-excess_bytes // slot_bytes)
+    ahead = -(-READ_AHEAD_BYTES // slot_bytes)
     while True:
         count = excess
         while count <= sum(room):
@@ -106,9 +108,9 @@ def pass_s(streamed_bytes: float, disk_bytes_per_s: float, busy_bytes_per_s: flo
 def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int) -> int | None:
     """Bytes read in each pass under a RAM budget, a part of every layer streamed: how this harness streams.
 
-    Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
-    than its size would; where layers are too small for them, small ones. What is held beside the layers grows by
-    :func:`margin_bytes`. None where not even the parts on their way fit.
+    Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds
+    one less than its size would; where layers are too small for them, small ones. What is held beside the
+    layers grows by :func:`margin_bytes`. None where not even the parts on their way fit.
 
     ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime.
 
@@ -133,8 +135,9 @@ def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float
 
         t = B (1 / D + r)
 
-    LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that Belady's
-    MIN is drawn against). r, ``RECLAIM_S_PER_BYTE``, where the cache ends at a limit of the process's own group.
+    LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that
+    Belady's MIN is drawn against). r, ``RECLAIM_S_PER_BYTE``, where the cache ends at a limit of the
+    process's own group.
     """
     if mapped_bytes <= cache_bytes:
         return 0.0

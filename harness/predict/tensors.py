@@ -2,9 +2,9 @@
 
 ``data/tensors.csv`` has a line for each, with the condition under which a model or a block has it.
 
-Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/models/*.cpp (``load_arch_tensors``) for names and
-sizes, src/llama-arch.cpp for the spelling of names. Widths that one family alone has are numbers there: 4 streams and a
-rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
+Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/models/*.cpp (``load_arch_tensors``) for
+names and sizes, src/llama-arch.cpp for the spelling of names. Widths that one family alone has are numbers
+there: 4 streams and a rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 """
 
 from functools import lru_cache
@@ -24,7 +24,9 @@ _ROWS: Final = checked_rows("data/tensors.csv", BLOCK_WORDS, sums=("sizes",), ce
 @lru_cache(maxsize=1 << 14)
 def block_of(name: str) -> int:
     """Number of the block that a tensor belongs to; -1 for none."""
-    return int(name.split(".")[1]) if name.startswith("blk.") else -1
+    if name.startswith("blk."):
+        return int(name.split(".")[1])
+    return -1
 
 
 def tensors_of(shape: ModelShape) -> Table:
@@ -37,7 +39,8 @@ def tensors_of(shape: ModelShape) -> Table:
         raise RefusedError(
             f"no table of tensors for architecture {shape.architecture!r}; give a GGUF file of the model instead"
         )
-    table, blocks = _part("model", block_facts(shape, 0)), dict[tuple[object, ...], Table]()
+    table = _part("model", block_facts(shape, 0))
+    blocks = dict[tuple[object, ...], Table]()
     for block in range(shape.layer_count + shape.mtp_layer_count):
         stored = block < shape.layer_count - shape.kv_shared_layer_count
         kind = shape.layer_kind(block), shape.is_moe_layer(block), stored, block < shape.layer_count

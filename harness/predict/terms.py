@@ -1,9 +1,9 @@
 """Terms of the laws: their names, what is believed of them before any row, and how they pool.
 
-A law is log-linear: the logarithm of its value is the sum of its terms. A key such as ``e`` or ``a/year`` is one
-physical term. A key with a colon, ``e/family gpu:nvidia-ada``, is a level of the kind before it: levels of one kind
-differ by a width that is fitted with them (a random effect), so a kind whose levels are alike pools them into one. A
-level that no row has spoken for is 0, known to the width of its kind.
+A law is log-linear: the logarithm of its value is the sum of its terms. A key such as ``e`` or ``a/year`` is
+one physical term. A key with a colon, ``e/family gpu:nvidia-ada``, is a level of the kind before it: levels
+of one kind differ by a width that is fitted with them (a random effect), so a kind whose levels are alike
+pools them into one. A level that no row has spoken for is 0, known to the width of its kind.
 """
 
 import math
@@ -31,17 +31,18 @@ MEANS: Final = {
     "a/moe": math.log(2.0),
     "a/recurrent": math.log(2.0),
 }
-"""Physics, or what is known of an engine: a kernel launch takes some microseconds, a memory system delivers most of its
-specification, dequantising a weight takes about ten operations, attention over a prompt was slow before flash attention
-became the default in 2025. A router with its experts, or a convolution with a gated state, has about as many kernels
-again as a plain layer (llama.cpp, src/llama-graph.cpp and src/models). The value of ``e`` stands for ``e/gpu`` and
-``e/npu`` too."""
+"""Physics, or what is known of an engine: a kernel launch takes some microseconds, a memory system delivers
+most of its specification, dequantising a weight takes about ten operations, attention over a prompt was slow
+before flash attention became the default in 2025. A router with its experts, or a convolution with a gated
+state, has about as many kernels again as a plain layer (llama.cpp, src/llama-graph.cpp and src/models). The
+value of ``e`` stands for ``e/gpu`` and ``e/npu`` too."""
 
 SIDES: Final = ("cpu", "gpu", "npu")
 WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "e/moe": 0.3}
 """Of physical terms whose size is known better than within a factor two."""
 SLOPE_WIDTH: Final = 0.25
-"""Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt; or of a trend by year."""
+"""Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt; or of a trend
+by year."""
 SLOPES: Final = {"bandwidth", "threads", "peak", "share", "size", "short", "long", "year", "ratio"}
 TERM_WIDTH: Final = 0.7
 LEVEL_WIDTH: Final = 0.25
@@ -51,7 +52,9 @@ LEVEL_WIDTH: Final = 0.25
 def kind_of(key: str) -> str:
     """The kind that a level belongs to; empty for a physical term."""
     kind, colon, _ = key.partition(":")
-    return kind if colon else ""
+    if colon:
+        return kind
+    return ""
 
 
 LAWS: Final = {
@@ -72,7 +75,9 @@ LAWS: Final = {
 def words_of(key: str) -> str:
     """A term in words: ``e/family gpu:nvidia-ada`` is "memory speed reached: family gpu nvidia-ada"."""
     law, _, rest = key.partition("/")
-    return f"{LAWS[law]}: {rest.replace(':', ' ')}" if rest else LAWS[law]
+    if rest:
+        return f"{LAWS[law]}: {rest.replace(':', ' ')}"
+    return LAWS[law]
 
 
 def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
@@ -80,8 +85,14 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
     if kind := kind_of(key):
         return 0.0, widths.get(kind, LEVEL_WIDTH)
     law, _, rest = key.partition("/")
-    base = law if rest in SIDES else key
-    width = SLOPE_WIDTH if not SLOPES.isdisjoint(rest.split("/")) else WIDTHS.get(base, TERM_WIDTH)
+    if rest in SIDES:
+        base = law
+    else:
+        base = key
+    if not SLOPES.isdisjoint(rest.split("/")):
+        width = SLOPE_WIDTH
+    else:
+        width = WIDTHS.get(base, TERM_WIDTH)
     return MEANS.get(key, MEANS.get(base, 0.0)), width
 
 

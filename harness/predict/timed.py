@@ -9,18 +9,18 @@ One physical batch of B tokens, the first of them at depth d, through a model of
     t0, l0, l1      fixed time of a pass, of a layer, of a token in a layer (``Calibration``)
     nodes           graph nodes of one layer over those of a plain llama layer
     c, r, u         by type: seconds per byte, per row, per product (``TypeCost``), linear between measured batches;
-                    of c a share s is that of the caches: c (1 - s (1 - q)), q the ratio of the two costs of a byte, s
-                    by the bytes that the pass reads (``cached_shares``)
+                    of c a share s is that of the caches: c (1 - s (1 - q)), q the ratio of the two costs of a
+                    byte, s by the bytes that the pass reads (``cached_shares``)
 
     attention       few tokens (decode, verification): KV bytes read once / kv_read_bytes_per_s
-                    + query heads x pairs x attention_pair_s: heads of 64 to 256 take the same time, which goes into the
-                    softmax and calls; wider ones (latent attention) in proportion
-                    many tokens (prefill): 2 x query heads x (key dim + value dim) x pairs / attention_flops_per_s
+                    + query heads x pairs x attention_pair_s: heads of 64 to 256 take the same time, which
+                    goes into the softmax and calls; wider ones (latent attention) in proportion many tokens
+                    (prefill): 2 x query heads x (key dim + value dim) x pairs / attention_flops_per_s
     pairs           B (d + (B + 1) / 2), each look-back cut at the window in sliding layers
 
-The output matrix, and the last layer's feed-forward block, run only for tokens whose logits are wanted. Of n routed
-experts with k used, a batch of B touches n (1 - (1 - k/n)**B) in the mean, each with B k / touched tokens. Several
-sequences fill the batches one after the other, and each looks back on itself alone.
+The output matrix, and the last layer's feed-forward block, run only for tokens whose logits are wanted. Of n
+routed experts with k used, a batch of B touches n (1 - (1 - k/n)**B) in the mean, each with B k / touched
+tokens. Several sequences fill the batches one after the other, and each looks back on itself alone.
 """
 
 import math
@@ -48,12 +48,13 @@ LLAMA_LAYER_NODES: Final = 20
 attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/models/llama.cpp."""
 
 _WIDE: Final = 512
-"""Entries of a key and a value, up to which a pair of them takes the same time. Source: llama.cpp's flash attention on
-two cores (Zen 3), 2,048 positions: 18 to 24 ns a pair with heads of 64, 23 to 25 with 128, 33 with 256."""
+"""Entries of a key and a value, up to which a pair of them takes the same time. Source: llama.cpp's flash
+attention on two cores (Zen 3), 2,048 positions: 18 to 24 ns a pair with heads of 64, 23 to 25 with 128, 33
+with 256."""
 
 MINIMUM_SPREAD_RATIO: Final = 0.24
-"""Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: what 31 of 35 checks on record
-kept (``reports/check``), of 17 files on a shared machine, in two campaigns."""
+"""Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: what 31 of 35 checks
+on record kept (``reports/check``), of 17 files on a shared machine, in two campaigns."""
 PREFILL_SPREAD_RATIO: Final = 0.03
 """What a prompt adds to it: 32 of the 35."""
 UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
@@ -78,8 +79,8 @@ class Matrix(NamedTuple):
 class Timed(NamedTuple):
     """An engine whose costs were timed.
 
-    ``bandwidth_bytes_per_s`` is the fastest reading of memory that anything has shown; ``working_sets`` tell how much
-    faster what the caches hold is read.
+    ``bandwidth_bytes_per_s`` is the fastest reading of memory that anything has shown; ``working_sets`` tell
+    how much faster what the caches hold is read.
     """
 
     costs: Calibration
@@ -104,20 +105,31 @@ class Timed(NamedTuple):
         return total
 
     def _part(self, weights: Weights, asked: Pass, *, begins: bool) -> Terms:
-        shape, costs, count = weights.shape, self.costs, asked.token_count
+        shape = weights.shape
+        costs = self.costs
+        count = asked.token_count
         products_s = overhead_s = attention_s = read_s = 0.0
         listed = list(matrices(weights))
         cached = self._cached_share(shape, listed, asked)
         for start in range(0, count, asked.ubatch_tokens):
             batch = min(asked.ubatch_tokens, count - start)
-            wanted = batch if asked.verified else asked.sequences if start + batch == count else 0
+            if asked.verified:
+                wanted = batch
+            elif start + batch == count:
+                wanted = asked.sequences
+            else:
+                wanted = 0
             for matrix in listed:
                 last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
-                tokens = wanted if matrix.is_head or last_block else batch
+                if matrix.is_head or last_block:
+                    tokens = wanted
+                else:
+                    tokens = batch
                 if tokens:
                     products_s += product_seconds(matrix, costs, tokens, cached)
                     read_s += matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
-            overhead_s += costs.token_overhead_s if begins else 0.0
+            if begins:
+                overhead_s += costs.token_overhead_s
             overhead_s += shape.layer_count * (
                 costs.layer_overhead_s * _node_ratio(shape) + batch * costs.token_layer_s
             )
@@ -143,10 +155,15 @@ class Timed(NamedTuple):
         total = unknown = 0
         for matrix in matrices(part.weights) if part.weights else ():
             total += matrix.tensor.size_bytes
-            unknown += 0 if matrix.tensor.type_name in known else matrix.tensor.size_bytes
+            if matrix.tensor.type_name in known:
+                unknown += 0
+            else:
+                unknown += matrix.tensor.size_bytes
         ratio = max(self.costs.spread_ratio, MINIMUM_SPREAD_RATIO)
-        ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total if total else 0.0
-        ratio += PREFILL_SPREAD_RATIO if asked.tokens >= PREFILL_TOKENS else 0.0
+        if total:
+            ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total
+        if asked.tokens >= PREFILL_TOKENS:
+            ratio += PREFILL_SPREAD_RATIO
         held_back = HELD_BACK_LOG * self.costs.disturbed_ratio
         return math.log1p(ratio), math.log1p(ratio) + held_back
 
@@ -185,8 +202,8 @@ def matrices(weights: Weights) -> Iterator[Matrix]:
 def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float:
     """Cost at a batch between, before or after the measured ones.
 
-    Linear between neighbours; beyond the last one it grows in proportion to the batch; below the first it is the
-    first one's. An empty table costs nothing.
+    Linear between neighbours; beyond the last one it grows in proportion to the batch; below the first it is
+    the first one's. An empty table costs nothing.
     """
     if not table:
         return 0.0
@@ -257,7 +274,8 @@ def _attention_s(
 def _node_ratio(shape: ModelShape) -> float:
     """Graph nodes of a layer over those of a plain llama layer.
 
-    Biases of q, k, v: 3 sums. Norms of q and k: 2 x 2 nodes. Gemma 2 and 3: 2 x 2 nodes of norms after the blocks.
+    Biases of q, k, v: 3 sums. Norms of q and k: 2 x 2 nodes. Gemma 2 and 3: 2 x 2 nodes of norms after the
+    blocks.
     """
     extra = 3 * shape.attention_bias + 4 * shape.qk_norm
     extra += 4 * has(shape.architecture, "timed_post_norms")

@@ -1,7 +1,7 @@
 """What the name of a chip tells: family, memory kind and, from a table, its arithmetic peak.
 
-Published measurements name chips, not profiles. Families are pooled when coefficients are fitted, so a chip that was
-never seen borrows from its relatives, and one without relatives falls back to its api's mean.
+Published measurements name chips, not profiles. Families are pooled when coefficients are fitted, so a chip
+that was never seen borrows from its relatives, and one without relatives falls back to its api's mean.
 """
 
 import re
@@ -12,8 +12,8 @@ from harness.domain.base import shipped_rows, shipped_text
 
 _HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
-"""CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are. LiteRT-LM
-does so on other machines too (runtime/executor/llm_executor_settings.h)."""
+"""CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are.
+LiteRT-LM does so on other machines too (runtime/executor/llm_executor_settings.h)."""
 
 
 class Traits(NamedTuple):
@@ -51,7 +51,10 @@ def _table(name: str) -> list[tuple[str, ...]]:
 
 @lru_cache(maxsize=4096)
 def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
-    """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``; () for none."""
+    """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``.
+
+    () for none.
+    """
     rows = ((pattern, cells) for pattern, *cells in _table(name) if not kind or cells[0] == kind)
     return next((tuple(cells) for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ())
 
@@ -71,8 +74,8 @@ _HYPERTHREADS: Final = re.compile(r"(?:xeon|epyc).*\((?:aws|azure|gcp|google|oci
 def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool, int]:
     """Peak of the threads that run on a CPU, whether its cores are known, and how many threads run (8 if unknown).
 
-    threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table knows has
-    8 FLOP for each byte/s of its bandwidth.
+    threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table
+    knows has 8 FLOP for each byte/s of its bandwidth.
     """
     if found := first_cells("cpu_cores.csv", text):
         cores, bits, ghz = map(float, found)
@@ -85,8 +88,9 @@ def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> 
 def chip_key(chip: str) -> str:
     """One name for one piece of silicon, whatever a source calls it; used to leave a chip out altogether.
 
-    A graphics card in a host counts, not the host. Memory sizes do not, but where makers sell two chips under one name
-    (``chip_names.csv``); a laptop's, a Max-Q's and a PCIe card's cut of a chip are chips of their own.
+    A graphics card in a host counts, not the host. Memory sizes do not, but where makers sell two chips under
+    one name (``chip_names.csv``); a laptop's, a Max-Q's and a PCIe card's cut of a chip are chips of their
+    own.
     """
     text = _graphics(_plain(chip))
     if apple := _apple(text):
@@ -118,7 +122,9 @@ def _graphics(text: str) -> str:
     if inner:
         return inner[1]
     card = re.search(r".*[+/,&] *((?:nvidia|geforce|rtx|gtx|radeon|rx) .*)", text)
-    return card[1] if card else text
+    if card:
+        return card[1]
+    return text
 
 
 def _apple(text: str) -> tuple[int, str, int] | None:
@@ -126,7 +132,8 @@ def _apple(text: str) -> tuple[int, str, int] | None:
     found = re.search(r"\bm([1-9])[ -]?(pro|max|ultra)?\b", text)
     if not found or re.search(r"nvidia|geforce|radeon|intel", text):
         return None
-    generation, tier = int(found[1]), found[2] or ""
+    generation = int(found[1])
+    tier = found[2] or ""
     return generation, tier, _cores(text) or int(_apple_gpu(generation, tier)[0])
 
 
@@ -139,8 +146,8 @@ def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
 def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: int = 0) -> Traits:
     """Traits of a chip by its name; peaks it does not list are regressed on bandwidth.
 
-    The regression: 45 fp32 FLOP for each byte/s of bandwidth on a GPU (median of the table), four times that in
-    matrix units. A CPU's are those of the threads that run (``thread_flops``).
+    The regression: 45 fp32 FLOP for each byte/s of bandwidth on a GPU (median of the table), four times that
+    in matrix units. A CPU's are those of the threads that run (``thread_flops``).
     """
     text = _plain(chip)
     if api == "cpu":
@@ -154,12 +161,16 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         return Traits(f"apple-m{generation}", flops, ratio * flops, True, cores, "lpddr")
     if _is_apple_phone(text):
         flops = 36.0 * bandwidth_bytes_per_s
-        tensor = 3.0 if re.search(r"\ba(19|2\d)\b|iphone 1[7-9]", text) else 1.0
+        if re.search(r"\ba(19|2\d)\b|iphone 1[7-9]", text):
+            tensor = 3.0
+        else:
+            tensor = 1.0
         return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
     text = _graphics(text)
     _, family = first_cells("chip_names.csv", text, "gpu") or ("", "")
     _, memory = first_cells("chip_names.csv", text, "memory") or ("", "gddr" if family else "")
-    memory = "lpddr" if family in _HANDHELD else memory
+    if family in _HANDHELD:
+        memory = "lpddr"
     if peaks := first_cells("chip_peaks.csv", text):
         peak, matrix = map(float, peaks)
         return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
@@ -177,7 +188,9 @@ def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> T
     _, isa = first_cells("chip_names.csv", text, "isa") or ("", "avx2")
     matrix = float(first_cells("int8_ratios.csv", isa)[0]) * flops
     if _apple(text) or _is_apple_phone(text):
-        family = "apple-cpu" if _apple(text) else "apple-phone"
+        family = "apple-phone"
+        if _apple(text):
+            family = "apple-cpu"
         return Traits(family, flops, matrix, known, count, "lpddr", isa)
     _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
     return Traits(family, flops, matrix, known, count, "lpddr" if family == "arm-cpu" else "ddr", isa)
@@ -194,8 +207,8 @@ def _npu_traits(text: str, bandwidth_bytes_per_s: float) -> Traits:
 def shader_peak(family: str, fp32_flops_per_s: float, memory: str = "") -> float:
     """Rate at which shaders dequantise: that of their integer lanes, which do the dot products of packed weights.
 
-    Ampere (but for the A100), Ada and Hopper double their fp32 lanes and not their integer ones (64 of 128 in each
-    multiprocessor); Blackwell has as many of both. Source: NVIDIA's architecture white papers.
+    Ampere (but for the A100), Ada and Hopper double their fp32 lanes and not their integer ones (64 of 128 in
+    each multiprocessor); Blackwell has as many of both. Source: NVIDIA's architecture white papers.
     """
     doubled = family in {"nvidia-ada", "nvidia-hopper"} or (family == "nvidia-ampere" and memory != "hbm")
     return fp32_flops_per_s / (2 if doubled else 1)

@@ -20,15 +20,16 @@ from harness.units import format_bytes, format_rate
 STREAMED_WINDOW_RATIO: Final = 1 / 16
 """Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
 _KILLING_SYSTEMS: Final = ("ios", "ipados")
-"""Where an app that holds more than it may is ended: nothing is swapped, what is wired for a GPU counts as held."""
+"""Where an app that holds more than it may is ended: nothing is swapped, what is wired for a GPU counts as
+held."""
 SEVERITY: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
 
 
 def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, int]:
     """Bytes that must be held and file bytes that are read for every token, of one pool.
 
-    The mapped originals of repacked weights are never read again: the system may take those pages at no cost, so they
-    are not counted.
+    The mapped originals of repacked weights are never read again: the system may take those pages at no cost,
+    so they are not counted.
     """
     mine = [part for part in parts if part.pool == pool]
     cold = sum(part.anonymous_bytes for part in mine if part.kind is PartKind.REPACKED)
@@ -37,7 +38,9 @@ def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, i
 
 def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     """Weights of a pool, each counted once."""
-    held, mapped, repacked = 0, 0, 0
+    held = 0
+    mapped = 0
+    repacked = 0
     for part in parts:
         if part.pool != pool or part.drafts:
             continue
@@ -50,8 +53,14 @@ def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
 
 
 def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
-    """What one app may use of a pool; with the higher limit where it is ``entitled`` to one and the system has it."""
-    figure = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
+    """What one app may use of a pool.
+
+    With the higher limit where it is ``entitled`` to one and the system has it.
+    """
+    if entitled and pool.entitled_bytes:
+        figure = pool.entitled_bytes
+    else:
+        figure = pool.usable_bytes
     return int(figure.value)
 
 
@@ -71,10 +80,10 @@ def judge(
 ) -> Verdict:
     """Verdict for one model on one device.
 
-    Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
-    but the weights does, with a window of them. Otherwise it does not fit. A known speed names what binds a model that
-    fits; an app is ``entitled`` that has asked for the higher limit, where the system offers one: on a Mac it binds
-    what is wired for the GPU, and not the CPU's.
+    Fits: what must be held and what is read for every token stay within what one app may use. Fits with
+    streaming: all but the weights does, with a window of them. Otherwise it does not fit. A known speed names
+    what binds a model that fits; an app is ``entitled`` that has asked for the higher limit, where the system
+    offers one: on a Mac it binds what is wired for the GPU, and not the CPU's.
     """
     entitled = entitled or (api == "cpu" and device.os == "macos")
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
@@ -110,7 +119,9 @@ def _judge_pool(
     held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped
     available = available_bytes_of(pool, entitled=entitled)
-    place = "the card's memory" if pool.name == "vram" else "memory one app may use"
+    place = "memory one app may use"
+    if pool.name == "vram":
+        place = "the card's memory"
     verdict = Verdict(
         word="fits",
         binding_limit=largest_limit(speed) if speed else Limit.NONE,
@@ -133,7 +144,8 @@ def _judge_pool(
         reasons.append(f"{format_bytes(held)} must be held, and the system ends an app that holds more than it may")
     elif pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
-        missing, whole = format_bytes(needed - available), format_bytes(weights)
+        missing = format_bytes(needed - available)
+        whole = format_bytes(weights)
         rate = format_rate(device.storage.sequential_read_bytes_per_s.value)
         source = f"come from storage, at {rate}, when a token needs them (of a mapped file all {whole})"
         reasons.append(f"{missing} of weights have no room and {source}")
@@ -146,7 +158,10 @@ def _judge_pool(
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
         reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
-    limit = Limit.CARD_MEMORY if pool.name == "vram" else Limit.APP_MEMORY
+    if pool.name == "vram":
+        limit = Limit.CARD_MEMORY
+    else:
+        limit = Limit.APP_MEMORY
     return verdict.replace(word=word, binding_limit=limit, reasons=tuple(reasons))
 
 

@@ -24,7 +24,8 @@ _ALIGNMENT_BYTES: Final = 32
 _SPM_TOKEN_BYTES: Final = 23.0
 """Header bytes of one token of a SentencePiece vocabulary: length 8, text about 7, score 4, type 4."""
 _BPE_TOKEN_BYTES: Final = 38.5
-"""Header bytes of one token of a byte-pair vocabulary: length 8, text about 7, type 4, merge rule 8 + about 11."""
+"""Header bytes of one token of a byte-pair vocabulary: length 8, text about 7, type 4, merge rule 8 + about
+11."""
 _FIXED_HEADER_BYTES: Final = 6_000
 """Other metadata: mostly the chat template."""
 
@@ -44,13 +45,16 @@ def has_merges(shape: ModelShape) -> bool:
 def header_bytes(shape: ModelShape, tensors: Table) -> int:
     """Estimated bytes of a GGUF file before its tensor data.
 
-    Each tensor has a record of 8 + name + 4 + 8 x dims + 4 + 8 bytes (exact); the vocabulary's strings are estimated
-    by its kind. Within some 20 %, which is far below 0.5 % of a file.
+    Each tensor has a record of 8 + name + 4 + 8 x dims + 4 + 8 bytes (exact); the vocabulary's strings are
+    estimated by its kind. Within some 20 %, which is far below 0.5 % of a file.
 
     Source: GGUF specification, docs/gguf.md of the ggml repository.
     """
     records = sum(24 + len(name) + 8 * len(dims) for name, dims in tensors.items())
-    token_bytes = _BPE_TOKEN_BYTES if has_merges(shape) else _SPM_TOKEN_BYTES
+    if has_merges(shape):
+        token_bytes = _BPE_TOKEN_BYTES
+    else:
+        token_bytes = _SPM_TOKEN_BYTES
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
 
@@ -78,9 +82,9 @@ def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_
 def weights_of(shape: ModelShape, quant: str) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
-    Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated.
-    Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. An importance matrix is
-    used where the maker of the files is known to, and where llama.cpp demands it.
+    Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is
+    estimated. Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. An
+    importance matrix is used where the maker of the files is known to, and where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture, and no such recipe.
@@ -99,14 +103,16 @@ def weights_of(shape: ModelShape, quant: str) -> Weights:
 def role_of(name: str) -> str:
     """What is read of a tensor, by its llama.cpp name.
 
-    ``expert``: used / all experts; ``embedding``: one row a token; ``output`` for the last token of a prompt alone;
-    ``other``: all of it.
+    ``expert``: used / all experts; ``embedding``: one row a token; ``output`` for the last token of a prompt
+    alone; ``other``: all of it.
     """
     if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
         return "embedding"
     if name == "output.weight":
         return "output"
-    return "expert" if "_exps." in name and not name.endswith(".bias") else "other"
+    if "_exps." in name and not name.endswith(".bias"):
+        return "expert"
+    return "other"
 
 
 def has_output(weights: Weights) -> bool:
@@ -118,9 +124,11 @@ class Read(NamedTuple):
     """What a token needs of a model's weights.
 
     Attributes:
-        size_bytes: Read to decode one token: all but the token table (unless that is the output too), used experts.
+        size_bytes: Read to decode one token: all but the token table (unless that is the output too), used
+            experts.
         weight_count: Weights in these.
-        prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last needs it).
+        prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last
+            needs it).
         table_bytes: Of the token table.
         routed_count: Weights in routed experts, all of them.
         total_bytes: Of all tensors.
@@ -138,7 +146,10 @@ class Read(NamedTuple):
 def read_of(weights: Weights) -> Read:
     """Weights that one token reads; of routed experts used / all, one sequence counted."""
     experts = weights.shape.experts
-    share = experts.used_count / experts.expert_count if experts is not None else 1.0
+    if experts is not None:
+        share = experts.used_count / experts.expert_count
+    else:
+        share = 1.0
     own_output = has_output(weights)
     drafting_from = math.inf  # a part of a model keeps the numbers of its blocks, so the last ones are those that draft
     if weights.shape.mtp_layer_count and weights.tensors:
@@ -154,8 +165,12 @@ def read_of(weights: Weights) -> Read:
                 continue
         if role in {"embedding", "output"}:
             output_count += tensor.element_count
-        part = share if role == "expert" else 1.0
-        routed += tensor.element_count if role == "expert" else 0
+        if role == "expert":
+            part = share
+        else:
+            part = 1.0
+        if role == "expert":
+            routed += tensor.element_count
         size += part * tensor.size_bytes
         count += part * tensor.element_count
     total = float(weights.tensor_bytes)

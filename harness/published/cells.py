@@ -23,7 +23,8 @@ class Cells(dict[str, str]):
 
     def __init__(self, cells: Mapping[str, str], path: Path | str, line: int) -> None:
         super().__init__(cells)
-        self.path, self.line = path, line
+        self.path = path
+        self.line = line
 
     def number(self, column: str) -> float:
         """Value of a cell; 0 for a blank or a missing one.
@@ -31,7 +32,8 @@ class Cells(dict[str, str]):
         Raises:
             BadDataError: It is no number, or a negative one.
         """
-        text, place = self.get(column, "").replace(",", ""), f"line {self.line}, {column}"
+        text = self.get(column, "").replace(",", "")
+        place = f"line {self.line}, {column}"
         if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
             return 0.0
         try:

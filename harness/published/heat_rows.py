@@ -25,7 +25,8 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _COUNTED_S: Final = 120.0
 """A run counts as sustained from here on."""
 _HOT: Final = frozenset({"serious", "critical"})
-"""Thermal states in which a system already slows down: a run that begins in one has no burst to keep a share of."""
+"""Thermal states in which a system already slows down: a run that begins in one has no burst to keep a share
+of."""
 
 
 class HeatRow(NamedTuple):
@@ -54,9 +55,14 @@ class HeatRow(NamedTuple):
 
     @property
     def promised(self) -> float:
-        """What a simple rule says: the data sheet's watts over the speed; two fifths of the speed, of an NPU's more."""
+        """What a simple rule says: the data sheet's watts over the speed.
+
+        Two fifths of the speed, of an NPU's more.
+        """
         if self.kind == "thermal":
-            return 0.67 if self.load.engine == "npu" else 0.43
+            if self.load.engine == "npu":
+                return 0.67
+            return 0.43
         return (self.load.limit_watts or 0.0) / self.speed_tokens_per_s
 
     def said(self, terms: HeatTerms) -> Interval | None:
@@ -80,7 +86,8 @@ _DOUBTS: Final = {"C": 1.5, "D": 2.0}
 def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[tuple[Row, HeatRow | None]]:
     """Rows of the shipped file of that kind, or of ``path``, judged by the shipped terms.
 
-    Each with what was measured; None where the row, or the first of a run, lacks what the model of heat needs.
+    Each with what was measured; None where the row, or the first of a run, lacks what the model of heat
+    needs.
 
     Raises:
         BadDataError: It cannot be read, or columns are missing.
@@ -88,7 +95,10 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     profiles = [load_device(device) for device in device_names()]
     runs: dict[tuple[str, ...], list[Cells]] = {}
     for raw in read_cells(f"{kind}.csv", path, kind):
-        one = str(raw.line) if kind == "energy" else raw["run_id"]
+        if kind == "energy":
+            one = str(raw.line)
+        else:
+            one = raw["run_id"]
         runs.setdefault((one, raw["device"], raw["backend"], raw["model"]), []).append(raw)
     read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
     rows: list[tuple[Row, HeatRow | None]] = []
@@ -102,7 +112,9 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
             rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue
         known = own.predicted(heat_terms().terms) is not None
-        reason = "" if known else "nothing is known of the device's limit"
+        reason = "nothing is known of the device's limit"
+        if known:
+            reason = ""
         law = partial(own.said, heat_terms())
         rows.append((Row(run[0], group, own.vote, own.measured, own.promised, reason, law), own))
     return rows
@@ -116,7 +128,9 @@ def _energy_row(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
         return None  # what is averaged over the prompt says nothing of one generated token
     joules = joules or power / speed
     doubt = _DOUBTS.get(raw["trust"], 1.0)
-    return HeatRow("energy", raw["device"], load, speed, joules, doubt) if load is not None and joules > 0 else None
+    if load is not None and joules > 0:
+        return HeatRow("energy", raw["device"], load, speed, joules, doubt)
+    return None
 
 
 def _run(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
@@ -126,9 +140,12 @@ def _run(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
     late = [speed for at, speed in points[1:] if at >= _COUNTED_S]
     if load is None or not late or run[0].get("thermal_state_start", "").lower() in _HOT:
         return None
-    burst, left = points[0][1], float(np.median(late[-4:]))
+    burst = points[0][1]
+    left = float(np.median(late[-4:]))
     half = (burst + left) / 2
-    knee = next((at for at, speed in points if speed < half and at < math.inf), None) if left < 0.8 * burst else None
+    knee = None
+    if left < 0.8 * burst:
+        knee = next((at for at, speed in points if speed < half and at < math.inf), None)
     doubt = _DOUBTS.get(run[0]["trust"], 1.0)
     return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
@@ -136,21 +153,26 @@ def _run(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
 def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> TokenLoad | None:
     """What a row tells of its token and its device; None without the model's size."""
     size, params, active, limit = raw.numbers("model_bytes", "params_b", "active_params_b", "power_limit_w")
-    quant, api = quant_class(raw["quant"]), api_named(raw["backend"])
+    quant = quant_class(raw["quant"])
+    api = api_named(raw["backend"])
     known = model_of(raw["model"], params, raw["quant"], active)
     if known is None or not (size or raw["quant"]):
         return None
     file_bytes = known.file_bytes * (1.0 if known.sized else bits_of(raw["quant"]) / 16)
     work = row_work(known, size or file_bytes, quant, 0.0)
     profile = _profile(raw["chip"], raw["device"], profiles)
-    engine = profile.engine_for(api) if profile is not None else None
+    engine = None
+    if profile is not None:
+        engine = profile.engine_for(api)
     own_class = raw["device_class"].split("/")[0]
     card = own_class == "gpu" or re.search(r"\b(RTX|GTX|RX|Tesla|Arc [AB])\b", raw["chip"]) is not None
     card = card or (profile is not None and profile.pool_for(api) == "vram")
     scope = raw.get("power_scope", "").lower()
     kind = _KINDS.get(own_class, own_class or "laptop")
     whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope) is not None
-    sheet = profile.power.sustained_watts if profile is not None else None
+    sheet = None
+    if profile is not None:
+        sheet = profile.power.sustained_watts
     # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
     if not limit and sheet is not None and own_class not in {"phone", "tablet"}:
         limit = sheet.value

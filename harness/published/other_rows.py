@@ -35,7 +35,8 @@ _CARD_BYTES_PER_S: Final = 320e9
 _EXPERTS_RATIO: Final = 0.6
 """Speed of reading experts that are fetched one by one, to that of a whole matrix."""
 _WAITING_S: Final = 0.018
-"""Of a token, what blocks wait for their router's choice: 0.3 to 0.6 ms each, where all experts are in memory."""
+"""Of a token, what blocks wait for their router's choice: 0.3 to 0.6 ms each, where all experts are in
+memory."""
 _SPREADS: Final = {"speculation": 0.5, "mapped": 0.5}
 """Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
 _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
@@ -46,7 +47,8 @@ _OUTSIDE: Final = (
     ("system", r"flexgen|zero-inference", "an offloading server that trades latency for batch"),
     ("system device", r"\b(nodes|machines|devices|hosts)\b|cluster|distributed|\bd1\b.*\bd[2-9]\b", "several machines"),
 )
-"""Rows that the models of speculation and of streaming do not cover: columns, what stands in one of them, and why."""
+"""Rows that the models of speculation and of streaming do not cover: columns, what stands in one of them, and
+why."""
 
 
 def outside(raw: Mapping[str, str]) -> str:
@@ -69,31 +71,49 @@ def _speculation(raw: Cells) -> Row:
     speedup, gamma, rate, mean, *_ = raw.numbers(
         "speedup", "gamma", "acceptance_rate", "mean_accepted_tokens", "baseline_tps", "draft_cost_ratio_c"
     )
-    kind, tokens = raw["acceptance_kind"], mean
+    kind = raw["acceptance_kind"]
+    tokens = mean
     if kind.startswith(("per-token", "alpha")) and gamma:
         tokens = expected_tokens_per_cycle(min(rate, 1.0), int(gamma))
     elif kind.startswith("accepted/drafted") and gamma and rate:
         tokens = 1 + gamma * rate
-    count, why = _size(raw["target"])[1], outside(raw)
+    count = _size(raw["target"])[1]
+    why = outside(raw)
     reason = why_not((not why, why), (tokens and speedup, "no acceptance"), (count, "no size of the target"))
     vote = "speculation", raw["device"], re.split(r"[ ,]", raw["method"].lower())[0], raw["target"]
-    machine, law = _machine(raw["device"]), None if reason else partial(_speedup, raw, tokens)
+    machine = _machine(raw["device"])
+    if reason:
+        law = None
+    else:
+        law = partial(_speedup, raw, tokens)
     return Row(raw, "speculative speedup", vote, speedup, tokens, reason, law, machine=machine)
 
 
 def _speedup(raw: Cells, tokens: float) -> Interval:
     """Tokens of a cycle over its cost: drafting, and the pass that verifies the drafts."""
-    method, target, draft, spread = raw["method"].lower(), raw["target"], raw.get("draft", ""), _SPREADS["speculation"]
+    method = raw["method"].lower()
+    target = raw["target"]
+    draft = raw.get("draft", "")
+    spread = _SPREADS["speculation"]
     gamma, plain, ratio = raw.numbers("gamma", "baseline_tps", "draft_cost_ratio_c")
     if not gamma:
         cost = next(cost for words, cost in STEP_COSTS.items() if re.search(words, method))
         return interval(tokens / cost, spread)
-    machine, (all_count, count) = _machine(raw["device"]), _size(target)
-    quant = target if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", target) else "F16"
-    draft_bits = bits_of(draft) if re.search(r"(?i)q\d|bit|f16", draft) else 16.0
+    machine = _machine(raw["device"])
+    (all_count, count) = _size(target)
+    quant = "F16"
+    if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", target):
+        quant = target
+    if re.search(r"(?i)q\d|bit|f16", draft):
+        draft_bits = bits_of(draft)
+    else:
+        draft_bits = 16.0
     target_bytes = count * bits_of(quant) / 8
     mixture = count < 0.9 * all_count or "moe" in target.lower()
-    plain_s = 1 / plain if plain else target_bytes / (0.7 * machine.bandwidth_bytes_per_s) + 3e-3
+    if plain:
+        plain_s = 1 / plain
+    else:
+        plain_s = target_bytes / (0.7 * machine.bandwidth_bytes_per_s) + 3e-3
     work = Work(target_bytes, count, 0.0, 0.0, quant_class(quant))
     alone, verifying = (
         few_tokens(work, machine, Pass(1, sequences=n), shipped().values).total_s for n in (1, 1 + int(gamma))
@@ -107,7 +127,10 @@ def _speedup(raw: Cells, tokens: float) -> Interval:
 def _size(name: str) -> tuple[float, float]:
     """Parameters and active parameters that a name tells."""
     found = re.search(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?) ?([BM])\b", name)
-    count = float(found[1]) * (1e9 if found[2] == "B" else 1e6) if found else 0.0
+    if found:
+        count = float(found[1]) * (1e9 if found[2] == "B" else 1e6)
+    else:
+        count = 0.0
     return count, 1e9 * active_named(name) or count
 
 
@@ -115,7 +138,10 @@ def _machine(device: str) -> Machine:
     """The machine that a row's words name; one of no table is a card of the middle of them all."""
     text = device.lower()
     api, size = first_cells("spec_devices.csv", text) or ("other", "600")
-    gb_s = 960.0 if "a6000" in text and "ada" in text else float(size)
+    if "a6000" in text and "ada" in text:
+        gb_s = 960.0
+    else:
+        gb_s = float(size)
     if re.search(r"\bcpu\b", text):
         api, gb_s = "cpu", gb_s if api == "cpu" else 0.5 * gb_s
     named = re.search(r"\((cuda|vulkan|rocm|metal)", text)
@@ -136,8 +162,11 @@ def _streaming(raw: Cells) -> Row:
         "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b",
         "params_b",
     )  # fmt: skip
-    moe, why = raw["arch"].startswith("moe"), outside(raw)
-    group = "experts read from disk" if moe else "weights mapped from disk"
+    moe = raw["arch"].startswith("moe")
+    why = outside(raw)
+    group = "weights mapped from disk"
+    if moe:
+        group = "experts read from disk"
     vote = group, raw.get("device", ""), raw.get("model", ""), raw.get("quant", ""), raw.get("system", "")
     reason = why_not(
         (not why, why),
@@ -167,7 +196,9 @@ def _host_bytes_per_s(device: str) -> float:
     """What the host reads weights at: 0.6 of a chip's bandwidth that its name tells."""
     cells = first_cells("spec_devices.csv", device.lower())
     shared = cells and cells[0] in {"metal", "cpu"}
-    return 0.6e9 * float(cells[1]) if shared else _HOST_BYTES_PER_S
+    if shared:
+        return 0.6e9 * float(cells[1])
+    return _HOST_BYTES_PER_S
 
 
 def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
@@ -183,7 +214,9 @@ def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
 
 def _batch(raw: Cells, model_of: ModelOf) -> Row:
     """A batch as a row of decode: its speed is that of all sequences."""
-    new, quant, count = raw.get("gen_tokens") or "128", raw["quant"], int(raw.number("batch_npl"))
+    new = raw.get("gen_tokens") or "128"
+    quant = raw["quant"]
+    count = int(raw.number("batch_npl"))
     changed = {
         "test": f"tg{new.split('.')[0]}",
         "quant": _SAME.get(quant, quant),
@@ -194,8 +227,13 @@ def _batch(raw: Cells, model_of: ModelOf) -> Row:
     reason = row.reason or why_not(
         (count, "no number of sequences"), (raw.number("n_processes") in {0, 1}, "several processes")
     )
-    group = "experts, several sequences" if row.group == "moe" else "several sequences"
-    law = None if reason else partial(_together, row, count)
+    group = "several sequences"
+    if row.group == "moe":
+        group = "experts, several sequences"
+    if reason:
+        law = None
+    else:
+        law = partial(_together, row, count)
     promised = count * row.promised
     return row._replace(
         group=group, vote=(*row.vote, str(count)), phase="", work=None, reason=reason, law=law, promised=promised
@@ -205,6 +243,8 @@ def _batch(raw: Cells, model_of: ModelOf) -> Row:
 def _together(row: Row, count: int) -> Interval:
     """Speed of a batch by the law."""
     assert row.work is not None
-    engine, part, asked = Fitted(row.machine, shipped()), Part(row.work), Pass(1, sequences=count)
+    engine = Fitted(row.machine, shipped())
+    part = Part(row.work)
+    asked = Pass(1, sequences=count)
     speed = count / engine.seconds([part], asked).total_s
     return interval(speed, *engine.spread(part, asked))

@@ -1,8 +1,9 @@
 """Published speeds of split placements, as rows.
 
-Columns used: ``gpu_chip n_gpus gpu_bandwidth_gb_s gpu_bw_basis cpu_chip cpu_bandwidth_gb_s backend runtime model arch
-params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_cpu_moe offload_detail bytes_on_cpu
-n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks are allowed anywhere.
+Columns used: ``gpu_chip n_gpus gpu_bandwidth_gb_s gpu_bw_basis cpu_chip cpu_bandwidth_gb_s backend runtime
+model arch params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_cpu_moe
+offload_detail bytes_on_cpu n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks
+are allowed anywhere.
 """
 
 import math
@@ -46,9 +47,9 @@ def _costs_of(machine: Machine) -> Costs:
 class PlacedRow(NamedTuple):
     """A predictable row of a split placement, as the laws see it.
 
-    ``card`` is the name of the first card, ``step`` where the placement stands among others: share of blocks and of
-    experts with the CPU. ``copies``: whether a GPU knows the type, so that prompts may have it copied there.
-    ``host_told``: whether the row says how fast the CPU's memory is.
+    ``card`` is the name of the first card, ``step`` where the placement stands among others: share of blocks
+    and of experts with the CPU. ``copies``: whether a GPU knows the type, so that prompts may have it copied
+    there. ``host_told``: whether the row says how fast the CPU's memory is.
     """
 
     asked: Pass
@@ -63,7 +64,9 @@ class PlacedRow(NamedTuple):
     @property
     def phase(self) -> str:
         """``decode`` or ``prefill``."""
-        return "decode" if self.asked.tokens == 1 else "prefill"
+        if self.asked.tokens == 1:
+            return "decode"
+        return "prefill"
 
     def tokens_per_s(self, terms: PlacementTerms, costs_of: Callable[[Machine], Costs] = _costs_of) -> float:
         """Speed by these terms of the link, and by what an engine costs."""
@@ -108,7 +111,9 @@ def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedR
 def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     speed, params, size, active = raw.numbers("tokens_per_s", "params_b", "model_bytes", "active_params_b")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    quant, cards, host = raw.get("quant", ""), _cards(raw), _host(raw)
+    quant = raw.get("quant", "")
+    cards = _cards(raw)
+    host = _host(raw)
     known = model_of(raw.get("model", ""), params, quant, active)
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
     reason = why_not(
@@ -129,7 +134,8 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     weights = _weights(known, size, quant)
     placement = _placement(raw, weights)
     split = split_of(weights, Scenario(placement=placement), asked)
-    latent, blocks = known.shape.latent, known.shape.layer_count
+    latent = known.shape.latent
+    blocks = known.shape.layer_count
     if latent is not None and host.runtime == "ik":  # prompts in the width of the heads, not of the cache
         widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
         narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
@@ -149,12 +155,16 @@ def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
         weights = weights_of(known.shape, quant_named(words[0] if words else ""))
     except HarnessError:
         weights = weights_of(known.shape, "F16")
-    size, each = size_bytes or known.file_bytes, rest_bytes_each(known, size_bytes or known.file_bytes)
+    size = size_bytes or known.file_bytes
+    each = rest_bytes_each(known, size_bytes or known.file_bytes)
     routed = [tensor for tensor in weights.tensors if role_of(tensor.name) == "expert"]
     rest_count = weights.weight_count - sum(t.element_count for t in routed)
     in_routed = sum(tensor.size_bytes for tensor in routed)
     even = size / weights.tensor_bytes
-    factor = (size - each * rest_count) / in_routed if each else even
+    if each:
+        factor = (size - each * rest_count) / in_routed
+    else:
+        factor = even
 
     def held(tensor: Tensor) -> Tensor:
         is_rest = each and role_of(tensor.name) != "expert"
@@ -180,10 +190,15 @@ _TOLD: Final[tuple[tuple[str, _Share], ...]] = (
 
 def _placement(raw: Cells, weights: Weights) -> Placement:
     """Blocks with the card, and blocks whose experts lie with the CPU, as a row's columns and words tell."""
-    mode, detail = raw.get("offload_mode", "").lower(), raw.get("offload_detail", "").lower()
+    mode = raw.get("offload_mode", "").lower()
+    detail = raw.get("offload_detail", "").lower()
     layers, moe, on_cpu = raw.numbers("n_gpu_layers", "n_cpu_moe", "bytes_on_cpu")
-    n, told = weights.shape.layer_count, raw.get("n_gpu_layers", "") != ""
-    on = round(min(max(layers - 1, 0.0), n)) if told else n
+    n = weights.shape.layer_count
+    told = raw.get("n_gpu_layers", "") != ""
+    if told:
+        on = round(min(max(layers - 1, 0.0), n))
+    else:
+        on = n
     if half := re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail):
         on = round(n * (1 - int(half[1]) / 100))
     routed_bytes = sum(tensor.size_bytes for tensor in weights.tensors if role_of(tensor.name) == "expert")
@@ -193,7 +208,10 @@ def _placement(raw: Cells, weights: Weights) -> Placement:
     hits = (share(hit, n) for pattern, share in _TOLD if (hit := re.search(pattern, detail)))
     if moe or raw.get("n_cpu_moe", "") == "0":
         # -ot names blocks of the GPU, --n-cpu-moe counts from the first block whoever has it
-        experts = away + moe if "fit-params" in mode else moe
+        if "fit-params" in mode:
+            experts = away + moe
+        else:
+            experts = moe
     elif on_cpu:
         experts = n * on_cpu / routed_bytes
     else:
@@ -203,7 +221,8 @@ def _placement(raw: Cells, weights: Weights) -> Placement:
 
 def _cards(raw: Cells) -> tuple[Machine, ...]:
     """The cards of a row; none where nobody told their bandwidth."""
-    chip, backend = raw.get("gpu_chip", ""), raw.get("backend", "")
+    chip = raw.get("gpu_chip", "")
+    backend = raw.get("backend", "")
     api = api_named(backend.split("+")[0])
     count = round(raw.number("n_gpus")) or 1
     bandwidths = [raw.number("gpu_bandwidth_gb_s")] * count
@@ -211,7 +230,10 @@ def _cards(raw: Cells) -> tuple[Machine, ...]:
     if not bandwidths[0]:
         told = re.findall(r"(\d{3,4}) (?:and|GB/s)", raw.get("gpu_bw_basis", ""))
         bandwidths = [float(value) for value in told[:count]]
-        names = [name.strip() for name in chip.split("+")] if "+" in chip else [chip] * len(bandwidths)
+        if "+" in chip:
+            names = [name.strip() for name in chip.split("+")]
+        else:
+            names = [chip] * len(bandwidths)
     if not bandwidths or not all(bandwidths) or len(names) != len(bandwidths):
         return ()
     return tuple(
@@ -225,7 +247,9 @@ def _host_told(raw: Cells) -> bool:
 
 def _host(raw: Cells) -> Machine:
     gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
-    other = "ik" if raw.get("runtime", "").lower().startswith("ik_") else "llama.cpp"
+    other = "llama.cpp"
+    if raw.get("runtime", "").lower().startswith("ik_"):
+        other = "ik"
     traits = traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9)
     if traits.family == "x86-cpu":  # what nobody names beside a card is a desktop's, and no phone's or board's
         traits = traits._replace(family="intel-cpu")

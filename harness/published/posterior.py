@@ -16,11 +16,12 @@ OWN: Final = (
     *("a", "a/moe", "c/quant", "c/runtime", "c/type", "e/moe", "e/quant", "k", "s/model", "s/runtime"),
     *("g/model", "g/runtime", "h", "m/long", "m/moe", "m/quant", "m/runtime", "m/short", "m/type", "o"),
 )
-"""Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its instruction
-set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the level of its chip."""
+"""Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its
+instruction set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the
+level of its chip."""
 OWN_WIDTH: Final = 0.1
-"""Width of such a difference, in ln: of 0, 0.05, 0.1, 0.15 ... the one under which the errors on half of the chips left
-out are likeliest; the other half gives the same."""
+"""Width of such a difference, in ln: of 0, 0.05, 0.1, 0.15 ... the one under which the errors on half of the
+chips left out are likeliest; the other half gives the same."""
 
 
 class Belief(NamedTuple):
@@ -44,16 +45,17 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
 
         K = S J' (J S J' + n^2)^-1,    theta = m + K (z - f(theta) + J (theta - m)),    S' = S - K J S
 
-    (the iterated Kalman update; Bell & Cathey 1993). All terms that hang together move: what one type at one depth
-    tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then
-    on, so the result is for this machine alone.
+    (the iterated Kalman update; Bell & Cathey 1993). All terms that hang together move: what one type at one
+    depth tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the
+    machine from then on, so the result is for this machine alone.
 
-    A machine may differ from its relatives in each of ``OWN``, so one row does not settle them all: S is wider by that
-    where the terms are updated. It is not where S' is: the scales of intervals were set on errors of such machines.
+    A machine may differ from its relatives in each of ``OWN``, so one row does not settle them all: S is
+    wider by that where the terms are updated. It is not where S' is: the scales of intervals were set on
+    errors of such machines.
 
-    What the other rows predict for row i needs no second update. With Q = J S J' + n^2 and the innovation d = z -
-    f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen &
-    Williams 2006, equations 5.10 to 5.12).
+    What the other rows predict for row i needs no second update. With Q = J S J' + n^2 and the innovation d =
+    z - f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii
+    (Rasmussen & Williams 2006, equations 5.10 to 5.12).
 
     Rows are predictable ones, of decode, prefill or both, on any of the machine's apis.
     """
@@ -68,9 +70,12 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
         if source in sources:
             before[i, i] += prior_of(source, coefficients.widths)[1] ** 2
     noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in rows]
-    target, theta, off = np.array([row.ln_s for row in rows]), mean, np.zeros(len(rows))
+    target = np.array([row.ln_s for row in rows])
+    theta = mean
+    off = np.zeros(len(rows))
     wide = before + np.diag([own_square(key) for key in keys])
-    jacobian, inverse = wide, wide
+    jacobian = wide
+    inverse = wide
     for _ in range(UPDATES):
         values |= dict(zip(keys, map(float, theta), strict=True))
         said = [row.predicted(values) for row in rows]
@@ -95,4 +100,6 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
 def own_square(key: str) -> float:
     """Variance of what a term differs by on one machine."""
     name = (kind_of(key) or key).partition(" ")[0].removesuffix("/cpu").removesuffix("/gpu").removesuffix("/npu")
-    return OWN_WIDTH**2 if name in OWN else 0.0
+    if name in OWN:
+        return OWN_WIDTH**2
+    return 0.0

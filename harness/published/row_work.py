@@ -23,8 +23,8 @@ class Known(NamedTuple):
         file_bytes: Of its file.
         sized: Whether that is a file in the row's quantisation, rather than an evenly quantised one.
         read: Of that file, what a token needs.
-        rest_bits: Bits of a weight outside of routed experts, where the recipe of the file is not known; 0: as many as
-            inside.
+        rest_bits: Bits of a weight outside of routed experts, where the recipe of the file is not known; 0:
+            as many as inside.
     """
 
     name: str
@@ -37,20 +37,24 @@ class Known(NamedTuple):
 
 
 ModelOf = Callable[[str, float, str, float], Known | None]
-"""Finds a model by its published name, its parameters as stated (10**9, 0 if not), its quantisation and its active
-parameters."""
+"""Finds a model by its published name, its parameters as stated (10**9, 0 if not), its quantisation and its
+active parameters."""
 
 
 def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -> Work:
     """What a token of this model needs.
 
-    Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by just the
-    token table has an output matrix of its own. ``quant`` is a class, ``depth_tokens`` the mean of a decode test.
+    Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by
+    just the token table has an output matrix of its own. ``quant`` is a class, ``depth_tokens`` the mean of a
+    decode test.
     """
     shape = known.shape
     untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes
     own_output = known.sized and shape.tied_embeddings and untied
-    read = known.read.size_bytes if own_output else _read_bytes(known, size_bytes)
+    if own_output:
+        read = known.read.size_bytes
+    else:
+        read = _read_bytes(known, size_bytes)
     work = Work(read, known.read.weight_count, shape.layer_count, kv_read_bytes(shape, round(depth_tokens)), quant)
     return work._replace(
         prompt_weight_count=known.read.prompt_weight_count,
@@ -62,14 +66,19 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
 def active_named(name: str) -> float:
     """Active parameters (10**9) that a name tells, as in 35B-A3B; 0 for none."""
     found = re.search(r"\bA(\d+(?:\.\d+)?)B\b", name)
-    return float(found[1]) if found else 0.0
+    if found:
+        return float(found[1])
+    return 0.0
 
 
 def rest_bytes_each(known: Known, size_bytes: float) -> float:
-    """Bytes of a weight outside of routed experts, in a file of this size of another recipe than llama.cpp's; else 0.
+    """Bytes of a weight outside of routed experts, in a file of this size of another recipe than llama.cpp's.
 
-    A recipe of llama.cpp is told by the name and the size. Any other saves on the routed experts, which are most of the
-    file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for ds4.
+    Else 0.
+
+    A recipe of llama.cpp is told by the name and the size. Any other saves on the routed experts, which are
+    most of the file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for
+    ds4.
     """
     same = known.sized and abs(size_bytes / known.file_bytes - 1) < SAME_FILE_RATIO
     if known.shape.experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
@@ -79,7 +88,8 @@ def rest_bytes_each(known: Known, size_bytes: float) -> float:
 
 def _read_bytes(known: Known, size_bytes: float) -> float:
     """Bytes of a file of this size that one token reads: in proportion for a recipe of llama.cpp."""
-    experts, even = known.shape.experts, size_bytes * known.read.size_bytes / known.file_bytes
+    experts = known.shape.experts
+    even = size_bytes * known.read.size_bytes / known.file_bytes
     bytes_each = rest_bytes_each(known, size_bytes)
     if experts is None or not bytes_each:
         return even

@@ -1,8 +1,8 @@
 """Published measurements as they are read: one row, one test on one chip.
 
-Columns used: ``device chip api device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b quant
-model_bytes test tokens_per_s context_depth date trust exclude_from_stats source bw_confidence``. Others are ignored,
-blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
+Columns used: ``device chip api device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b
+quant model_bytes test tokens_per_s context_depth date trust exclude_from_stats source bw_confidence``. Others
+are ignored, blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
 """
 
 import math
@@ -46,12 +46,14 @@ class Row(NamedTuple):
 
     Attributes:
         raw: Its cells.
-        group: ``dense moe sub-4-bit phone deep prefill`` for speeds of one sequence, else what is measured in words.
+        group: ``dense moe sub-4-bit phone deep prefill`` for speeds of one sequence, else what is measured in
+            words.
         vote: All rows of equal vote count as one.
         measured: Tokens/s, speedup, J/token or share.
         promised: The same by a data sheet or the simplest rule; 0 where there is none.
         reason: Why it cannot be predicted; empty where it can.
-        law: Predicts it by what ships; None for speeds of one sequence, which any coefficients can be asked for.
+        law: Predicts it by what ships; None for speeds of one sequence, which any coefficients can be asked
+            for.
         phase: Of a speed, ``decode`` or ``prefill``.
         chip: Canonical name of the silicon.
         work: What one token needs.
@@ -77,7 +79,9 @@ class Row(NamedTuple):
     @property
     def token_count(self) -> float:
         """Tokens that the time of the test is of: one decoded token, or a prompt."""
-        return self.prompt.tokens if self.phase == "prefill" else 1.0
+        if self.phase == "prefill":
+            return self.prompt.tokens
+        return 1.0
 
     @property
     def ln_s(self) -> float:
@@ -111,7 +115,9 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
-    """Rows of a file of speeds, or of the shipped one; what they do not say of a model is taken from its card.
+    """Rows of a file of speeds, or of the shipped one.
+
+    What they do not say of a model is taken from its card.
 
     Raises:
         BadDataError: It is no such file: not text, or columns missing.
@@ -164,7 +170,10 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
-        read_count = known.read.weight_count if known is not None and known.shape.experts is not None else 0.0
+        if known is not None and known.shape.experts is not None:
+            read_count = known.read.weight_count
+        else:
+            read_count = 0.0
         active = active_named(raw.get("model", "")) or read_count / 1e9
     reason = why_not(
         (ok, "unknown test"),
@@ -177,9 +186,13 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         (api != "hybrid" and not _SEVERAL.search(raw.get("notes", "").lower()), "in several memories"),
     )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, prompt, promised = None, Prompt(count, 0.0), 0.0
+    work = None
+    prompt = Prompt(count, 0.0)
+    promised = 0.0
     if not reason and known is not None:
-        cards = _CARDS.search(raw.get("device", "")) if machine.side == "gpu" else None
+        cards = None
+        if machine.side == "gpu":
+            cards = _CARDS.search(raw.get("device", ""))
         batch = _UBATCH.search(raw.get("notes", ""))
         prompt = prompt_of(known.shape, count, depth)._replace(
             card_count=int(cards[1] or cards[2]) if cards else 1,
@@ -214,7 +227,9 @@ def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> s
         return "phone"
     if quant in BELOW_FOUR_BITS:
         return "sub-4-bit"
-    return "deep" if depth >= DEEP_TOKENS else "dense"
+    if depth >= DEEP_TOKENS:
+        return "deep"
+    return "dense"
 
 
 def api_named(text: str) -> str:
@@ -225,7 +240,9 @@ def api_named(text: str) -> str:
     for name in ("metal", "cuda", "vulkan", "opencl", "rocm", "hip", "npu", "sycl", "openvino", "cpu"):
         if name in text:
             return {"hip": "rocm", "openvino": "sycl"}.get(name, "vulkan" if "rocm/vulkan" in text else name)
-    return "metal" if text in {"mlx", "mps"} else "other"
+    if text in {"mlx", "mps"}:
+        return "metal"
+    return "other"
 
 
 def runtime_named(text: str) -> str:
@@ -239,7 +256,8 @@ def runtime_named(text: str) -> str:
 
 def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
     """Phase, tokens of the test, tokens before it, and whether the name was understood."""
-    text, before = test.lower(), _tokens(depth)
+    text = test.lower()
+    before = _tokens(depth)
     for pattern in (r"@ ?d(\d+k?)", r"@ ?ctx ?(\d+k?)", r"after pp(\d+k?)", r"prompt (\d+k?)", r"ctx (\d+k?)"):
         found = re.search(pattern, text)
         if found:
@@ -257,13 +275,17 @@ def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
 def _tokens(text: str) -> float:
     text = text.strip().lower()
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(k?)", text)
-    return float(found[1]) * (1024 if found[2] else 1) if found else 0.0
+    if found:
+        return float(found[1]) * (1024 if found[2] else 1)
+    return 0.0
 
 
 def _year(raw: dict[str, str]) -> float:
     """Year of the build by the row's date; the middle of a range; the present without one."""
     years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
-    return sum(years) / len(years) if years else 2025.5
+    if years:
+        return sum(years) / len(years)
+    return 2025.5
 
 
 def source_key(source: str) -> str:
@@ -284,14 +306,16 @@ def is_trusted(row: Row) -> bool:
 _SETUPS: Final = re.compile(
     r"amdvlk|hipblaslt=0|before the (?:pr|change)|\bfa ?[= ] ?(?:0|off)\b|flash attention off|build slow|spill"
 )
-"""Drivers, libraries and switches that nobody has who lets a program choose: AMD's own Vulkan driver (given up in
-2025) is up to seven times slower than Mesa's, matrices without hipBLASLt three times."""
+"""Drivers, libraries and switches that nobody has who lets a program choose: AMD's own Vulkan driver (given
+up in 2025) is up to seven times slower than Mesa's, matrices without hipBLASLt three times."""
 
 
 def setup_of(row: Row) -> str:
     """What a row was measured with that nobody gets unasked; empty for the usual."""
     found = _SETUPS.search(f"{row.raw.get('runtime', '')} {row.raw.get('notes', '')}".lower())
-    return found[0] if found else ""
+    if found:
+        return found[0]
+    return ""
 
 
 def teaches(row: Row) -> bool:

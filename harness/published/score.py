@@ -1,7 +1,8 @@
 """One score for everything that was published: errors by vote, intervals' coverage and width, the best constant.
 
-The error of a row is |predicted / measured - 1|; of a vote, the median of its rows; of a group, median and 90th
-percentile of its votes. One vote for each chip x api x model x quant: forty tests of one card weigh as one card.
+The error of a row is |predicted / measured - 1|; of a vote, the median of its rows; of a group, median and
+90th percentile of its votes. One vote for each chip x api x model x quant: forty tests of one card weigh as
+one card.
 """
 
 import math
@@ -31,12 +32,14 @@ class Score(Frozen):
         median_ratio: Median error.
         p90_ratio: 90th percentile.
         within_ratio: Share within a factor 1.3.
-        coverage_ratio: Share of rows inside their 90 % interval, one vote each; None where nothing states intervals.
+        coverage_ratio: Share of rows inside their 90 % interval, one vote each; None where nothing states
+            intervals.
         width_ratio: Median of high / low of the intervals.
-        interval_score: Mean of w + (2 / 0.1) x what a measurement lies outside, in ln, w the width: less is better, and
-            neither a wide interval nor a narrow one that misses gets a good one (Gneiting & Raftery 2007, section 6.2).
-        best_constant: Share of what the data sheet promises with the least median error, and that error: tuned on the
-            rows it is judged by.
+        interval_score: Mean of w + (2 / 0.1) x what a measurement lies outside, in ln, w the width: less is
+            better, and neither a wide interval nor a narrow one that misses gets a good one (Gneiting &
+            Raftery 2007, section 6.2).
+        best_constant: Share of what the data sheet promises with the least median error, and that error:
+            tuned on the rows it is judged by.
     """
 
     votes_count: int
@@ -58,10 +61,12 @@ class Report(Frozen):
         rows_count: Rows of the file.
         unpredictable: Rows without a prediction, by reason.
         headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
-        groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
+        groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all
+            rows)``.
         tables: ``hardware``, ``api``, ``class``, ``quant``, ``runtime``: trusted decode rows split by each;
             ``hardware of experts``; ``hardware, prompts`` and ``api, prompts``: trusted prefill rows.
-        worst: Trusted rows farthest off, in the row's unit: line, chip, api, model, quant, test, measured, predicted.
+        worst: Trusted rows farthest off, in the row's unit: line, chip, api, model, quant, test, measured,
+            predicted.
     """
 
     left_out: str
@@ -104,10 +109,15 @@ def is_headline(row: Row) -> bool:
 
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
-    """Rows with the predictions of the given coefficients; rows of other kinds with those of their own laws."""
+    """Rows with the predictions of the given coefficients.
+
+    Rows of other kinds with those of their own laws.
+    """
     result = []
     for row in predictable(rows):
-        said = row.law() if row.law is not None else None
+        said = None
+        if row.law is not None:
+            said = row.law()
         if row.work is not None and row.law is None:
             ln_s, gradient = row.predicted(coefficients.values)
             result.append(judged(row, ln_s, coefficients.half_width(gradient, row.phase, row.work, row.machine)))
@@ -194,11 +204,19 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
 
 
 def hardware_of(row: Row) -> str:
-    """Class of hardware that ran a row; what a row says of its device tells CPUs further apart than their names do."""
-    kind, name = row.raw.get("device_class", ""), row.machine.hardware
+    """Class of hardware that ran a row.
+
+    What a row says of its device tells CPUs further apart than their names do.
+    """
+    kind = row.raw.get("device_class", "")
+    name = row.machine.hardware
     if row.machine.side != "cpu" or row.machine.phone:
         return name
-    return "board" if kind in {"sbc", "edge"} else "server CPU" if kind.startswith("server") else name
+    if kind in {"sbc", "edge"}:
+        return "board"
+    if kind.startswith("server"):
+        return "server CPU"
+    return name
 
 
 def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:

@@ -22,7 +22,8 @@ class ComparedRow(Frozen):
         unit: ``tokens/s``, ``s`` or ``bytes``.
         predicted: Middle of the prediction.
         low: Lower end of its 90 % interval; ``high`` is the upper one.
-        measured: Median of the clean samples, or of the disturbed ones where there are no others; None without any.
+        measured: Median of the clean samples, or of the disturbed ones where there are no others; None
+            without any.
         sample_count: Clean samples behind it.
         doubted: Whether all samples were disturbed: the value is shown, marked, and judged by nothing.
     """
@@ -38,13 +39,20 @@ class ComparedRow(Frozen):
 
     @property
     def error_ratio(self) -> float | None:
-        """(predicted - measured) / measured: positive when the prediction was too high; None for a value in doubt."""
-        return (self.predicted - self.measured) / self.measured if self.measured and not self.doubted else None
+        """(predicted - measured) / measured: positive when the prediction was too high.
+
+        None for a value in doubt.
+        """
+        if self.measured and not self.doubted:
+            return (self.predicted - self.measured) / self.measured
+        return None
 
     @property
     def inside(self) -> bool | None:
         """Whether the measurement lies in the predicted interval; None for a value in doubt."""
-        return None if self.measured is None or self.doubted else self.low <= self.measured <= self.high
+        if self.measured is None or self.doubted:
+            return None
+        return self.low <= self.measured <= self.high
 
 
 class Comparison(Frozen):
@@ -65,8 +73,11 @@ def compare(record: RunRecord) -> Comparison | None:
     prediction = record.prediction
     if prediction is None:
         return None
-    speed, memory = prediction.speed, prediction.memory
-    used = record.memory if prediction.device != NOT_PROBED else None
+    speed = prediction.speed
+    memory = prediction.memory
+    used = None
+    if prediction.device != NOT_PROBED:
+        used = record.memory
     predicted = {
         "decode": speed.decode_tokens_per_s,
         "prefill": speed.prefill_tokens_per_s,
@@ -93,7 +104,10 @@ def compare(record: RunRecord) -> Comparison | None:
 
 
 def timed(record: RunRecord) -> dict[str, Measured | None]:
-    """The test behind each time and speed that is predicted, by the name of its row; None where there is none."""
+    """The test behind each time and speed that is predicted, by the name of its row.
+
+    None where there is none.
+    """
     tests = summarise(record)
     asked = record.scenario
     cold = f"ttft{max(1, asked.prompt_tokens)} @ cold"

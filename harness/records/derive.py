@@ -27,7 +27,8 @@ class Measured(Frozen):
         sample_count: Clean samples.
         disturbed_count: Samples that were disturbed and do not count; warm-ups are in neither.
         doubted_value: Median of the disturbed samples, to be shown and never believed; None without any.
-        token_p99_s: 99th percentile of the time of single tokens, of all clean samples; None where none were timed.
+        token_p99_s: 99th percentile of the time of single tokens, of all clean samples; None where none were
+            timed.
     """
 
     phase: Phase
@@ -48,14 +49,19 @@ class Tests(tuple[Measured, ...]):
     """All tests of a run."""
 
     def test(self, phase: Phase, label: str = "") -> Measured | None:
-        """The test of that phase and label; without one the phase's first that is warm, at depth 0 if any is."""
+        """The test of that phase and label.
+
+        Without one the phase's first that is warm, at depth 0 if any is.
+        """
         tests = [t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)]
         return min(tests, key=lambda t: "@" in t.label, default=None)
 
 
 def setting_of(record: RunRecord) -> tuple[str, ...]:
     """What runs have in common whose speeds can be compared, beside the model and the build."""
-    choice = "greedy" if getattr(record.result, "greedy", False) else "given"
+    choice = "given"
+    if getattr(record.result, "greedy", False):
+        choice = "greedy"
     machine = record.machine.fingerprint or record.machine.device
     return (record.workload, record.runtime, choice, machine, repr(record.scenario))
 
@@ -65,7 +71,8 @@ def course_of(record: RunRecord) -> tuple[str, ...]:
 
     Beside the setting: the model's file, the target, and the limits that the run was held to.
     """
-    model, result = record.model, record.result
+    model = record.model
+    result = record.result
     told = [record.extra.get(name) for name in ("memory_limit_bytes", "cpus", "nice")]
     limits: tuple[object, ...] = (record.machine.memory_limit_bytes, *told)
     if isinstance(result, Stream):
@@ -105,7 +112,10 @@ def needed_count(repetitions: int) -> int:
 
 
 def disturbances(record: RunRecord, repetitions: int) -> list[str]:
-    """Why a run is inconclusive: one line for each test with too few clean samples; empty for a run to believe."""
+    """Why a run is inconclusive: one line for each test with too few clean samples.
+
+    Empty for a run to believe.
+    """
     lines = []
     for (phase, label), samples in tests_of(record).items():
         clean_count = sum(not s.validity.doubts for s in samples)

@@ -41,7 +41,9 @@ class HistoryEntry(Frozen):
 
 
 def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
-    name = record.name if record.model or "model" in record.extra else ""
+    name = ""
+    if record.model or "model" in record.extra:
+        name = record.name
     of = (record.run_id, record.created, record.workload, name, record.quant, record.machine.device)
     return (*of, record.outcome, cell, encode(record))
 
@@ -59,8 +61,8 @@ class History:
     def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
         """Keep records, all of them or none; a second one of the same run replaces nothing and is ignored.
 
-        They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that they are the
-        result of; lets an interrupted matrix go on where it stopped.
+        They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that
+        they are the result of; lets an interrupted matrix go on where it stopped.
 
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
@@ -105,7 +107,10 @@ class History:
     def records(
         self, *, limit: int = 1000, model: str = "", device: str = "", workload: str = "", outcome: str = ""
     ) -> Iterator[RunRecord]:
-        """Records that match, newest first, decoded one at a time; a warning says how many cannot be read, and why."""
+        """Records that match, newest first, decoded one at a time.
+
+        A warning says how many cannot be read, and why.
+        """
         wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
         newest, values = _newest(limit, wanted)
         faults = []
@@ -132,7 +137,9 @@ class History:
                 (cell,),
             ).fetchone()
         with suppress(BadDataError):  # of another schema version: it is made again
-            return self._decoded(*row) if row else None
+            if row:
+                return self._decoded(*row)
+            return None
         return None
 
     def count(self) -> int:
@@ -144,7 +151,9 @@ class History:
         """What SQLite's own check finds wrong with the file; empty when it is whole."""
         with self._open() as connection:
             rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check").fetchall()]
-        return [] if rows == ["ok"] else rows
+        if rows == ["ok"]:
+            return []
+        return rows
 
     def _decoded(self, run_id: str, data: bytes) -> RunRecord:
         return decode(data, f"{self.path} run {run_id}")
@@ -176,7 +185,10 @@ class History:
 
 
 def _newest(limit: int, wanted: dict[str, str]) -> tuple[str, list[str | int]]:
-    """The newest runs with these columns; those not asked for are left out, so that an index serves the rest."""
+    """The newest runs with these columns.
+
+    Those not asked for are left out, so that an index serves the rest.
+    """
     asked = {column: value for column, value in wanted.items() if value}
     where = " AND ".join(f"{column} = ?" for column in asked) or "true"
     return f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?", [*asked.values(), limit]

@@ -32,12 +32,14 @@ class Rung(Frozen):
     Attributes:
         outcome: ``ok``, or why the file could not be made or scored.
         size_bytes: File size; 0 when it could not be made.
-        requantized_from: Quantisation of the source when that was no F32, F16 or BF16; quality then includes its loss.
+        requantized_from: Quantisation of the source when that was no F32, F16 or BF16; quality then includes
+            its loss.
         quality: On the text, by llama.cpp; None when not measured.
         runtime: That timed it; empty for llama.cpp.
         perplexity: On the same text by that other runtime; None where it gives none.
-        speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed throughout (the speeds are then not to
-            be believed); another word with its reason when it did not run; empty when no speed was asked for.
+        speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed throughout (the speeds are then
+            not to be believed); another word with its reason when it did not run; empty when no speed was
+            asked for.
         peak_memory_bytes: Peak resident size of the process that ran it.
         on_frontier: No other rung is smaller, faster and closer to the reference at once.
     """
@@ -62,7 +64,9 @@ class Rung(Frozen):
 
         Also where another runtime answers worse than llama.cpp does on the same file, or tells no answers.
         """
-        score = self.quality.score if self.quality else None
+        score = None
+        if self.quality:
+            score = self.quality.score
         if score is None or score.kl_divergence is None or not isfinite(score.kl_divergence):
             return float("inf")
         if self.runtime and log((self.perplexity or float("inf")) / score.perplexity) > SAME_NATS:
@@ -71,21 +75,25 @@ class Rung(Frozen):
 
     @property
     def cost(self) -> tuple[float, float, float]:
-        """What is better when less: size, slowness and divergence. A disturbed speed counts where there is no other."""
+        """What is better when less: size, slowness and divergence.
+
+        A disturbed speed counts where there is no other.
+        """
         return self.size_bytes, -(self.decode_tokens_per_s or 0.0), self.divergence
 
 
 def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     """Every rung among some records: each quality with the newest speed of its file by each runtime.
 
-    So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most of its
-    files ran, of several the newest. A run that broke off stands only where none ended.
+    So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most
+    of its files ran, of several the newest. A run that broke off stands only where none ended.
     """
     models = {r.model.sha256: r.model.name for r in records if r.workload == "quality" and r.model and r.model.sha256}
     settings: dict[str, dict[tuple[str, ...], dict[tuple[str, str], RunRecord]]] = {}
     for record in records:
         if record.workload == "generate" and record.model and record.model.sha256 in models:
-            file, setting = (record.model.sha256, record.runtime or "llamacpp"), setting_of(record)[2:]
+            file = (record.model.sha256, record.runtime or "llamacpp")
+            setting = setting_of(record)[2:]
             of = settings.setdefault(models[file[0]], {})
             of[setting] = runs = of.pop(setting, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
@@ -113,7 +121,8 @@ def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
 
 
 def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
-    quality, model = scored.result, scored.model
+    quality = scored.result
+    model = scored.model
     if not isinstance(quality, Quality) or model is None:
         return Rung(model=scored.name, quant=scored.quant, outcome=f"{scored.outcome}: {_first_line(scored)}")
     rung = Rung(
@@ -125,8 +134,12 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     )
     if timed is None:
         return rung
-    memory, result = timed.memory, timed.result
-    answers = result.token_nll if isinstance(result, Generation) else ()
+    memory = timed.memory
+    result = timed.result
+    if isinstance(result, Generation):
+        answers = result.token_nll
+    else:
+        answers = ()
     return rung.replace(
         runtime="" if timed.runtime == "llamacpp" else timed.runtime,
         # of as many tokens, or it would be that of another text
@@ -144,7 +157,9 @@ def _first_line(record: RunRecord) -> str:
 
 def _rate(record: RunRecord, phase: Phase) -> float | None:
     test = summarise(record).test(phase)
-    return (test.value or test.doubted_value) if test else None
+    if test:
+        return test.value or test.doubted_value
+    return None
 
 
 def cells(rung: Rung) -> tuple[str, ...]:
@@ -152,9 +167,15 @@ def cells(rung: Rung) -> tuple[str, ...]:
     quality = rung.quality
     if quality is None:
         return (rung.quant, rung.outcome, *[""] * (len(COLUMNS) - 2))
-    unsure = "~" if rung.speed_outcome == "inconclusive" else ""
-    failed = rung.speed_outcome if rung.speed_outcome not in _RAN else ""
-    score, change, task = quality.score, quality.calibration, quality.task
+    unsure = ""
+    if rung.speed_outcome == "inconclusive":
+        unsure = "~"
+    failed = ""
+    if rung.speed_outcome not in _RAN:
+        failed = rung.speed_outcome
+    score = quality.score
+    change = quality.calibration
+    task = quality.task
     main = next(iter(quality.types.items()), None)
     flips = change.lost_count + change.gained_count
     own: tuple[str, ...] = (
@@ -169,7 +190,8 @@ def cells(rung: Rung) -> tuple[str, ...]:
         f"{flips}: {change.lost_count} + {change.gained_count}",
     )
     if rung.runtime:
-        own, changes = (_number(rung.perplexity, ".4f"), "", "", ""), ("", "", "")
+        own = (_number(rung.perplexity, ".4f"), "", "", "")
+        changes = ("", "", "")
     return (
         f"{rung.quant} {rung.runtime}".rstrip(),
         f"{rung.size_bytes / 1e6:.0f}",
@@ -185,24 +207,31 @@ def cells(rung: Rung) -> tuple[str, ...]:
 
 
 def _number(value: float | None, form: str, before: str = "") -> str:
-    return "" if value is None else before + format(value, form)
+    if value is None:
+        return ""
+    return before + format(value, form)
 
 
 def _change(change: Change) -> str:
-    clear = "" if change.low <= 0 <= change.high else "*"
+    clear = "*"
+    if change.low <= 0 <= change.high:
+        clear = ""
     return f"{clear}{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
 
 
 def measured_growth_percent(
     records: Iterable[RunRecord], architecture: str, parameter_count: float, quant: str
 ) -> float | None:
-    """Growth of perplexity over the source, by the first ladder of a model of that shape; None where there is none.
+    """Growth of perplexity over the source, by the first ladder of a model of that shape.
 
-    A ladder counts that read enough of the shipped text, from a source that was not quantized itself: what that lost is
-    in none of its figures.
+    None where there is none.
+
+    A ladder counts that read enough of the shipped text, from a source that was not quantized itself: what
+    that lost is in none of its figures.
     """
     for record in records:
-        model, quality = record.model, record.result
+        model = record.model
+        quality = record.result
         if (
             isinstance(quality, Quality)
             and model is not None

@@ -1,7 +1,7 @@
 """Records as files: written whole or not at all, read strictly, of this schema version alone.
 
-A record may come from a stranger: its size and its numbers are bounded, every key must be known, nothing in it is
-ever executed.
+A record may come from a stranger: its size and its numbers are bounded, every key must be known, nothing in
+it is ever executed.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     """A record from JSON.
 
     Raises:
-        BadDataError: It is too large, no JSON, of another schema version, or breaks the schema; names the field.
+        BadDataError: It is too large, no JSON, of another schema version, or breaks the schema; names the
+            field.
     """
     if len(data) > RECORD_MAX_BYTES:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")

@@ -37,8 +37,8 @@ _WORTH_RATIO: Final = 3.0
 def first_screen(answer: Answer, more: Sequence[str] = (), instead: str = "", says: Sequence[str] = ()) -> list[str]:
     """The whole first screen of one answer.
 
-    ``more`` are the options that would add something; ``instead`` what to do where it is not a plain yes; ``says``
-    what was asked beside it.
+    ``more`` are the options that would add something; ``instead`` what to do where it is not a plain yes;
+    ``says`` what was asked beside it.
     """
     lines = textwrap.wrap(sentence(answer), WIDTH)
     if not answer.runs:
@@ -60,9 +60,13 @@ def first_screen(answer: Answer, more: Sequence[str] = (), instead: str = "", sa
 
 def sentence(answer: Answer) -> str:
     """The verdict as a sentence."""
-    model, device, way = model_name(answer), device_name(answer), answer.best
+    model = model_name(answer)
+    device = device_name(answer)
+    way = answer.best
     verdict = answer.prediction.verdict
-    guess = " if it is built like others of its size" if answer.is_guess else ""
+    guess = ""
+    if answer.is_guess:
+        guess = " if it is built like others of its size"
     if not answer.runs:
         needed, available = sizes(verdict.needed_bytes, verdict.available_bytes)
         more = answer.needs_entitlement
@@ -73,7 +77,9 @@ def sentence(answer: Answer) -> str:
         return f"Too slow. {model} runs on {device}{guess}, but not at the speed that you want."
     if way.kind.is_read:
         return f"Partly. {model} is too large for {device}{guess}; part of it is read from storage."
-    verb = "reads text" if answer.reads_only else "runs"
+    verb = "runs"
+    if answer.reads_only:
+        verb = "reads text"
     word = "Yes"
     if _is_barely(answer):
         word = "Barely"
@@ -81,7 +87,9 @@ def sentence(answer: Answer) -> str:
         word = "Yes, slowly"
     if answer.scenario.batch_count > 1:
         return f"{word}. {capital(device)} serves {model} to {answer.scenario.batch_count} people at once{guess}."
-    drafted = f", {_drafts(answer)}" if answer.speculation else ""
+    drafted = ""
+    if answer.speculation:
+        drafted = f", {_drafts(answer)}"
     where = _where(answer)
     return f"{word}. {model} {verb} on {device}{guess}{where}{drafted}."
 
@@ -97,7 +105,9 @@ def _where(answer: Answer) -> str:
     if kind is WayKind.CARD:
         return ", on one of its cards"
     on_card = any(part.pool == "vram" for part in answer.prediction.memory.parts)
-    return ", all of it on the card" if on_card else ""
+    if on_card:
+        return ", all of it on the card"
+    return ""
 
 
 def _is_barely(answer: Answer) -> bool:
@@ -132,7 +142,8 @@ def _rows(answer: Answer) -> list[str]:
 def _row(label: str, figure: str, rest: str) -> list[str]:
     """One row: label in column 3, figure in column 13, the rest in column 28."""
     start = f"  {label:<10}"
-    start += f"{figure:<15}" if figure else ""
+    if figure:
+        start += f"{figure:<15}"
     wrapped = textwrap.wrap(rest, WIDTH - len(start)) or [""]
     return [(start + wrapped[0]).rstrip(), *(" " * len(start) + line for line in wrapped[1:])]
 
@@ -147,7 +158,8 @@ def _writes(answer: Answer) -> tuple[str, str, str] | None:
     if answer.reads_only:
         read = answer.prediction.speed.prefill_tokens_per_s
         return "reads", *_figured(read, "tokens/s", "")
-    own, deep = each(answer), _deep(answer)
+    own = each(answer)
+    deep = _deep(answer)
     if answer.measured is not None:
         said = f"measured; {two(own.mid)} was predicted, likely {two(own.low)} to {two(own.high)}"
         return "writes", f"{two(answer.measured.decode_tokens_per_s)} tokens/s", said
@@ -161,7 +173,8 @@ def _writes(answer: Answer) -> tuple[str, str, str] | None:
 
 def _deep(answer: Answer) -> str:
     """The speed with a fuller context, where it differs from the first."""
-    users, own = answer.scenario.batch_count, answer.prediction.speed.decode_tokens_per_s
+    users = answer.scenario.batch_count
+    own = answer.prediction.speed.decode_tokens_per_s
     slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own.mid]
     asked = answer.question
     if not slower or (asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens):
@@ -184,10 +197,14 @@ def _draft(answer: Answer) -> tuple[str, str, str] | None:
     speeds = [plan.plain_tokens_per_s * case.speedup for case in plan.cases if case.gamma]
     if not speeds:
         return "draft", "", "slower than without it, however well it guesses"
-    first, last = plan.cases[0], plan.cases[-1]
+    first = plan.cases[0]
+    last = plan.cases[-1]
     between = f"{round(10 * first.acceptance_ratio)} to {round(10 * last.acceptance_ratio)}"
     said = f"tokens/s if {between} of 10 guesses are right"
-    low = plan.plain_tokens_per_s * first.speedup if first.gamma else plan.plain_tokens_per_s
+    if first.gamma:
+        low = plan.plain_tokens_per_s * first.speedup
+    else:
+        low = plan.plain_tokens_per_s
     return "draft", f"{two(low)} to {two(speeds[-1])}", said
 
 
@@ -208,7 +225,9 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
 
 def _after_pages(document: Reading) -> str:
     pages = round(document.tokens / _PAGE_TOKENS)
-    after = f"after {pages} pages" if pages > 1 else "after a page"
+    after = "after a page"
+    if pages > 1:
+        after = f"after {pages} pages"
     if document.seconds.high > UNSURE_RATIO * document.seconds.low:
         return f"{after} unsure, {between_s(document.seconds)}"
     return f"{seconds(document.seconds.mid)} {after}"
@@ -218,12 +237,18 @@ def _memory(answer: Answer) -> tuple[str, str, str]:
     now = answer.prediction
     verdict = now.verdict
     on_card = any(part.pool == "vram" for part in now.memory.parts)
-    said = ["on the card"] if on_card else []
+    if on_card:
+        said = ["on the card"]
+    else:
+        said = []
     left = verdict.available_bytes - verdict.needed_bytes
     if left >= 0 and (left < _TIGHT_BYTES or left < _TIGHT_RATIO * verdict.available_bytes):
         said.append("tight")
     words = ", ".join(said)
-    beside = sum(needed_bytes_of(now.memory.parts, "ram")) if on_card else 0
+    if on_card:
+        beside = sum(needed_bytes_of(now.memory.parts, "ram"))
+    else:
+        beside = 0
     if beside > GIB:
         words += f"; another {two(beside / GIB)} GiB of RAM"
     if answer.scenario.batch_count > 1:
@@ -266,7 +291,9 @@ def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
         case WayKind.CARDS:
             words = f"its layers are spread over {len(placement.tensor_split)} cards"
         case WayKind.CARD:
-            words = f"on the {said_title(cards[way.card or 0])} alone" if cards else "on one card alone"
+            words = "on one card alone"
+            if cards:
+                words = f"on the {said_title(cards[way.card or 0])} alone"
         case WayKind.MAPPED:
             words = "its file is mapped; what has no room is read again for each token"
         case WayKind.STREAMED:
@@ -295,11 +322,10 @@ def _other_way(answer: Answer) -> str:
         decode = way.prediction.speed.decode_tokens_per_s
         if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
             continue
-        words = (
-            "Without the card"
-            if way.kind is WayKind.CPU
-            else capital(way_words(way, answer.layer_count, answer.card_titles))
-        )
+        if way.kind is WayKind.CPU:
+            words = "Without the card"
+        else:
+            words = capital(way_words(way, answer.layer_count, answer.card_titles))
         return f"{words}: {speed_between(decode)}."
     return ""
 
@@ -310,14 +336,18 @@ def _taken_for_granted(answer: Answer, most_words: int) -> list[str]:
     if not answer.notes or most_words < _FEW_WORDS:
         return []
     said = " ".join(words[: most_words - 1])
-    said += " ..." if len(words) >= most_words else ""
+    if len(words) >= most_words:
+        said += " ..."
     return textwrap.wrap(said, WIDTH - 2, max_lines=2, placeholder=" ...")
 
 
 def basis_line(answer: Answer) -> str:
     """What the speed rests on, and what would settle it."""
     speed = answer.prediction.speed
-    evidence = speed.prefill_evidence if answer.reads_only else speed.decode_evidence
+    if answer.reads_only:
+        evidence = speed.prefill_evidence
+    else:
+        evidence = speed.decode_evidence
     if answer.measured is not None:
         return "Other models' speeds here are fitted to what the engine showed here."
     if evidence.is_unmeasured:
@@ -335,7 +365,9 @@ def basis_line(answer: Answer) -> str:
 def _why_not(answer: Answer) -> list[str]:
     """Why it does not run, and why the usual way out fails."""
     reasons = answer.prediction.verdict.reasons
-    text = capital(reasons[-1]) if reasons else "No way to run it was found"
+    text = "No way to run it was found"
+    if reasons:
+        text = capital(reasons[-1])
     return textwrap.wrap(f"{text}.", WIDTH - 2)
 
 
@@ -375,8 +407,14 @@ def several(answers: Sequence[Answer]) -> list[str]:
                 (f"  {label:<{label_width - 2}}" + "".join(f"{cells[at]:<{widths[at]}}" for at in part)).rstrip()
             )
     first = answers[0]
-    what = [] if many_models else [f"{model_name(first)}, {first.quant}."]
-    what += [] if many_devices else [f"On {device_name(first)}."]
+    if many_models:
+        what = []
+    else:
+        what = [f"{model_name(first)}, {first.quant}."]
+    if many_devices:
+        what += []
+    else:
+        what += [f"On {device_name(first)}."]
     return [*lines, "", f"  {' '.join([*what, 'More: --details  --json'])}"]
 
 
@@ -417,7 +455,9 @@ def _head(answer: Answer, *, many_models: bool, many_devices: bool) -> str:
 
 def _document_cell(answer: Answer) -> str:
     document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
-    return _cell_s(document.seconds) if document is not None and answer.runs else ""
+    if document is not None and answer.runs:
+        return _cell_s(document.seconds)
+    return ""
 
 
 def _warm_cells(answers: Sequence[Answer]) -> list[str]:
@@ -440,7 +480,9 @@ def _cell_s(value: Interval) -> str:
 
 def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
     """A figure and what is said of it: its interval, then ``more``."""
-    tail = f"; {more}" if more else ""
+    tail = ""
+    if more:
+        tail = f"; {more}"
     if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
         return "not known", f"nobody has measured anything near it{tail}"
     if value.high > UNSURE_RATIO * value.low:
@@ -452,7 +494,9 @@ def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
 
 
 def _figured_s(value: Interval, more: str) -> tuple[str, str]:
-    tail = f"; {more}" if more else ""
+    tail = ""
+    if more:
+        tail = f"; {more}"
     if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
         return "not known", more
     if value.high > UNSURE_RATIO * value.low:
@@ -475,7 +519,9 @@ def as_you_read(value: Interval) -> str:
         return ""
     if value.low > 1.5 * READ_TOKENS_PER_S:
         times = value.mid / READ_TOKENS_PER_S
-        return f"{times:.0f} times as fast as you read" if times < 100 else ""
+        if times < 100:
+            return f"{times:.0f} times as fast as you read"
+        return ""
     if value.high > 0.7 * READ_TOKENS_PER_S:
         return "about as fast as you read"
     return "slower than you read"
@@ -490,7 +536,9 @@ def two(value: float) -> str:
         return f"{rounded:,.0f}"
     if rounded >= 1:
         return f"{rounded:.1f}"
-    return f"{rounded:.2g}" if rounded >= 0.01 else f"{rounded:.1e}"
+    if rounded >= 0.01:
+        return f"{rounded:.2g}"
+    return f"{rounded:.1e}"
 
 
 def seconds(value: float) -> str:
@@ -501,7 +549,8 @@ def seconds(value: float) -> str:
 
 def between_s(value: Interval) -> str:
     """The two ends of a time, with the unit once where it is one."""
-    (low, low_unit), (high, high_unit) = _in_unit(value.low), _in_unit(value.high)
+    (low, low_unit) = _in_unit(value.low)
+    (high, high_unit) = _in_unit(value.high)
     if low_unit == high_unit:
         return f"{low} to {high} {high_unit}"
     return f"{low} {low_unit} to {high} {high_unit}"
@@ -536,7 +585,9 @@ def sizes(*amounts: float) -> list[str]:
 def model_name(answer: Answer) -> str:
     """The model as people say it, and what stands for one that nobody here knows by itself."""
     title = re.sub(r"\s+(Instruct|Chat|Thinking)\b", "", answer.model.title)
-    return f"{answer.model.asked_name} (read as {title})" if answer.model.asked_name else title
+    if answer.model.asked_name:
+        return f"{answer.model.asked_name} (read as {title})"
+    return title
 
 
 def device_name(answer: Answer) -> str:

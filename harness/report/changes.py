@@ -74,7 +74,10 @@ def gate_of(judgements: Sequence[Judgement]) -> Gate:
 
 
 def _shares(judgement: Judgement) -> tuple[float, ...]:
-    """Value and ends of its interval, relative as the budget is, else over its limit; empty without a value."""
+    """Value and ends of its interval, relative as the budget is, else over its limit.
+
+    Empty without a value.
+    """
     if not judgement.value or judgement.value < 0 or judgement.limit <= 0:
         return ()
     by = judgement.limit

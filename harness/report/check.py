@@ -22,7 +22,10 @@ def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
         MissingPackageError: Jinja2 is not installed, which a page needs.
     """
     target = path or Path.cwd() / REPORT_NAME
-    text = md.render(records) if target.suffix.lower() == ".md" else html.render(page_of(records))
+    if target.suffix.lower() == ".md":
+        text = md.render(records)
+    else:
+        text = html.render(page_of(records))
     try:
         write_atomically(target, text.encode())
     except HarnessError:

@@ -20,7 +20,9 @@ def configuration(residents: Sequence[Resident], form: Format) -> str:
     for one in residents:
         if not one.command.startswith("llama-server "):
             raise RefusedError(f"--format {form}: {one.name} {one.quant} is not run by llama-server there")
-    return _llama_swap(residents) if form == "llama-swap" else _models_ini(residents)
+    if form == "llama-swap":
+        return _llama_swap(residents)
+    return _models_ini(residents)
 
 
 def _llama_swap(residents: Sequence[Resident]) -> str:
@@ -46,7 +48,10 @@ def _models_ini(residents: Sequence[Resident]) -> str:
         for at, word in enumerate(words):
             if not word.startswith("-"):
                 continue
-            value = words[at + 1] if at + 1 < len(words) and not words[at + 1].startswith("-") else _SWITCH
+            if at + 1 < len(words) and not words[at + 1].startswith("-"):
+                value = words[at + 1]
+            else:
+                value = _SWITCH
             lines.append(f"{word.lstrip('-')} = {value}")
     return "\n".join(lines) + "\n"
 

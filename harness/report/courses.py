@@ -49,7 +49,8 @@ def courses(records: Sequence[RunRecord]) -> list[Course]:
     found = []
     for group, setting in zip(several, settings, strict=True):
         newest = group[-_MOST_POINTS:]
-        first, last = newest[0][0], newest[-1][0]
+        first = newest[0][0]
+        last = newest[-1][0]
         values = [speed.measured or 0.0 for _, speed in newest]
         detail = ", ".join(filter(None, (clean(last.quant, 30), setting, "tokens/s")))
         if len(newest) < len(group):
@@ -97,7 +98,9 @@ def _ladder(model: str, rungs: list[Rung]) -> Ladder:
     fastest = max(_speed(rung) for rung in rungs) or 1.0
     rows = []
     for rung in rungs:
-        kind = "w" if rung is knee else "r"
+        kind = "r"
+        if rung is knee:
+            kind = "w"
         same = _same_ratio(rung)
         speed = _speed(rung)
         bars = [

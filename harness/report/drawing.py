@@ -1,6 +1,7 @@
 """Pictures as inline SVG: places are shares of the width, so that text keeps its size on any screen.
 
-Colours are classes of the page's style sheet. Nothing here has a style attribute, which the page's policy forbids.
+Colours are classes of the page's style sheet. Nothing here has a style attribute, which the page's policy
+forbids.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,8 +74,13 @@ class Axis:
         round_ones = [step * 10.0**power for power in range(first, last + 1) for step in (1.0, 3.0)]
         inside = [value for value in round_ones if self.low <= value <= self.high]
         tens = [value for value in inside if log10(value) == floor(log10(value))]
-        chosen = inside if len(inside) <= _MOST_TICKS else tens
-        return chosen[:: -(-len(chosen) // _MOST_TICKS)] if chosen else []
+        if len(inside) <= _MOST_TICKS:
+            chosen = inside
+        else:
+            chosen = tens
+        if chosen:
+            return chosen[:: -(-len(chosen) // _MOST_TICKS)]
+        return []
 
 
 def picture(says: str, height: int, parts: Sequence[str], kind: str = "") -> Drawing:
@@ -167,7 +173,10 @@ def value_bar(share: float, text: str, kind: str) -> Drawing:
 def course(
     values: Sequence[float], at: Sequence[float], ends: tuple[str, str], says: str, *, is_labelled: bool
 ) -> Drawing:
-    """Values from 0, joined, in even steps or where ``at`` says; the first and the last are marked, or all."""
+    """Values from 0, joined, in even steps or where ``at`` says.
+
+    The first and the last are marked, or all.
+    """
     axis = Axis.from_zero(values)
     steps = at or range(len(values))
     places = [round(4 + 92 * (step - steps[0]) / ((steps[-1] - steps[0]) or 1), 2) for step in steps]

@@ -78,7 +78,9 @@ class Table(NamedTuple):
 def known_machines(record: RunRecord) -> list[tuple[DeviceProfile, Cell]]:
     """The model of a run on machines that people know; empty where the catalog has no such model."""
     grid = _grid_of(record)
-    return list(zip(grid.devices, grid.cells(), strict=True)) if grid else []
+    if grid:
+        return list(zip(grid.devices, grid.cells(), strict=True))
+    return []
 
 
 def tables(
@@ -128,7 +130,9 @@ def how(cell: Cell, device: DeviceProfile) -> str:
     if cell.verdict != "fits split":
         return ""
     has_own_memory = any(pool.name == "vram" for pool in device.pools)
-    return "split" if has_own_memory else "on the CPU"
+    if has_own_memory:
+        return "split"
+    return "on the CPU"
 
 
 def _grid_of(record: RunRecord) -> Grid | None:
@@ -144,7 +148,10 @@ def _grid_of(record: RunRecord) -> Grid | None:
 
 
 def _catalog_name(record: RunRecord) -> str:
-    """The card that a run's model has in the catalog: of that name, and of as many weights; empty for none."""
+    """The card that a run's model has in the catalog: of that name, and of as many weights.
+
+    Empty for none.
+    """
     if record.model is None:
         return ""
     try:
@@ -153,16 +160,22 @@ def _catalog_name(record: RunRecord) -> str:
         return ""
     count = found.weights.weight_count
     is_same = abs(count - record.model.parameter_count) <= _SAME_COUNT_RATIO * count
-    return found.name if is_same and found.card else ""
+    if is_same and found.card:
+        return found.name
+    return ""
 
 
 def _speed(cell: Cell) -> float:
-    return cell.decode_tokens_per_s.mid if cell.decode_tokens_per_s else 0.0
+    if cell.decode_tokens_per_s:
+        return cell.decode_tokens_per_s.mid
+    return 0.0
 
 
 def _memory(device: DeviceProfile) -> str:
     pool = device.pool(device.pool_for(device.api("")))
-    card = " on the card" if pool.name == "vram" else ""
+    card = ""
+    if pool.name == "vram":
+        card = " on the card"
     total_gb = pool.total_bytes.value / 2**30
     return f"{format_number(total_gb)} GiB{card}"
 

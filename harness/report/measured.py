@@ -66,6 +66,8 @@ def electricity_line(price: str, energy: Energy | None) -> tuple[Interval | None
         return None, "What a million tokens cost is not known: nobody stated the device's power."
     # A joule a token is 1e6 J, a 3.6th of a kWh, for a million.
     cost = joules.through(lambda each: each * amounts[0] / 3.6)
-    elsewhere = f"; {amounts[1]:g} elsewhere" if len(amounts) > 1 else ""
+    elsewhere = ""
+    if len(amounts) > 1:
+        elsewhere = f"; {amounts[1]:g} elsewhere"
     between = f"{two(cost.low)} to {two(cost.high)}"
     return cost, f"A million tokens cost {two(cost.mid)} in electricity ({between}) at {amounts[0]:g} a kWh{elsewhere}."

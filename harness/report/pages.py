@@ -1,4 +1,7 @@
-"""What stands on a page, in its order: the sentence and its figure, then why, then what next. All else is folded."""
+"""What stands on a page, in its order: the sentence and its figure, then why, then what next.
+
+All else is folded.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -192,7 +195,9 @@ def _doubts(record: RunRecord) -> str:
     """What disturbed most samples, in the words of the run."""
     doubts = Counter(doubt for sample in record.samples for doubt in sample.validity.doubts)
     (text, _), *_ = [*doubts.most_common(1), (record.detail, 0)]
-    return f"{clean(text, 200).capitalize()}." if text else ""
+    if text:
+        return f"{clean(text, 200).capitalize()}."
+    return ""
 
 
 def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
@@ -201,7 +206,10 @@ def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
     if worst:
         worst.sort(key=lambda figure: -abs(log(figure.factor or 1.0)))
         first = worst[0]
-        count = "One surprise" if len(worst) == 1 else f"{len(worst)} surprises; the largest"
+        if len(worst) == 1:
+            count = "One surprise"
+        else:
+            count = f"{len(worst)} surprises; the largest"
         title = f"{count}: {words.QUANTITIES[first.name]} {first.number} {first.unit_word}, not {first.between}"
         return Note("out", title, _why(record, first))
     left = [test for test in summarise(record) if test.phase in TEST_PHASES and test.disturbed_count]
@@ -305,7 +313,8 @@ def _memory(record: RunRecord, figures: dict[str, Figure]) -> Stack | None:
         sizes[words.PARTS.get(part.kind) or clean(part.label, 60)] += part.size_bytes
     whole = sum(sizes.values())
     peak = figures.get("peak memory")
-    measured, beyond = "", 0.0
+    measured = ""
+    beyond = 0.0
     if peak and peak.measured is not None and peak.state.is_believed:
         measured = f"measured {peak.number} {peak.unit_word}"
         if peak.state is State.OUTSIDE:
@@ -338,7 +347,9 @@ def _stacked(
 def _facts(records: Sequence[RunRecord]) -> dict[str, str]:
     """How runs of one machine and engine were measured; what is empty is left out."""
     record = records[-1]
-    asked, model, engine = record.scenario, record.model, record.engine
+    asked = record.scenario
+    model = record.model
+    engine = record.engine
     gone = sum(bool(sample.validity.doubts) for one in records for sample in one.samples if not sample.warm_up)
     facts = {
         "ended": "" if record.outcome == "ok" else clean(f"{record.outcome}: {record.detail}", 500),
@@ -376,7 +387,10 @@ def _many(records: Sequence[RunRecord]) -> Page:
     runs = counted(len(records), "run")
     models = counted(len({words.model_words(record) for record in records}), "model")
     drawn = [*courses(records), *soaks(records)]
-    place = next(iter(by_machine)) if len(by_machine) == 1 else counted(len(by_machine), "machine")
+    if len(by_machine) == 1:
+        place = next(iter(by_machine))
+    else:
+        place = counted(len(by_machine), "machine")
     return Page(
         kind="report",
         title=f"{runs} of {models}",
@@ -419,7 +433,10 @@ def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
 def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Headline:
     states = tally(figures["decode"] for figures in figured)
     places = {words.machine_words(record) for record in records}
-    place = f"on {places.pop()}" if len(places) == 1 else f"on {len(places)} machines"
+    if len(places) == 1:
+        place = f"on {places.pop()}"
+    else:
+        place = f"on {len(places)} machines"
     said = []
     for name, what in (("peak memory", "Memory"), ("first token", "The first token")):
         counts = tally(figures[name] for figures in figured if name in figures)
@@ -435,7 +452,9 @@ def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, 
     if states.judged:
         apart = Counter(figures["decode"].word for figures in figured if figures["decode"].state.is_judged)
         rest = [f"{count} {word}" for word, count in apart.items() if word != State.INSIDE.value]
-        verdict = f"The others: {', '.join(rest)}." if rest else ""
+        verdict = ""
+        if rest:
+            verdict = f"The others: {', '.join(rest)}."
         unit = f"of {states.judged} speeds as predicted"
         return Headline("", str(states[State.INSIDE]), unit, f"{place}. ", verdict, feel)
     if states[State.MEASURED]:

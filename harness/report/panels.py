@@ -61,7 +61,10 @@ def _of_result(record: RunRecord) -> Iterator[Panel]:
     """What the result of a record says, with a column for predictions even where there is none."""
     for kind, title, columns, rows in result_tables(record):
         if kind in _TITLES:
-            heads = columns if kind == "levels" else ("", "measured", "predicted")
+            if kind == "levels":
+                heads = columns
+            else:
+                heads = ("", "measured", "predicted")
             filled = [(*row, *[""] * (len(heads) - len(row))) for row in rows]
             yield Panel(_TITLES[kind], title, record.outcome, heads, filled)
 

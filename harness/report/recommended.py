@@ -73,9 +73,15 @@ def _shown(ranking: Ranking) -> list[Choice]:
 
 
 def _row(number: int, choice: Choice) -> str:
-    quality = "-" if choice.score is None else format_number(choice.rank_score, 2)
+    if choice.score is None:
+        quality = "-"
+    else:
+        quality = format_number(choice.rank_score, 2)
     speed = format_number(choice.tokens_per_s.mid, 2)
     memory = f"{format_number(choice.needed_bytes / GIB, 2)} GiB"
     title = f"{choice.title} {choice.quant}"
-    how = "" if choice.kind.is_whole else f"  {_HOW[choice.kind]}"
+    if choice.kind.is_whole:
+        how = ""
+    else:
+        how = f"  {_HOW[choice.kind]}"
     return f"  {number}  {quality:>7}  {speed:>8}  {memory:<8}  {title:<{_TITLE_WIDTH}}{how}".rstrip()

@@ -96,7 +96,10 @@ class OneSequence(Rows):
 
     @abstractmethod
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
-        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
+        """Run ``tokens`` at the end of the cache.
+
+        Logits [kept, vocab_count] of none, the last or all of them.
+        """
 
     @abstractmethod
     def length(self) -> int:

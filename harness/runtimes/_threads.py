@@ -25,10 +25,12 @@ def keep_thread_count(here: Cores, count: int) -> None:
 
 
 def yield_to_readers(thread: int) -> None:
-    """Lower the priority of a thread that computes, by its number in the kernel, for as long as it lives. Linux only.
+    """Lower the priority of a thread that computes, by its number in the kernel, for as long as it lives.
 
-    A reader computes next to nothing. Where every core has a thread that computes, it waits for its turn after each
-    read, and the device stands still meanwhile.
+    Linux only.
+
+    A reader computes next to nothing. Where every core has a thread that computes, it waits for its turn
+    after each read, and the device stands still meanwhile.
     """
     if sys.platform == "linux":  # elsewhere the number is that of some process
         with contextlib.suppress(OSError):  # the thread has ended

@@ -1,8 +1,8 @@
 """llama.cpp's own programs, ``llama-bench`` and those beside it: what a release brings, without a compiler.
 
-They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else in the engine that was pulled (a release
-has them, npm's package has not) and on the PATH. Where there is a llama-server and no llama-bench, it is started for a
-run, and asked. Source of the options and of what is printed: llama.cpp,
+They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else in the engine that was pulled (a
+release has them, npm's package has not) and on the PATH. Where there is a llama-server and no llama-bench, it
+is started for a run, and asked. Source of the options and of what is printed: llama.cpp,
 tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
 """
 
@@ -58,7 +58,10 @@ class Executable:
         return program("llama-bench") or program("llama-server") or ""
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
+        """What the program says of itself before a run (EngineError where it does not start).
+
+        Its rows tell more.
+        """
         return EngineIdentity(
             name="llama-bench",
             version=_output("llama-bench", "--version").strip().partition("\n")[0][:200],
@@ -105,8 +108,8 @@ def as_made(scenario: Scenario) -> Scenario:
 def serving(path: Path, scenario: Scenario, wall_s: float = _START_S) -> Iterator[str]:
     """A llama-server of the folder with the model in ``path``, for as long as it is asked; its address.
 
-    It has ``wall_s`` to start, ten minutes at most. On Linux it ends with the thread that started it, whatever ends
-    that one.
+    It has ``wall_s`` to start, ten minutes at most. On Linux it ends with the thread that started it,
+    whatever ends that one.
 
     Raises:
         RefusedError: It has no option for what the scenario asks, or that asks for several sequences.
@@ -116,7 +119,9 @@ def serving(path: Path, scenario: Scenario, wall_s: float = _START_S) -> Iterato
     port = free_port()
     given = [*common("llama-server", path, scenario), "-c", str(scenario.context_tokens), "--port", str(port)]
     given += ["-np", "1", *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else [])]
-    bound = _end_with_parent if sys.platform == "linux" else None
+    bound = None
+    if sys.platform == "linux":
+        bound = _end_with_parent
     url = f"http://127.0.0.1:{port}"
     with (
         tempfile.TemporaryFile() as log,
@@ -173,7 +178,8 @@ def rows(output: str) -> list[dict[str, Any]]:
     for line in output.splitlines():
         with suppress(ValueError):
             row = json.loads(line)
-            objects += [row] if isinstance(row, dict) else []
+            if isinstance(row, dict):
+                objects += [row]
     return objects
 
 
@@ -191,24 +197,37 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
 
 
 def spelled(scenario: Scenario, text: str, name: str = "llama-bench") -> list[str]:
-    """What a program takes of a scenario, as its help ``text`` spells it; RefusedError where it has no such option."""
-    s, single = scenario, name == "llama-bench"
+    """What a program takes of a scenario, as its help ``text`` spells it.
+
+    RefusedError where it has no such option.
+    """
+    s = scenario
+    single = name == "llama-bench"
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
     given = ["-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
     given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *placed(s, text, single=single)]
     if "--load-mode" in text:
         mapped = ["-lm", "mmap" if s.mmap else "none"]
+    elif single:
+        mapped = ["-mmp", str(int(s.mmap))]
     else:
-        mapped = ["-mmp", str(int(s.mmap))] if single else ["--no-mmap"]
-    given += mapped if single or not s.mmap else []
+        mapped = ["--no-mmap"]
+    if single or not s.mmap:
+        given += mapped
     if not s.repack and "-repack" not in text:
         raise RefusedError(f"--without repack: this {name} has no such option")
-    return given if s.repack else [*given, *(["--repack", "0"] if single else ["--no-repack"])]
+    if s.repack:
+        return given
+    return [*given, *(["--repack", "0"] if single else ["--no-repack"])]
 
 
 def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[str]:
-    """Where the model lies, as llama-bench (``single``) or the others spell it; ``text`` is the program's help."""
-    s, p = scenario, scenario.placement
+    """Where the model lies, as llama-bench (``single``) or the others spell it.
+
+    ``text`` is the program's help.
+    """
+    s = scenario
+    p = scenario.placement
     if s.api in {"", "cpu"}:  # a program with a GPU built in would still use it for the cache and long prompts
         if "--device" in text:
             return ["-ngl", "0", "-dev", "none"]

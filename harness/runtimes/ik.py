@@ -1,7 +1,8 @@
 """ik_llama.cpp through its prebuilt wheel, with the session of llama.cpp: another library behind the same code.
 
-Its low-bit types (IQ-K, trellis) are why one takes it. Its C interface is llama.cpp's of an earlier date: what has
-changed since has today's names and forms here, so that :mod:`harness.runtimes.llamacpp` runs on both.
+Its low-bit types (IQ-K, trellis) are why one takes it. Its C interface is llama.cpp's of an earlier date:
+what has changed since has today's names and forms here, so that :mod:`harness.runtimes.llamacpp` runs on
+both.
 """
 
 import ctypes
@@ -80,7 +81,8 @@ class _IkLibrary(Library):
 
     def llama_detokenize(self, vocab: Any, ids: Any, count: int, out: Any, room: int, _rm: bool, special: bool) -> int:
         """Text of tokens, piece by piece: the library's own wants the model, which a vocabulary does not lead to."""
-        piece, text = ctypes.create_string_buffer(512), b""
+        piece = ctypes.create_string_buffer(512)
+        text = b""
         for token in ids[:count]:
             length = self.llama_token_to_piece_vocab(vocab, token, piece, len(piece), 0, special)
             text += piece.raw[: max(0, length)]
@@ -103,7 +105,9 @@ class IkLlama(LlamaCpp):
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        return None if find_spec("ik_llama_cpp") else str(MissingPackageError(*_PACKAGE))
+        if find_spec("ik_llama_cpp"):
+            return None
+        return str(MissingPackageError(*_PACKAGE))
 
     def library(self) -> Library:
         """The loaded library."""

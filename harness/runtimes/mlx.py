@@ -1,4 +1,7 @@
-"""Models of Apple's MLX by mlx-lm: a folder with config.json, model*.safetensors and tokenizer.json; one sequence."""
+"""Models of Apple's MLX by mlx-lm: a folder with config.json, model*.safetensors and tokenizer.json.
+
+One sequence.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -30,7 +33,8 @@ def _packages() -> tuple[Any, Any, Any]:
 class MlxSession(Tokenized, OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    Of the scenario it takes context and tokens of a prefill step; MLX chooses its threads and types of cache itself.
+    Of the scenario it takes context and tokens of a prefill step; MLX chooses its threads and types of cache
+    itself.
 
     Raises:
         MissingPackageError: mlx-lm is not installed.
@@ -48,28 +52,36 @@ class MlxSession(Tokenized, OneSequence):
             self._model, _ = utils.load_model(folder)
         except Exception as error:
             raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
-        ends, begin = config.get("eos_token_id", []), config.get("bos_token_id")
+        ends = config.get("eos_token_id", [])
+        begin = config.get("bos_token_id")
         self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
         self.begin_token: int | None = begin if isinstance(begin, int) else None
         self.vocab_count = int(config["vocab_size"])
-        self.context_tokens, self._step_tokens = scenario.context_tokens, scenario.ubatch_tokens
+        self.context_tokens = scenario.context_tokens
+        self._step_tokens = scenario.ubatch_tokens
         self._cache = self._caches.make_prompt_cache(self._model)
         self._length = 0
         self._keep_nothing()
 
     def _forward(self, tokens: Sequence[int], logits: str) -> Singles:
-        mx, rows = self._mx, []
+        mx = self._mx
+        rows = []
         for start in range(0, len(tokens), self._step_tokens):
             part = mx.array([list(tokens[start : start + self._step_tokens])])
             logit_rows = self._model(part, cache=self._cache)
             last = start + self._step_tokens >= len(tokens)
-            wanted = logit_rows[0] if logits == "all" else logit_rows[0, -1:]
+            if logits == "all":
+                wanted = logit_rows[0]
+            else:
+                wanted = logit_rows[0, -1:]
             # MLX computes what is asked for and nothing before: the cache alone where no logits are kept.
             if logits == "all" or (logits == "last" and last):
                 rows.append(wanted.astype(mx.float32))
             mx.eval(rows[-1:] or [c.state for c in self._cache])
             self._length += part.shape[1]
-        return np.concatenate([np.array(row, copy=False) for row in rows]) if rows else self._kept[:0]
+        if rows:
+            return np.concatenate([np.array(row, copy=False) for row in rows])
+        return self._kept[:0]
 
     def length(self) -> int:
         """Tokens in the cache, counted here: the state of a recurrent layer does not tell them."""
@@ -126,7 +138,10 @@ def _config_of(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     config = json_in(path, "a folder in MLX's form")
-    whole = config if isinstance(config, dict) else {}
+    if isinstance(config, dict):
+        whole = config
+    else:
+        whole = {}
     text = whole.get("text_config")
     if isinstance(text, dict):
         whole = text | whole

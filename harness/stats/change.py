@@ -7,8 +7,8 @@ import numpy as np
 
 _SHUFFLES: Final = 999
 _BLOCK: Final = 3
-"""Neighbouring values depend on each other (other programs come and go): so many are shuffled together, fewer in a
-series so short that hardly an order of such blocks would be unlike the one it has."""
+"""Neighbouring values depend on each other (other programs come and go): so many are shuffled together, fewer
+in a series so short that hardly an order of such blocks would be unlike the one it has."""
 _EDGE: Final = 2
 """Least values on either side of a change."""
 _LEAST_RATIO: Final = 0.03
@@ -18,10 +18,13 @@ _LEVEL: Final = 0.01
 
 
 def fall(values: Sequence[float]) -> int | None:
-    """Index of the first value after the one fall that explains the series best; None where chance explains it as well.
+    """Index of the first value after the one fall that explains the series best.
+
+    None where chance explains it as well.
 
     The statistic is the maximum over k of the standardised difference of means of ln x before and from k on
-    (Page 1954; Hawkins 1977), its distribution that of the same series with blocks of it shuffled. Values are positive.
+    (Page 1954; Hawkins 1977), its distribution that of the same series with blocks of it shuffled. Values are
+    positive.
     """
     x = np.log(np.asarray(values, dtype=float))
     n = len(x)

@@ -13,8 +13,9 @@ _SSH_OPTIONS: Final = ("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTim
 def target_named(text: str, *, folder: str = "") -> ShellTarget:
     """The target that ``text`` names: ``local``, ``ssh://user@host[:port]``, ``adb://``, ``adb://SERIAL``.
 
-    ``adb://`` alone means the only device there is; a serial may be ``host:port``. What is pushed goes to ``folder``,
-    one that is meant for such things unless given. Keys, and the hosts to believe, are OpenSSH's own configuration's.
+    ``adb://`` alone means the only device there is; a serial may be ``host:port``. What is pushed goes to
+    ``folder``, one that is meant for such things unless given. Keys, and the hosts to believe, are OpenSSH's
+    own configuration's.
 
     Raises:
         RefusedError: It names no target.

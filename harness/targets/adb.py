@@ -1,6 +1,7 @@
 """Android devices through the ``adb`` program: which there are, and in what state.
 
-Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and client/transport.cpp (names of states).
+Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and client/transport.cpp (names of
+states).
 """
 
 import re

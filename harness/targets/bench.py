@@ -1,7 +1,8 @@
 """llama-bench on a target: pushed, run beside the device's own counters, and its samples made a record.
 
-Durations are llama-bench's own, taken on the device: the way there adds nothing to them. When each repetition began
-is told by its ``--progress`` lines as they arrive, late by the way's latency, which is far below a counter's period.
+Durations are llama-bench's own, taken on the device: the way there adds nothing to them. When each repetition
+began is told by its ``--progress`` lines as they arrive, late by the way's latency, which is far below a
+counter's period.
 """
 
 import re
@@ -69,25 +70,37 @@ class There(Frozen):
 
 
 def program_for(programs: Path, abi: str) -> Path:
-    """``programs/ABI/llama-bench`` or ``programs/llama-bench``; BadDataError: there is none, or for another machine."""
+    """``programs/ABI/llama-bench`` or ``programs/llama-bench``.
+
+    BadDataError: there is none, or for another machine.
+    """
     path = next((p for p in (programs / abi / PROGRAM, programs / PROGRAM) if p.is_file()), None)
     if path is None:
         raise BadDataError(
             programs, "", f"no {PROGRAM} and no {abi}/{PROGRAM}", f"an executable of llama.cpp for {abi}"
         )
-    head = path.read_bytes()[:20] if path.stat().st_size >= 20 else b""
-    found = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
+    if path.stat().st_size >= 20:
+        head = path.read_bytes()[:20]
+    else:
+        head = b""
+    found = None
+    if head[:4] == b"\x7fELF":
+        found = int.from_bytes(head[18:20], "little")
     if found is None or found != _ELF_MACHINES.get(abi, found):
         raise BadDataError(path, "", "no ELF file" if found is None else f"ELF machine {found}", f"one for {abi}")
     return path
 
 
 def key_there(planned: Measurement, known: Facts, programs: Path, cpus: Sequence[int]) -> str:
-    """Key of a measurement on a target, known before anything is pushed to it; BadDataError: no executable for it."""
+    """Key of a measurement on a target, known before anything is pushed to it.
+
+    BadDataError: no executable for it.
+    """
     assert isinstance(planned.job, (GenerateJob, SoakJob)) and planned.model is not None
     program = program_for(programs, known.abi)
     build = [sha256_of(file) for file in (program, *sorted(program.parent.glob("*.so*")))]
-    job, machine = planned.job.replace(path=""), fingerprint(known).fingerprint
+    job = planned.job.replace(path="")
+    machine = fingerprint(known).fingerprint
     return key_of("on target", planned.model.sha256, job, planned.scenario, cpus, build, machine)
 
 
@@ -102,16 +115,21 @@ def on_target(
 ) -> Measurement:
     """The same measurement (the protocol, or a soak) by llama-bench on a target, to which what is not there is pushed.
 
-    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``cpus`` are those there.
+    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``cpus`` are
+    those there.
 
     Raises:
         CouldNotRunError: The target does not answer, sleeps, has no room, or its battery is low.
         RefusedError: The model is in several files.
         BadDataError: There is no executable for it.
     """
-    job, s = planned.job, planned.scenario
+    job = planned.job
+    s = planned.scenario
     assert isinstance(job, (GenerateJob, SoakJob)) and planned.model is not None
-    path, soak = Path(job.path), job if isinstance(job, SoakJob) else None
+    path = Path(job.path)
+    soak = None
+    if isinstance(job, SoakJob):
+        soak = job
     if len(model_files(path)) > 1:
         raise RefusedError(f"{path.name} is one of several files: llama-bench on a target takes a model in one")
     ready(target, known, soak.battery_percent_min if soak else _BATTERY_PERCENT_MIN)
@@ -121,14 +139,20 @@ def on_target(
     file = target.put(path, planned.model.sha256, progress=progress)
     text = target.shell(f"{shlex.join(there)} --help 2>&1", check=False)
     threads = s.thread_count or len(cpus) or known.cpu.thread_count
-    words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
+    words: list[object]
+    if cpus:
+        words = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"]
+    else:
+        words = []
     words += [*there, "-m", file, *spelled(s.replace(thread_count=threads), text), "-o", "json", "--progress"]
     if isinstance(job, SoakJob):
         words += ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
     else:
         words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
     command = tuple(map(str, words))
-    on, folder, battery_joules = target.name, target.folder, known.battery_joules
+    on = target.name
+    folder = target.folder
+    battery_joules = known.battery_joules
     return planned._replace(
         entry=f"{__name__}:{'run_soak' if soak else 'run_bench'}",
         job=There(on=on, folder=folder, words=command, soak=soak, battery_joules=battery_joules),
@@ -157,7 +181,8 @@ def run_bench(job: There, emit: Emit) -> None:
             if _BEGUN.search(line):
                 begun.append(at)
         record = _read(target, running, log, counters)
-        samples, ended_s = record.samples, time.monotonic()
+        samples = record.samples
+        ended_s = time.monotonic()
         epoch_s = time.time() - ended_s  # once: between two readings of clocks any time may pass
         if len(samples) == len(begun):
             counters.around(ended_s, ended_s)
@@ -179,7 +204,10 @@ def run_soak(job: There, emit: Emit) -> None:
     Raises:
         EngineError: llama-bench failed there, or the connection broke.
     """
-    target, soak, count, last = job.target(), job.soak, -1, ""
+    target = job.target()
+    soak = job.soak
+    count = -1
+    last = ""
     assert soak is not None
     emit("memory", {"mark": "end", "elsewhere": True})
     with target.counters() as counters:
@@ -198,7 +226,8 @@ def run_soak(job: There, emit: Emit) -> None:
                 continue
             window = _window(counters.around(start, at, patience_s=1), running, start - first, at - start, count)
             emit("window", window)
-            start, count = at, 0
+            start = at
+            count = 0
             if limit := limit_reached(window, soak):
                 emit("stopped", limit)
             if limit or at - first >= 60 * soak.minutes:
@@ -213,7 +242,8 @@ def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_
     if len(frames) < 2:
         return window
     validity, joules = between(frames, running.pid, running.shell_pid)
-    joules = drained_joules(frames[0], frames[-1]) if joules is None else joules
+    if joules is None:
+        joules = drained_joules(frames[0], frames[-1])
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
     return window.replace(
         celsius=validity.temperature_celsius_max,
@@ -236,22 +266,30 @@ def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: C
     if status == LOST:
         raise EngineError(f"{target.name}: the connection broke at: {last}")
     if status == 128 + 9:
-        memory = counters.frames[-1].files.get("/proc/meminfo", "") if counters.frames else ""
+        memory = ""
+        if counters.frames:
+            memory = counters.frames[-1].files.get("/proc/meminfo", "")
         kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
         if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):
             raise EngineError(f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", "out of memory")
-    signal = f"signal {status - 128}" if status > 128 else f"status {status}"
+    if status > 128:
+        signal = f"signal {status - 128}"
+    else:
+        signal = f"status {status}"
     raise EngineError(f"llama-bench ended with {signal}: {last}", "crashed" if status > 128 else "refused")
 
 
 def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: CounterFrames) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
     frames = counters.around(begun_s, begun_s + sample.duration_s, patience_s=0)
-    validity, energy = Validity(doubts=("the device's counters stopped: nothing is known of its state",)), None
+    validity = Validity(doubts=("the device's counters stopped: nothing is known of its state",))
+    energy = None
     if len(frames) >= 2:
         validity, joules = between(frames, running.pid, running.shell_pid)
         share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
-        energy = joules * min(share, 1.0) if joules is not None else None
+        energy = None
+        if joules is not None:
+            energy = joules * min(share, 1.0)
     return sample.replace(validity=validity, started_unix_s=epoch_s + begun_s, energy_joules=energy)
 
 

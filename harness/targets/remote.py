@@ -37,8 +37,8 @@ def run_there(
 ) -> Answered:
     """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
 
-    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. The verb ends there
-    when the connection does. ``say`` gets each line of progress.
+    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. The verb
+    ends there when the connection does. ``say`` gets each line of progress.
 
     Raises:
         RefusedError: edge-harness is neither on the target's PATH nor where pip puts programs of one user.
@@ -58,14 +58,18 @@ def run_there(
         named = f"{folder}/{len(there)}"
         there[word] = f"{named}/{path.name}"  # a record names the file as here
         for file in model_files(path):
-            place, link = target.put(file, sha256_of(file)), f"{named}/{file.name}"
+            place = target.put(file, sha256_of(file))
+            link = f"{named}/{file.name}"
             target.shell(f"mkdir -p {shlex.quote(named)}; ln -s {shlex.quote(place)} {shlex.quote(link)}")
 
     def placed(word: str) -> str:
         option, _, value = word.partition("=")
         return there.get(word) or (f"{option}={there[value]}" if value in there else word)
 
-    end = words.index("--") if "--" in words else len(words)
+    if "--" in words:
+        end = words.index("--")
+    else:
+        end = len(words)
     asked = _without(words[:end], ("--on", "--out", "-o"))  # there it is on the machine itself, and keeps its records
     here = ["--on", "local", "--out", f"{folder}/records"]
     given = [PROGRAM, *map(placed, asked), *here, *map(placed, words[end:])]

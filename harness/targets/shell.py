@@ -55,7 +55,10 @@ _NAMED = re.compile(r"^==> (/.*) <==$")
 
 
 class Frame(NamedTuple):
-    """The device's kernel files at one moment; ``at_s`` on this machine's monotonic clock, when they had arrived."""
+    """The device's kernel files at one moment.
+
+    ``at_s`` on this machine's monotonic clock, when they had arrived.
+    """
 
     at_s: float
     files: Mapping[str, str]
@@ -86,12 +89,15 @@ class Frame(NamedTuple):
 class ShellTarget:
     """One device, named as the user wrote it; ``words`` are the command that runs the script appended to it.
 
-    Pushed files lie in ``folder``, the first usable of the places meant for it unless given. With ``quoted`` a shell
-    stands between, for which a script must be quoted.
+    Pushed files lie in ``folder``, the first usable of the places meant for it unless given. With ``quoted``
+    a shell stands between, for which a script must be quoted.
     """
 
     def __init__(self, name: str, words: Sequence[str], *, folder: str = "", quoted: bool = False) -> None:
-        self.name, self._words, self._folder, self._quoted = name, words, folder, quoted
+        self.name = name
+        self._words = words
+        self._folder = folder
+        self._quoted = quoted
 
     def argv(self, script: str) -> list[str]:
         """The command on this machine that runs ``script`` there."""
@@ -112,14 +118,17 @@ class ShellTarget:
         return self._folder
 
     def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
-        """Push a file under its hash and return its path there; an earlier attempt is gone on with, or found whole.
+        """Push a file under its hash and return its path there.
+
+        An earlier attempt is gone on with, or found whole.
 
         Raises:
             CouldNotRunError: No room, no connection, or what arrived is not what was sent.
         """
         size = path.stat().st_size
         place = self._place(path, sha256)
-        there, part = shlex.quote(place), shlex.quote(f"{place}.part")
+        there = shlex.quote(place)
+        part = shlex.quote(f"{place}.part")
         own = shlex.quote(self.folder)
         # A writer whose connection broke may still have bytes to write: it ends before what is there is counted.
         told = self.shell(
@@ -127,16 +136,21 @@ class ShellTarget:
             f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
         ).split()
         with understood(self.name):
-            whole, have, free = told[0] == "whole", int(told[1]), int(told[5]) * 1024
+            whole = told[0] == "whole"
+            have = int(told[1])
+            free = int(told[5]) * 1024
         if whole and have == size:
             return place
-        have = have if not whole and have <= size else 0
+        if not (not whole and have <= size):
+            have = 0
         if size - have + _SPARE_BYTES > free:
             room = f"{size - have} bytes in {self.folder}, {free} are free and {_SPARE_BYTES} must stay so"
             raise CouldNotRunError(f"{self.name}: {path.name} needs {room}")
         writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
         self._send(path, have, writer, progress or no_progress)
-        mode = f"chmod 755 {part};" if executable else ""
+        mode = ""
+        if executable:
+            mode = f"chmod 755 {part};"
         arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
         if arrived != [sha256]:
             self.shell(f"rm -f {part}")
@@ -145,7 +159,9 @@ class ShellTarget:
         return place
 
     def put_program(self, path: Path) -> tuple[str, ...]:
-        """Push a program, and the shared libraries beside it under their own names; the words that start it there.
+        """Push a program, and the shared libraries beside it under their own names.
+
+        The words that start it there.
 
         Raises:
             CouldNotRunError: As :meth:`put`.
@@ -218,7 +234,10 @@ class ShellTarget:
 
     @contextlib.contextmanager
     def counters(self, *, period_s: float = 0.5) -> Iterator["CounterFrames"]:
-        """Frames of the device's counters, and of the command that is started, while the block runs; in one shell."""
+        """Frames of the device's counters, and of the command that is started, while the block runs.
+
+        In one shell.
+        """
         own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
         script = (
             f"i=0; while :; do set -- - -; read -r p w < {shlex.quote(self.folder)}/run.pid && set -- $p $w;"
@@ -257,7 +276,8 @@ class CounterFrames:
                     self._add(files_in(taken), size)
                 except BadDataError:
                     break
-                taken, size = [], 0
+                taken = []
+                size = 0
             else:
                 taken.append(line.decode("utf-8", "replace").rstrip("\n"))
                 size += len(line)
@@ -276,7 +296,10 @@ class CounterFrames:
             self._more.notify_all()
 
     def around(self, start_s: float, end_s: float, *, patience_s: float = 5.0) -> list[Frame]:
-        """Frames from the last one before ``start_s`` to the first one after ``end_s``; waits for the latter."""
+        """Frames from the last one before ``start_s`` to the first one after ``end_s``.
+
+        Waits for the latter.
+        """
         with self._more:
             self._more.wait_for(lambda: self.ended or (self.frames and self.frames[-1].at_s >= end_s), patience_s)
             before = max((i for i, f in enumerate(self.frames) if f.at_s <= start_s), default=0)
@@ -309,7 +332,10 @@ class Running:
         return self.process.stderr.readline(_LINE_MAX_BYTES).decode("utf-8", "replace")
 
     def told(self) -> Iterator[tuple[float, str]]:
-        """Lines of its error output and when they came (monotonic seconds); it is killed when they are too many."""
+        """Lines of its error output and when they came (monotonic seconds).
+
+        It is killed when they are too many.
+        """
         size = 0
         while line := self._readline():
             size += len(line)
@@ -377,4 +403,6 @@ def _limited(timeout_s: float, end: Callable[[], None]) -> Iterator[None]:
 
 def _last(errors: bytes) -> str:
     lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    if lines:
+        return lines[-1]
+    return ""

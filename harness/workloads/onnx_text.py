@@ -27,7 +27,10 @@ class OnnxText(Tokenized):
     """
 
     def __init__(self, folder: Path, meter: Meter, part: str, *, thread_count: int = 1) -> None:
-        self._folder, self.name, self.meter, self.part = folder, folder.name, meter, part
+        self._folder = folder
+        self.name = folder.name
+        self.meter = meter
+        self.part = part
         self.config = json_in(folder / "config.json", "a configuration", _CONFIG_BYTES)
         self._tokenizer.enable_truncation(MOST_TOKENS)
         path = folder / "model.onnx"

@@ -36,7 +36,9 @@ def pass_cells(row: PassFigures) -> list[str]:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else format_seconds(seconds)
+    if seconds is None:
+        return "-"
+    return format_seconds(seconds)
 
 
 def memory_rows(record: RunRecord) -> list[list[str]]:
@@ -46,19 +48,27 @@ def memory_rows(record: RunRecord) -> list[list[str]]:
     for part in result.memory:
         sizes = [format_bytes(size) for size in (part.file_bytes, part.cache_bytes, part.arena_bytes)]
         rows.append([part.part, *sizes, *_beside(part.anonymous_bytes, part.predicted_bytes)])
-    held = record.memory.peak_anonymous_bytes if record.memory else None
+    held = None
+    if record.memory:
+        held = record.memory.peak_anonymous_bytes
     rows.append(["all", "-", "-", "-", *_beside(held, result.predicted_anonymous_bytes)])
     return rows
 
 
 def _beside(held: int | None, predicted: int | None) -> list[str]:
-    error = "-" if not held or predicted is None else f"{predicted / held - 1:+.0%}"
+    if not held or predicted is None:
+        error = "-"
+    else:
+        error = f"{predicted / held - 1:+.0%}"
     return ["-" if size is None else format_bytes(size) for size in (held, predicted)] + [error]
 
 
 def score_cells(score: Score) -> list[str]:
     """A figure beside its hardest null, and what that says."""
-    value = "-" if score.value is None else f"{score.value:.3g}"
+    if score.value is None:
+        value = "-"
+    else:
+        value = f"{score.value:.3g}"
     if score.low is not None and score.high is not None:
         value += f" ({score.low:.3g} to {score.high:.3g})"
     null = score.best_null
@@ -102,7 +112,9 @@ def median_error(runs: Sequence["SystemRun"]) -> float | None:
     """Median of the absolute errors of whole steps; None without any."""
     rows = [row for one in runs for row in _result(one.record).passes if not row.part]
     errors = [abs(row.error_ratio) for row in rows if row.error_ratio is not None]
-    return median(errors) if errors else None
+    if errors:
+        return median(errors)
+    return None
 
 
 def panel(record: RunRecord) -> Panel | None:

@@ -1,7 +1,9 @@
-"""Passes: what a step of a system asks of its parts; declared before they run, timed while they do, predicted by law.
+"""Passes: what a step of a system asks of its parts.
 
-A pass of the language model or of a sentence encoder is predicted as any run of a model is. A pass that the core has no
-law for (a graph of ONNX Runtime, an image tower) has no prediction, and none is made up.
+Declared before they run, timed while they do, predicted by law.
+
+A pass of the language model or of a sentence encoder is predicted as any run of a model is. A pass that the
+core has no law for (a graph of ONNX Runtime, an image tower) has no prediction, and none is made up.
 """
 
 import time
@@ -22,7 +24,8 @@ from harness.predict.speed import predict_speed
 SERIAL_SHARE = 0.6
 """Share of all cores' bandwidth that one thread draws."""
 TRAINING_FACTOR = 3.0
-"""A step of training over a pass of reading: forward once, backward twice (Kaplan et al. 2020, arXiv:2001.08361)."""
+"""A step of training over a pass of reading: forward once, backward twice (Kaplan et al. 2020,
+arXiv:2001.08361)."""
 
 
 class Op(StrEnum):
@@ -43,7 +46,8 @@ class Pass(Frozen):
     """Passes of one part that are alike.
 
     Attributes:
-        part: ``language``, ``encoder``, ``nli``, ``tower``; ``store`` or ``dictionary`` for arrays of the system's own.
+        part: ``language``, ``encoder``, ``nli``, ``tower``; ``store`` or ``dictionary`` for arrays of the
+            system's own.
         tokens: That are read, or written one after the other.
         depth: Tokens in the cache before.
         share: Of the part's layers that are computed.
@@ -122,7 +126,10 @@ class Chain:
         self.passes.append(Pass(part="language", op=op, tokens=len(tokens) - start, depth=start))
 
     def write(self, count: int) -> None:
-        """The language model writes so many tokens after what it has read; the first one needs no further pass."""
+        """The language model writes so many tokens after what it has read.
+
+        The first one needs no further pass.
+        """
         self.passes.append(Pass(part="language", op=Op.WRITE, tokens=max(count - 1, 0), depth=len(self._held)))
 
 
@@ -145,15 +152,23 @@ def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scen
     def rate(part: str, prompt_tokens: int, depth_tokens: int) -> float:
         asked = scenario.replace(prompt_tokens=max(prompt_tokens, 1), depth_tokens=depth_tokens, new_tokens=1)
         speed = predict_speed(weights[part], device, asked)
-        return speed.prefill_tokens_per_s.mid if prompt_tokens else speed.decode_tokens_per_s.mid
+        if prompt_tokens:
+            return speed.prefill_tokens_per_s.mid
+        return speed.decode_tokens_per_s.mid
 
     def seconds(one: Pass) -> float | None:
         if one.part in weights:
             if not one.tokens:
                 return 0.0
             is_single = one.op is Op.WRITE or one.tokens == 1
-            factor = TRAINING_FACTOR if one.op is Op.TRAIN else 1.0
-            prompt = 0 if is_single else _near(one.tokens)
+            if one.op is Op.TRAIN:
+                factor = TRAINING_FACTOR
+            else:
+                factor = 1.0
+            if is_single:
+                prompt = 0
+            else:
+                prompt = _near(one.tokens)
             return factor * one.share * one.tokens / rate(one.part, prompt, _near(one.depth))
         if one.moved_bytes or one.flops:
             return max(one.moved_bytes / serial_bytes_per_s(device), one.flops / core_flops_per_s(device))
@@ -164,7 +179,9 @@ def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scen
 
 def _near(tokens: int) -> int:
     """The power of the square root of two next to a number: rates change little between two of them."""
-    return round(2 ** (round(2 * log2(tokens)) / 2)) if tokens else 0
+    if tokens:
+        return round(2 ** (round(2 * log2(tokens)) / 2))
+    return 0
 
 
 def serial_bytes_per_s(device: DeviceProfile) -> float:
@@ -177,11 +194,17 @@ def serial_bytes_per_s(device: DeviceProfile) -> float:
 def core_flops_per_s(device: DeviceProfile) -> float:
     """FLOP/s of dense fp32 products on one core: NEON's least where a profile gives none."""
     cpu = next((engine for engine in device.engines if engine.kind == "cpu"), None)
-    peak = cpu.peak_flops_per_s.get("fp32") if cpu else None
-    return peak.value / max(1, cpu.core_count) if cpu and peak else 2.0e10
+    peak = None
+    if cpu:
+        peak = cpu.peak_flops_per_s.get("fp32")
+    if cpu and peak:
+        return peak.value / max(1, cpu.core_count)
+    return 2.0e10
 
 
 def total(law: Law, passes: Sequence[Pass]) -> float | None:
     """Seconds of all passes; None where nobody knows of one."""
     seconds = [law(one) for one in passes]
-    return None if None in seconds else sum(each for each in seconds if each is not None)
+    if None in seconds:
+        return None
+    return sum(each for each in seconds if each is not None)

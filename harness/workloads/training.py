@@ -1,10 +1,11 @@
 """Training on a device: real steps of llama.cpp's own optimiser on a model, and published runs by the formulas.
 
-``step``: forward, backward and AdamW over one batch, through ``llama_opt_epoch``; it works on a copy of the model with
-F32 weights, which is made once. FLOP of training: 6 N for a token (2 forward, 4 backward; N the weights that a token is
-multiplied with; Kaplan et al. 2020), and 12 A s for attention, A = layers x heads x head width, s the tokens that a
-token is scored against. MFU = FLOP of the model / (peak FLOP/s x device-seconds); Chowdhery et al. 2022 (PaLM,
-arXiv:2204.02311), appendix B. ``run``: the same of a published run.
+``step``: forward, backward and AdamW over one batch, through ``llama_opt_epoch``; it works on a copy of the
+model with F32 weights, which is made once. FLOP of training: 6 N for a token (2 forward, 4 backward; N the
+weights that a token is multiplied with; Kaplan et al. 2020), and 12 A s for attention, A = layers x heads x
+head width, s the tokens that a token is scored against. MFU = FLOP of the model / (peak FLOP/s x
+device-seconds); Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B. ``run``: the same of a published
+run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,9 @@ class TrainSystem(System):
 
     def part_names(self, size: Size) -> Sequence[str]:
         """The model that is trained, where one is."""
-        return ("language",) if size["step_count"] else ()
+        if size["step_count"]:
+            return ("language",)
+        return ()
 
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """A copy of the model with F32 weights, made once."""
@@ -118,8 +121,13 @@ class TrainSystem(System):
         path = parts.language.path
         session = TrainingSession(path, size["batch_tokens"], context.thread_count)
         device = this_machine()
-        peaks = next((e.peak_flops_per_s for e in device.engines if e.kind == "cpu"), {}) if device else {}
-        peak = peaks["fp32"].value if "fp32" in peaks else None
+        if device:
+            peaks = next((e.peak_flops_per_s for e in device.engines if e.kind == "cpu"), {})
+        else:
+            peaks = {}
+        peak = None
+        if "fp32" in peaks:
+            peak = peaks["fp32"].value
         tokens = session.tokenize(shipped_text(REFERENCE))
         return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
 
@@ -136,7 +144,9 @@ class TrainSystem(System):
             loss = state.session.step(state.tokens[start : start + count + 1])
         rate = count / state.parts.meter.taken[-1].seconds
         achieved = 6 * state.parameter_count * rate
-        share = achieved / state.peak_flops_per_s if state.peak_flops_per_s else None
+        share = None
+        if state.peak_flops_per_s:
+            share = achieved / state.peak_flops_per_s
         return {"loss": loss, "tokens_per_s": rate, "flops_per_s": achieved, "mfu": share}
 
     def chain(self, case: Any, size: Size, chain: Chain) -> None:
@@ -154,7 +164,10 @@ class TrainSystem(System):
         return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Tokens a second and MFU of steps, the loss they took off; how far the formula is from stated MFU."""
+        """Tokens a second and MFU of steps, the loss they took off.
+
+        How far the formula is from stated MFU.
+        """
         scores = []
         steps = [answer for _, answer in rows_of(cases, answers, Step)]
         for name in ("tokens_per_s", "mfu") if steps else ():

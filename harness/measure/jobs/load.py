@@ -1,9 +1,10 @@
 """Several requests at once against a server: a closed loop by users, or an open loop by rate.
 
-Words as vLLM's serving benchmark and AIPerf use them: TTFT, inter-token latency (ITL), end-to-end latency (E2EL) of
-each request, request and output throughput of a level, goodput (requests a second that met every limit). A closed loop
-keeps N users busy, each sending its next request when the last one ended; an open loop sends at its times whether or
-not the server keeps up, so that a queue shows. A request that failed is counted by its cause and has no latency.
+Words as vLLM's serving benchmark and AIPerf use them: TTFT, inter-token latency (ITL), end-to-end latency
+(E2EL) of each request, request and output throughput of a level, goodput (requests a second that met every
+limit). A closed loop keeps N users busy, each sending its next request when the last one ended; an open loop
+sends at its times whether or not the server keeps up, so that a queue shows. A request that failed is counted
+by its cause and has no latency.
 """
 
 import random
@@ -36,9 +37,11 @@ class LoadJob(Frozen):
 
     Attributes:
         levels: Users (closed loop) or requests a second (open loop, Poisson), one level after the other.
-        prompt_tokens: Least and most of each request's own prompt, equally likely between; so are ``new_tokens``.
+        prompt_tokens: Least and most of each request's own prompt, equally likely between; so are
+            ``new_tokens``.
         prefix_tokens: Tokens with which every prompt begins.
-        limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
+        limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as
+            good.
     """
 
     url: str
@@ -57,11 +60,13 @@ class LoadJob(Frozen):
 def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Measurement:
     """Load on a server; asks it once what it runs.
 
-    ``predict`` says before the run how many new tokens a second so many sequences together get, of mean lengths.
+    ``predict`` says before the run how many new tokens a second so many sequences together get, of mean
+    lengths.
 
     Raises:
-        RefusedError: The longest request does not fit the server's context, a limit has no such name, or users have
-            nothing to ask; what is to be predicted is no closed loop, or the server runs elsewhere.
+        RefusedError: The longest request does not fit the server's context, a limit has no such name, or
+            users have nothing to ask; what is to be predicted is no closed loop, or the server runs
+            elsewhere.
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
@@ -70,7 +75,8 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         raise RefusedError(
             f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
         )
-    prompt_most, new_most = job.prefix_tokens + job.prompt_tokens[1], job.new_tokens[1]
+    prompt_most = job.prefix_tokens + job.prompt_tokens[1]
+    new_most = job.new_tokens[1]
     server = attached(job, prompt_most + new_most)
 
     predicted: dict[float, float] = {}
@@ -86,7 +92,9 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     def read(result: ChildResult) -> Load | None:
         told = result.told("level", LoadLevel)
         levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in told)
-        return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
+        if levels:
+            return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s)
+        return None
 
     return Measurement(
         workload="load",
@@ -105,7 +113,9 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
 
 
 def run_load(job: LoadJob, emit: Emit) -> None:
-    """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
+    """Entry point of the child: one level after the other.
+
+    Three samples a request, one ``level`` event a level.
 
     Raises:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
@@ -122,7 +132,10 @@ class Level:
     """One level of load, of so many users or requests a second."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
-        self._job, self._level, self._server, self._emit = job, level, server, emit
+        self._job = job
+        self._level = level
+        self._server = server
+        self._emit = emit
         self._random = random.Random(f"{job.seed} {level}")
         prefix = random.Random(job.seed)
         self._prefix: Any = server.prompt(job.prefix_tokens, prefix) if job.prefix_tokens else None
@@ -148,7 +161,8 @@ class Level:
                 each.result()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, ServerAnswer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late, begun_unix_s = watch.validity.doubted(READ_LATE), watch.started_unix_s - watch.start_s
+        late = watch.validity.doubted(READ_LATE)
+        begun_unix_s = watch.started_unix_s - watch.start_s
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -187,17 +201,21 @@ class Level:
 
     def _requests(self) -> list[tuple[float, Request]]:
         """When each request is sent, and what it asks for."""
-        job, draw = self._job, self._random
-        at_s, requests = 0.0, []
+        job = self._job
+        draw = self._random
+        at_s = 0.0
+        requests = []
         for _ in range(job.request_count):
-            length, new = draw.randint(*job.prompt_tokens), draw.randint(*job.new_tokens)
+            length = draw.randint(*job.prompt_tokens)
+            new = draw.randint(*job.new_tokens)
             prompt = self._server.prompt(length, draw)
             if isinstance(prompt, str):
                 prompt = " ".join(filter(None, (self._prefix, prompt)))
             else:
                 prompt = (*(self._prefix or ()), *prompt)
             requests.append((at_s, Request(prompt=prompt, new_tokens=new, reuse=self._prefix is not None)))
-            at_s += draw.expovariate(self._level) if job.open_loop else 0.0
+            if job.open_loop:
+                at_s += draw.expovariate(self._level)
         return requests
 
     def _ask(self, request: Request) -> None:

@@ -90,7 +90,10 @@ def run_text(job: TextJob, emit: Emit) -> None:
         RefusedError: The runtime gives no log-probabilities of a text.
         HarnessError: It or the model cannot be used.
     """
-    text = Path(job.text).read_text(encoding="utf-8") if job.text else shipped_text(REFERENCE)
+    if job.text:
+        text = Path(job.text).read_text(encoding="utf-8")
+    else:
+        text = shipped_text(REFERENCE)
     if job.server is not None:
         emit("nll", server_nll(attached(job.server), text, job.chunk_count))
         return

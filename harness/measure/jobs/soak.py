@@ -57,9 +57,14 @@ def run(job: SoakJob, emit: Emit) -> None:
     if job.celsius_max is not None and sensors.hottest_celsius() is None:
         raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
     clock = getattr(runtime, "clock", None)
-    now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
+    now_s: Callable[[], float]
+    if clock is not None:
+        now_s = clock.now_s
+    else:
+        now_s = time.perf_counter
     emit("engine", runtime.identity(job.scenario))
-    meter, idle_watts = sensors.EnergyMeter(), 0.0
+    meter = sensors.EnergyMeter()
+    idle_watts = 0.0
     if meter.source != "not available":
         meter.start()
         time.sleep(job.idle_s)
@@ -76,7 +81,8 @@ def run(job: SoakJob, emit: Emit) -> None:
             # Each window begins with an empty cache: a growing one would look like heat.
             made = _decoded(session, job.scenario.context_tokens)
             count = next(count for count in made if now_s() - begin_s >= job.window_s)
-            duration_s, joules = now_s() - begin_s, meter.finish_joules()
+            duration_s = now_s() - begin_s
+            joules = meter.finish_joules()
             window = Window(
                 since_start_s=since_s,
                 duration_s=duration_s,
@@ -96,7 +102,10 @@ def run(job: SoakJob, emit: Emit) -> None:
 
 
 def _decoded(session: Session, context_tokens: int) -> Iterator[int]:
-    """Decodes from an empty cache for as long as it is asked, one token at a time; tells how many there were."""
+    """Decodes from an empty cache for as long as it is asked, one token at a time.
+
+    Tells how many there were.
+    """
     token = 1
     for made in itertools.count():
         if made % context_tokens == 0:
@@ -130,7 +139,8 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
 
 
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
-    windows, told = child.told("window", Window), dict(child.events)
+    windows = child.told("window", Window)
+    told = dict(child.events)
     energy = told.get("energy", {"scope": "", "started_unix_s": 0.0, "battery_joules": None})
     return summarise(
         windows,
@@ -151,7 +161,10 @@ def summarise(
     started_unix_s: float = 0.0,
     stopped: str = "",
 ) -> Soak | None:
-    """Burst, knee and level of a run; None without a window. An external meter's file counts instead of sensors."""
+    """Burst, knee and level of a run; None without a window.
+
+    An external meter's file counts instead of sensors.
+    """
     if not windows:
         return None
     if job.meter:
@@ -160,8 +173,10 @@ def summarise(
         joules = [sensors.metered_joules(Path(job.meter), at, at + length_s) for at, length_s in spans]
         windows = [w.replace(joules=j) for w, j in zip(windows, joules, strict=True)]
     at = fall([w.tokens_per_s for w in windows])
-    early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
-    burst, level = median([w.tokens_per_s for w in early]), median([w.tokens_per_s for w in late])
+    early = windows[: at or len(windows)]
+    late = windows[-max(len(windows) // 4, 1) :]
+    burst = median([w.tokens_per_s for w in early])
+    level = median([w.tokens_per_s for w in late])
     each = _joules(late)
     last = windows[-1]
     return Soak(
@@ -183,4 +198,6 @@ def summarise(
 def _joules(windows: Sequence[Window]) -> float | None:
     """Joules a token over windows; None where any of them has none."""
     told = [w.joules for w in windows if w.joules is not None]
-    return sum(told) / sum(w.token_count for w in windows) if told and len(told) == len(windows) else None
+    if told and len(told) == len(windows):
+        return sum(told) / sum(w.token_count for w in windows)
+    return None

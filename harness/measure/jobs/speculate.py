@@ -29,18 +29,19 @@ VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 PLAIN: Final = "@ plain"
 """Mark of the samples without a draft, beside those that the run is about."""
 PILOT_PROMPTS = 4
-"""Acceptance differs more from text to text than within one: some tokens after each of several tell more than many
-after one."""
+"""Acceptance differs more from text to text than within one: some tokens after each of several tell more than
+many after one."""
 
 
 class SpeculationJob(Frozen):
     """What to run: ``new_tokens`` after each prompt.
 
     Attributes:
-        drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
+        drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text
+            itself.
         draft_tokens: Fixed draft length; 0 for adaptive, of at most ``most_tokens``.
-        pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
-            are not in the run, except where there are too few of them.
+        pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own:
+            those are not in the run, except where there are too few of them.
     """
 
     target: str
@@ -55,7 +56,10 @@ class SpeculationJob(Frozen):
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Prompts to look at acceptance with beforehand, and those of the run: others, where there are enough."""
-        spare = PILOT_PROMPTS if len(self.prompts) >= 2 * PILOT_PROMPTS else 0
+        if len(self.prompts) >= 2 * PILOT_PROMPTS:
+            spare = PILOT_PROMPTS
+        else:
+            spare = 0
         return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
 
 
@@ -86,25 +90,31 @@ def weighed(
 ) -> tuple[DraftPolicy, DraftAdvice]:
     """How long drafts are to be, and advice: by the draft's own cost, and where it would have agreed with ``answers``.
 
-    Those are a prompt each, and the target's own tokens after it, which the draft sees in one batched pass; its cache
-    is empty afterwards. The reading of a prompt is shared by ``new_tokens``. ``lengths`` are those of
-    :class:`DraftPolicy`.
+    Those are a prompt each, and the target's own tokens after it, which the draft sees in one batched pass;
+    its cache is empty afterwards. The reading of a prompt is shared by ``new_tokens``. ``lengths`` are those
+    of :class:`DraftPolicy`.
     """
     first = answers[0][0]
     costs = CostTable(verify_s, _draft_step_s(drafter, first[:-9] or first))  # nine tokens more have room behind it
-    seen, began_s = [], time.perf_counter()
+    seen = []
+    began_s = time.perf_counter()
     for prompt, tokens in answers:
         drafter.forget()
         seen.append(drafter.agreement([*prompt, *tokens], len(prompt) + 1))
     duration_s = time.perf_counter() - began_s
     drafter.forget()
-    read_s = duration_s / sum(len(prompt) + len(tokens) for prompt, tokens in answers) if costs.draft_s else 0.0
+    if costs.draft_s:
+        read_s = duration_s / sum(len(prompt) + len(tokens) for prompt, tokens in answers)
+    else:
+        read_s = 0.0
     policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], read_s=read_s, **lengths)
     return policy, advise(policy, seen, read_s * fmean(len(prompt) for prompt, _ in answers) / new_tokens)
 
 
 def _draft_step_s(drafter: Drafter, prompt: Sequence[int]) -> float:
-    """Seconds to draft one token: median of three looks at eight tokens each; 0 where it takes no pass of a model.
+    """Seconds to draft one token: median of three looks at eight tokens each.
+
+    0 where it takes no pass of a model.
 
     Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
     """
@@ -147,7 +157,8 @@ def run(job: SpeculationJob, emit: Emit) -> None:
         for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
             ask = partial(generate, target, prompt, job.new_tokens, *(() if mark else drafted))
             answered[mark] = timed.answer(ask, mark)
-        slow, fast = answered[PLAIN], answered[""]
+        slow = answered[PLAIN]
+        fast = answered[""]
         difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
 

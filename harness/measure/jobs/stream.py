@@ -23,8 +23,8 @@ from harness.runtimes.llamacpp.speculative import check_room, check_same_vocabul
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
-"""Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for the logits
-of more would be taken from the target's weights."""
+"""Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for
+the logits of more would be taken from the target's weights."""
 _PILOT_TOKENS = 16
 _MOST_CACHED_RATIO = 0.02
 """Of a mapped file that other programs may keep in the page cache: it would be read from there."""
@@ -51,8 +51,8 @@ class StreamJob(Frozen):
 def run(job: StreamJob, emit: Emit) -> None:
     """Child's entry.
 
-    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, a sample and an ``answer`` for
-    each prompt, ``report``, ``expert_use``.
+    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, a sample and an
+    ``answer`` for each prompt, ``report``, ``expert_use``.
 
     Raises:
         RefusedError: The budget or the context is too small, or the vocabularies differ.
@@ -115,9 +115,9 @@ def _prompts(job: StreamJob, session: LlamaSession) -> list[list[int]]:
 def _drafter(job: StreamJob) -> Drafter | None:
     """The draft is loaded first, so that what it takes is known when the split is planned.
 
-    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is still read of it are norms
-    and the rows of the token table that are looked up. Otherwise it is read into memory, so that none of it can be
-    evicted.
+    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is still read of it
+    are norms and the rows of the token table that are looked up. Otherwise it is read into memory, so that
+    none of it can be evicted.
     """
     if not job.draft:
         return None

@@ -11,17 +11,21 @@ from harness.ports import Emit
 class TimedAnswers:
     """Tells each answer as samples: its prompt as prefill, its new tokens as decode.
 
-    ``disk_expected``: reading from the disk under a limit of memory is what the run is about. Its own readers then wait
-    for a CPU, and its pages for memory; what others use of the machine stays a doubt.
+    ``disk_expected``: reading from the disk under a limit of memory is what the run is about. Its own readers
+    then wait for a CPU, and its pages for memory; what others use of the machine stays a doubt.
     """
 
     def __init__(self, emit: Emit, *, disk_expected: bool = False) -> None:
-        self._emit, self._disk_expected = emit, disk_expected
+        self._emit = emit
+        self._disk_expected = disk_expected
         self._meter = EnergyMeter()
 
     def answer(self, generate: Callable[[], Decoding], mark: str = "") -> Decoding:
         """Generate, and tell it; ``mark`` is appended to the labels."""
-        limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0) if self._disk_expected else LIMITS
+        if self._disk_expected:
+            limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0)
+        else:
+            limits = LIMITS
         probe = child_probe(disk_expected=self._disk_expected, limits=limits)
         with Watch(probe, self._meter) as watch:
             answer = generate()

@@ -42,8 +42,13 @@ def read_results(path: Path) -> list[RunRecord]:
 
 def _own(document: Any) -> list[Any]:
     """Records in a list, or inside what ``check --json`` and ``workloads run --json`` print; else nothing."""
-    listed = document.get("records", [document.get("record")]) if isinstance(document, dict) else document
-    return listed if isinstance(listed, list) and all(isinstance(d, dict) and "run_id" in d for d in listed) else []
+    if isinstance(document, dict):
+        listed = document.get("records", [document.get("record")])
+    else:
+        listed = document
+    if isinstance(listed, list) and all(isinstance(d, dict) and "run_id" in d for d in listed):
+        return listed
+    return []
 
 
 def _document(data: bytes, text: str, path: Path) -> Any:

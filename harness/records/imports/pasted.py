@@ -1,7 +1,7 @@
 """Results as people paste them: llama-bench's table or CSV, what Ollama prints, a line ``model quant pp tg``.
 
-Sources: llama.cpp, tools/llama-bench/llama-bench.cpp (``markdown_printer``, ``csv_printer``); Ollama, api/types.go
-(``Metrics.Summary``; durations as Go writes them).
+Sources: llama.cpp, tools/llama-bench/llama-bench.cpp (``markdown_printer``, ``csv_printer``); Ollama,
+api/types.go (``Metrics.Summary``; durations as Go writes them).
 """
 
 import csv
@@ -57,7 +57,10 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
 
 
 def _table(lines: list[str]) -> list[dict[str, Any]]:
-    """Rows of every llama-bench table in the text, by the names of its JSON; other tables and prose are passed over."""
+    """Rows of every llama-bench table in the text, by the names of its JSON.
+
+    Other tables and prose are passed over.
+    """
     columns: list[str] = []
     rows = []
     for line in lines:
@@ -84,15 +87,26 @@ def _amount(text: str) -> float:
 
 
 def _line(line: str, source: Path | str, index: int) -> RunRecord:
-    match = _LINE.fullmatch(line) if len(line) < _LINE_MAX else None
-    written = re.sub(r"[\s,;|]+", " ", match[1]).removesuffix(".gguf") if match else ""
+    match = None
+    if len(line) < _LINE_MAX:
+        match = _LINE.fullmatch(line)
+    written = ""
+    if match:
+        written = re.sub(r"[\s,;|]+", " ", match[1]).removesuffix(".gguf")
     name, quant = split(written)
-    speeds = [0.0 if value == "-" else number(value, -1.0) for value in (match[3], match[5])] if match else [-1.0]
+    if match:
+        speeds = [0.0 if value == "-" else number(value, -1.0) for value in (match[3], match[5])]
+    else:
+        speeds = [-1.0]
     if match is None or min(speeds) < 0 or not any(speeds) or not quant or not written.endswith(quant):
         raise BadDataError(source, f"line {index}", repr(line[:80]), _FORMS)
-    prompt, new = int(match[2] or PROMPT_TOKENS), int(match[4] or NEW_TOKENS)
+    prompt = int(match[2] or PROMPT_TOKENS)
+    new = int(match[4] or NEW_TOKENS)
     tests = (("prefill", "pp", prompt), ("decode", "tg", new))
     samples = [sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v]  # type: ignore[arg-type]
     scenario = Scenario(prompt_tokens=prompt, new_tokens=new)
-    mixture = mixture_in(quant) if " - " in quant else quant
+    if " - " in quant:
+        mixture = mixture_in(quant)
+    else:
+        mixture = quant
     return record(f"{source}, line {index}", "pasted", samples, scenario=scenario, name=name, quant=mixture)

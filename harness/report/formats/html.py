@@ -1,4 +1,7 @@
-"""The report as one HTML file: everything inline, nothing fetched, no script; a policy lets no other style in."""
+"""The report as one HTML file: everything inline, nothing fetched, no script.
+
+A policy lets no other style in.
+"""
 
 import base64
 import hashlib
@@ -36,7 +39,9 @@ def render(page: Page) -> str:
 
 
 def filled(template: str, *, form_action: str = "'none'", **values: Any) -> str:
-    """A template with its values put in, all escaped; its policy allows the one style sheet, and forms where said.
+    """A template with its values put in, all escaped.
+
+    Its policy allows the one style sheet, and forms where said.
 
     Raises:
         MissingPackageError: Jinja2 is not installed.

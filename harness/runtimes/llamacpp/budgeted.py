@@ -1,8 +1,8 @@
 """A session whose weights stay within a budget: what is common to all schedules of what is read when.
 
-The engine opens the mapped file and computes one pass, so that all its buffers are touched and what it holds beside
-weights can be read off; the file's pages are given back; a schedule plans what stays in what is left of the budget,
-lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
+The engine opens the mapped file and computes one pass, so that all its buffers are touched and what it holds
+beside weights can be read off; the file's pages are given back; a schedule plans what stays in what is left
+of the budget, lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
 """
 
 import sys
@@ -29,8 +29,8 @@ class BudgetedSession(Closing):
     """A session whose weights stay within a budget: use its ``session`` as any other.
 
     The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
-    ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes`` what it
-    holds beside weights.
+    ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes``
+    what it holds beside weights.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.
@@ -117,8 +117,9 @@ class BudgetedSession(Closing):
     def _starts_pass(self, name: bytes) -> bool:
         """Whether a pass begins with this node, whose clock is then started.
 
-        The nodes after the last block belong to the pass that ends, so a new one begins with the first node. They count
-        as computing, and so does what the caller does before the next pass of its answer: both are read beside.
+        The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
+        They count as computing, and so does what the caller does before the next pass of its answer: both are
+        read beside.
         """
         if self._begun or (self._first_node and name != self._first_node):
             return False
@@ -155,7 +156,10 @@ class BudgetedSession(Closing):
         return self._failure or self._readers.failure
 
     def report(self) -> StreamReport:
-        """What happened since the last reset; EngineError where a read failed, or no block was marked (``l_out``)."""
+        """What happened since the last reset.
+
+        EngineError where a read failed, or no block was marked (``l_out``).
+        """
         if failure := self._failed():
             raise failure
         if self._active and self._begun:
@@ -172,8 +176,9 @@ class BudgetedSession(Closing):
     def probe_again(self) -> None:
         """Look at the storage once more, between answers.
 
-        It is shared with others on many machines and changes from second to second: a bound holds for the time of the
-        run, and not for its best moment. What is in line for the next pass is read first: it would slow the look down.
+        It is shared with others on many machines and changes from second to second: a bound holds for the
+        time of the run, and not for its best moment. What is in line for the next pass is read first: it
+        would slow the look down.
         """
         self._pass_ended_s = 0.0
         if self._looks:

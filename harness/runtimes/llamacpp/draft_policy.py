@@ -1,13 +1,14 @@
 """How many tokens to draft: a fixed number, or as many as pay, learnt while running.
 
-The policy maximises tokens per second. With s_i the chance that the first i drafted tokens are all accepted, V(k) the
-time to verify k tokens in one pass of the target and d the time to draft one, a cycle that drafts m tokens yields
-1 + s_1 + ... + s_m tokens in m d + V(m + 1) seconds. With r the best rate known, it drafts on as long as some m > j has
-a greater ``tokens - r * time`` than stopping at j; that is the renewal-reward optimum when r is the rate achieved. V is
-a table and not a line: kernels work on groups of rows, and a pass over 8 tokens may take less time than one over 5.
+The policy maximises tokens per second. With s_i the chance that the first i drafted tokens are all accepted,
+V(k) the time to verify k tokens in one pass of the target and d the time to draft one, a cycle that drafts m
+tokens yields 1 + s_1 + ... + s_m tokens in m d + V(m + 1) seconds. With r the best rate known, it drafts on
+as long as some m > j has a greater ``tokens - r * time`` than stopping at j; that is the renewal-reward
+optimum when r is the rate achieved. V is a table and not a line: kernels work on groups of rows, and a pass
+over 8 tokens may take less time than one over 5.
 
-Costs and acceptance are learnt from every pass. Where no draft is worth its risk, passes are plain, and the draft is
-asked now and then whether it would have agreed with what came.
+Costs and acceptance are learnt from every pass. Where no draft is worth its risk, passes are plain, and the
+draft is asked now and then whether it would have agreed with what came.
 """
 
 from collections import Counter
@@ -35,8 +36,8 @@ _LOOK_SHARE_RATIO: Final = 0.01
 class CostTable:
     """Seconds of one pass of the target over k tokens: measured, and corrected since.
 
-    ``verify_s`` are seconds by number of tokens, batch 1 included, kept as ``before_s``; ``draft_s`` is the time to
-    draft one.
+    ``verify_s`` are seconds by number of tokens, batch 1 included, kept as ``before_s``; ``draft_s`` is the
+    time to draft one.
     """
 
     def __init__(self, verify_s: Mapping[int, float], draft_s: float) -> None:
@@ -63,8 +64,9 @@ class CostTable:
     def speedup_ratio(self, draft_tokens: int, acceptance: float) -> float:
         """Speed over plain decoding at a draft length m and acceptance a, tokens independent.
 
-        (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft
-        one more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
+        (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves
+        the draft one more token to catch up on. With V constant and without that term it is Leviathan et al.
+        2023, theorem 3.8.
         """
         time_s = (draft_tokens + acceptance**draft_tokens) * self.draft_s + self.verify_s(draft_tokens + 1)
         return expected_tokens_per_cycle(acceptance, draft_tokens) * self.verify_s(1) / time_s
@@ -81,15 +83,18 @@ class CostTable:
 
     def saw_draft(self, count: int, duration_s: float) -> None:
         """Learn from drafting ``count`` tokens."""
-        each_s = min(duration_s / count, _MOST_RATIO * self.draft_s) if self.draft_s else duration_s / count
+        if self.draft_s:
+            each_s = min(duration_s / count, _MOST_RATIO * self.draft_s)
+        else:
+            each_s = duration_s / count
         self.draft_s += _TIME_WEIGHT * (each_s - self.draft_s)
 
 
 class DraftPolicy:
     """Drafts as long as it pays, and looks again now and then when it does not.
 
-    ``costs`` are those of this pair of models, ``seen`` (bucket, agreed) pairs known beforehand, ``read_s`` the time in
-    which the draft reads a token of the text. With ``draft_tokens`` it drafts always so many.
+    ``costs`` are those of this pair of models, ``seen`` (bucket, agreed) pairs known beforehand, ``read_s``
+    the time in which the draft reads a token of the text. With ``draft_tokens`` it drafts always so many.
     """
 
     def __init__(
@@ -125,8 +130,8 @@ class DraftPolicy:
     def acceptance_ratio(self, bucket: int | None = None) -> float:
         """Chance that a token is accepted given that those before it were: of one bucket, or of all.
 
-        A bucket's own count is drawn towards the overall ratio by a prior worth two tokens, the overall one towards
-        one half.
+        A bucket's own count is drawn towards the overall ratio by a prior worth two tokens, the overall one
+        towards one half.
         """
         overall = (sum(self._agreed) + 1.0) / (sum(self._tried) + 2.0)
         if bucket is None:
@@ -138,14 +143,18 @@ class DraftPolicy:
         acceptance = self.acceptance_ratio()
         rates = ((m, self.costs.speedup_ratio(m, acceptance)) for m in range(1, self.most_tokens + 1))
         length, ratio = max(rates, key=itemgetter(1), default=(0, 1.0))
-        return (length, ratio) if ratio >= WORTH_RATIO else (0, 1.0)
+        if ratio >= WORTH_RATIO:
+            return (length, ratio)
+        return (0, 1.0)
 
     def replay(self, answers: Sequence[Sequence[tuple[int, bool]]]) -> float:
         """Speed over plain decoding on answers whose (bucket, agreed) pairs are known, cycle by cycle.
 
-        Agreement comes in runs, and at many places nothing is proposed: tokens that are independent tell neither.
+        Agreement comes in runs, and at many places nothing is proposed: tokens that are independent tell
+        neither.
         """
-        token_count, seconds = 0, 0.0
+        token_count = 0
+        seconds = 0.0
         for pairs in answers:
             at = 0
             while at < len(pairs):
@@ -158,9 +167,12 @@ class DraftPolicy:
                         break
                 agreed = [same for _, same in pairs[at : at + len(buckets)]]
                 passed = 1 + [*agreed, False].index(False)
-                token_count, at = token_count + passed, at + passed
+                token_count = token_count + passed
+                at = at + passed
                 seconds += len(buckets) * self.costs.draft_s + self.costs.verify_s(len(buckets) + 1)
-        return token_count * self.costs.verify_s(1) / seconds if seconds else 1.0
+        if seconds:
+            return token_count * self.costs.verify_s(1) / seconds
+        return 1.0
 
     def limit(self, lag_tokens: int = 0, left_tokens: int = 0) -> int:
         """Most tokens to draft now; 0 for a plain step.
@@ -173,7 +185,9 @@ class DraftPolicy:
         self._rate = gain / self.costs.verify_s(1)
         if lag_tokens * self._look_token_s > left_tokens * self.costs.verify_s(1) * (1 - 1 / gain):
             return 0
-        return self.most_tokens if length and self._drafted_cycles < _PLAIN_EVERY_CYCLES else 0
+        if length and self._drafted_cycles < _PLAIN_EVERY_CYCLES:
+            return self.most_tokens
+        return 0
 
     def go_on(self, buckets: Sequence[int]) -> bool:
         """Whether some longer draft beats verifying now; see the module's text."""
@@ -183,7 +197,8 @@ class DraftPolicy:
         survival = 1.0
         for bucket in buckets:
             survival *= self.acceptance_ratio(bucket)
-        acceptance, gain_tokens = self.acceptance_ratio(), 0.0
+        acceptance = self.acceptance_ratio()
+        gain_tokens = 0.0
         for more in range(1, self.most_tokens - drafted + 1):
             gain_tokens += survival * acceptance**more
             passes_s = self.costs.verify_s(drafted + more + 1) - self.costs.verify_s(drafted + 1)

@@ -87,7 +87,10 @@ class ModelDrafter(Drafter):
         self._fed.extend(tokens)
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
-        """Decode one token after the other until ``go_on`` says stop; a token costs one pass of this model."""
+        """Decode one token after the other until ``go_on`` says stop.
+
+        A token costs one pass of this model.
+        """
         proposal = Proposal([], [])
         if limit > 0:
             self._cut(history)
@@ -104,7 +107,8 @@ class ModelDrafter(Drafter):
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
         """Batched passes over the tokens not seen yet: far cheaper than drafting them one by one.
 
-        Those before ``start`` need no logits, and the others go in pieces whose logits the session has room for.
+        Those before ``start`` need no logits, and the others go in pieces whose logits the session has room
+        for.
         """
         known = history[:-1]
         self._cut(known)
@@ -121,10 +125,12 @@ class ModelDrafter(Drafter):
 
 
 class LookupDrafter(Drafter):
-    """What followed the last time that the same tokens stood in the text (prompt lookup); costs no pass of any model.
+    """What followed the last time that the same tokens stood in the text (prompt lookup).
 
-    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match. Source:
-    Saxena 2023, "Prompt Lookup Decoding".
+    Costs no pass of any model.
+
+    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no
+    match. Source: Saxena 2023, "Prompt Lookup Decoding".
     """
 
     def _find(self, history: Sequence[int]) -> tuple[int, int]:
@@ -157,7 +163,10 @@ class LookupDrafter(Drafter):
         pairs: list[tuple[int, bool]] = []
         for position in range(max(start, 1), len(history)):
             proposal = self.propose(history[:position], 1, lambda _: False)
-            bucket = proposal.buckets[0] if proposal.buckets else NOTHING
+            if proposal.buckets:
+                bucket = proposal.buckets[0]
+            else:
+                bucket = NOTHING
             pairs.append((bucket, proposal.tokens == [history[position]]))
         return pairs
 

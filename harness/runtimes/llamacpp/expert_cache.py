@@ -4,17 +4,20 @@ An expert's worth is the probability that the next token wants it, by byte. It i
 
     p = s + [chosen by the last token] r (1 - s)
 
-s: share of tokens that chose it, each token counted 2 ** (-age / half life) (LRFU: Lee et al. 2001); r: how often, in
-that layer, a choice comes again in the next token beyond what its share explains, measured as the model runs. Reasons:
+s: share of tokens that chose it, each token counted 2 ** (-age / half life) (LRFU: Lee et al. 2001); r: how
+often, in that layer, a choice comes again in the next token beyond what its share explains, measured as the
+model runs. Reasons:
 
-- Of choices drawn independently from fixed probabilities the best a cache can do is keep the most probable ones (Aho,
-  Denning & Ullman 1971); which was used last says nothing beyond that. LRU keeps what came last, however rare it is.
-- Where tokens do choose again what the last one chose, shares alone drop an expert just read, only to read it again:
-  there LRU is the better one. r tells which of the two a model is, layer by layer.
-- A prompt wants nearly all experts of every layer, once a pass: a cyclic scan that LRU empties the cache for. Counts
-  of tokens outlive it.
+- Of choices drawn independently from fixed probabilities the best a cache can do is keep the most probable
+  ones (Aho, Denning & Ullman 1971); which was used last says nothing beyond that. LRU keeps what came last,
+  however rare it is.
+- Where tokens do choose again what the last one chose, shares alone drop an expert just read, only to read it
+  again: there LRU is the better one. r tells which of the two a model is, layer by layer.
+- A prompt wants nearly all experts of every layer, once a pass: a cyclic scan that LRU empties the cache for.
+  Counts of tokens outlive it.
 - Texts change their subject, and popularity with it: old counts must fade.
-- All layers share one budget: a layer whose choices are even gains little from a place that a skewed layer needs.
+- All layers share one budget: a layer whose choices are even gains little from a place that a skewed layer
+  needs.
 """
 
 from collections.abc import Mapping
@@ -27,8 +30,8 @@ from harness.errors import EngineError
 from harness.runtimes.llamacpp.expert_pages import Key
 
 HALF_LIFE_TOKENS: Final = 64.0
-"""Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the experts
-change places every 150 tokens."""
+"""Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the
+experts change places every 150 tokens."""
 _AGAIN_TOKENS: Final = 16.0  # over which r is averaged
 _RESCALE_AT: Final = 2.0**400
 
@@ -44,8 +47,8 @@ class Wanted(NamedTuple):
 class ExpertCache:
     """Says what comes and goes; holds no memory itself, ``held_bytes`` is what experts take.
 
-    ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time; after
-    ``half_life_tokens`` a use counts half.
+    ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time;
+    after ``half_life_tokens`` a use counts half.
     """
 
     def __init__(
@@ -75,8 +78,8 @@ class ExpertCache:
     def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
         """The router of a layer has chosen; EngineError where the wanted experts do not fit together.
 
-        A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts`` [expert_count]
-        says how many of them chose each expert.
+        A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts``
+        [expert_count] says how many of them chose each expert.
         """
         row = self._row[layer]
         if row <= self._last_row or not self._total:
@@ -86,7 +89,10 @@ class ExpertCache:
         self._score(row, wanted, counts, token_count)
         missing = wanted[~self._resident[wanted]]
         excess = self.held_bytes + int(self._sizes[missing].sum()) - self._capacity_bytes
-        victims = self._victims(wanted, excess) if excess > 0 else missing[:0]
+        if excess > 0:
+            victims = self._victims(wanted, excess)
+        else:
+            victims = missing[:0]
         self._resident[victims] = False
         self._resident[missing] = True
         self.held_bytes += int(self._sizes[missing].sum()) - int(self._sizes[victims].sum())
@@ -102,7 +108,8 @@ class ExpertCache:
 
     def _score(self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int) -> None:
         here = slice(row * self._count, (row + 1) * self._count)
-        last, chosen = self._last[here], counts > 0
+        last = self._last[here]
+        chosen = counts > 0
         if token_count == 1 and self._last_single[row]:
             share = self._scores[here][last] / self._total
             left = float((1 - share).sum())  # choices of the last token that would not have come again by popularity

@@ -1,7 +1,8 @@
 """Which pages hold which experts: slices rarely begin on a page, so neighbours share one.
 
-A page is needed by every resident slice that has bytes in it, and always where a pinned tensor has. It is read when the
-first of them comes and given back when the last of them goes; a page that a neighbour has in use is never read again.
+A page is needed by every resident slice that has bytes in it, and always where a pinned tensor has. It is
+read when the first of them comes and given back when the last of them goes; a page that a neighbour has in
+use is never read again.
 """
 
 from collections import defaultdict
@@ -15,12 +16,13 @@ from harness.domain.streaming import PAGE_BYTES
 from harness.runtimes.llamacpp.stream_plan import ExpertLayout, Extent, page_range
 
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
-"""Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
+"""Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other
+cores."""
 
 MOST_CARRIED_SLICES: Final = 12_288
-"""A slice that pages were carried to and from becomes up to five mappings, split where its first and last pages begin
-and end, and Linux allows 65530 in a process (vm.max_map_count); past this many slices pages are given back and taken
-anew."""
+"""A slice that pages were carried to and from becomes up to five mappings, split where its first and last
+pages begin and end, and Linux allows 65530 in a process (vm.max_map_count); past this many slices pages are
+given back and taken anew."""
 
 Key = tuple[int, int]
 """An expert: (layer, number)."""
@@ -61,12 +63,14 @@ class ExpertPages:
     def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> PageChange:
         """Account for experts that go and come, none of which is both.
 
-        Pages that go are carried over to pages that come where both are as many: carrying is cheaper than giving
-        back and having the system clear new ones, and pieces of any size would split mappings ever further.
+        Pages that go are carried over to pages that come where both are as many: carrying is cheaper than
+        giving back and having the system clear new ones, and pieces of any size would split mappings ever
+        further.
         """
         free = self._step(goes, -1)
         # Early ones first: a page that both kinds have bytes in is then read early.
-        early, late = self._step(comes, 1, (False,)), self._step(comes, 1, (True,))
+        early = self._step(comes, 1, (False,))
+        late = self._step(comes, 1, (True,))
         if not self._carries:
             return PageChange([], free, early, late)
         by_size: defaultdict[int, list[Extent]] = defaultdict(list)
@@ -80,7 +84,10 @@ class ExpertPages:
         return PageChange(moves, [run for runs in by_size.values() for run in runs], early, late)
 
     def _step(self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)) -> list[Extent]:
-        """One user more or less of the experts' pages in such stacks; runs that nobody had in memory, or needs now."""
+        """One user more or less of the experts' pages in such stacks.
+
+        Runs that nobody had in memory, or needs now.
+        """
         runs: list[Extent] = []
         for layer, expert in experts:
             for stack in (s for s in self._layers[layer] if s.late in late):

@@ -1,15 +1,15 @@
 """Run a mixture of experts that is larger than the RAM it may use, on unmodified llama.cpp: expert by expert.
 
-A token goes through a few of a layer's experts (8 of 64, say), and which ones is known only when the router has
-computed: the evaluation callback sees its choice before anything is multiplied with experts. Everything that every
-token reads is pinned; over the stacked tensors lies memory of which only the experts that are held are resident. On a
-choice, experts that are missing are read past the page cache by parallel readers into pages of those that go; the way
-back (``ffn_down``) is read while the engine multiplies with the first matrices. Which experts stay is decided by
-:mod:`harness.runtimes.llamacpp.expert_cache`.
+A token goes through a few of a layer's experts (8 of 64, say), and which ones is known only when the router
+has computed: the evaluation callback sees its choice before anything is multiplied with experts. Everything
+that every token reads is pinned; over the stacked tensors lies memory of which only the experts that are held
+are resident. On a choice, experts that are missing are read past the page cache by parallel readers into
+pages of those that go; the way back (``ffn_down``) is read while the engine multiplies with the first
+matrices. Which experts stay is decided by :mod:`harness.runtimes.llamacpp.expert_cache`.
 
-llama.cpp's CPU backend reads the slices of chosen experts only (``ggml_compute_forward_mul_mat_id`` skips experts
-without rows), so what is not resident is never looked at. Names and fields: ggml.h (``struct ggml_tensor``),
-llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.3.36.
+llama.cpp's CPU backend reads the slices of chosen experts only (``ggml_compute_forward_mul_mat_id`` skips
+experts without rows), so what is not resident is never looked at. Names and fields: ggml.h (``struct
+ggml_tensor``), llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.3.36.
 """
 
 import ctypes
@@ -76,7 +76,8 @@ class ExpertStreamedSession(BudgetedSession):
         return self.plan.streams
 
     def _place(self) -> None:
-        memory, stacked = self._memory, self._experts.stacked
+        memory = self._memory
+        stacked = self._experts.stacked
         if not self.plan.streams:
             memory.pin([*self._experts.rest, *stacked])
             return
@@ -116,7 +117,9 @@ class ExpertStreamedSession(BudgetedSession):
     def _learn(self, node: int, name: bytes) -> None:
         """Of a node of the first passes: whether it multiplies with experts, and with which choice."""
         source = ctypes.c_void_p.from_address(node + SOURCES_OFFSET).value
-        stack = self._stack_of.get(ctypes.string_at(source + NAME_OFFSET)) if source else None
+        stack = None
+        if source:
+            stack = self._stack_of.get(ctypes.string_at(source + NAME_OFFSET))
         if stack is not None:
             layer, late = stack
             choice = ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 16).value
@@ -132,7 +135,8 @@ class ExpertStreamedSession(BudgetedSession):
             self._chosen = -1
             self._pass: Any = Counter()
             self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
-            self._pass_tokens, self._read_before_bytes = 0, self._readers.read_bytes
+            self._pass_tokens = 0
+            self._read_before_bytes = self._readers.read_bytes
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
             if layer != self._chosen:
@@ -208,7 +212,10 @@ class ExpertStreamedSession(BudgetedSession):
 
 
 def _choice_of(node: int) -> NDArray[np.int32]:
-    """Ids [tokens, used] of a choice; it is a view of a sorted row, so rows are further apart than they are long."""
+    """Ids [tokens, used] of a choice.
+
+    It is a view of a sorted row, so rows are further apart than they are long.
+    """
     used, tokens = (ctypes.c_int64 * 2).from_address(node + NE_OFFSET)
     stride, row_stride = (ctypes.c_size_t * 2).from_address(node + NB_OFFSET)
     data = ctypes.c_void_p.from_address(node + DATA_OFFSET).value
@@ -227,9 +234,9 @@ def open_streamed(
 ) -> tuple[StreamedSession | ExpertStreamedSession, str]:
     """Open a model under a budget.
 
-    Experts are streamed where a model has them and everything else fits, and blocks otherwise: where not even what
-    every token reads fits, most of it has to be read in every pass anyway. The text says why it streams blocks although
-    the model has experts; empty otherwise.
+    Experts are streamed where a model has them and everything else fits, and blocks otherwise: where not even
+    what every token reads fits, most of it has to be read in every pass anyway. The text says why it streams
+    blocks although the model has experts; empty otherwise.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.

@@ -1,9 +1,11 @@
 """Anonymous memory laid over the engine's mapping of a model file, and the threads that fill it past the page cache.
 
-llama.cpp maps the file and computes from addresses in that mapping. Memory of this process laid over them (``mmap``
-with ``MAP_FIXED``) is what it then computes from; what is resident of it is decided here, not by the page cache.
+llama.cpp maps the file and computes from addresses in that mapping. Memory of this process laid over them
+(``mmap`` with ``MAP_FIXED``) is what it then computes from; what is resident of it is decided here, not by
+the page cache.
 
-Linux only: it needs ``mremap(MREMAP_DONTUNMAP)`` (kernel 5.13 and later for any mapping, 5.7 for anonymous ones).
+Linux only: it needs ``mremap(MREMAP_DONTUNMAP)`` (kernel 5.13 and later for any mapping, 5.7 for anonymous
+ones).
 """
 
 import ctypes
@@ -36,7 +38,9 @@ _PROBE_CHUNKS: Final = 256
 
 
 class LaidMemory:
-    """The mapping of one file in this process, ``base`` its address; all offsets are those of the file, in bytes.
+    """The mapping of one file in this process, ``base`` its address.
+
+    All offsets are those of the file, in bytes.
 
     The engine must have mapped it already (EngineError).
     """
@@ -50,10 +54,12 @@ class LaidMemory:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
-        """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
+        """Lay empty memory over whole pages of the mapping (EngineError).
 
-        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
-        makes all of itself resident.
+        Nothing is resident until it is filled.
+
+        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge
+        page makes all of itself resident.
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
@@ -72,11 +78,14 @@ class LaidMemory:
                 self.read(at, min(_FILL_BYTES, end - at))
 
     def read(self, offset: int, size: int, through: int = 0) -> None:
-        """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once.
+        """Read whole pages from the file into the memory over them (EngineError).
+
+        Safe in several threads at once.
 
         ``through`` is the address of a buffer of at least ``size`` bytes to read by way of.
         """
-        target, done = through or self.base + offset, 0
+        target = through or self.base + offset
+        done = 0
         while done < size:
             got = self._libc.pread(self._descriptor, target + done, size - done, offset + done)
             if got < 0:
@@ -88,7 +97,10 @@ class LaidMemory:
             ctypes.memmove(self.base + offset, through, done)
 
     def move(self, source: int, target: int, size: int) -> bool:
-        """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
+        """Move resident pages to another laid place, no byte copied; the source stays laid, empty.
+
+        False: refused.
+        """
         got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
@@ -118,9 +130,9 @@ class LaidMemory:
 class ReaderPool:
     """Threads that read what is put in line, first come first served.
 
-    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
-    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less. EngineError
-    where there is no memory for them.
+    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages
+    that are in memory already, a device reads at half the speed that it reads into huge ones; the copy costs
+    less. EngineError where there is no memory for them.
     """
 
     def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
@@ -131,7 +143,10 @@ class ReaderPool:
         self._left: Counter[int] = Counter()  # pieces of each ticket that are not in memory yet
         self._changed = threading.Condition()
         self._buffers = ExitStack()
-        count = READER_COUNT if through_buffers else 0
+        if through_buffers:
+            count = READER_COUNT
+        else:
+            count = 0
         try:
             buffers = [self._buffers.enter_context(read_buffer(CHUNK_BYTES)) for _ in range(count)]
         except OSError as error:
@@ -207,8 +222,8 @@ def anonymous_bytes() -> int:
 def read_sparsely(path: Path) -> None:
     """Give back the pages of a mapped file, and read from now on the pages that are touched, and no others.
 
-    The engine fills the page cache when it maps a file, to be read from end to end: a fault on one norm then brings
-    some MB with it, which under a limit push out what was read before.
+    The engine fills the page cache when it maps a file, to be read from end to end: a fault on one norm then
+    brings some MB with it, which under a limit push out what was read before.
     """
     libc = _libc()
     for start, end, _ in _mappings(path):  # the engine unmaps what it does not use, and others may lie there
@@ -230,7 +245,8 @@ def _mappings(path: Path) -> Iterator[tuple[int, int, int]]:
 
 def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
-    size, address = ctypes.c_size_t, ctypes.c_void_p
+    size = ctypes.c_size_t
+    address = ctypes.c_void_p
     for name, arguments, result in (
         ("mmap", [address, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long], address),
         ("mremap", [address, size, size, ctypes.c_int, address], address),
@@ -238,5 +254,6 @@ def _libc() -> Any:
         ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
     ):
         function = getattr(libc, name)
-        function.argtypes, function.restype = arguments, result
+        function.argtypes = arguments
+        function.restype = result
     return libc

@@ -1,9 +1,10 @@
 """llama.cpp's shared library, whichever package brings it, with its log caught in a bounded ring instead of printed.
 
-``llama-cpp-python`` compiles it for the machine; ``xllamacpp`` brings it built, inside its extension module; a release
-of llama.cpp, with a library for each instruction set, lies where ``edge-harness engines pull`` put it, or in the folder
-that ``LLAMA_CPP_LIB_PATH`` names, as for llama-cpp-python. Only the functions that are called here are declared, in
-``data/llama_cpp.toml``, and the defaults that the library fills in say at the start whether it has the same structures.
+``llama-cpp-python`` compiles it for the machine; ``xllamacpp`` brings it built, inside its extension module;
+a release of llama.cpp, with a library for each instruction set, lies where ``edge-harness engines pull`` put
+it, or in the folder that ``LLAMA_CPP_LIB_PATH`` names, as for llama-cpp-python. Only the functions that are
+called here are declared, in ``data/llama_cpp.toml``, and the defaults that the library fills in say at the
+start whether it has the same structures.
 """
 
 import ctypes
@@ -84,7 +85,9 @@ _KINDS: Final[dict[str, Any]] = {
 
 def _kind(word: str) -> Any:
     """The type that a word of the table names."""
-    return ctypes.POINTER(_kind(word[1:])) if word.startswith("*") else _KINDS[word]
+    if word.startswith("*"):
+        return ctypes.POINTER(_kind(word[1:]))
+    return _KINDS[word]
 
 
 for _name, _lines in _INTERFACE["structures"].items():
@@ -97,7 +100,8 @@ NAMED: Final = ""
 PULLED: Final = "pulled"
 """In the place of a module's name: the engine that was pulled."""
 PACKAGES: Final = {"llama_cpp": ("llama-cpp-python", "llama"), "xllamacpp": ("xllamacpp", "xllamacpp")}
-"""Modules whose packages bring the library, the one compiled for the machine first, with their names and extras."""
+"""Modules whose packages bring the library, the one compiled for the machine first, with their names and
+extras."""
 
 
 class Library:
@@ -125,7 +129,8 @@ class Library:
 
     def _start(self, objects: list[Any], brought_by: str) -> None:
         """Take the library's log, and initialise it."""
-        self._objects, self.brought_by = objects, brought_by
+        self._objects = objects
+        self.brought_by = brought_by
         self._log = _LogCallback(ENGINE_LOG.write)  # the library keeps the address alone
         self._check_layout()
         self.hear()
@@ -196,7 +201,10 @@ def library_in(folder: Path) -> Path | None:
 
 
 def installed() -> dict[str, Path]:
-    """Where llama.cpp's library lies, by the module of its package, :data:`NAMED` or :data:`PULLED`; the best first."""
+    """Where llama.cpp's library lies, by the module of its package, :data:`NAMED` or :data:`PULLED`.
+
+    The best first.
+    """
     folders: dict[str, Path] = {}
     if named := os.environ.get("LLAMA_CPP_LIB_PATH"):
         folders[NAMED] = Path(named)
@@ -210,7 +218,9 @@ def installed() -> dict[str, Path]:
 
 
 def brought_by(module: str = "") -> str:
-    """The package with its version, the build or the file that :func:`library` loads; nothing is loaded for it.
+    """The package with its version, the build or the file that :func:`library` loads.
+
+    Nothing is loaded for it.
 
     Raises:
         MissingPackageError: There is none.
@@ -222,7 +232,9 @@ def brought_by(module: str = "") -> str:
     if chosen in PACKAGES:
         return f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}"
     build = pulled(paths[chosen].parent)
-    return build.title if build else str(paths[chosen])
+    if build:
+        return build.title
+    return str(paths[chosen])
 
 
 @cache
@@ -233,7 +245,8 @@ def library(module: str = "") -> Library:
         MissingPackageError: There is none.
         EngineError: It cannot be loaded, or lays out its structures in another way.
     """
-    named, paths = brought_by(module), installed()
+    named = brought_by(module)
+    paths = installed()
     chosen = module or next(iter(paths))
     if chosen != module:
         return library(chosen)

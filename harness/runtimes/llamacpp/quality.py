@@ -1,7 +1,8 @@
 """What quantisation costs in quality: perplexity, divergence from a reference, agreement, and each token's confidence.
 
-Chunks as llama-perplexity makes them: the text is tokenized once, cut into pieces of ``chunk_tokens``, the first token
-of each is replaced by the model's own first token where it wants one, and the second half of each piece is scored.
+Chunks as llama-perplexity makes them: the text is tokenized once, cut into pieces of ``chunk_tokens``, the
+first token of each is replaced by the model's own first token where it wants one, and the second half of each
+piece is scored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ def log_probabilities(logits: Singles) -> Singles:
 
 def standard_error(values: Doubles) -> float:
     """Standard error of the mean of independent values."""
-    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 0.0
+    if values.size > 1:
+        return float(values.std(ddof=1) / np.sqrt(values.size))
+    return 0.0
 
 
 class Columns(NamedTuple):
@@ -50,7 +53,8 @@ class Scores:
 
     def add(self, logs: Singles, truth: Integers, base: Singles) -> None:
         """One chunk: log-probabilities [rows, vocab_count] for the tokens ``truth`` [rows], and the reference's."""
-        top, base_top = logs.argmax(axis=1), base.argmax(axis=1)
+        top = logs.argmax(axis=1)
+        base_top = base.argmax(axis=1)
         size = min(base.shape[1], logs.shape[1])
         p = np.exp(base[:, :size])
         kl = np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64)
@@ -90,7 +94,10 @@ def _columns(logs: Singles, top: NDArray[np.intp], truth: Integers) -> Columns:
 def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | None) -> list[list[int]]:
     """Whole chunks, each with the model's first token in place of its own first one, if it has one."""
     count = len(tokens) // size
-    first = [] if begin_token is None else [begin_token]
+    if begin_token is None:
+        first = []
+    else:
+        first = [begin_token]
     starts = range(0, size * (min(count, most) if most else count), size)
     return [[*first, *tokens[start + len(first) : start + size]] for start in starts]
 

@@ -1,8 +1,8 @@
 """llama.cpp's own quantizer through the bindings, and the importance matrix that the lowest types need.
 
-The importance of an input column is the mean square of what enters the matrix there; it is collected by the evaluation
-callback while the model reads a text, and handed to the quantizer in memory. Source of the method: llama.cpp,
-tools/imatrix/README.md.
+The importance of an input column is the mean square of what enters the matrix there; it is collected by the
+evaluation callback while the model reads a text, and handed to the quantizer in memory. Source of the method:
+llama.cpp, tools/imatrix/README.md.
 """
 
 import ctypes
@@ -58,7 +58,8 @@ def run_quantize(job: QuantizeJob, emit: Emit) -> None:
         RefusedError: No such mixture.
         EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
     """
-    quant, importance = job.quant, {}
+    quant = job.quant
+    importance = {}
     if job.importance:
         with np.load(job.importance, allow_pickle=False) as arrays:
             importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
@@ -103,9 +104,12 @@ class _Collector:
         name = ctypes.string_at(weight + NAME_OFFSET).decode("utf-8", "replace")
         wanted = name.endswith(".weight") and ctypes.c_int.from_address(activation).value == 0  # F32
         if ask or not wanted:
-            return wanted if ask else True
+            if ask:
+                return wanted
+            return True
         dims = (ctypes.c_int64 * 4).from_address(activation + NE_OFFSET)
-        width, rows = dims[0], dims[1] * dims[2] * dims[3]
+        width = dims[0]
+        rows = dims[1] * dims[2] * dims[3]
         data = ctypes.c_void_p.from_address(activation + DATA_OFFSET).value
         if not data:
             return True
@@ -120,9 +124,9 @@ class _Collector:
 def run_importance(arguments: dict[str, str], emit: Emit) -> None:
     """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``: mean squares [input_dim] by weight name).
 
-    Reads the second half of the text: quality is scored from its beginning, and must not be scored on what the
-    quantizer was fitted to. EngineError where it is too short. Nothing is repacked: the engine then knows the weights
-    by their names still.
+    Reads the second half of the text: quality is scored from its beginning, and must not be scored on what
+    the quantizer was fitted to. EngineError where it is too short. Nothing is repacked: the engine then knows
+    the weights by their names still.
     """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
     collector = _Collector()

@@ -34,8 +34,9 @@ _DECODE_FAULTS: Final = {
 }
 
 EvalHook = Callable[[int, bool], bool]
-"""Called with (address of the ``ggml_tensor``, ask) for each graph node: asked first (``ask=True``) whether it wants
-the node's result, then, if it said yes, once the result is computed; returning False then stops the graph."""
+"""Called with (address of the ``ggml_tensor``, ask) for each graph node: asked first (``ask=True``) whether
+it wants the node's result, then, if it said yes, once the result is computed; returning False then stops the
+graph."""
 
 
 class LlamaSession(Rows):
@@ -45,12 +46,13 @@ class LlamaSession(Rows):
 
     Args:
         path: The GGUF file (the first one of a split model).
-        scenario: Context, batch, KV type, threads, flash attention, mmap (anonymous memory then holds only what is
-            repacked), repack, api and placement; an empty api is ``cpu``, which keeps everything from any GPU there is.
+        scenario: Context, batch, KV type, threads, flash attention, mmap (anonymous memory then holds only
+            what is repacked), repack, api and placement; an empty api is ``cpu``, which keeps everything from
+            any GPU there is.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
-        output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
-            the compute buffer smaller.
+        output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number
+            makes the compute buffer smaller.
         eval_hook: See :data:`EvalHook`.
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
         lib: Bindings of another library with the same functions; None for llama.cpp's own.
@@ -58,8 +60,8 @@ class LlamaSession(Rows):
     Raises:
         MissingPackageError: No package that brings llama.cpp is installed.
         EngineError: The engine refused the file or the options.
-        RefusedError: The KV type is none that ggml has, fewer tokens may have logits than there are sequences, or the
-            engine has no device of that api, or not so many cards.
+        RefusedError: The KV type is none that ggml has, fewer tokens may have logits than there are
+            sequences, or the engine has no device of that api, or not so many cards.
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class LlamaSession(Rows):
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
-        sequences, outputs = sequence_count or scenario.batch_count, output_tokens or batch_tokens
+        sequences = sequence_count or scenario.batch_count
+        outputs = output_tokens or batch_tokens
         if outputs < sequences:  # llama.cpp would end the process (GGML_ASSERT in graph_reserve)
             raise RefusedError(
                 f"{sequences} sequences need room for the logits of {sequences} tokens in one batch, found {outputs} "
@@ -136,7 +139,10 @@ class LlamaSession(Rows):
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack
         # A fork has devices of its own kind, and is asked for its CPU alone.
-        held = place(params, scenario.api or "cpu", scenario.placement, lib) if lib.has_devices else []
+        if lib.has_devices:
+            held = place(params, scenario.api or "cpu", scenario.placement, lib)
+        else:
+            held = []
         line_count = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
@@ -188,7 +194,9 @@ class LlamaSession(Rows):
         if not self.lib.llama_vocab_get_add_bos(self.vocab):
             return None
         token = int(self.lib.llama_vocab_bos(self.vocab))
-        return token if token >= 0 else None
+        if token >= 0:
+            return token
+        return None
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
@@ -223,15 +231,18 @@ class LlamaSession(Rows):
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
 
-        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one of at most
-        ``output_tokens`` (ValueError): llama.cpp would end the process.
+        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one of at
+        most ``output_tokens`` (ValueError): llama.cpp would end the process.
         """
         count = len(tokens)
         check_logits(logits)
         if logits == "all" and count > self.output_tokens:
             raise ValueError(f"logits of {count} tokens do not fit one batch of {self.output_tokens}")
         for start in range(0, count, self.batch_tokens):
-            part = tokens if count <= self.batch_tokens else tokens[start : start + self.batch_tokens]
+            if count <= self.batch_tokens:
+                part = tokens
+            else:
+                part = tokens[start : start + self.batch_tokens]
             size = len(part)
             self._fill(part, self._ramp[:size] + (position + start), sequence, logits == "all")
             if logits == "last" and start + size == count:
@@ -246,7 +257,10 @@ class LlamaSession(Rows):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence; see the port."""
+        """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence.
+
+        See the port.
+        """
         self._fill(tokens, positions, sequences, 1 if keep is None else keep)
         self._submit(len(tokens))
         self.kept_count = int(np.count_nonzero(self._flags[: len(tokens)]))
@@ -273,7 +287,10 @@ class LlamaSession(Rows):
         A view: the next decode overwrites it.
         """
         self._check_kept(index)
-        from_end = index if index < 0 else index - self.kept_count
+        if index < 0:
+            from_end = index
+        else:
+            from_end = index - self.kept_count
         row = self.lib.llama_get_logits_ith(self._context, from_end)
         if not row:
             raise EngineError(f"llama.cpp has no logits at {index}")
@@ -305,7 +322,10 @@ class LlamaSession(Rows):
     # -- cache --------------------------------------------------------------------------------------------------
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all of ``sequence`` from ``position`` on; EngineError where a state cannot be cut (recurrent)."""
+        """Forget all of ``sequence`` from ``position`` on.
+
+        EngineError where a state cannot be cut (recurrent).
+        """
         if not self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError(f"this model's cache cannot be cut at position {position}")
 
@@ -322,10 +342,12 @@ class LlamaSession(Rows):
 
     def close(self) -> None:
         """Free the cache and the model; safe to call twice."""
-        context, self._context = self._context, None
+        context = self._context
+        self._context = None
         if context:
             self.lib.llama_free(context)
-        model, self._model = self._model, None
+        model = self._model
+        self._model = None
         if model:
             self.lib.llama_model_free(model)
 
@@ -333,11 +355,13 @@ class LlamaSession(Rows):
 def would_abort(lib: Library, model: Any, laid: Sequence[EngineBuffer]) -> bool:
     """Whether making a context of a loaded model ends the process.
 
-    Latent attention (deepseek2, mistral4, kimi-linear, glm-dsa) multiplies a stack of matrices, one a head, by a view
-    whose heads lie apart. AMX takes such a stack when the model is loaded, and refuses that view in the graph; nobody
-    else can read its layout. A header that has ``attention.key_length_mla`` has such stacks.
+    Latent attention (deepseek2, mistral4, kimi-linear, glm-dsa) multiplies a stack of matrices, one a head,
+    by a view whose heads lie apart. AMX takes such a stack when the model is loaded, and refuses that view in
+    the graph; nobody else can read its layout. A header that has ``attention.key_length_mla`` has such
+    stacks.
 
-    Source: llama.cpp v0.5.0, ggml/src/ggml-cpu/amx/amx.cpp (supports_op), src/llama-graph.cpp (build_attn_mha).
+    Source: llama.cpp v0.5.0, ggml/src/ggml-cpu/amx/amx.cpp (supports_op), src/llama-graph.cpp
+    (build_attn_mha).
     """
     if not any(buffer.device == "AMX" for buffer in laid):
         return False
@@ -351,8 +375,8 @@ def would_abort(lib: Library, model: Any, laid: Sequence[EngineBuffer]) -> bool:
 class _TapHook:
     """A tap as llama.cpp's evaluation callback: values out of the graph, and back into it.
 
-    An exception must not cross the engine's C frames: it is kept, the pass stops there, and :meth:`raise_failure`
-    raises it once the engine has returned.
+    An exception must not cross the engine's C frames: it is kept, the pass stops there, and
+    :meth:`raise_failure` raises it once the engine has returned.
     """
 
     def __init__(self, tap: Tap, lib: Library) -> None:
@@ -364,7 +388,10 @@ class _TapHook:
     def __call__(self, node: int, ask: bool) -> bool:
         """The engine's question and its answer; see :data:`EvalHook`."""
         try:
-            name = None if self._failure else self._wanted(ctypes.string_at(node + NAME_OFFSET))
+            if self._failure:
+                name = None
+            else:
+                name = self._wanted(ctypes.string_at(node + NAME_OFFSET))
             if ask:
                 return name is not None
             if name is not None:
@@ -399,6 +426,7 @@ class _TapHook:
 
     def raise_failure(self) -> None:
         """Raise what went wrong during the last pass, once."""
-        failure, self._failure = self._failure, None
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise failure

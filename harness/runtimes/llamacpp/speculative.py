@@ -1,7 +1,7 @@
 """Speculative decoding on two sessions: draft some tokens, verify them in one pass of the target, roll back the rest.
 
-Greedy output is the target's own, except where its argmax over a batch differs from that over a single token (kernels
-sum in another order): those places are found and explained by :func:`explain_difference`.
+Greedy output is the target's own, except where its argmax over a batch differs from that over a single token
+(kernels sum in another order): those places are found and explained by :func:`explain_difference`.
 """
 
 import time
@@ -24,9 +24,9 @@ _LOOK_TOKENS = 64  # of the text that a draft is asked about, the last ones
 class Difference(NamedTuple):
     """Where speculative and plain output part, and why.
 
-    Margins are the logit of the plain token minus that of the other one, computed in a batch of one and in one of
-    ``batch_tokens``; ``noise`` is the greatest difference of any logit between the two. It is explained when the argmax
-    over the batch is the other token, or the margin is within the noise.
+    Margins are the logit of the plain token minus that of the other one, computed in a batch of one and in
+    one of ``batch_tokens``; ``noise`` is the greatest difference of any logit between the two. It is
+    explained when the argmax over the batch is the other token, or the margin is within the noise.
     """
 
     at_tokens: int
@@ -41,14 +41,16 @@ class Difference(NamedTuple):
 def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
     """Drafted token ids must mean the same to the target; RefusedError where they do not."""
     lib = target.lib
-    kind_a, kind_b = lib.llama_vocab_type(target.vocab), lib.llama_vocab_type(draft.vocab)
+    kind_a = lib.llama_vocab_type(target.vocab)
+    kind_b = lib.llama_vocab_type(draft.vocab)
     if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > PADDING_TOKENS:
         raise RefusedError(
             f"{draft.path.name} cannot draft for {target.path.name}: other vocabulary "
             f"({draft.vocab_count} tokens of kind {kind_b}, the target has {target.vocab_count} of kind {kind_a})"
         )
     for token in range(min(target.vocab_count, draft.vocab_count)):
-        a, b = lib.llama_vocab_get_text(target.vocab, token), lib.llama_vocab_get_text(draft.vocab, token)
+        a = lib.llama_vocab_get_text(target.vocab, token)
+        b = lib.llama_vocab_get_text(draft.vocab, token)
         if a != b:
             raise RefusedError(
                 f"{draft.path.name} cannot draft for {target.path.name}: token {token} is {b!r} there and {a!r} here"
@@ -66,8 +68,8 @@ def measure_pass_s(
 ) -> dict[int, float]:
     """Seconds of one pass over k tokens with all their logits behind so many others, for each k in ``sizes``.
 
-    The lower quartile of ``count`` repetitions in turns: what disturbs a pass only ever makes it slower, and the first
-    ones build the graphs. The cache is cleared before and after.
+    The lower quartile of ``count`` repetitions in turns: what disturbs a pass only ever makes it slower, and
+    the first ones build the graphs. The cache is cleared before and after.
     """
     random = np.random.default_rng(0)
 
@@ -98,8 +100,8 @@ def generate(
 ) -> Decoding:
     """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
 
-    Without a drafter and its policy one by one: what speculation is compared with. This is the only user of the
-    target's sequence 0. RefusedError where the context is too short.
+    Without a drafter and its policy one by one: what speculation is compared with. This is the only user of
+    the target's sequence 0. RefusedError where the context is too short.
     """
     check_room(target, prompt, new_tokens)
     now_s = time.perf_counter
@@ -113,7 +115,9 @@ def generate(
     end = len(prompt) + new_tokens
     cycles: list[_Cycle] = []
     while len(history) < end:
-        look_s, proposal, t0_s = 0.0, Proposal([], []), now_s()
+        look_s = 0.0
+        proposal = Proposal([], [])
+        t0_s = now_s()
         if drafter and policy:
             look_s = _look(drafter, policy, history, len(prompt) + 1)
             t0_s = now_s()
@@ -121,7 +125,9 @@ def generate(
             most = policy.limit(drafter.lag_tokens(history), left_tokens)
             if (room := min(most, left_tokens - 1, _CYCLE_ROOM_TOKENS)) > 0:
                 proposal = drafter.propose(history, room, policy.go_on)
-        drafted, accepted, t1_s = proposal.tokens, 0, now_s()
+        drafted = proposal.tokens
+        accepted = 0
+        t1_s = now_s()
         target.decode([history[-1], *drafted], position=len(history) - 1, logits="all")
         token = target.greedy(0)
         while accepted < len(drafted) and drafted[accepted] == token:
@@ -187,7 +193,8 @@ def explain_difference(
 ) -> Difference | None:
     """Find the first token where two greedy outputs differ and compute its logits both ways; None when equal.
 
-    ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is cleared.
+    ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is
+    cleared.
     """
     index = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     if index is None:
@@ -201,7 +208,8 @@ def explain_difference(
         target.decode((history[position],), position=position)
     single = target.logits().copy()
     first = max(len(history) - batch_tokens, 0)
-    noise, batch = 0.0, single
+    noise = 0.0
+    batch = single
     for start in range(first, last + 1):  # where in the batch the token stood is not known: try each place
         size = min(batch_tokens, len(history) - start)
         target.truncate(start)
@@ -213,7 +221,8 @@ def explain_difference(
             batch = row
         target.truncate(start)
         target.decode(history[start:], position=start)
-    a, b = one[index], other[index]
+    a = one[index]
+    b = other[index]
     margin_single = float(single[a] - single[b])
     margin_batch = float(batch[a] - batch[b])
     return Difference(index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise)

@@ -1,8 +1,8 @@
 """What of a model stays in memory and what is read again in each pass, when its weights exceed what they may take.
 
-Of a mixture of experts a stacked tensor ``ffn_{gate,up,gate_up,down}_exps`` holds one slice of equal size for each
-expert, one after the other. An expert is its slices of all stacked tensors of its layer: they are wanted together, so
-they come and go together.
+Of a mixture of experts a stacked tensor ``ffn_{gate,up,gate_up,down}_exps`` holds one slice of equal size for
+each expert, one after the other. An expert is its slices of all stacked tensors of its layer: they are wanted
+together, so they come and go together.
 """
 
 import re
@@ -41,7 +41,8 @@ def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
     """Page-aligned cover of the pieces, overlaps merged; empty pieces left out."""
     merged: list[Extent] = []
     for pages in sorted((page_range(piece) for piece in pieces if piece.end > piece.start), key=lambda r: r.start):
-        start, end = pages.start * PAGE_BYTES, pages.stop * PAGE_BYTES
+        start = pages.start * PAGE_BYTES
+        end = pages.stop * PAGE_BYTES
         if merged and start <= merged[-1].end:
             merged[-1] = Extent(merged[-1].start, max(end, merged[-1].end))
         else:
@@ -59,9 +60,10 @@ def plan_split(
 ) -> StreamPlan:
     """Least streaming that fits.
 
-    What must stay and the blocks exceed what is available to all weights; :func:`harness.predict.streaming.least_split`
-    says which part of each block takes the excess off. ``always_bytes`` are other weights that each pass reads whole
-    (output matrix); the file's start is mapped at the address ``base``.
+    What must stay and the blocks exceed what is available to all weights;
+    :func:`harness.predict.streaming.least_split` says which part of each block takes the excess off.
+    ``always_bytes`` are other weights that each pass reads whole (output matrix); the file's start is mapped
+    at the address ``base``.
 
     Raises:
         RefusedError: Even streaming all blocks needs more.
@@ -129,7 +131,10 @@ def layout_of(path: Path) -> FileLayout:
     if any(a.end > b.start for a, b in pairwise(sorted([*spans, *others.values()]))):
         raise RefusedError(f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed")
     tied = "output.weight" not in others
-    mapped = None if tied else others.pop("token_embd.weight", None)
+    if tied:
+        mapped = None
+    else:
+        mapped = others.pop("token_embd.weight", None)
     return FileLayout(spans, tuple(others.values()), mapped)
 
 
@@ -150,8 +155,8 @@ class Stack(NamedTuple):
 class ExpertLayout(NamedTuple):
     """Where the weights of a mixture of experts lie.
 
-    ``layers`` are the stacked tensors by the layer's number in the order of their use, ``rest`` all other tensors that
-    a pass reads whole (``rest_bytes`` counts whole pages), ``base`` the layout of blocks.
+    ``layers`` are the stacked tensors by the layer's number in the order of their use, ``rest`` all other
+    tensors that a pass reads whole (``rest_bytes`` counts whole pages), ``base`` the layout of blocks.
     """
 
     expert_count: int
@@ -192,7 +197,9 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
         RefusedError: Its layers differ in their number of experts, or a block is scattered over the file.
     """
     header = read_gguf(path)
-    experts = header.shape().experts if any(_STACKED.fullmatch(t.name) for t in header.tensors) else None
+    experts = None
+    if any(_STACKED.fullmatch(t.name) for t in header.tensors):
+        experts = header.shape().experts
     if experts is None:
         return None
     base = layout_of(path)
@@ -221,14 +228,15 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
 def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> ExpertPlan:
     """All but routed experts stays; what is left of ``room_bytes`` (for all weights) holds experts.
 
-    A node of the graph multiplies with all experts that the tokens of a pass want, so those of one layer must fit at
-    once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer than
-    ``batch_tokens``.
+    A node of the graph multiplies with all experts that the tokens of a pass want, so those of one layer must
+    fit at once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer
+    than ``batch_tokens``.
 
     Raises:
         RefusedError: All but the experts, and the experts of one token in one layer, need more.
     """
-    n, k = layout.expert_count, layout.used_count
+    n = layout.expert_count
+    k = layout.used_count
     cache = room_bytes - layout.rest_bytes
     largest = max(layout.footprint_bytes(layer) for layer in layout.layers)
     most = cache // largest

@@ -1,14 +1,14 @@
 """Run a model that is larger than the RAM it may use, on unmodified llama.cpp: block by block.
 
-Of the memory laid over the mapping, most is filled once and kept (pinned); the end of every block is streamed in slots
-of one size, of which few exist. When the evaluation callback tells that a block is done, its slots move (``mremap``,
-no byte is copied) to places further on, and readers fill them past the page cache while the engine computes the next
-blocks. A cyclic scan under LRU would miss always; here every pass reads exactly the streamed bytes, in large direct
-reads, evenly spread over the pass.
+Of the memory laid over the mapping, most is filled once and kept (pinned); the end of every block is streamed
+in slots of one size, of which few exist. When the evaluation callback tells that a block is done, its slots
+move (``mremap``, no byte is copied) to places further on, and readers fill them past the page cache while the
+engine computes the next blocks. A cyclic scan under LRU would miss always; here every pass reads exactly the
+streamed bytes, in large direct reads, evenly spread over the pass.
 
-Slots are huge pages, aligned in memory: a device fills them several times as fast as small ones, and a slot that moves
-from one aligned place to another stays huge. Where blocks are too small for that, or nearly all of them must be
-streamed, slots are small pages, which readers fill by way of a huge page of their own.
+Slots are huge pages, aligned in memory: a device fills them several times as fast as small ones, and a slot
+that moves from one aligned place to another stays huge. Where blocks are too small for that, or nearly all of
+them must be streamed, slots are small pages, which readers fill by way of a huge page of their own.
 
 Every pass reads all streamed bytes, also those of experts that no token wants.
 """
@@ -29,7 +29,10 @@ from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of,
 
 
 class StreamedSession(BudgetedSession):
-    """A session that streams the end of every block; arguments and errors are those of :class:`BudgetedSession`."""
+    """A session that streams the end of every block.
+
+    Arguments and errors are those of :class:`BudgetedSession`.
+    """
 
     name = "blocks"
     plan: StreamPlan
@@ -57,14 +60,18 @@ class StreamedSession(BudgetedSession):
         )
 
     def _place(self) -> None:
-        plan, counts = self.plan, Counter(self.plan.blocks)
+        plan = self.plan
+        counts = Counter(self.plan.blocks)
         self._counts = [counts[index] for index in range(len(self._layout.blocks))]
         self._firsts = list(accumulate(self._counts, initial=0))  # of each block, among the slots of a pass
         self._starts: list[int] = []
         huge = plan.unit_bytes > PAGE_BYTES
         pieces = list(self._layout.others)
         for block, count in zip(self._layout.blocks, self._counts, strict=True):
-            end = whole_pages(block, plan.unit_bytes, self._memory.base).end if count else block.end
+            if count:
+                end = whole_pages(block, plan.unit_bytes, self._memory.base).end
+            else:
+                end = block.end
             start = end - count * plan.slot_bytes
             self._starts.append(start)
             if count:
@@ -81,7 +88,8 @@ class StreamedSession(BudgetedSession):
 
     def _places(self, number: int, count: int) -> Iterator[tuple[int, Extent]]:
         """Where so many slots go from that number on, neighbours together: slot n of pass p has number n + p x all."""
-        plan, all_count = self.plan, len(self.plan.blocks)
+        plan = self.plan
+        all_count = len(self.plan.blocks)
         while count:
             at = number % all_count
             block = plan.blocks[at]
@@ -89,7 +97,8 @@ class StreamedSession(BudgetedSession):
             size = min(count, self._firsts[block + 1] - at, all_count - plan.slot_count)
             start = self._starts[block] + (at - self._firsts[block]) * plan.slot_bytes
             yield number, Extent(start, start + size * plan.slot_bytes)
-            number, count = number + size, count - size
+            number = number + size
+            count = count - size
 
     def _load(self, number: int, extent: Extent) -> None:
         self._loads.append(number)
@@ -127,7 +136,8 @@ class StreamedSession(BudgetedSession):
 
     def _release(self) -> bool:
         """The streamed part of the block was used: its slots go to the next loads."""
-        source, count = self._starts[self._block], self._counts[self._block]
+        source = self._starts[self._block]
+        count = self._counts[self._block]
         for number, extent in self._places(self._finished + self.plan.slot_count, count):
             size = extent.end - extent.start
             if not self._memory.move(source, extent.start, size):

@@ -66,13 +66,17 @@ class TrainingSession(LlamaSession):
         params.param_filter = ctypes.cast(self.lib.symbol("llama_opt_param_filter_all"), _POINTER).value
         params.get_opt_pars = ctypes.cast(self.lib.symbol("ggml_opt_get_default_optimizer_params"), _POINTER).value
         begin = self.lib.symbol("llama_opt_init")
-        begin.restype, begin.argtypes = None, (_POINTER, _POINTER, _Params)
+        begin.restype = None
+        begin.argtypes = (_POINTER, _POINTER, _Params)
         begin(self._context, self._model, params)
         self._set = self._call("ggml_opt_dataset_init", _I32, _I32, batch_tokens, batch_tokens, 1, 1)
         self._result = self._call("ggml_opt_result_init")
 
     def step(self, tokens: Sequence[int]) -> float:
-        """One step over a batch, of which each token but the last predicts the next; the loss before it, in nats."""
+        """One step over a batch, of which each token but the last predicts the next.
+
+        The loss before it, in nats.
+        """
         if len(tokens) != self.batch_tokens + 1:
             raise EngineError(f"a batch: found {len(tokens)} tokens, expected {self.batch_tokens + 1}")
         for name, values in (("data", tokens[:-1]), ("labels", tokens[1:])):

@@ -49,14 +49,17 @@ class AttachedServer:
             return self.dialect.ask(request)
         except ServerError as error:
             if self.pid is not None and (now := listener_pid(self.dialect.endpoint.port)) != self.pid:
-                gone = "is gone" if now is None else "was restarted"
+                gone = "was restarted"
+                if now is None:
+                    gone = "is gone"
                 raise ServerError(f"the server {gone}: {error}", "crashed") from error
             raise
 
     def contradiction(self, answer: ServerAnswer) -> str:
         """What speaks against the number of tokens that the server says its answer had; empty for nothing.
 
-        Pieces that it does not number may bring several tokens each: its own tokenizer says how many the text has.
+        Pieces that it does not number may bring several tokens each: its own tokenizer says how many the text
+        has.
         """
         pieces = len(answer.counts)
         if answer.counts[-1] == answer.new_tokens or answer.new_tokens <= _FEW * pieces:
@@ -72,8 +75,9 @@ class AttachedServer:
     def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
         """A prompt of shuffled words with exactly ``token_count`` tokens: as ids where the server takes them.
 
-        Words are made into ids, or fitted once, by the server's own tokenizer, or by what it says of a request of one
-        token; then they are shuffled. Whether a prompt had its length is told again by each answer.
+        Words are made into ids, or fitted once, by the server's own tokenizer, or by what it says of a
+        request of one token; then they are shuffled. Whether a prompt had its length is told again by each
+        answer.
 
         Raises:
             ServerError: No text of that many tokens was found.
@@ -101,7 +105,10 @@ class AttachedServer:
             if found is None or found == token_count or (found > token_count and len(words) == 1):
                 return words
             change = max(1, round(abs(found - token_count) * len(words) / max(found, 1)))
-            words = words[change:] if found > token_count else [*words, *(source.choice(WORDS) for _ in range(change))]
+            if found > token_count:
+                words = words[change:]
+            else:
+                words = [*words, *(source.choice(WORDS) for _ in range(change))]
             words = words or [source.choice(WORDS)]
         raise ServerError(f"no text of {token_count} tokens was found: the server adds some of its own (last {found})")
 
@@ -168,7 +175,10 @@ class Server:
 
 
 def listener_pid(port: int) -> int | None:
-    """Process that listens at a TCP port of this machine; None where there is none or the system does not tell."""
+    """Process that listens at a TCP port of this machine.
+
+    None where there is none or the system does not tell.
+    """
     import psutil
 
     try:

@@ -18,8 +18,8 @@ READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask f
 class Request(Frozen):
     """One completion that is asked for; token ids where the server takes those.
 
-    ``reuse`` lets it take the beginning of the prompt from its cache; ``context_tokens`` is the context it should have,
-    for servers that set it by request.
+    ``reuse`` lets it take the beginning of the prompt from its cache; ``context_tokens`` is the context it
+    should have, for servers that set it by request.
     """
 
     prompt: str | tuple[int, ...]
@@ -34,7 +34,8 @@ class ServerAnswer(Frozen):
     Attributes:
         sent_s: When the request was sent, on ``time.perf_counter``.
         arrivals_s: When each piece was here, on the same clock.
-        counts: Tokens known to be here with each piece; as many as pieces where the server does not number them.
+        counts: Tokens known to be here with each piece; as many as pieces where the server does not number
+            them.
         new_tokens: Tokens of the answer: as the server says, else its pieces.
         cached_tokens: Tokens of the prompt that it took from its cache.
         prompt_s: The server's own time for the prompt.
@@ -69,7 +70,8 @@ class ServerAnswer(Frozen):
     def later_count(self) -> int:
         """Tokens after the first piece, which is the first token unless that is no whole character yet.
 
-        Where pieces are not numbered and bring several tokens each, the first one is taken to bring as many as others.
+        Where pieces are not numbered and bring several tokens each, the first one is taken to bring as many
+        as others.
         """
         if self.counts[-1] == self.new_tokens:
             return self.new_tokens - self.counts[0]
@@ -78,7 +80,8 @@ class ServerAnswer(Frozen):
     def doubts(self, wanted: int, *, alone: bool = True) -> tuple[str, ...]:
         """What speaks against the figures of an answer of which ``wanted`` tokens were asked for.
 
-        Times are compared where it was ``alone``: else a request may wait in a queue that the server does not count.
+        Times are compared where it was ``alone``: else a request may wait in a queue that the server does not
+        count.
         """
         found = []
         if self.new_tokens != wanted:
@@ -101,8 +104,8 @@ class ServerAnswer(Frozen):
     def read_late(self) -> bool:
         """Whether pieces waited to be read, so that the times between them are shorter than those of the server.
 
-        Told by the server's own time, a fifth of it left for what else it counts; else by most pieces having come in
-        one read with the piece before.
+        Told by the server's own time, a fifth of it left for what else it counts; else by most pieces having
+        come in one read with the piece before.
         """
         between_s = self.arrivals_s[-1] - self.arrivals_s[0]
         if self.decode_s is not None:
@@ -110,24 +113,32 @@ class ServerAnswer(Frozen):
         return 2 * len(set(self.arrivals_s)) < len(self.arrivals_s)
 
     def gaps_s(self) -> tuple[float, ...]:
-        """Inter-token latencies (ITL) of the tokens after the first piece; empty where tokens were not told apart.
+        """Inter-token latencies (ITL) of the tokens after the first piece.
 
-        A piece that brings k tokens stands for k equal gaps: they were computed one after the other and sent together.
+        Empty where tokens were not told apart.
+
+        A piece that brings k tokens stands for k equal gaps: they were computed one after the other and sent
+        together.
         """
         if self.counts[-1] != self.new_tokens:
             return ()
         gaps: list[float] = []
         for i in range(1, len(self.counts)):
             k = self.counts[i] - self.counts[i - 1]
-            gaps += [(self.arrivals_s[i] - self.arrivals_s[i - 1]) / k] * k if k else []
+            if k:
+                gaps += [(self.arrivals_s[i] - self.arrivals_s[i - 1]) / k] * k
         return tuple(gaps)
 
 
 class Collector:
-    """Gathers one answer's pieces; told the server's own words about it, it says where they contradict the stream."""
+    """Gathers one answer's pieces.
+
+    Told the server's own words about it, it says where they contradict the stream.
+    """
 
     def __init__(self, wanted: int, sent_s: float) -> None:
-        self.wanted, self._sent_s = wanted, sent_s
+        self.wanted = wanted
+        self._sent_s = sent_s
         self._arrivals_s: list[float] = []
         self.counts: list[int] = []
         self._texts: list[str] = []
@@ -137,7 +148,9 @@ class Collector:
     @property
     def token_count(self) -> int:
         """Tokens so far."""
-        return self.counts[-1] if self.counts else 0
+        if self.counts:
+            return self.counts[-1]
+        return 0
 
     def piece(self, at_s: float, text: str, count: int | None = None) -> None:
         """A piece with text; ``count`` tokens are here by now, where the server numbers them (ServerError: down)."""
@@ -159,7 +172,8 @@ class Collector:
             raise ServerError(closed, "crashed")
         if not self.counts:
             raise ServerError("the server ended its answer without a token")
-        held, is_counted = self.counts[-1], "new_tokens" in self._told
+        held = self.counts[-1]
+        is_counted = "new_tokens" in self._told
         new_tokens = self._told.pop("new_tokens", held)
         finish = str(self._told.get("finish", ""))
         # A piece may hold several tokens (an unfinished character waits for its end), but none holds less than one;

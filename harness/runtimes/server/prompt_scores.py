@@ -1,9 +1,9 @@
 """How well a server's model predicts a text: log-probabilities of a prompt that it echoes.
 
-OpenAI's completions with ``echo`` and ``logprobs`` give those of the prompt's own tokens. llama-cpp-python's server
-gives them where it was started with ``--logits_all true``, vLLM always. Where the model has no begin token,
-llama-cpp-python 0.3.36 gives those *after* each token in place of those before it: its list then ends with the prompt,
-and the other form with the token that was made.
+OpenAI's completions with ``echo`` and ``logprobs`` give those of the prompt's own tokens. llama-cpp-python's
+server gives them where it was started with ``--logits_all true``, vLLM always. Where the model has no begin
+token, llama-cpp-python 0.3.36 gives those *after* each token in place of those before it: its list then ends
+with the prompt, and the other form with the token that was made.
 
 What is sent is text, and the server cuts it into tokens itself.
 """
@@ -17,15 +17,17 @@ from harness.runtimes.server.stream import ServerError
 def text_nll(server: AttachedServer, text: str, chunk_count: int, chunk_tokens: int = 512) -> list[float]:
     """Negative log-probability (nats) of each scored token of the first chunks of ``text``.
 
-    The chunks are those of :mod:`harness.runtimes.llamacpp.quality`, cut by the server's own tokens; a begin token that
-    it puts before them is one more than there.
+    The chunks are those of :mod:`harness.runtimes.llamacpp.quality`, cut by the server's own tokens; a begin
+    token that it puts before them is one more than there.
 
     Raises:
-        RefusedError: The server gives no log-probabilities of a prompt, or those of its likeliest tokens alone.
+        RefusedError: The server gives no log-probabilities of a prompt, or those of its likeliest tokens
+            alone.
         ServerError: It crashed, or was too slow.
         ValueError: The text is too short.
     """
-    place, losses = 0, list[float]()
+    place = 0
+    losses = list[float]()
     try:
         for _ in range(chunk_count):
             size = 3 * chunk_tokens
@@ -55,7 +57,8 @@ def _echo(server: AttachedServer, prompt: str) -> list[tuple[str, dict[str, floa
     asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
     asked.pop("stream_options", None)
     scores = dialect.endpoint.json(dialect.path, asked)["choices"][0]["logprobs"]
-    tokens, tops = list(scores["tokens"]), [{**(top or {})} for top in scores["top_logprobs"]]
+    tokens = list(scores["tokens"])
+    tops = [{**(top or {})} for top in scores["top_logprobs"]]
     is_usual = scores["text_offset"][-1] >= len(prompt)
     told = list(zip(tokens[:-1] if is_usual else tokens, tops if is_usual else [{}, *tops], strict=False))
     if not told[1][1]:

@@ -1,8 +1,9 @@
 """How far confidences are from what comes true.
 
-``confidences`` [n] are the probabilities a model gave to its own answers (or to one class), ``correct`` [n] says
-whether they came true. Bins of equal width are [k / bins, (k + 1) / bins), the last one closed: 1.0 lies in the last
-bin. The edge of a bin is the double nearest to k / bins, and a confidence that equals it belongs to the bin above.
+``confidences`` [n] are the probabilities a model gave to its own answers (or to one class), ``correct`` [n]
+says whether they came true. Bins of equal width are [k / bins, (k + 1) / bins), the last one closed: 1.0 lies
+in the last bin. The edge of a bin is the double nearest to k / bins, and a confidence that equals it belongs
+to the bin above.
 """
 
 import numpy as np
@@ -61,7 +62,10 @@ def accuracy_at(confidences: ArrayLike, correct: ArrayLike, coverage: float) -> 
 
 
 def _risk_at_coverage(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Doubles]:
-    """Share answered and share wrong among those, from the surest row on; rows of equal confidence go together."""
+    """Share answered and share wrong among those, from the surest row on.
+
+    Rows of equal confidence go together.
+    """
     p, y = checked(confidences, correct)
     order = np.argsort(-p, kind="stable")
     p = p[order]

@@ -21,10 +21,10 @@ _SMOOTH_DRAWS: Final = 200
 def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> CalibrationChange:
     """Calibration of ``after`` beside ``before``, differences with 95 % bootstrap intervals.
 
-    Whole rows are drawn, so that the pairing is kept; a smooth ECE keeps the width that each model's own rows ask for.
-    Of the reference (``before``) and of the other model, in the order of the same rows: confidence of the top answer,
-    whether it was right, NLL of the true one in nats, each [n]. RefusedError where the two did not answer
-    the same rows, or as ``metrics.checked``.
+    Whole rows are drawn, so that the pairing is kept; a smooth ECE keeps the width that each model's own rows
+    ask for. Of the reference (``before``) and of the other model, in the order of the same rows: confidence
+    of the top answer, whether it was right, NLL of the true one in nats, each [n]. RefusedError where the two
+    did not answer the same rows, or as ``metrics.checked``.
     """
     sides = [checked(*side[:2]) for side in (before, after)]
     (p0, y0), (p1, y1) = sides

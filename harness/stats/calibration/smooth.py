@@ -1,7 +1,8 @@
 """Smooth ECE: calibration error without bins.
 
-Residuals (confidence - outcome) are smoothed over the confidence by a Gaussian that reflects at 0 and 1; its width is
-the smallest one that is not larger than the error it gives. Source: Blasiok and Nakkiran 2023, "Smooth ECE".
+Residuals (confidence - outcome) are smoothed over the confidence by a Gaussian that reflects at 0 and 1; its
+width is the smallest one that is not larger than the error it gives. Source: Blasiok and Nakkiran 2023,
+"Smooth ECE".
 """
 
 from bisect import bisect_left

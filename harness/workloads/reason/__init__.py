@@ -1,10 +1,10 @@
 """Reasoning: wrong arithmetic, the first wrong step of a solution, answers by vote, and contradictions.
 
-``arithmetic``: equalities in the steps are judged in exact fractions. ``critic``: the language model writes programs
-for the problem, which are worked exactly; a solution that ends otherwise than all of them is doubted from its first
-result that none of them has. Beside it stands a process reward: the model's own odds that each step is right.
-``solve``: the answer that most programs give (self-consistency; Wang et al. 2022, arXiv:2203.11171). ``contradiction``:
-every pair of statements by an NLI model, which the user brings.
+``arithmetic``: equalities in the steps are judged in exact fractions. ``critic``: the language model writes
+programs for the problem, which are worked exactly; a solution that ends otherwise than all of them is doubted
+from its first result that none of them has. Beside it stands a process reward: the model's own odds that each
+step is right. ``solve``: the answer that most programs give (self-consistency; Wang et al. 2022,
+arXiv:2203.11171). ``contradiction``: every pair of statements by an NLI model, which the user brings.
 """
 
 import json
@@ -209,16 +209,22 @@ def contradicted(parts: Parts, steps: Sequence[str]) -> dict[str, Any]:
             "contradiction: name an NLI model with --nli: no language model here beats always saying yes"
         )
     pairs = list(combinations(range(len(steps)), 2))
-    chances = parts.nli.chances([(steps[one], steps[two]) for one, two in pairs], "contradict") if pairs else []
-    top = int(np.argmax(chances)) if pairs else -1
+    if pairs:
+        chances = parts.nli.chances([(steps[one], steps[two]) for one, two in pairs], "contradict")
+    else:
+        chances = []
+    if pairs:
+        top = int(np.argmax(chances))
+    else:
+        top = -1
     return {"probability": chances[top] if pairs else 0.0, "pair": list(pairs[top]) if pairs else []}
 
 
 def located(group: str, rows: Sequence[tuple[Any, Any]], first: Sequence[int]) -> Score:
     """ProcessBench's F1: the harmonic mean of errors found at the very step and of right traces accepted.
 
-    Nulls are their expected F1: ``a step at random`` of the traces that were doubted here, ``the longer half`` doubted.
-    Source: Zheng et al. 2024, "ProcessBench" (arXiv:2412.06559).
+    Nulls are their expected F1: ``a step at random`` of the traces that were doubted here, ``the longer
+    half`` doubted. Source: Zheng et al. 2024, "ProcessBench" (arXiv:2412.06559).
     """
     labels = np.array([case.label for case, _ in rows])
     lengths = np.array([len(case.steps) for case, _ in rows])
@@ -228,7 +234,8 @@ def located(group: str, rows: Sequence[tuple[Any, Any]], first: Sequence[int]) -
     for name, rule in (("a step at random", doubts), ("the longer half", lengths > median(lengths))):
         guessed = np.where(labels >= 0, rule / lengths, ~rule)
         known = _process_f1(np.column_stack([labels >= 0, guessed]))
-        nulls |= {name: known} if isfinite(known) else {}
+        if isfinite(known):
+            nulls |= {name: known}
     return resampled("f1", np.column_stack([labels >= 0, hits]), _process_f1, group, nulls)
 
 
@@ -254,13 +261,17 @@ def _is(text: str, wanted: str) -> bool:
 def made_trace(seed: int) -> Arithmetic:
     """Right equalities in words, in every second one of the seeds with one of them made wrong."""
     rng = random.Random(seed)
-    wrong = rng.randrange(5) if seed % 2 else -1
+    if seed % 2:
+        wrong = rng.randrange(5)
+    else:
+        wrong = -1
     steps = []
     for at in range(5):
         a = rng.randint(2, 99)
         b = rng.randint(2, 99)
         left, sign, result = rng.choice(((a, "+", a + b), (a, "\u2212", a - b), (a, "x", a * b), (a * b, "\u00f7", a)))
-        result += rng.choice((-10, -2, -1, 1, 3, 10)) if at == wrong else 0
+        if at == wrong:
+            result += rng.choice((-10, -2, -1, 1, 3, 10))
         steps.append(f"So we get {left:,} {sign} {b} = {result:,} in all.")
     return Arithmetic(steps=steps, label=wrong)
 

@@ -1,8 +1,8 @@
 """A model's own solution as a small program: assignments with arithmetic, worked in exact fractions and never executed.
 
-A small model writes a program more often right than it judges a stranger's step, and arithmetic in a program has no
-slips (Gao et al. 2023, "PAL: Program-aided Language Models", arXiv:2211.10435). Where a trace ends in another answer
-than every program, its first result that no program has is the step to doubt.
+A small model writes a program more often right than it judges a stranger's step, and arithmetic in a program
+has no slips (Gao et al. 2023, "PAL: Program-aided Language Models", arXiv:2211.10435). Where a trace ends in
+another answer than every program, its first result that no program has is the step to doubt.
 """
 
 import ast
@@ -29,7 +29,8 @@ _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
 _CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {"min": min, "max": max, "abs": abs}
 NUMBER: Final = r"-?\d[\d,]*(?:\.\d+)?"
 _RESULT: Final = re.compile(rf"(?:=|≈)[^\d=\n-]{{0,8}}({NUMBER})(?![\d,.]*\d|\s*[-+*/×÷^(])")
-"""A number after an equals sign with no sign of a calculation behind it: a result, and not the start of a sum."""
+"""A number after an equals sign with no sign of a calculation behind it: a result, and not the start of a
+sum."""
 _ANSWER: Final = re.compile(rf"\\boxed\{{\s*\\?\$?({NUMBER})\s*\}}|({NUMBER})")
 
 
@@ -37,7 +38,8 @@ def value_of(expression: str) -> Fraction:
     """The exact value of an arithmetic expression in Python's notation.
 
     Raises:
-        RefusedError: It is no arithmetic, divides by zero, or passes a cap (exponents of 64, some 1,200 digits).
+        RefusedError: It is no arithmetic, divides by zero, or passes a cap (exponents of 64, some 1,200
+            digits).
     """
     return _guarded(lambda: _value(ast.parse(expression.strip(), mode="eval").body, {}), expression)
 
@@ -63,9 +65,12 @@ def worked(program: str) -> list[Fraction]:
 
 
 def doubted(steps: Sequence[str], problem: str, programs: Sequence[Sequence[Fraction]]) -> int:
-    """The first step with a result that neither the problem nor a program has; the last one where each is known.
+    """The first step with a result that neither the problem nor a program has.
 
-    -1, no doubt, where a program ends as the trace, and where there is no program or no number at the trace's end.
+    The last one where each is known.
+
+    -1, no doubt, where a program ends as the trace, and where there is no program or no number at the trace's
+    end.
     """
     found = [one or two for one, two in _ANSWER.findall(steps[-1])]
     ends = {number(text) for text in found[-2:]}
