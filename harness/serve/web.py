@@ -22,13 +22,14 @@ from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.measure.pipeline import open_history
 from harness.report import drawing, words
-from harness.report.answer import capital, device_name, first_screen, sentence
+from harness.report.answer import UNSURE_RATIO, first_screen, sentence
 from harness.report.formats.html import filled, render
 from harness.report.pages import page_of
 from harness.report.state import figures_of
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, kept, name_only, written
 from harness.serve.tools import tools
+from harness.units import format_number
 
 HISTORY_MAX: Final = 200
 _DEVICES_MAX: Final = 4
@@ -119,13 +120,15 @@ class Web:
                 answers = [answer(asked([*pairs, ("device", device or "this")]), advises=False) for device in devices]
             except HarnessError as error:
                 fault = str(error)
+        axis = _axis(answers)
         return _page(
             "Ask",
             "serve.html.j2",
             given=given,
             devices=[*devices, "", ""][:_DEVICES_MAX],
             fault=fault,
-            answers=_shown(answers),
+            answers=[_shown(one, axis) for one in answers],
+            axis=drawing.factor_axis(axis, "tokens a second"),
             models=model_names(),
             known=device_names(),
         )
@@ -174,29 +177,24 @@ def _page(title: str, template: str, **values: Any) -> Response:
     return HTMLResponse(filled(template, title=title, version=__version__, form_action="'self'", **values))
 
 
-def _shown(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """What the page shows of each answer; all speeds are drawn on one axis."""
+def _axis(answers: Sequence[Answer]) -> drawing.Axis:
+    """The axis of all speeds."""
     speeds = [one.prediction.speed.decode_tokens_per_s for one in answers if one.runs]
-    axis = drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
-    shown = []
-    for one in answers:
-        lines = first_screen(one)
-        commands = [command for command in one.commands[:1] if one.runs]
-        rest = [line for line in lines if line.strip() not in one.commands]
-        speed = one.prediction.speed.decode_tokens_per_s
-        picture = drawing.picture("does not run", 30, [])
-        if one.runs:
-            bar = drawing.band(axis, speed, 15)
-            picture = drawing.picture(f"{speed.low:.2g} to {speed.high:.2g} tokens/s", 30, [bar])
-        shown.append(
-            {
-                "device": capital(device_name(one)),
-                "sentence": sentence(one),
-                "lines": "\n".join(rest).removeprefix("\n".join(rest).partition("\n\n")[0]).strip("\n"),
-                "commands": commands,
-                "picture": picture,
-            }
-        )
+    return drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
+
+
+def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
+    """What the page shows of an answer: the first screen, its sentence and its command apart."""
+    speed = one.prediction.speed.decode_tokens_per_s
+    _, _, screen = "\n".join(line for line in first_screen(one) if line.strip() not in one.commands).partition("\n\n")
+    shown = {"sentence": sentence(one), "lines": screen.replace("\n\n\n", "\n\n"), "commands": (), "speed": ""}
+    shown["picture"] = drawing.picture("does not run", 30, [])
+    if one.runs:
+        ends = " to ".join(format_number(end, 2) for end in (speed.low, speed.high))
+        shown["picture"] = drawing.picture(f"{ends} tokens/s", 30, [drawing.band(axis, speed, 15)])
+        shown["commands"] = one.commands[:1]
+    if one.runs and speed.high < UNSURE_RATIO * speed.low:
+        shown["speed"] = format_number(speed.mid, 2)
     return shown
 
 
