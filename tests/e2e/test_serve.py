@@ -250,7 +250,7 @@ def test_a_browser_asks_compares_copies_and_opens_the_history(port, scripts: boo
         view.locator("input[name=device]").nth(1).fill("macbook air m3 16gb")
         view.click("button")
         assert view.locator("section h2").count() == 2
-        assert view.locator("section svg.draw").count() == 2
+        assert view.locator("section svg .band").count() == 2
         view.locator("input[name=model]").fill("no such model 99")
         view.click("button")
         assert "no such model 99" in view.locator("[role=alert]").inner_text()
