@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 40
 _BARS = "▁▂▃▄▅▆▇█"
+_SHOWN = {
+    "prefill": "reads",
+    "decode": "writes",
+    "slow token": "slow token",
+    "first token": "first token",
+    "load": "loads",
+    "peak memory": "memory",
+}
+"""Figures of a run by the names of their columns."""
 
 
 def answer_of(record: "RunRecord", status: int | None = None) -> Answer:
@@ -31,21 +40,31 @@ def show_record(record: "RunRecord") -> None:
 
 
 def run_table(records: "Iterable[RunRecord]") -> Table:
-    """One line a run: speed, latency, first token, load, memory, outcome; ``~``: every sample was disturbed."""
-    from harness.report.text import RUN_COLUMNS, run_cells
+    """One line a run: speeds, latencies, memory, outcome; in brackets what was disturbed and is not to be believed."""
+    from harness.report.state import figures_of
 
-    rows = [(record_title(record), *run_cells(record), record.outcome) for record in records]
-    return table("", ("model", *RUN_COLUMNS, "outcome"), rows)
+    rows = []
+    for record in records:
+        figures = figures_of(record)
+        cells = [figures[name].shown if name in figures else "–" for name in _SHOWN]
+        rows.append((record_title(record), *cells, record.outcome))
+    return table("", ("model", *_SHOWN.values(), "outcome"), rows)
 
 
 def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[Any]:
-    """What to print of a run beside its prediction: interval, measured, error, and notes; nothing without one."""
-    from harness.report.text import compared
+    """What to print of a run beside its prediction: measured, interval, how far off, and notes; nothing without one."""
+    from harness.report.state import figures_of
+    from harness.report.words import QUANTITIES
 
     if comparison is None:
         return []
-    columns = ("", "predicted", "90 % interval", "measured", "error", "", "n")
-    rows = [(row.name, *compared(row), str(row.sample_count)) for row in comparison.rows]
+    columns = ("", "measured", "predicted, 90 %", "off", "", "n")
+    rows = []
+    for figure in figures_of(record).values():
+        if figure.predicted is not None:
+            between = f"{figure.between} {figure.unit_word}"
+            name = QUANTITIES.get(figure.name, figure.name)
+            rows.append((name, figure.shown, between, figure.off, figure.word, str(figure.sample_count)))
     return [table(record_title(record), columns, rows), *comparison.notes]
 
 
@@ -65,10 +84,12 @@ def reasons(records: "Sequence[RunRecord]") -> list[str]:
 
 
 def record_title(record: "RunRecord") -> str:
-    """Name, mixture and depth of a run, as its row is headed."""
-    from harness.report.text import title_of
+    """Name, quantisation and depth of a run, as its row is headed."""
+    from harness.report.words import model_words
 
-    return title_of(record.name, record.quant, record.scenario.depth_tokens)
+    depth = record.scenario.depth_tokens
+    after = f", after {depth:,} tokens" if depth else ""
+    return f"{model_words(record)} {record.quant}".strip() + after
 
 
 def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
@@ -100,12 +121,12 @@ def _row(trend: "Trend") -> tuple[str, ...]:
 
 
 def _cells(change: "MetricChange") -> tuple[str, ...]:
-    from harness.report.text import amount
+    from harness.report.state import amount
 
     none = change.low is None or change.high is None
     if none:
         interval = "none: fewer than 3 samples"
     else:
         interval = f"{change.low:.3f} to {change.high:.3f}"
-    sides = [amount(change.unit, value) for value in (change.before, change.after)]
+    sides = [" ".join(amount(change.unit, value)).strip() for value in (change.before, change.after)]
     return (*sides, f"{change.ratio:.3f}", interval, change.word)

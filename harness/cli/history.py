@@ -168,21 +168,21 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
 
 
 def _row(record: "RunRecord") -> tuple[str, ...]:
+    from harness.cli._records import record_title
     from harness.domain.result import Stream
-    from harness.records.compare import compare
-    from harness.report.text import run_cells
+    from harness.report.state import State, figures_of
 
-    _, decode, *_, memory = run_cells(record)
+    figures = figures_of(record)
     kind = record.workload
     if isinstance(record.result, Stream):
         kind = record.result.mode
-    comparison = compare(record)
     state = ""
     if record.outcome != "ok":
         state = record.outcome
-    elif comparison is not None and any(row.inside is False for row in comparison.rows):
+    elif any(figure.state is State.OUTSIDE for figure in figures.values()):
         state = "OUTSIDE"
-    return _when(record.created), f"{record.name} {record.quant}".strip(), kind, decode, memory, state
+    memory = figures["peak memory"].shown if "peak memory" in figures else "–"
+    return _when(record.created), record_title(record), kind, figures["decode"].number, memory, state
 
 
 def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:

@@ -28,7 +28,7 @@ def screen(records: Sequence[RunRecord]) -> list[str]:
         name = ", ".join(filter(None, (f"{words.model_words(record)} {record.quant}".strip(), setting)))
         outcome = _word(speed) if record.outcome == "ok" else record.outcome
         said = clean(f"{outcome}: {name}", WIDTH - 32)
-        lines.append(f"  {_figure(speed):>14}  {bar(speed)}  {said}")
+        lines.append(f"  {speed.shown:>14}  {bar(speed)}  {said}")
     if len(records) > _MOST_RUNS:
         lines.append(f"  and {len(records) - _MOST_RUNS} more")
     return lines
@@ -51,15 +51,11 @@ def _one(record: RunRecord) -> list[str]:
         lines += ["", f"{'':12}{'measured':14}{'90 % interval':15}0{'':{_BAR}}"]
     for title, figure in rows:
         lines.append(
-            f"  {title:10}{_figure(figure):14}{figure.between or 'not predicted':15} {bar(figure)}  {_word(figure)}"
+            f"  {title:10}{figure.shown:14}{figure.between or 'not predicted':15} {bar(figure)}  {_word(figure)}"
         )
     if note and note.kind != "out":
         lines += ["", *(f"  {line}" for line in textwrap.wrap(f"{note.title}. {note.text}", WIDTH - 2))]
     return lines
-
-
-def _figure(figure: Figure) -> str:
-    return f"{figure.number} {figure.unit_word}"
 
 
 def _word(figure: Figure) -> str:

@@ -105,6 +105,11 @@ class Figure(NamedTuple):
         return text if self.state.is_believed else f"({text})"
 
     @property
+    def shown(self) -> str:
+        """The measured figure with its unit, as a table has it."""
+        return f"{self.number} {self.unit_word}" if self.measured is not None else "–"
+
+    @property
     def divisor(self) -> float:
         """By what the figure and its interval are divided to be in that unit."""
         return self._scale[0]
@@ -191,6 +196,10 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
         found = {name: _measured(record, name, test) for name, test in tests.items()}
         peak = record.memory.peak_rss_bytes if record.memory else 0
         found["peak memory"] = _plain(record, "peak memory", "bytes", peak or None)
+    decode = tests["decode"]
+    if decode is not None and decode.token_p99_s is not None:
+        state = _trusted(record, decode.token_p99_s, State.MEASURED)
+        found["slow token"] = Figure("slow token", "s", state, decode.token_p99_s, sample_count=decode.sample_count)
     if not found["decode"].measured:
         found["decode"] = _plain(record, "decode", "tokens/s", _speed(record))
     return found

@@ -24,6 +24,7 @@ QUANTITIES: Final = {
     "prefill": "reads a prompt",
     "first token": "first token",
     "first token, cold": "first token, the first time",
+    "slow token": "the slowest of 100 tokens",
     "load": "loads",
     "load, cold": "loads, the first time",
     "peak memory": "memory at its highest",

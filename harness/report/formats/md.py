@@ -8,7 +8,7 @@ from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.report import words
-from harness.report.state import Figure, State, figures_of
+from harness.report.state import State, figures_of
 
 SIGNS: Final = {"ok": "✅", "inconclusive": "❔"}
 _SHOWN: Final = ("decode", "prefill", "first token", "load", "peak memory")
@@ -25,7 +25,7 @@ def render(records: Sequence[RunRecord]) -> str:
     for record, setting in zip(records, words.setting_words(records), strict=True):
         figures = figures_of(record)
         name = ", ".join(part for part in (f"{words.model_words(record)} {clean(record.quant)}", setting) if part)
-        shown = [_cell(figures[key]) for key in _SHOWN if key in figures]
+        shown = [figures[key].shown for key in _SHOWN if key in figures]
         detail = f" ({clean(record.detail, 160)})" if record.detail else ""
         runs.append((name, *shown, f"{SIGNS.get(record.outcome, '❌')} {record.outcome}{detail}"))
         for figure in figures.values():
@@ -33,7 +33,7 @@ def render(records: Sequence[RunRecord]) -> str:
                 quantity = words.QUANTITIES.get(figure.name, figure.name)
                 word = f"**{figure.word}**" if figure.state is State.OUTSIDE else escape(figure.word)
                 between = f"{figure.between} {figure.unit_word}"
-                agreed.append((escape(name), quantity, between, escape(_cell(figure)), escape(figure.off), word))
+                agreed.append((escape(name), quantity, between, escape(figure.shown), escape(figure.off), word))
     columns = ("run", *(words.QUANTITIES[name] for name in _SHOWN), "outcome")
     lines += _table(columns, [tuple(map(escape, row)) for row in runs]) if runs else []
     if agreed:
@@ -49,10 +49,6 @@ def render(records: Sequence[RunRecord]) -> str:
     said = [f"edge-harness {__version__}", *machines, *engines]
     lines.append(f"<sub>{escape('; '.join(clean(text, 200) for text in said))}</sub>")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _cell(figure: Figure) -> str:
-    return "–" if figure.measured is None else f"{figure.number} {figure.unit_word}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

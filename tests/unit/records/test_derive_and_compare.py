@@ -20,7 +20,7 @@ from harness.domain.record import MachineFingerprint, MemoryUse, Phase, RunRecor
 from harness.domain.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
-from harness.report.text import compared
+from harness.report.state import State, figures_of
 
 
 def sample(phase: Phase, label: str, duration_s: float, **fields: Any) -> Sample:
@@ -209,13 +209,16 @@ def test_a_run_at_a_depth_has_a_speed(label: str, depth_tokens: int, values: lis
 def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> None:
     busy = [sample("decode", "tg10", seconds, validity=BUSY) for seconds in (10.0, 20.0, 40.0)]
 
-    found = compare(record(*busy, sample("prefill", "pp10", 1.0), prediction=prediction()))
+    run = record(*busy, sample("prefill", "pp10", 1.0), prediction=prediction())
+    found = compare(run)
 
     assert found is not None
     decode = next(row for row in found.rows if row.name == "decode")
     assert (decode.measured, decode.sample_count, decode.doubted) == (0.5, 0, True)  # 10 tokens in 20 s
     assert (decode.error_ratio, decode.inside) == (None, None)
-    assert [compared(row)[3:] for row in found.rows][:2] == [("–", "disturbed"), ("+0.0 %", "inside")]
+    figures = figures_of(run)
+    assert (figures["decode"].state, figures["decode"].off) == (State.DISTURBED, "")
+    assert (figures["prefill"].state, figures["prefill"].off) == (State.INSIDE, "0 %")
     worst = found.worst()
     assert worst is not None and worst.name == "prefill"
 
