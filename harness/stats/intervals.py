@@ -78,18 +78,6 @@ def share_interval(hit_count: int, count: int) -> Estimate:
     return Estimate(hit_count / count, float(low), float(high), count)
 
 
-def binomial_test(hit_count: int, count: int, chance: float) -> float:
-    """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
-
-    With chance 1/2, 4 of 4 is 2 / 16 = .125.
-    """
-    from scipy.stats import binomtest
-
-    if count:
-        return float(binomtest(hit_count, count, chance).pvalue)
-    return 1.0
-
-
 def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     """Ratio candidate / baseline of two sides measured in turns (A B A B ...), with a bootstrap interval.
 
