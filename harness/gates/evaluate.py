@@ -19,7 +19,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
 from harness.gates.judge import Errors, Judgement, judge, judgement_of, limit_of
 from harness.gates.pins import difference, unlike
-from harness.gates.sittings import alternate, comparable
+from harness.gates.sittings import alternate, comparable, time_of
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Runs, estimate, spread_of
 from harness.units import format_bytes
@@ -278,7 +278,7 @@ def _judge_turns(case: _Case, *, beside: bool) -> Judgement | None:
 
 def _ratios(case: _Case, read: Callable[[RunRecord], list[float]]) -> list[list[float]]:
     """One ratio a turn, candidate over baseline; turns in which a side has no value are left out."""
-    new, old = (sorted(side, key=lambda record: record.created) for side in (case.runs, case.earlier))
+    new, old = (sorted(side, key=time_of) for side in (case.runs, case.earlier))
     ratios = []
     for candidate, baseline in zip(new, old, strict=True):
         sides = [read(candidate), read(baseline)]

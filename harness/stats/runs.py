@@ -26,6 +26,8 @@ from harness.stats.intervals import Estimate
 
 POWER: Final = 0.95
 _MOST_RUNS: Final = 200
+_FAR: Final = 700.0
+"""Of logarithms: what lies beyond is no number any more."""
 _MEDIAN_ERROR: Final = 1.2533
 """Standard error of a median over that of a mean, for normal noise: sqrt(pi / 2)."""
 
@@ -105,7 +107,8 @@ def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: R
     if halves[0] is None or halves[1] is None:
         return Estimate(exp(mid), None, None, count)
     scale = _scale(len(runs), len(baseline))
-    return Estimate(exp(mid), exp(mid - halves[0] * scale), exp(mid + halves[1] * scale), count)
+    ends = [mid - halves[0] * scale, mid + halves[1] * scale]
+    return Estimate(exp(mid), exp(max(ends[0], -_FAR)), exp(min(ends[1], _FAR)), count)
 
 
 def found(spread: Spread, counts: tuple[int, int], error: float) -> float | None:

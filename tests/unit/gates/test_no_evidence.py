@@ -17,9 +17,10 @@ from harness.domain.record import ModelIdentity, RunRecord
 from harness.errors import BadDataError, Exit, RefusedError
 from harness.gates.answers import keep_answers, read_answers, with_deadlines
 from harness.gates.evaluate import evaluate, exit_code
+from harness.gates.formats import summary
 from harness.gates.judge import judgement_of
 from harness.gates.live import gate_in_rounds
-from harness.gates.sittings import comparable, sittings_of
+from harness.gates.sittings import alternate, comparable, sittings_of
 from harness.records.store import load, save
 
 GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")
@@ -282,3 +283,54 @@ def test_a_model_that_does_not_run_passes_no_predicted_budget() -> None:
 
     assert judged.answer == "fail"
     assert "does not run on" in judged.reason
+
+
+def test_runs_that_differ_beyond_all_numbers_are_undecided() -> None:
+    runs = [faster(run("a", 0), 1e-9), faster(run("b", 1), 1e6)]
+
+    (judged,) = evaluate([Budget(metric="decode_tokens_per_s", floor=1.0, model=NAME)], runs)
+
+    assert judged.answer == "inconclusive"
+
+
+def test_turns_are_in_the_order_of_time_whatever_the_zone() -> None:
+    """11:30 in Berlin is before 11:00 in London."""
+    times = ["2026-01-01T11:00:00+01:00", "2026-01-01T10:10:00Z", "2026-01-01T11:20:00+01:00", "2026-01-01T10:30:00Z"]
+    a, b, c, d = (structs.replace(GOOD, run_id=f"r{n}", created=made) for n, made in enumerate(times))
+
+    assert alternate([a, c], [b, d])
+    assert not alternate([a, b], [c, d])
+
+
+@pytest.mark.parametrize("answer", ["fail", "could not run", "inconclusive", "pass"])
+def test_the_first_screen_is_short_and_its_word_is_the_status(answer: str) -> None:
+    """At most 14 lines and 110 words, the worst first, for any number of budgets."""
+    words = {"fail": "FAIL", "could not run": "NO EVIDENCE", "inconclusive": "UNDECIDED", "pass": "PASS"}
+    long = "a task waited for a CPU 100% of the time: stop other programs, or use fewer threads; " * 5
+    judged = [
+        judgement_of(
+            structs.replace(SPEED, model=f"qwen2.5-coder-1.5b-{number}", pin={"quant": "Q4_K_M", "depth_tokens": 2048}),
+            answer,
+            reason=long,
+            value=None if answer == "could not run" else 0.7 + number / 1000,
+            low=0.6,
+            high=0.9,
+            margin_ratio=-0.3 + number / 1000,
+            change=f"{30 - number / 10:.1f}% slower than the baseline",
+            settles="measure the baseline beside it (gate live), or keep runs of more days as the baseline",
+        )
+        for number in range(58)
+    ]
+    notes = [
+        "Baseline: 29 November, 14:12, the same runtime: suspect the machine first.",
+        "4 runs made before --since left out.",
+    ]
+
+    screen = summary([*reversed(judged), judgement_of(SPEED, "pass", reason="")], notes)
+
+    assert screen.startswith(f"{words[answer]}: 5")
+    assert len(screen.splitlines()) <= 14
+    assert len(screen.split()) <= 110
+    if answer == "fail":
+        assert [line.split()[:3] for line in screen.splitlines()[2:5]] == [["30", "%", "slower"]] * 3
+        assert "and 55 more" in screen
