@@ -21,7 +21,6 @@ from harness.workloads.facts import facts
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Chain, Op
 from harness.workloads.scores import (
-    STATISTICS_BYTES,
     always,
     auc_score,
     f1_score,
@@ -126,7 +125,7 @@ class AnswerSystem(System):
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Columns of doubles, and as Python's numbers."""
-        return STATISTICS_BYTES + 65 * size["row_count"] * _SETS
+        return 65 * size["row_count"] * _SETS
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Right answers, how well each confidence tells them, and what a threshold would give; support; calibration."""

@@ -4,10 +4,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.base import Frozen
+from harness.domain.result import Score
 from harness.ports import Emit
 from harness.workloads.parts import Parts, open_parts
 from harness.workloads.passes import Chain, Pass
@@ -78,8 +81,15 @@ def run(job: SystemJob, emit: Emit) -> None:
         memory_mark("end", emit)
         for held in parts.memory():
             emit("part", held)
-        for score in system.score(asked[: len(answers)], answers):
+    # In a process of its own: statistics are no part of what the system holds.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        for score in other.submit(scores_of, job.name, asked[: len(answers)], answers).result():
             emit("score", score)
+
+
+def scores_of(name: str, cases: Sequence[Any], answers: Sequence[Any]) -> Sequence[Score]:
+    """Figures of answers; WrongAnswerError where one is wrong whatever the model."""
+    return load(name).score(cases, answers)
 
 
 def asked_cases(system: System, job: SystemJob) -> list[Any]:

@@ -28,7 +28,7 @@ from harness.stats.logistic import logistic
 from harness.workloads.dictionary import CONFIG, Dictionary, load, save, train
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Chain, Op, Pass
-from harness.workloads.scores import STATISTICS_BYTES, always, resampled, rows_of, share
+from harness.workloads.scores import always, resampled, rows_of, share
 from harness.workloads.system import Answers, Case, Context, Size, System
 
 WINDOW_TOKENS: Final = 512
@@ -231,7 +231,7 @@ class InspectSystem(System):
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Three dictionaries of two matrices each, activations, and a second cache of the model."""
         dim = weights["language"].shape.hidden_dim
-        return STATISTICS_BYTES + 4 * dim * (6 * dim * size["expansion_ratio"] + 4 * size["train_tokens"])
+        return 4 * dim * (6 * dim * size["expansion_ratio"] + 4 * size["train_tokens"])
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Unexplained variance, loss recovered against zeros, and the accuracy of a probe, each beside its nulls.

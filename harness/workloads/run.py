@@ -79,12 +79,15 @@ class Plan(NamedTuple):
     def part_bytes(self, device: DeviceProfile | None) -> dict[str, int | None]:
         """Anonymous memory of each part, predicted, without interpreter and engine; None where it has no law."""
         predicted: dict[str, int | None] = dict.fromkeys(self.parts)
-        for name, weights in self.weights.items():
+        for name in self.weights:
             tokens = self.system.context_tokens if name == "language" else ENCODER_TOKENS
-            scenario = scenario_of(tokens, self.thread_count)
-            memory = memory_of(weights, scenario, device)
-            predicted[name] = sum(p.anonymous_bytes for p in memory.parts if p.kind not in _NOT_OF_PART[name])
+            predicted[name] = self.bytes_of(name, scenario_of(tokens, self.thread_count), device)
         return predicted
+
+    def bytes_of(self, part: str, scenario: Scenario, device: DeviceProfile | None) -> int:
+        """Anonymous memory of one part that is opened so, predicted."""
+        memory = memory_of(self.weights[part], scenario, device)
+        return sum(p.anonymous_bytes for p in memory.parts if p.kind not in _NOT_OF_PART[part])
 
     def held_bytes(self, device: DeviceProfile | None) -> int | None:
         """Anonymous memory of the whole process, predicted; None where a part has no law."""

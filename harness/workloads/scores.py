@@ -3,16 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from harness.arrays import Doubles
 from harness.domain.result import Score
 from harness.stats.intervals import RESAMPLES, share_interval
-
-STATISTICS_BYTES: Final = 37 << 20
-"""Anonymous memory of SciPy, which intervals need."""
 
 
 def share(name: str, hits: Sequence[Any], group: str = "", nulls: Mapping[str, float] | None = None) -> Score:

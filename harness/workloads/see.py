@@ -14,7 +14,7 @@ from harness.domain.result import Score
 from harness.errors import BadDataError, RefusedError, optional
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Chain, Op, Pass
-from harness.workloads.scores import STATISTICS_BYTES, rows_of, share
+from harness.workloads.scores import rows_of, share
 from harness.workloads.system import Answers, Case, Context, Size, System
 
 MOST_REGIONS: Final = 16
@@ -98,7 +98,7 @@ class SeeSystem(System):
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """The networks with their arenas, as measured, and some copies of a picture."""
-        return STATISTICS_BYTES + (480 << 20) + 12 * size["image_px"] ** 2
+        return (480 << 20) + 12 * size["image_px"] ** 2
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Of each way the share of texts that were read exactly, blanks left aside, beside the small copy."""

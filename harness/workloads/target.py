@@ -22,6 +22,7 @@ from harness.measure.pipeline import How, Measurement, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.ports import Emit
+from harness.runtimes.executable import as_made
 from harness.targets import target_named
 from harness.targets.bench import There, on_target, run_bench
 from harness.targets.facts import facts
@@ -73,19 +74,22 @@ def run_on(
         RefusedError: A part that it needs was not named.
         CouldNotRunError: The target cannot be used.
     """
-    plan = plan_of(name, given, size)
-    cases = str(given.cases.absolute()) if given.cases else ""
-    job = SystemJob(name=name, size=plan.size, parts=plan.parts, cases=cases, repetitions=repetitions, **more)
     target = target_named(on)
     known = facts(target)
+    plan = plan_of(name, given, size, known.cpu.thread_count)
+    cases = str(given.cases.absolute()) if given.cases else ""
+    job = SystemJob(name=name, size=plan.size, parts=plan.parts, cases=cases, repetitions=repetitions, **more)
     device, _ = probe_on(on, programs, None)
     with Pipeline(how) as pipeline:
         counted = run_child(f"{__name__}:count", job)
         declared = counted.told("declared", Declared)
         shapes = []
+        held: dict[str, int] = {}
         for timed in shapes_of(declared, plan):
             path = Path(plan.parts[timed.one.part])
-            scenario = _scenario(timed.one, known.cpu.thread_count)
+            scenario = _scenario(timed.one, plan.thread_count)
+            predicted_bytes = plan.bytes_of(timed.one.part, as_made(scenario), device)
+            held[timed.one.part] = max(held.get(timed.one.part, 0), predicted_bytes)
             asked = GenerateJob(path=str(path), scenario=scenario, repetitions=repetitions)
             there = on_target(plan_generation(asked, plan.weights[timed.one.part]), target, known, programs)
             assert isinstance(there.job, There)
@@ -94,12 +98,11 @@ def run_on(
 
         def read(ended: ChildResult) -> SystemResult:
             rows = tuple(_figures(declared, ended, plan, device, on))
-            held = ended.told("part", PartMemory)
-            predicted_bytes = plan.part_bytes(device)
-            parts = tuple(part.replace(predicted_bytes=predicted_bytes[part.part]) for part in held)
+            told = ended.told("part", PartMemory)
+            parts = tuple(part.replace(predicted_bytes=held[part.part]) for part in told)
             paths = {part: Path(path).name for part, path in plan.parts.items()}
             return SystemResult(size=plan.size, parts=paths, passes=rows, memory=parts,
-                                predicted_anonymous_bytes=plan.held_bytes(device))  # fmt: skip
+                                predicted_anonymous_bytes=sum(held.values()))  # fmt: skip
 
         language = plan.parts.get("language")
         measurement = Measurement(

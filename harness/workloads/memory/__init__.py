@@ -18,7 +18,7 @@ from harness.workloads.memory import sets
 from harness.workloads.memory.store import Hit, MemoryStore, NewMemory, WordsOnly
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Chain, Op, Pass
-from harness.workloads.scores import STATISTICS_BYTES, mean_score, rows_of, share
+from harness.workloads.scores import mean_score, rows_of, share
 from harness.workloads.system import Answers, Case, Context, Size, System
 
 _TOP: Final = 20
@@ -186,9 +186,9 @@ class MemorySystem(System):
             chain.passes.append(Pass(part="store", op=Op.SEARCH, moved_bytes=moved_bytes))
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
-        """Vectors with room for half as many, and once more while they are told; SQLite's cache."""
-        row_bytes = 4 * _WIDTH * size["vectors"] * 3 + _ROW_BYTES
-        return STATISTICS_BYTES + _BASE_BYTES + row_bytes * size["entry_count"]
+        """Vectors with room for half as many, and copies while they are told; SQLite's cache."""
+        row_bytes = 4 * _WIDTH * size["vectors"] * 6 + _ROW_BYTES
+        return _BASE_BYTES + row_bytes * size["entry_count"]
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Recall of a question's evidence beside the newest memories; updates that stand behind what they replaced.
