@@ -28,8 +28,8 @@ from harness.workloads.passes import Meter, Op, Pass
 FORMAT: Final = 5
 STOP_WORDS: Final = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
-SAME_COSINE, SAME_WORDS = 0.6, 0.2
-"""Cosine, and share of the longer one's telling words, from which on two memories count as about the same thing."""
+SAME_COSINE, SAME_TOGETHER = 0.55, 0.8
+"""Cosine, and cosine with the share of the longer one's telling words, from which on two memories are of one thing."""
 NEAR_SHARE: Final = 0.4
 """Share of the older one's score that a newer memory of the same thing needs to stand before it."""
 _COMPARED: Final = 20
@@ -285,7 +285,7 @@ class MemoryStore:
                 if other.created_s > memory.created_s
                 and alike[old, at] >= SAME_COSINE
                 and scores[at] >= NEAR_SHARE * scores[old]
-                and len(words[old] & words[at]) >= SAME_WORDS * max(len(words[old]), len(words[at]))
+                and alike[old, at] + _common(words[old], words[at]) >= SAME_TOGETHER
             ]
             found.append(sorted(newer, key=lambda at: -float(alike[old, at])))
         return found
@@ -374,6 +374,11 @@ class MemoryStore:
             self._buffer = np.concatenate([self._buffer[:start], room])
         if len(ids):
             self._buffer[start : len(self._ids)] = np.stack(list(vectors))
+
+
+def _common(one: set[str], two: set[str]) -> float:
+    """Share of the longer one's words that the other has too."""
+    return len(one & two) / max(1, len(one), len(two))
 
 
 def _telling(query: str) -> list[str]:

@@ -66,13 +66,10 @@ def test_the_newer_of_two_memories_of_one_thing_stands_first_and_the_older_says_
     assert second.score >= first.score  # the order of time, not a better score, put it first
 
 
-@pytest.mark.parametrize("text", ["Omar lives in Lima", "Nora sold the big old violin in Turin to Hugo"])
-def test_what_is_of_another_thing_lifts_nothing(store, text):
-    """Another vector, or hardly a word in common: the older one stays first."""
+def test_what_is_of_another_thing_lifts_nothing(store):
     apart = np.eye(DIM, dtype=np.float32)
     store.store("Nora lives in Oslo", created_s=NOW_S - 10, vector=apart[0])
-    vector = apart[1] if text.startswith("Omar") else apart[0]
-    store.store(text, created_s=NOW_S - 1, vector=vector)
+    store.store("Omar lives in Lima", created_s=NOW_S - 1, vector=apart[1])
     first = store.retrieve("Where does Nora live in Oslo?", vector=apart[0])[0]
     assert (first.memory.content, first.newer) == ("Nora lives in Oslo", ())
 

@@ -1,0 +1,49 @@
+"""A gate on a system: a build that halves recall, or doubles latency or memory, fails, here and on a target."""
+
+import pytest
+from msgspec import structs
+
+from harness.domain.budget import Budget
+from harness.domain.record import MachineFingerprint, MemoryUse, RunRecord, Sample
+from harness.domain.result import Score, SystemResult
+from harness.domain.scenario import Scenario
+from harness.gates.evaluate import evaluate
+from harness.measure.machine import fingerprint
+from harness.measure.runner import new_record
+
+BUDGETS = [
+    Budget(metric="recall_at_10", workload="memory", label="ask", floor=0.6),
+    Budget(metric="workload_p95_s", workload="memory", ceiling=0.012),
+    Budget(metric="peak_anonymous_bytes", workload="memory", ceiling=90e6),
+]
+
+
+def measured(
+    device: str, *, recall: float = 0.675, latency_s: float = 0.008, memory_bytes: int = 70_000_000
+) -> RunRecord:
+    samples = tuple(
+        Sample(phase="workload", label="ask", token_count=1, duration_s=latency_s * (1 + at / 100), started_unix_s=0.0)
+        for at in range(20)
+    )
+    machine: MachineFingerprint = structs.replace(fingerprint(), device=device)
+    other = Score(name="recall_at_10", group="locomo", value=0.0)
+    result = SystemResult(size={}, scores=(Score(name="recall_at_10", group="ask", value=recall, count=900), other))
+    held = MemoryUse(peak_rss_bytes=2 * memory_bytes, peak_anonymous_bytes=memory_bytes)
+    return new_record(scenario=Scenario(), workload="memory", machine=machine, outcome="ok", samples=samples,
+                      memory=held, result=result)  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["this machine", "Google Pixel 8 Pro"])
+@pytest.mark.parametrize(
+    ("worse", "broken"),
+    [
+        ({}, []),
+        ({"recall": 0.675 / 2}, ["recall_at_10"]),
+        ({"latency_s": 0.016}, ["workload_p95_s"]),
+        ({"memory_bytes": 140_000_000}, ["peak_anonymous_bytes"]),
+    ],
+)
+def test_what_got_worse_is_what_fails(device, worse, broken):
+    judged = evaluate(BUDGETS, [measured(device, **worse) for _ in range(3)])
+    assert [one.budget.metric for one in judged if one.answer == "fail"] == broken
+    assert [one.answer for one in judged].count("pass") == len(BUDGETS) - len(broken)
