@@ -1,11 +1,11 @@
 """A sparse autoencoder as arrays, in SAELens's folder format, and the training of a TopK with Adam.
 
 h = (x - b_dec) W_enc + b_enc
-z = the k largest values of h, of them those above zero (TopK), or all above a threshold (ReLU: 0; JumpReLU: its own)
+z = the k largest values of h, of them those above zero (TopK)
 y = z W_dec + b_dec
 
-x [tokens, dim], W_enc [dim, features], W_dec [features, dim]. Sources: Gao et al. 2024, arXiv:2406.04093 (TopK);
-Rajamanoharan et al. 2024, arXiv:2407.14435 (JumpReLU); SAELens 6 for the folder.
+x [tokens, dim], W_enc [dim, features], W_dec [features, dim]. Sources: Gao et al. 2024, arXiv:2406.04093; SAELens 6 for
+the folder. Other kinds of published dictionaries are SAELens's own to read.
 """
 
 import json
@@ -31,12 +31,10 @@ _BETAS: Final = (0.9, 0.99)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dictionary:
-    """One autoencoder; ``active_count`` is k of a TopK, 0 for the others; ``threshold`` [features] of a JumpReLU."""
+    """One autoencoder, of which ``active_count`` features are active at once."""
 
     arrays: dict[str, Singles]
-    active_count: int = 0
-    threshold: Any = 0.0
-    is_centred: bool = True
+    active_count: int
 
     @property
     def feature_count(self) -> int:
@@ -45,9 +43,8 @@ class Dictionary:
 
     def encode(self, x: Singles) -> Singles:
         """Features [tokens, features] of activations [tokens, dim]; what is not active is 0."""
-        centred: Singles = x - self.arrays["b_dec"] if self.is_centred else x
-        h: Singles = centred @ self.arrays["W_enc"] + self.arrays["b_enc"]
-        return top(np.where(h > np.maximum(self.threshold, 0), h, 0), self.active_count)
+        h: Singles = (x - self.arrays["b_dec"]) @ self.arrays["W_enc"] + self.arrays["b_enc"]
+        return top(np.maximum(h, 0), self.active_count)
 
     def decode(self, z: Singles) -> Singles:
         """Reconstruction [tokens, dim] from the active rows alone."""
@@ -57,54 +54,37 @@ class Dictionary:
 
 
 def top(h: Singles, count: int) -> Singles:
-    """The ``count`` largest values of each row above zero, the others 0; all of them for 0."""
-    if not count:
-        return h
+    """The ``count`` largest values of each row above zero, the others 0."""
     least = np.partition(h, -count, axis=1)[:, -count, None]
     return np.where(h >= np.maximum(least, 1e-12), h, np.float32(0))
 
 
 def load(folder: Path) -> Dictionary:
-    """Read a folder of SAELens.
+    """Read a folder of SAELens with a TopK.
 
     Raises:
         MissingPackageError: safetensors is not installed.
-        BadDataError: A file is missing or broken, or the autoencoder is of a kind that is not read here.
+        BadDataError: A file is missing or broken, or the autoencoder is none of this kind.
     """
-    path = folder / CONFIG
-    weights = folder / WEIGHTS
-    config = json_in(path, "a configuration of SAELens", 1 << 20)
-    kind = config.get("architecture", "standard")
-    older = config.get("activation_fn_kwargs") or {}  # before version 6
-    if config.get("activation_fn_str", config.get("activation_fn")) == "topk":
-        kind = "topk"
-    if kind not in {"standard", "topk", "jumprelu"}:
-        raise BadDataError(path, "architecture", str(kind)[:80], "standard, topk or jumprelu")
-    if config.get("normalize_activations", "none") not in {"none", None}:
-        raise BadDataError(path, "normalize_activations", str(config["normalize_activations"])[:80], "none")
-    names = (*_NAMES, "threshold") if kind == "jumprelu" else _NAMES
+    config = json_in(folder / CONFIG, "a configuration of SAELens", 1 << 20)
+    if config.get("architecture") != "topk" or config.get("rescale_acts_by_decoder_norm"):
+        raise BadDataError(folder / CONFIG, "architecture", str(config)[:80], "topk, not rescaled by norms")
     try:
-        stored = _safetensors().load_file(weights)
-        arrays = {name: stored[name].astype(np.float32) for name in names}
+        stored = _safetensors().load_file(folder / WEIGHTS)
+        arrays = {name: stored[name].astype(np.float32) for name in _NAMES}
     except MissingPackageError:
         raise
     except Exception as error:  # the reader's errors share no base below Exception
-        raise BadDataError(weights, "", str(error)[:200], f"the tensors {', '.join(names)}") from error
+        raise BadDataError(folder / WEIGHTS, "", str(error)[:200], f"the tensors {', '.join(_NAMES)}") from error
     dim, features = arrays["W_enc"].shape
-    wanted = {"b_enc": (features,), "W_dec": (features, dim), "b_dec": (dim,), "threshold": (features,)}
+    wanted = {"b_enc": (features,), "W_dec": (features, dim), "b_dec": (dim,)}
     for name, shape in wanted.items():
-        if name in arrays and arrays[name].shape != shape:
-            raise BadDataError(weights, name, str(arrays[name].shape), str(shape))
-    if config.get("rescale_acts_by_decoder_norm"):  # it chooses by activation x norm: folded into the weights
-        norms = np.linalg.norm(arrays["W_dec"], axis=1)
-        arrays |= {"W_enc": arrays["W_enc"] * norms, "b_enc": arrays["b_enc"] * norms}
-        arrays["W_dec"] = arrays["W_dec"] / norms[:, None]
-    count = (config.get("k") or older.get("k") or 0) if kind == "topk" else 0
-    if kind == "topk" and not (isinstance(count, int) and 0 < count <= features):
-        raise BadDataError(path, "k", str(count)[:80], f"a whole number from 1 to {features}")
-    threshold: Any = arrays.pop("threshold", 0.0)
-    centred = bool(config.get("apply_b_dec_to_input", True))
-    return Dictionary(arrays=arrays, active_count=count, threshold=threshold, is_centred=centred)
+        if arrays[name].shape != shape:
+            raise BadDataError(folder / WEIGHTS, name, str(arrays[name].shape), str(shape))
+    count = config.get("k")
+    if not (isinstance(count, int) and 0 < count <= features):
+        raise BadDataError(folder / CONFIG, "k", str(count)[:80], f"a whole number from 1 to {features}")
+    return Dictionary(arrays=arrays, active_count=count)
 
 
 def save(dictionary: Dictionary, folder: Path) -> None:

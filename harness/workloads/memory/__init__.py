@@ -137,7 +137,7 @@ class MemorySystem(System):
         return [*told, *asked, *(Forget(ids=[key]) for key in list(last.values())[40:60])]
 
     def read_cases(self, path: Path) -> Sequence[Any]:
-        """LoCoMo or LongMemEval, public data sets; RefusedError for any other file."""
+        """LoCoMo, a public data set; RefusedError for any other file."""
         return [
             Tell(id=row.pop("id"), **row) if "id" in row else Ask(**row)  # only what is told has an id
             for row in sets.read(path)

@@ -1,7 +1,6 @@
-"""Public sets of conversations as cases: pointed at, never shipped.
+"""A public set of conversations as cases: pointed at, never shipped.
 
 LoCoMo (Maharana et al. 2024, CC BY-NC 4.0): long conversations, and questions with the turns that answer them.
-LongMemEval (Wu et al. 2024, MIT): questions, each with some forty sessions, and those that answer it.
 """
 
 import re
@@ -20,18 +19,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The columns of cases of a file: everything that was told, then every question that has its evidence in it.
 
     Raises:
-        RefusedError: It is neither of the two sets.
-        BadDataError: It is one of them, and broken.
+        RefusedError: It is not that set.
+        BadDataError: It is broken.
     """
     rows = json_in(path, "a data set", _MOST_BYTES)
-    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
-    reader = _locomo if "qa" in first else _longmemeval if "haystack_sessions" in first else None
-    if reader is None:
-        raise RefusedError(f"{path}: found neither LoCoMo nor LongMemEval, expected one of them, or .jsonl")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "qa" in row for row in rows) or not rows:
+        raise RefusedError(f"{path}: found no LoCoMo, expected it, or .jsonl")
     try:
-        return [case for row in rows for case in reader(row)]
+        return [case for row in rows for case in _locomo(row)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadDataError(path, "", repr(error), f"a {reader.__name__.strip('_')} file") from error
+        raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
 
 
 def _locomo(sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -54,14 +51,3 @@ def _locomo(sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             asked_s = last_s + 86_400.0
             text = question["question"]
             yield {"conversation": conversation, "text": text, "time_s": asked_s, "expect": evidence}
-
-
-def _longmemeval(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Sessions of one question, each told whole; the question expects those that answer it."""
-    conversation = row["question_id"]
-    for at, (name, turns) in enumerate(zip(row["haystack_session_ids"], row["haystack_sessions"], strict=True)):
-        text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-        yield {"id": name, "conversation": conversation, "text": text or "-", "time_s": float(at)}
-    if row["answer_session_ids"]:
-        expected = list(row["answer_session_ids"])
-        yield {"conversation": conversation, "text": row["question"], "time_s": 1e6, "expect": expected}
