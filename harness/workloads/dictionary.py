@@ -43,7 +43,8 @@ class Dictionary:
 
     def encode(self, x: Singles) -> Singles:
         """Features [tokens, features] of activations [tokens, dim]; what is not active is 0."""
-        h: Singles = (x - self.arrays["b_dec"]) @ self.arrays["W_enc"] + self.arrays["b_enc"]
+        centred: Singles = x - self.arrays["b_dec"]
+        h: Singles = centred @ self.arrays["W_enc"] + self.arrays["b_enc"]
         return top(np.maximum(h, 0), self.active_count)
 
     def decode(self, z: Singles) -> Singles:
