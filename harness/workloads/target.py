@@ -6,6 +6,7 @@ place empty, and so does the step as a whole in the target's figures; glue is Py
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,12 +29,15 @@ from harness.targets.bench import There, on_target, run_bench
 from harness.targets.facts import facts
 from harness.workloads.child import Declared, SystemJob, asked_cases, declare
 from harness.workloads.parts import open_parts
-from harness.workloads.passes import Op, Pass, total
+from harness.workloads.passes import Law, Op, Pass, total
 from harness.workloads.run import WHOLE, Given, Plan, SystemRun, plan_of
 from harness.workloads.system import load
 
 _QUANTILES: Final = (0.5, 0.95)
 _HELD: Final = ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
+_PROBED_TOKENS: Final = (16, 96)
+_WATCHED_S: Final = 2.0
+"""So long a program must run for its memory to be seen: counters are read twice a second."""
 _RUN_THERE: Final = frozenset({Op.EMBED, Op.READ, Op.WRITE, Op.JUDGE})
 
 
@@ -50,10 +54,9 @@ class Shape(Frozen):
 
 
 class ChainThere(Frozen):
-    """What the child runs on the target; a step is sampled so often."""
+    """What the child runs on the target."""
 
     shapes: tuple[Shape, ...]
-    repetitions: int
 
 
 class Timed(NamedTuple):
@@ -85,7 +88,10 @@ def run_on(
         declared = counted.told("declared", Declared)
         shapes = []
         held: dict[str, int] = {}
-        for timed in shapes_of(declared, plan):
+        machine = None
+
+        def planned(timed: Timed) -> Shape:
+            nonlocal machine
             path = Path(plan.parts[timed.one.part])
             scenario = _scenario(timed.one, plan.thread_count)
             predicted_bytes = plan.bytes_of(timed.one.part, as_made(scenario), device)
@@ -93,11 +99,17 @@ def run_on(
             asked = GenerateJob(path=str(path), scenario=scenario, repetitions=repetitions)
             there = on_target(plan_generation(asked, plan.weights[timed.one.part]), target, known, programs)
             assert isinstance(there.job, There)
-            shapes.append(_shape(timed, there.job))
-        machine = there.machine if shapes else None
+            machine = there.machine
+            return _shape(timed, there.job)
+
+        probes = tuple(planned(timed) for timed in probes_of(plan))
+        probed = run_child(f"{__name__}:measure_there", ChainThere(shapes=probes))
+        law = law_there(probed.told("shape"), plan.law(device))
+        held.clear()
+        shapes = [planned(timed) for timed in shapes_of(declared, plan)]
 
         def read(ended: ChildResult) -> SystemResult:
-            rows = tuple(_figures(declared, ended, plan, device, on))
+            rows = tuple(_figures(declared, ended, law, on))
             told = ended.told("part", PartMemory)
             parts = tuple(part.replace(predicted_bytes=held[part.part]) for part in told)
             paths = {part: Path(path).name for part, path in plan.parts.items()}
@@ -108,7 +120,7 @@ def run_on(
         measurement = Measurement(
             workload=name,
             entry=f"{__name__}:measure_there",
-            job=ChainThere(shapes=tuple(shapes), repetitions=repetitions),
+            job=ChainThere(shapes=tuple(shapes)),
             scenario=Scenario(),
             read=read,
             runtime="executable",
@@ -149,6 +161,41 @@ def shapes_of(declared: Sequence[Declared], plan: Plan) -> list[Timed]:
     return found
 
 
+def probes_of(plan: Plan) -> list[Timed]:
+    """Passes of two lengths of each part, and some written tokens: what a target's law is taken from."""
+    probes = []
+    for part in plan.weights:
+        is_encoder = part == "encoder"
+        kind = Op.EMBED if is_encoder else Op.READ
+        probes += [Timed("", Pass(part=part, op=kind, tokens=tokens), 0.5) for tokens in _PROBED_TOKENS]
+        if not is_encoder:
+            probes.append(Timed("", Pass(part=part, op=Op.WRITE, tokens=_PROBED_TOKENS[0]), 0.5))
+    return probes
+
+
+def law_there(told: Sequence[Any], otherwise: Law) -> Law:
+    """Seconds of passes from those of two lengths that were timed there; by the device's profile where none was."""
+    read: dict[str, dict[int, float]] = {}
+    written: dict[str, float] = {}
+    for row in told:
+        if row["op"] == Op.WRITE:
+            written[row["part"]] = row["p50_s"] / row["tokens"]
+        else:
+            read.setdefault(row["part"], {})[row["tokens"]] = row["p50_s"]
+
+    def seconds(one: Pass) -> float | None:
+        if one.op is Op.WRITE and one.part in written:
+            return written[one.part] * one.tokens
+        times = read.get(one.part, {})
+        if len(times) < len(_PROBED_TOKENS):
+            return otherwise(one)
+        short, long = _PROBED_TOKENS
+        slope = max(0.0, (times[long] - times[short]) / (long - short))
+        return times[short] + slope * (one.tokens - short)
+
+    return seconds
+
+
 def _scenario(one: Pass, thread_count: int) -> Scenario:
     prompt, new = (0, one.tokens) if one.op is Op.WRITE else (one.tokens, 0)
     tokens = one.depth + one.tokens
@@ -178,15 +225,16 @@ def measure_there(job: ChainThere, emit: Emit) -> None:
     memory: dict[str, dict[str, int]] = {}
     taken: dict[tuple[str, float], list[list[Sample]]] = {}
     for shape in job.shapes:
-        told: list[tuple[str, Any]] = []
-        run_bench(shape.there, lambda name, data, into=told: into.append((name, data)))  # type: ignore[misc]
+        told = _ran(shape.there)
         samples = [data for name, data in told if name == "sample"]
         taken.setdefault((shape.step, shape.share), []).append(samples)
         seconds = [sample.duration_s for sample in samples]
         emit("shape", {"step": shape.step, "part": shape.part, "op": shape.op, "share": shape.share,
                        "tokens": shape.tokens, "p50_s": float(np.median(seconds))})  # fmt: skip
         emit("engine", next(data for name, data in told if name == "engine"))
-        end = next(data for name, data in reversed(told) if name == "memory" and data["mark"] == "end")
+        if not _end(told)["peak_rss_bytes"]:
+            told = _ran(_longer(shape.there, sum(seconds)))
+        end = _end(told)
         held = memory.setdefault(shape.part, {})
         for key in _HELD:
             held[key] = max(held.get(key, 0), end[key])
@@ -199,7 +247,10 @@ def measure_there(job: ChainThere, emit: Emit) -> None:
             emit("sample", row[0].replace(phase="workload", label=label, token_count=1, duration_s=duration_s,
                                           validity=validity, energy_joules=None))  # fmt: skip
     for part, held in memory.items():
-        emit("part", PartMemory(part=part, file_bytes=held["file_bytes"], anonymous_bytes=held["anonymous_bytes"]))
+        emit(
+            "part",
+            PartMemory(part=part, file_bytes=held["file_bytes"], anonymous_bytes=held["anonymous_bytes"] or None),
+        )
     sums = {
         key: sum(held[key] for held in memory.values()) for key in ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
     }
@@ -207,11 +258,26 @@ def measure_there(job: ChainThere, emit: Emit) -> None:
         emit("memory", {"mark": mark, "elsewhere": False, **sums})
 
 
-def _figures(
-    declared: Sequence[Declared], ended: ChildResult, plan: Plan, device: Any, on: str
-) -> Sequence[PassFigures]:
+def _ran(there: There) -> list[tuple[str, Any]]:
+    told: list[tuple[str, Any]] = []
+    run_bench(there, lambda name, data: told.append((name, data)))
+    return told
+
+
+def _end(told: Sequence[tuple[str, Any]]) -> Any:
+    return next(data for name, data in reversed(told) if name == "memory" and data["mark"] == "end")
+
+
+def _longer(there: There, taken_s: float) -> There:
+    """The same with so many repetitions that its memory is seen."""
+    words = list(there.words)
+    at = words.index("-r") + 1
+    words[at] = str(int(words[at]) * max(2, ceil(_WATCHED_S / max(taken_s, 1e-3))))
+    return there.replace(words=tuple(words))
+
+
+def _figures(declared: Sequence[Declared], ended: ChildResult, law: Law, on: str) -> Sequence[PassFigures]:
     """Measured there beside predicted; what no program there runs has no measured figure."""
-    law = plan.law(device)
     shapes = ended.told("shape")
     rows = []
     for step in dict.fromkeys(each.step for each in declared):
