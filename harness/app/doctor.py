@@ -2,17 +2,17 @@
 
 import itertools
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from harness import plugins
 from harness.app.this_machine import this_machine
+from harness.catalog.engines import all_here
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError, installing
@@ -22,17 +22,13 @@ from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.llamacpp.devices import build_command
+from harness.runtimes.llamacpp.devices import pull_command
 from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, counted, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
 """Limited: what runs here is slower or smaller for it. Missing: there could be more; nothing that runs needs it."""
 Kind = Literal["engine", "api", "folder", "machine", "measuring"]
-
-_WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "amd64")}
-"""Systems that xllamacpp has wheels for."""
-_COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 
 
 class Finding(Frozen, kw_only=False):
@@ -74,18 +70,14 @@ def examine() -> list[Finding]:
 
 
 def _next_step() -> Found:
-    """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
+    """The one command that leads on where there is no engine yet."""
     if installed() or find_spec("ik_llama_cpp") is not None:
         return
-    command = installing("llama")
-    compiled = f"{command} (compiles for about 15 minutes divided by the number of cores)"
-    if not any(map(shutil.which, _COMPILERS)):
-        compiled = f"install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21; then {compiled}"
-    detail = compiled
-    if (sys.platform, platform.machine().lower()) in _WHEELS:
-        command = installing("xllamacpp")
-        quick = f"{command} (built already: no compiler, half a minute)"
-        detail = f"{quick}; compiled for this machine it is faster: {compiled}"
+    command = "edge-harness engines pull"
+    detail = f"{command} (a release of llama.cpp for this machine, no compiler), or {installing('xllamacpp')}"
+    if not all_here():
+        command = installing("llama")
+        detail = f"{command} (compiles: needs a C++17 compiler and CMake 3.21, takes some minutes)"
     yield Finding("engine", "next: an engine", "missing", detail, command)
     others = f"{installing('onnx')} runs ONNX models; fit, matrix and report need no engine"
     yield Finding("engine", "other engines", "ok", others)
@@ -184,13 +176,14 @@ def _apis() -> Found:
     seen = {device.api for device in devices}
     unused = [api for api in machine_apis() if api not in seen]
     if devices and unused:
-        build = ", or ".join(filter(None, map(build_command, unused)))
         lacking = f"the engine was built without {', '.join(unused)}"
+        commands = ", or ".join(filter(None, map(pull_command, unused)))
+        fetch = f"; one with it: {commands}" if commands else ""
         yield Finding(
             "api",
             "engine's apis",
             "limited" if has_gpu() else "ok",
-            f"{lacking}; to build it in: {build}",
+            f"{lacking}{fetch}",
             f"the GPU is not used: {lacking}",
         )
 

@@ -2,12 +2,12 @@
 
 import ctypes
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from harness.domain.base import Frozen, shipped_table
+from harness.catalog.engines import all_here
+from harness.domain.base import Frozen
 from harness.domain.placement import Placement
 from harness.domain.result import EngineBuffer
 from harness.errors import EngineError, RefusedError
@@ -115,26 +115,18 @@ def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     cards = any(d.kind == "gpu" for d in every)
     chosen = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
     if not chosen:
-        build = build_command(api)
+        command = pull_command(api)
         raise RefusedError(
             f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}"
-            + (f"; an engine for it: {build}" if build else "")
+            + (f"; an engine for it: {command}" if command else "")
         )
     return chosen
 
 
-def build_command(api: str) -> str:
-    """The command that builds llama-cpp-python for an api, to be pasted as it is; empty where there is none.
-
-    A wheel that pip has kept was built for another one, and the packages that it needs stay as they are.
-    """
-    table = shipped_table("data/install.toml")
-    arguments = table["apis"].get(api)
-    if not arguments:
-        return ""
-    variable = f'$env:CMAKE_ARGS="{arguments}";' if sys.platform == "win32" else f'CMAKE_ARGS="{arguments}"'
-    pip = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python"
-    return f"{variable} {pip} {table['engine']}"
+def pull_command(api: str) -> str:
+    """The command that fetches an engine for an api; empty where no build of it is known for this machine."""
+    known = any(build.api == api for build in all_here())
+    return f"edge-harness engines pull --api {api}" if known else ""
 
 
 def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any]:

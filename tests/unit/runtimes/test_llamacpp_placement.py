@@ -42,8 +42,9 @@ def test_the_engine_lists_its_devices():
     assert devices_of("cpu") == () == devices_of("")
 
 
-def test_an_api_that_is_not_there_is_refused_with_the_command_that_adds_it():
-    with pytest.raises(RefusedError, match=r"sees no device of api 'rocm'.*-DGGML_HIP=on"):
+def test_an_api_that_is_not_there_is_refused_with_the_command_that_adds_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("harness.runtimes.llamacpp.devices.pull_command", lambda api: f"engines pull --api {api}")
+    with pytest.raises(RefusedError, match=r"sees no device of api 'rocm'.*an engine for it: engines pull --api rocm"):
         devices_of("rocm")
 
 
