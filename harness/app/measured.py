@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.app.case import Case
 from harness.app.placed import predict, speed_of
@@ -10,11 +10,13 @@ from harness.domain.base import Frozen
 from harness.domain.device import MemoryPool
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
-from harness.domain.record import RunRecord
 from harness.domain.way import Way
 from harness.errors import HarnessError
 from harness.predict.energy import Sustained
 from harness.predict.weights import weights_of
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord  # it brings every kind of result, and questions need none
 
 _NEAR_RATIO = 1.3
 """Between a measured speed and that of a cause which may explain it."""
@@ -67,7 +69,7 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
     return None
 
 
-def _is_same(record: RunRecord, case: Case, way: Way) -> bool:
+def _is_same(record: "RunRecord", case: Case, way: Way) -> bool:
     """Whether a run was of this model, as it is asked about, on this machine as it is now."""
     model = record.model
     asked = way.scenario
