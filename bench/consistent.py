@@ -12,14 +12,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
+from harness.api import fit
 from harness.app.answer import Answer, answer
 from harness.app.matrix import ask
+from harness.domain.budget import Budget
 from harness.domain.question import Asked, Question
 from harness.errors import HarnessError, RefusedError
+from harness.gates.evaluate import evaluate
 
 MODELS: Final = (
     *("smollm2-135m", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "llama-3.3-70b", "qwen3-0.6b", "qwen3-4b"),
@@ -115,6 +118,27 @@ def matrix_agrees(question: Question, found: Answer) -> str:
     if (cell.decode_tokens_per_s, cell.needed_bytes) != (mine, needed):
         return f"{cell.decode_tokens_per_s} and {cell.needed_bytes} in the grid, {mine} and {needed} alone"
     return ""
+
+
+def api_agrees(question: Question, found: Answer) -> str:
+    """The Python API gives the same answer."""
+    options: Any = {name: getattr(question, name) for name in Asked.__struct_fields__}
+    same = fit(question.model, question.device, **options).answer.replace(advice=()) == found
+    return "" if same else "the Python API answers otherwise"
+
+
+def gate_agrees(question: Question, found: Answer) -> str:
+    """A budget on a prediction is judged by the plain question's answer."""
+    del found
+    plain = told(Question(model=question.model, device=question.device))
+    if plain is None or not plain.runs:
+        return ""
+    mine = plain.prediction.speed.decode_tokens_per_s
+    budget = Budget(
+        metric="decode_tokens_per_s", floor=1e-6, predicted=True, device=question.device, model=question.model
+    )
+    (judged,) = evaluate([budget], [])
+    return "" if (judged.low, judged.high) == (mine.low, mine.high) else f"{judged.low} in the gate, {mine.low} in fit"
 
 
 def longer_context(question: Question, found: Answer) -> str:
@@ -213,7 +237,18 @@ def _no_worse(other: Answer | None, found: Answer, what: str) -> str:
 
 
 RELATIONS: Final[tuple[Callable[[Question, Answer], str], ...]] = (
-    *(api_named, order, matrix_agrees, longer_context, smaller_quant, second_card, more_memory, more_power),
+    *(
+        api_named,
+        order,
+        matrix_agrees,
+        api_agrees,
+        gate_agrees,
+        longer_context,
+        smaller_quant,
+        second_card,
+        more_memory,
+        more_power,
+    ),
     *(faster_chip, options_heard),
 )
 
