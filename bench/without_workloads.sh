@@ -33,7 +33,7 @@ $eh devices show > /dev/null
 $eh models show > /dev/null
 $eh fit llama-3.2-1b -d iphone-16-pro > /dev/null
 $eh matrix --help > /dev/null
-fails_with 4 "which is not there" $eh workloads run
+fails_with 4 "not there" $eh workloads run
 fails_with 2 "no installed package offers" $eh fit llama-3.2-1b -d iphone-16-pro --with memory
 echo "verbs: ok"
 [ "${1:-}" = verbs ] && exit 0

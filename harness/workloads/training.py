@@ -160,7 +160,7 @@ class TrainSystem(System):
             return 0
         model = weights["language"]
         shape = model.shape
-        activations = size["batch_tokens"] * (34 * shape.hidden_dim * shape.layer_count + 3 * shape.vocab_count)
+        activations = size["batch_tokens"] * (8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count)
         return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:

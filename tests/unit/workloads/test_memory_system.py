@@ -72,7 +72,7 @@ def test_recall_stands_beside_the_newest_and_what_is_lost_is_counted():
     assert scores["recall_at_10"].value == 0.75
     assert scores["recall_at_10"].nulls == {"newest first": 0.75}
     assert scores["recall_at_10"].beats_null is False
-    assert (scores["newer_first_ratio"].value, scores["lost_count"].value) == (1.0, 1.0)
+    assert (scores["newer_first_ratio"].value, scores["not_in_first_20_count"].value) == (1.0, 1.0)
 
 
 def test_notes_stand_in_the_order_of_time_without_what_is_outdated():
@@ -130,7 +130,7 @@ def test_forty_conversations_lose_nothing_and_put_the_newer_first(minilm, tmp_pa
     cases = read_cases(CONVERSATIONS, SYSTEM)
     assert len({case.conversation for case in cases}) == 40
     scores = scores_of(cases, answered(cases, open_parts({"encoder": str(minilm)}), tmp_path))
-    assert scores["lost_count"].value == 0
+    assert scores["not_in_first_20_count"].value == 0
     assert scores["newer_first_ratio"].count == 20
     assert scores["newer_first_ratio"].value >= 0.9
     assert scores["recall_at_1"].value >= 0.85 and scores["recall_at_1"].beats_null
