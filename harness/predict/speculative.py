@@ -31,7 +31,7 @@ HEAD_RATIO: Final = 0.03
 """Of a drafting head (MTP, EAGLE, Medusa): launches, and its share of the target's bytes (a layer of thirty)."""
 BLOCK_RATIO: Final = 0.15
 """Of a block drafter (DFlash): its share of the target's bytes, five layers of thirty; read once for a whole draft."""
-HEADS: Final = {"mtp": 0.73, "eagle": 0.7, "dflash": 0.8}
+HEADS: Final = {"mtp": 0.83, "eagle": 0.7, "dflash": 0.8}
 """Ways to draft without a model of one's own, and the share of drafted tokens that is accepted: MTP the middle of 117
 published runs; EAGLE by its 4.3 tokens a cycle, DFlash by 7.1 of at most 16 (spec_decode.csv)."""
 STEP_COSTS: Final[Mapping[str, float]] = {

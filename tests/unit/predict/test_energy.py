@@ -119,15 +119,16 @@ def test_rows_that_only_noise_makes_pull_no_term_far():
     assert msgspec.json.decode(msgspec.json.encode(fitted), type=HeatTerms) == fitted
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "word"),
-    [
-        ("energy", "device,chip\na,b\n", "no column"),
-        ("thermal", ",".join(HEADER) + "\na,b,phone,cpu,1B,Q4_0,r,x,1\n", "line 2"),
-    ],
-)  # fmt: skip
-def test_bad_files_name_line_and_column(tmp_path, kind, text, word):
+def test_a_file_without_its_columns_is_named(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text(text)
-    with pytest.raises(BadDataError, match=word):
-        heat_rows.heat_rows(kind, model_of, path)
+    path.write_text("device,chip\na,b\n")
+    with pytest.raises(BadDataError, match="no column"):
+        heat_rows.heat_rows("energy", model_of, path)
+
+
+def test_a_cell_that_is_no_number_refuses_its_run(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(",".join(HEADER) + "\na,b,phone,cpu,1B,Q4_0,r,x,1\n")
+    ((row, measured),) = heat_rows.heat_rows("thermal", model_of, path)
+    assert measured is None
+    assert row.reason.startswith("no number: ")
