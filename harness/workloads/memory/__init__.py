@@ -211,7 +211,9 @@ class MemorySystem(System):
             above = [_is_above(case.expect, case.outdated, found) for case, found in updated]
             scores.append(share("newer_first_ratio", above, "ask", {"a coin": 0.5}))
         lost = [set(case.expect) - set(found) for case, found in asked]
-        scores.append(Score(name="not_in_first_20_count", value=float(sum(map(len, lost))), group="ask", count=len(asked)))
+        scores.append(
+            Score(name="not_in_first_20_count", value=float(sum(map(len, lost))), group="ask", count=len(asked))
+        )
         return scores
 
 
