@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
-from bench import fake
+from tests import fake
 
 fake.register()
 # An engine that aborts would start a debugger on this process, and that can hang.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.fake import FakeRuntime
 from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
 from harness.errors import MissingPackageError, RefusedError
 from harness.testing import check_device, check_runtime
+from tests.fake import FakeRuntime
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,7 +112,7 @@ def greet(twice):
 DEVICE = (ROOT / "devices" / "raspberry-pi-5.toml").read_text(encoding="utf-8")
 
 RUNTIME = """
-from bench.fake import FakeRuntime
+from tests.fake import FakeRuntime
 
 
 class Copy(FakeRuntime):

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.adb_device import Daemon
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -30,6 +29,7 @@ from harness.targets import adb, target_named
 from harness.targets.bench import There, between, on_target, program_for
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
+from tests.adb_device import Daemon
 
 PHONES = Path(__file__).parent / "phones"
 needs_adbd = pytest.mark.skipif(

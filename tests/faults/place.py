@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import psutil
 
-from bench import fake
 from harness.app.run import RunCell, cells_of, run_cells
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
@@ -21,6 +20,7 @@ from harness.measure.pipeline import How, Listener
 from harness.measure.protocol import GenerateJob
 from harness.records.history import History
 from harness.records.store import load
+from tests import fake
 
 HANG_S: Final = 60.0
 """A command that takes longer hangs: the longest one here needs a few seconds."""

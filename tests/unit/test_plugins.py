@@ -35,5 +35,5 @@ def test_names_and_loading() -> None:
 
 
 def test_an_installed_plug_in_is_found() -> None:
-    assert "fake" in plugins.names("harness.runtimes"), "by the entry point in bench/plugins"
+    assert "fake" in plugins.names("harness.runtimes"), "by the entry point in tests/plugins"
     assert plugins.load("harness.runtimes", "fake", "RUNTIME").name == "fake"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import fake
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import check as check_module
 from harness.app import on_target
@@ -36,6 +35,7 @@ from harness.targets import target_named
 from harness.targets.bench import key_there
 from harness.targets.facts import facts
 from harness.targets.shell import ShellTarget
+from tests import fake
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
 JOB = GenerateJob(runtime="fake", repetitions=2)

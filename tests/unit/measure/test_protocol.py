@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.fake import FakeRuntime
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.validity import Watch
+from tests.fake import FakeRuntime
 
 
 class Quiet:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bench.engine_answers import AnswersJob, ask, greedy_tokens, score_text, surprise
-from bench.fake import RUNTIME as FAKE
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
 from harness.app.locate import obtain
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
+from tests.fake import RUNTIME as FAKE
 from tests.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 
 pytest.importorskip("onnx")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.fake import FakeRuntime, read_model
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError
 from harness.ports import Session
+from tests.fake import FakeRuntime, read_model
 
 
 @pytest.fixture

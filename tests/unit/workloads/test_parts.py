@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, FetchError, RefusedError
 from harness.workloads.parts import LanguageModel, Parts, chat_words, needed, plain_words
 from harness.workloads.passes import Meter, Op
+from tests.fake import FakeClock, FakeModel, FakeSession
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
 NLI = {"id2label": {"0": "CONTRADICTION", "1": "entailment"}}

@@ -3,7 +3,7 @@
 It makes every command testable in milliseconds and every fault reproducible. No claim about a real engine rests on it.
 A "model" for it is any file; one that holds a JSON object sets costs and faults (see :class:`FakeModel`).
 
-The product finds it as it finds any plug-in: by the entry point in ``bench/plugins``, once :func:`register` was called.
+The product finds it as it finds any plug-in: by the entry point in ``tests/plugins``, once :func:`register` was called.
 """
 
 import os
