@@ -7,8 +7,9 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.prediction import Interval, Limit, MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.predict.memory import memory_of
-from harness.predict.verdict import judge, needed_bytes_of, with_target
+from harness.predict.verdict import SEVERITY, check_entitlement, judge, needed_bytes_of, weight_bytes_of, with_target
 from harness.predict.weights import weights_of
 from harness.units import GIB
 
@@ -164,3 +165,39 @@ def test_the_cpu_of_a_mac_is_not_held_to_what_is_wired_for_its_gpu() -> None:
     memory = parts(("weights", 12.0, 0))
     assert judge(memory, None, load_device("macbook-air-m4"), api="metal").word != "fits"
     assert judge(memory, None, load_device("macbook-air-m4"), api="cpu").word == "fits"
+
+
+def test_a_higher_limit_is_refused_where_the_system_has_none() -> None:
+    check_entitlement(True, PHONE)
+    check_entitlement(False, CARD)
+    with pytest.raises(RefusedError, match="one limit for all apps"):
+        check_entitlement(True, CARD)
+
+
+@pytest.mark.parametrize(
+    ("rest_gib", "word"),
+    [(2.74, "fits with streaming"), (2.76, "does not fit")],  # 3 GiB less a sixteenth of 4 GiB is 2.75 GiB
+)
+def test_a_sixteenth_of_the_weights_is_the_least_window(rest_gib: float, word: str) -> None:
+    assert judge(parts(("weights", 0, 4.0), ("kv cache", rest_gib, 0)), None, PHONE).word == word
+
+
+def test_weights_are_counted_once_and_without_a_draft_s() -> None:
+    mapped, rewritten = parts(("weights", 0, 2.0), ("repacked weights", 1.5, 0)).parts
+    table, held = parts(("token table", 0, 0.5), ("weights", 1.0, 0)).parts
+    cache = parts(("kv cache", 1.0, 0)).parts[0]
+    assert weight_bytes_of([mapped, rewritten, cache], "ram") == 2 * GIB
+    assert weight_bytes_of([mapped, rewritten.replace(anonymous_bytes=3 * GIB)], "ram") == 3 * GIB
+    assert weight_bytes_of([held, table], "ram") == 1.5 * GIB
+    assert weight_bytes_of([held, mapped.replace(drafts=True), table.replace(pool="vram")], "ram") == GIB
+    assert weight_bytes_of([table.replace(pool="vram")], "vram") == 0.5 * GIB
+
+
+def test_the_severest_pool_decides() -> None:
+    order = sorted(SEVERITY, key=lambda word: SEVERITY[word])
+    assert order == ["fits", "fits with streaming", "too slow", "does not fit"]
+    roomy, over = (MemoryPart(PartKind.WEIGHTS, size * GIB, pool="vram") for size in (1, 30))
+    cache = MemoryPart(PartKind.KV_CACHE, GIB)
+    total = Interval(mid=GIB, low=GIB, high=GIB)
+    assert judge(MemoryPrediction(parts=(over, cache), peak_bytes=total), None, CARD).word == "does not fit"
+    assert judge(MemoryPrediction(parts=(roomy, cache), peak_bytes=total), None, CARD).word == "fits"
