@@ -7,6 +7,7 @@ by 1 % within it. False red is the share of files of an unchanged build in which
 gates of a slower build that fail on the slower budget.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -91,7 +92,7 @@ def _file(budget: Budget) -> list[Budget]:
 def _kept(preset: Preset, bench: Bench, count: int, *, days: bool) -> tuple[list[RunRecord], Budget]:
     """Runs of the build that is known, and the budget that they propose as one of eight."""
     earlier = [bench.run(0.0, day=number if days else None) for number in range(count)]
-    models = [run.replace(model=MODEL.replace(name=f"m{n}")) for n in range(1, BUDGETS) for run in earlier]
+    models = [earlier[0].replace(model=MODEL.replace(name=f"m{number}")) for number in range(1, BUDGETS)]
     budgets = [proposal.budget for proposal in propose([*earlier, *models], preset)]
     return earlier, next(budget for budget in budgets if budget.model == MODEL.name)
 
@@ -110,7 +111,7 @@ def in_turns(spread: float, slowdown: float, seed: int) -> Outcome:
     """``gate live``: both sides in turns."""
     bench = Bench(spread, seed)
     budget = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.10)
-    judged, new, _ = gate_in_turns([budget] * BUDGETS, partial(bench.run, slowdown), partial(bench.run, 0.0))
+    judged, new, _ = gate_in_turns(_file(budget), partial(bench.run, slowdown), partial(bench.run, 0.0))
     return Outcome(judged[0], len(new))
 
 
@@ -128,7 +129,6 @@ WAYS: Final[dict[str, Callable[[float, float, int], Outcome]]] = {
         from_files, preset="regression", kept=20, runs=3, days=False
     ),
     "regression, a day beside 20 days": partial(from_files, preset="regression", kept=20, runs=3, days=True),
-    "limits of 1 run, 1 run": partial(from_files, preset="limits", kept=1, runs=1, days=False),
     "limits of 5 runs of one hour, 3 runs": partial(from_files, preset="limits", kept=5, runs=3, days=False),
     "limits of 20 days, a day": partial(from_files, preset="limits", kept=20, runs=3, days=True),
     "gate live, at most 24 turns": in_turns,
@@ -169,15 +169,16 @@ COLUMNS: Final = (
 @click.command()
 @click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON file for the table.")
 @click.option("--gates", default=1000, show_default=True, help="Of each cell.")
-def main(record: Path, gates: int) -> None:
-    """Simulate, and write the table."""
-    rows = []
-    for way in WAYS:
-        for spread in SPREADS:
-            rows.append(row(way, spread, gates))
-            click.echo(" | ".join(rows[-1]), err=True)
+@click.option("--way", "only", default="", help="Only ways whose name begins so.")
+def main(record: Path, gates: int, only: str) -> None:
+    """Simulate, and write the table row by row; rows that are there already are not made again."""
     command = f"python -m bench gate_power --gates {gates}"
-    write(record, command, {"columns": list(COLUMNS), "rows": rows}, "simulated")
+    rows: list[list[str]] = json.loads(record.read_text())["rows"] if record.exists() else []
+    for way in (name for name in WAYS if name.startswith(only)):
+        for spread in SPREADS:
+            if not any(each[:2] == [way, f"{spread:.0%}"] for each in rows):
+                rows.append(row(way, spread, gates))
+                write(record, command, {"columns": list(COLUMNS), "rows": rows}, "simulated")
     click.echo(json_table(record))
 
 
