@@ -15,7 +15,7 @@ COPY harness harness
 COPY devices devices
 COPY models models
 RUN python -m venv /opt/edge-harness \
- && pip install ".[xllamacpp,hub,report]"
+ && pip install ".[xllamacpp,report]"
 # A library for each instruction set: the image may run on another processor than the one that built it. Where the
 # release cannot be had, the wheel's engine runs, which knows AVX2 alone.
 RUN mkdir /opt/engines \
@@ -26,7 +26,7 @@ FROM python:${PYTHON}
 # llama.cpp's CPU backend needs the OpenMP runtime.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --no-install-recommends -y libgomp1 \
+ && apt-get install --no-install-recommends -y libgomp1 tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 harness
 COPY --from=build /opt/edge-harness /opt/edge-harness
@@ -39,5 +39,6 @@ RUN mkdir -p /data && chown harness /data
 VOLUME /data
 USER 10001
 WORKDIR /data
-ENTRYPOINT ["edge-harness"]
+# tini, the first process, ends what a measured child leaves behind.
+ENTRYPOINT ["tini", "--", "edge-harness"]
 CMD ["check"]
