@@ -28,7 +28,7 @@ import msgspec
 
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import check_room, only_one
-from harness.catalog.paths import cache_dir
+from harness.catalog.paths import cache_dir, cache_place
 from harness.domain.base import Frozen, shipped_rows
 from harness.domain.foreign import inside, read_limited, typed
 from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
@@ -104,8 +104,8 @@ def builds_here(api: str = "") -> list[Build]:
 
 
 def engine_folder() -> Path:
-    """Where the engine lies that was pulled; nothing is there before."""
-    return cache_dir() / "engine"
+    """Where the engine lies that was pulled; nothing is there before, and no folder is made."""
+    return cache_place() / "engine"
 
 
 def pulled(folder: Path | None = None) -> Build | None:
@@ -130,7 +130,7 @@ def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> 
         FetchError: It cannot be had, or is not what the table says.
         RefusedError: No room on the disk, or another pull is going on.
     """
-    folder = engine_folder()
+    folder = cache_dir() / engine_folder().name
     with only_one(folder.with_suffix(".lock")):
         staging = folder.with_suffix(".staging")
         old = folder.with_suffix(".old")
@@ -155,7 +155,7 @@ def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> 
 
 def remove() -> bool:
     """Delete what was pulled; whether there was anything."""
-    folder = engine_folder()
+    folder = cache_dir() / engine_folder().name
     there = folder.exists()
     with only_one(folder.with_suffix(".lock")):
         _clear(folder)

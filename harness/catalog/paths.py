@@ -32,8 +32,12 @@ def cache_dir() -> Path:
     Raises:
         CouldNotRunError: It cannot be made.
     """
-    folder = os.environ.get("EDGE_HARNESS_CACHE") or user_cache_path("edge-harness", appauthor=False)
-    return _made(_expanded(folder), "EDGE_HARNESS_CACHE")
+    return _made(cache_place(), "EDGE_HARNESS_CACHE")
+
+
+def cache_place() -> Path:
+    """Where :func:`cache_dir` lies; made by nobody here."""
+    return _expanded(os.environ.get("EDGE_HARNESS_CACHE") or user_cache_path("edge-harness", appauthor=False))
 
 
 def home_dir() -> Path:

@@ -16,7 +16,7 @@ import pytest
 
 from harness.catalog import engines
 from harness.catalog.engines import Build, Source, builds, install, pulled, remove, unpack
-from harness.errors import BadDataError, FetchError, RefusedError
+from harness.errors import BadDataError, CouldNotRunError, FetchError, RefusedError
 
 
 def test_every_build_is_pinned() -> None:
@@ -235,3 +235,12 @@ def test_npm_is_asked_for_no_script_and_no_more_than_the_one_package(
     build = next(build for build in builds() if build.source is Source.NPM)
     with pytest.raises(FetchError, match="there is no npm client here"):
         install(build, lambda _: None, quiet)
+
+
+def test_where_no_cache_can_be_made_nothing_was_pulled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An installed engine runs all the same, as on a disk that is read only."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "file" / "cache"))
+    assert pulled() is None
+    with pytest.raises(CouldNotRunError, match="EDGE_HARNESS_CACHE"):
+        remove()
