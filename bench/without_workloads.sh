@@ -34,7 +34,7 @@ $eh models show > /dev/null
 $eh fit llama-3.2-1b -d iphone-16-pro > /dev/null
 $eh matrix --help > /dev/null
 fails_with 4 "not there" $eh workloads run
-fails_with 2 "no installed package offers" $eh fit llama-3.2-1b -d iphone-16-pro --with memory
+fails_with 2 "no system named" $eh fit llama-3.2-1b -d iphone-16-pro --with memory
 echo "verbs: ok"
 [ "${1:-}" = verbs ] && exit 0
 # Pages speak of systems, and their tests look for what pages name; the last one left out is the test of this script.

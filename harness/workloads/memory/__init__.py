@@ -210,10 +210,9 @@ class MemorySystem(System):
         if updated:
             above = [_is_above(case.expect, case.outdated, found) for case, found in updated]
             scores.append(share("newer_first_ratio", above, "ask", {"a coin": 0.5}))
-        lost = [set(case.expect) - set(found) for case, found in asked]
-        scores.append(
-            Score(name="not_in_first_20_count", value=float(sum(map(len, lost))), group="ask", count=len(asked))
-        )
+        missed = sum(len(set(case.expect) - set(found)) for case, found in asked)
+        told_of: dict[str, Any] = {"group": "ask", "count": len(asked), "more_is_better": False}
+        scores.append(Score(name="not_in_first_20_count", value=float(missed), **told_of))
         return scores
 
 
