@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from harness.catalog._shape_check import check_shape
-from harness.domain.architecture import architecture_named, has
+from harness.domain.architecture import ARCHITECTURES, architecture_named, has
 from harness.domain.base import shipped_table
 from harness.domain.model import LAZY_TABLE, Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.domain.quant import MIXTURES
@@ -21,6 +21,9 @@ from harness.errors import BadDataError
 KEYS: Final = shipped_table("data/model_files.toml")
 """Tables of keys, for this module and its neighbours; the file says what each is."""
 
+_STATE: Final = ("ssm_", "shortconv.", "time_mix_")
+_KEYS: Final = ("attn_k.", "attn_kv_a_mqa.", "attn_k_b.")
+"""How names of tensors begin by which a block keeps a state, or caches keys."""
 _GATE: Final = re.compile(r"blk\.\d+\.attn_gate\.weight")
 _OWN_CACHES: Final = 20
 LAYERS_MAX: Final = 100_000
@@ -158,12 +161,44 @@ class Header(Keys):
             kv_shared_layer_count=self.number("attention.shared_kv_layers", sharing),
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
-            layer_pattern=self.mixers(layers)[0],
+            layer_pattern=self.told_by_blocks(layers) if self.is_unknown else self.mixers(layers)[0],
             mtp_layer_count=self.number("nextn_predict_layers", 0),
             attention_gate_dim=self.gate(),
+            indexer_layer_count=sum(name.endswith(".indexer.attn_k.weight") for name in self.dims),
             lazy_row_dim=row,
             lazy_row_count=rows,
         )
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody here knows the architecture, so that its tensors alone tell what a block is."""
+        return bool(self.dims) and self.architecture not in ARCHITECTURES
+
+    def told_by_blocks(self, layers: int) -> str:
+        """A letter a block by the tensors in it, and by the flags of those that slide; empty where all attend to all.
+
+        Raises:
+            BadDataError: A block that both attends and keeps a state, or a window of which nothing says whose it is.
+        """
+        slides = self.slides()[:layers]
+        step = self.values.get(f"{self.prefix}attention.sliding_window_pattern")
+        if isinstance(step, int) and step > 1:
+            slides = tuple((block + 1) % step != 0 for block in range(layers))
+        if self.window() and not slides:
+            place = f"{self.prefix}attention.sliding_window_pattern"
+            raise BadDataError(self.source, place, "no such key", "which layers of this unknown architecture slide")
+        letters = list[str]()
+        for block in range(layers):
+            names = [name.removeprefix(f"blk.{block}.") for name in self.dims if name.startswith(f"blk.{block}.")]
+            has_state = any(name.startswith(_STATE) for name in names)
+            attends = any(name.startswith(_KEYS) or (name.startswith("attn_qkv") and not has_state) for name in names)
+            if has_state and attends:
+                raise BadDataError(self.source, f"blk.{block}", "attention and a state in one block", "one of the two")
+            if attends:
+                letters.append("s" if slides and slides[block] else "a")
+            else:
+                letters.append("r" if has_state else "-")
+        return "".join(letters) if set(letters) != {"a"} else ""
 
     def gate(self) -> int:
         """Width of a gate on attention's output; hybrids call another matrix so."""
@@ -240,6 +275,8 @@ class Header(Keys):
 
     def window(self) -> int:
         """Sliding window; 0 where llama.cpp does not read the key (llama, qwen2, phi3 ...) and keeps everything."""
+        if self.is_unknown:
+            return self.number("attention.sliding_window", 0)
         known = architecture_named(self.architecture)
         return self.number("attention.sliding_window", known.window_tokens) if known.global_step else 0
 
