@@ -156,6 +156,9 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
         others = [kv_cache_bytes(shape, case.scenario) for shape in model.guess.around]
         less += min(own, *others) - own
         more += max(own, *others) - own
+        low, high = model.guess.weights_ratios
+        less += (low - 1) * held
+        more += (high - 1) * held
     peak = memory.peak_bytes
     return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))
 

@@ -44,11 +44,20 @@ SHAPE_DOUBT: Final = 0.2
 differ."""
 
 
+_WEIGHTS_RATIOS: Final = (0.87, 1.23)
+"""Quantiles of 7.5 and 92.5 % of bytes in Q4_K_M over those guessed, of 262 cards guessed by the size in
+their names with their own families left out."""
+_BASE_RATIOS: Final = (0.93, 1.07)
+"""Of models that are mostly made of one of that size: nine of ten files of fine-tunes of 2026 lie within
+5 %."""
+
+
 class Guess(Frozen):
     """What is believed of an unknown model; parameters in 10**9.
 
     ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that
-    of this one. ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
+    of this one. ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives. Between
+    ``weights_ratios`` lay 85 % of known models' bytes over those guessed of them by their sizes.
     """
 
     params_b: float
@@ -57,6 +66,7 @@ class Guess(Frozen):
     around: tuple[ModelShape, ...]
     like: tuple[str, ...]
     why: str
+    weights_ratios: tuple[float, float] = _WEIGHTS_RATIOS
     speed_doubt: tuple[float, float] = (0.0, 0.0)
 
 

@@ -6,7 +6,9 @@ Rows are sizes of a public catalogue of 13 to 22 August 2026 (AtomicBot-ai/atomi
 
 import pytest
 
+from harness.app.answer import answer
 from harness.app.resolve import resolve_model
+from harness.domain.question import Question
 from harness.domain.scenario import Scenario
 from harness.predict.memory import memory_of
 from harness.predict.weights import read_of
@@ -50,6 +52,15 @@ def test_a_block_that_drafts_is_in_the_file_and_plain_decoding_leaves_it() -> No
 
     assert 1.012 < with_block.file_bytes / without.file_bytes < 1.024
     assert read_of(with_block).size_bytes == read_of(without).size_bytes
+
+
+def test_memory_of_a_guess_is_as_wide_as_models_of_its_size_differ() -> None:
+    known, unsure = (
+        answer(Question(model=name, device="rtx 3090"), advises=False).prediction.memory.peak_bytes
+        for name in ("quokka-24b", "quokka-19b")
+    )
+    assert unsure.high / unsure.low > 1.23 / 0.87
+    assert 1.1 < known.high / known.low < unsure.high / unsure.low
 
 
 @pytest.mark.parametrize("name", ["Goetia-24B-v1.4", "Artemis-31B-v1.1", "Anubis-70B-v1.2"])
