@@ -1,6 +1,8 @@
 """What is no evidence for this build, and budgets that must not stay undecided: each was green once."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import log
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,12 @@ from harness.errors import BadDataError, Exit, RefusedError
 from harness.gates.answers import keep_answers, read_answers, with_deadlines
 from harness.gates.evaluate import evaluate, exit_code
 from harness.gates.formats import summary
-from harness.gates.judge import judgement_of
-from harness.gates.live import gate_in_rounds
+from harness.gates.judge import Errors, judge, judgement_of
+from harness.gates.live import gate_in_rounds, gate_in_turns
 from harness.gates.sittings import alternate, comparable, sittings_of
 from harness.records.store import load, save
+from harness.stats.intervals import Estimate
+from harness.stats.runs import Spread, spread_of
 
 GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")
 assert isinstance(GOOD.model, ModelIdentity)
@@ -334,3 +338,65 @@ def test_the_first_screen_is_short_and_its_word_is_the_status(answer: str) -> No
     if answer == "fail":
         assert [line.split()[:3] for line in screen.splitlines()[2:5]] == [["30", "%", "slower"]] * 3
         assert "and 55 more" in screen
+
+
+def test_turns_alternate_and_end_when_the_answer_is_clear() -> None:
+    order: list[str] = []
+
+    def side(name: str, speeds: list[float]) -> Callable[[], RunRecord]:
+        def take() -> RunRecord:
+            order.append(name)
+            turn = sum(each == name for each in order)
+            sample = next(s for s in GOOD.samples if s.phase == "decode" and not s.warm_up)
+            taken = structs.replace(
+                sample, token_count=100, duration_s=100 / speeds[turn % len(speeds)], token_times_s=()
+            )
+            return run(f"{name}{turn}", len(order), samples=(taken,))
+
+        return take
+
+    half, same = [50.0, 51.0], [100.0, 101.0]
+    judged, new, old = gate_in_turns([SPEED], side("n", half), side("o", same))
+
+    assert (judged[0].answer, len(new), len(old)) == ("fail", 6, 6)
+    assert "".join(order) == "noonnoonnoon"
+    order.clear()
+    wild = [40.0, 160.0, 90.0]
+    judged, new, _ = gate_in_turns([SPEED], side("n", wild), side("o", same), max_turns=10)
+    assert (judged[0].answer, len(new)) == ("inconclusive", 10)
+
+
+@pytest.mark.parametrize(("floor", "words"), [(50.0, "100.0% inside the limit"), (200.0, "50.0% outside the limit")])
+def test_how_far_a_value_lies_from_a_fixed_limit(floor: float, words: str) -> None:
+    budget = Budget(metric="decode_tokens_per_s", floor=floor)
+
+    judged = judge(budget, Estimate(100.0, 99.0, 101.0, 6), Spread(0.1), (1, 0), errors=Errors.of(1, 1), evidence=())
+
+    assert judged.change == words
+
+
+def test_the_error_of_a_file_is_shared_by_budgets_and_looks() -> None:
+    assert Errors.of(8, 4) == (pytest.approx(0.01 / 32), pytest.approx(0.05 / 4))
+    # of a speed the upper end accuses, of a cost the lower one
+    assert Errors(0.1, 0.2).ends(higher_is_better=True) == (0.2, 0.1)
+    assert Errors(0.1, 0.2).ends(higher_is_better=False) == (0.1, 0.2)
+
+
+def test_the_narrower_of_what_runs_tell_and_what_was_ever_seen_counts() -> None:
+    # z(1 - .01) = 2.326348, z(1 - .005) = 2.575829, t(1 - .005, 10) = 3.169273
+    assert Spread(0.1).half_width(0.01) == pytest.approx(0.2326348)
+    assert Spread(0.1, 0.03, 10).half_width(0.01) == pytest.approx(3.169273 * 0.03)
+    assert Spread(0.1, 0.09, 10).half_width(0.01) == pytest.approx(0.2575829)
+    # beyond what was ever seen only the runs count: t(1 - .01, 10) = 2.763769
+    assert Spread(0.1, 0.2, 10).half_width(0.01) == pytest.approx(2.763769 * 0.2)
+    assert Spread(None, 0.2, 10).half_width(0.01) == pytest.approx(2.763769 * 0.2)
+    assert Spread(None).half_width(0.01) is None
+
+
+def test_a_runs_own_noise_is_added_to_what_is_assumed() -> None:
+    # two samples: stdev of ln is |ln(110 / 90)| / sqrt(2), of the median 1.2533 / sqrt(2) of that
+    own = 1.2533 * abs(log(110 / 90)) / 2
+    spread = spread_of([[[90.0, 110.0]]], 0.1)
+
+    assert (spread.assumed, spread.told, spread.degrees) == (pytest.approx((0.01 + own**2) ** 0.5), None, 0)
+    assert spread_of([[[100.0], [100.0]], [[50.0]]], 0.1).degrees == 1
