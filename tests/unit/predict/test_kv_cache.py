@@ -166,3 +166,29 @@ def test_an_indexer_keeps_a_row_of_keys_of_its_own() -> None:
     shape = load_model("llama-3.1-8b").shape
     more = kv_cache_bytes(replace(shape, indexer_layer_count=8), Scenario()) - kv_cache_bytes(shape, Scenario())
     assert more == 4096 * 8 * 128 * 2
+
+
+def test_layers_that_share_a_cache_have_none_and_read_it_once_more() -> None:
+    """Gemma 4 E4B: of 7 full and 35 sliding layers the last 18 have no rows; 2 heads of 512, and of 256."""
+    shape = load_model("gemma-4-e4b").shape
+    assert layer_counts(shape) == (4, 20, 0)
+    full, sliding = 2 * 2 * 512 * 2, 2 * 2 * 256 * 2
+    blocks = block_cache_bytes(shape, cells_of(Scenario()))
+    assert len(blocks) == 42
+    assert blocks[24:] == [0] * 18
+    assert sum(blocks) == 4 * 4096 * full + 20 * (512 + 512) * sliding
+    assert kv_read_bytes(shape, 1000) == 7 * 1000 * full + 35 * 512 * sliding
+
+
+def test_llama_cpp_python_keeps_the_whole_context_of_sliding_layers() -> None:
+    cells = cells_of(Scenario(program="llama-cpp-python", context_tokens=16384))
+    assert cells.sliding(512) == cells.full == 16384
+
+
+def test_a_state_is_read_whole_for_each_token() -> None:
+    """Mamba 2.8B: 64 layers of 3 x 5120 and 5120 x 16 numbers in F32; none without recurrent layers."""
+    shape = load_model("mamba-2.8b").shape
+    assert state_bytes(shape) == 4 * (3 * 5120 + 5120 * 16)
+    assert kv_read_bytes(shape, 1000) == 64 * state_bytes(shape)
+    assert row_pair_bytes(shape, "F16") == row_pair_bytes(shape, "F16", sliding=True) == 0
+    assert state_bytes(load_model("llama-3.1-8b").shape) == 0
