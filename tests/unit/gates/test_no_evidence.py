@@ -22,6 +22,7 @@ from harness.gates.evaluate import evaluate, exit_code
 from harness.gates.formats import summary
 from harness.gates.judge import Errors, judge, judgement_of
 from harness.gates.live import gate_in_rounds, gate_in_turns
+from harness.gates.pins import pins_of
 from harness.gates.sittings import alternate, comparable, sittings_of
 from harness.records.store import load, save
 from harness.stats.intervals import Estimate
@@ -400,3 +401,38 @@ def test_a_runs_own_noise_is_added_to_what_is_assumed() -> None:
 
     assert (spread.assumed, spread.told, spread.degrees) == (pytest.approx((0.01 + own**2) ** 0.5), None, 0)
     assert spread_of([[[100.0], [100.0]], [[50.0]]], 0.1).degrees == 1
+
+
+def test_a_limit_as_large_as_the_memory_is_none() -> None:
+    small = structs.replace(GOOD, machine=structs.replace(GOOD.machine, memory_limit_bytes=GOOD.machine.ram_bytes - 1))
+
+    assert GOOD.machine.memory_limit_bytes == GOOD.machine.ram_bytes
+    assert pins_of(GOOD)["memory_limit_bytes"] == 0
+    assert pins_of(small)["memory_limit_bytes"] == GOOD.machine.ram_bytes - 1
+    assert pins_of(structs.replace(small, extra={"memory_limit_bytes": 7}))["memory_limit_bytes"] == 7
+
+
+def test_one_run_of_each_side_is_no_turn() -> None:
+    a, b = run("a", 0), run("b", 1)
+
+    assert not alternate([a], [b])
+    assert not alternate([a, run("c", 2)], [b])
+    assert alternate([a, run("c", 2)], [b, run("d", 3)])
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [((3, 3), "3 runs of the baseline are too few for any number"), ((3, 0), "no number of runs is sure to settle it")],
+)
+def test_what_no_number_of_runs_settles(counts: tuple[int, int], words: str) -> None:
+    budget = (
+        Budget(metric="decode_tokens_per_s", baseline_ratio=1.0)
+        if counts[1]
+        else Budget(metric="decode_tokens_per_s", floor=1.0)
+    )
+    judged = judge(
+        budget, Estimate(1.0001, 0.9, 1.1, 6), Spread(0.1, 0.05, 4), counts, errors=Errors.of(1, 1), evidence=()
+    )  # fmt: skip
+
+    assert judged.answer == "inconclusive"
+    assert words in judged.settles
