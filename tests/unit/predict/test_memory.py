@@ -6,10 +6,11 @@ import pytest
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, scratch_bytes, tower_buffer_bytes, whole_layout
-from harness.predict.memory import driver_bytes, memory_of, with_draft, with_head, without_parts
+from harness.predict.memory import driver_bytes, later_parts, memory_of, with_draft, with_head, without_parts
 from harness.predict.repack import repacked_bytes, repacked_types
 from harness.predict.weights import weights_of
 from harness.units import MIB
@@ -217,3 +218,42 @@ def test_a_driver_is_doubted_by_its_own_interval() -> None:
     found = [driver_bytes(api, chip) for api, chip in (("cuda", "GeForce RTX 3090"), ("cpu", "Ryzen 9 7950X"))]
     assert found[0].low < found[0].mid < found[0].high
     assert (found[1].low, found[1].mid, found[1].high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("placement", [Placement(), Placement(gpu_layers=16), Placement(kv_on_gpu=False)])
+def test_the_cache_lies_with_its_blocks_or_with_the_cpu_and_nowhere_twice(placement: Placement) -> None:
+    weights, device = weights_of(load_model("llama-3.1-8b").shape, "Q8_0"), load_device("rtx-3090-desktop")
+    parts = memory_of(weights, Scenario(placement=placement), device).parts
+    sizes = {kind: sum(p.size_bytes for p in parts if p.kind is kind) for kind in PartKind}
+    on_card = {"all": 32, 16: 15}[placement.gpu_layers] if placement.kv_on_gpu else 0
+    assert sizes[PartKind.KV_CACHE] == on_card * 16 * MIB  # 8 heads x 128 x 2 x 2 bytes x 4,096 cells
+    assert sizes[PartKind.CPU_KV_CACHE] == (32 - on_card) * 16 * MIB
+
+
+@pytest.mark.parametrize(("mmap", "kind"), [(True, PartKind.TABLE), (False, PartKind.CPU_WEIGHTS)])
+def test_what_stays_with_the_cpu_is_mapped_or_held(mmap: bool, kind: PartKind) -> None:
+    weights, device = weights_of(load_model("llama-3.1-8b").shape, "Q8_0"), load_device("rtx-3090-desktop")
+    placement = Placement() if kind is PartKind.TABLE else Placement(gpu_layers=16)
+    parts = memory_of(weights, Scenario(placement=placement, mmap=mmap), device).parts
+    part = next(part for part in parts if part.kind is kind)
+    held, mapped = part.anonymous_bytes, part.file_bytes
+    assert (held > 0, mapped > 0) == (not mmap, mmap)
+    on_card = sum(part.anonymous_bytes for part in parts if part.kind is PartKind.WEIGHTS)
+    assert on_card + held + mapped == weights.tensor_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "program", "kinds"),
+    [
+        ("llama-3.1-8b", "", set()),
+        ("llama-3.1-8b", "llama-server", {PartKind.PROMPT_CACHE}),
+        ("llama-3.1-8b", "llama-server --cache-ram 0", set()),
+        ("gemma-3-4b", "llama-server", {PartKind.PROMPT_CACHE, PartKind.CHECKPOINTS}),
+        ("gemma-3-4b", "llama-server --cache-ram 0", {PartKind.CHECKPOINTS}),
+        ("gemma-3-4b", "llama-server --cache-ram 0 --ctx-checkpoints 0", set()),
+        ("gemma-3-4b", "llama-server --cache-ram 0 --swa-full", set()),
+    ],
+)
+def test_what_a_program_adds_over_many_turns(model: str, program: str, kinds: set[PartKind]) -> None:
+    later = later_parts(load_model(model).shape, Scenario(program=program))
+    assert {part.kind for part in later} == kinds
