@@ -44,7 +44,7 @@ from harness.predict.terms import laws_of
 from harness.predict.traits import PHONE_THREADS, Traits, chip_key, shader_peak, traits_of
 from harness.predict.weights import read_of
 
-SPREAD_BY_LN: Final = 0.1
+SPREAD_BY_LN: Final = 0.2
 """What ln n adds to how far ln(speed) of n tokens together may lie off: of published batches nine of ten lie
 inside so, and a wider or a narrower interval has a worse score."""
 
