@@ -16,7 +16,7 @@ from harness.domain.prediction import Interval
 from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
 from harness.domain.way import WayKind
-from harness.errors import HarnessError, RefusedError
+from harness.errors import HarnessError, RefusedError, UnknownNameError
 from harness.predict.quality import perplexity_growth_percent
 from harness.records.ladder import measured_growth_percent
 
@@ -241,6 +241,8 @@ def _asked(name: str, quant: str, case: _Case) -> Answer | None:
     fields |= {"quant": quant, "target_tokens_per_s": None}
     try:
         return answer(Question(model=name, device=case.device, **fields), advises=False)
+    except UnknownNameError:  # of the device, the api or a type of the cache: no model's own fault
+        raise
     except HarnessError:
         return None
 
