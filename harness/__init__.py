@@ -8,7 +8,14 @@ Each is explained in docs/python.md; errors are those of :mod:`harness.errors`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadDataError, CouldNotRunError, HarnessError, InputError, RefusedError, UnknownNameError
+from harness.errors import (
+    BadDataError,
+    CouldNotRunError,
+    HarnessError,
+    InputError,
+    RefusedError,
+    UnknownNameError,
+)
 
 if TYPE_CHECKING:
     from harness.api import Fit, Table, check, fit, judge, load, matrix, run

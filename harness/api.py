@@ -204,7 +204,9 @@ def matrix(
         InputError: There are too many combinations.
     """
     fields = {name: value for name, value in options.items() if name not in {"quant", "context_tokens"}}
-    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, asked=msgspec.convert(fields, Asked))
+    grid = ask(
+        devices=devices, models=models, quants=quants, contexts=contexts, asked=msgspec.convert(fields, Asked)
+    )
     cells = list(grid.cells())
     return Table(map(_cell_row, cells), cells)
 
@@ -244,7 +246,10 @@ def run(
     from harness.measure.protocol import GenerateJob
 
     scenario = Scenario(
-        context_tokens=context_tokens, prompt_tokens=prompt_tokens, new_tokens=new_tokens, thread_count=thread_count
+        context_tokens=context_tokens,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        thread_count=thread_count,
     )
     cells = cells_of((model,), quant, scenario, depth_tokens=tuple(depth_tokens))
     job = GenerateJob(runtime=runtime, repetitions=repetitions)
@@ -294,7 +299,9 @@ def load(*references: str | Path) -> list[RunRecord]:
     return gather(map(str, references))
 
 
-def judge(budgets: str | Path, records: Sequence[RunRecord], baseline: Sequence[RunRecord] = ()) -> list[Judgement]:
+def judge(
+    budgets: str | Path, records: Sequence[RunRecord], baseline: Sequence[RunRecord] = ()
+) -> list[Judgement]:
     """A judgement for each budget of a file, in its order.
 
     Raises:

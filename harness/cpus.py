@@ -86,13 +86,17 @@ def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> 
     base = root / "sys/devices/system/cpu"
     parts = parts_of(text)
     online = numbers(read_text(base / "online"))
-    if re.search("^Features", text, re.MULTILINE) and online and online <= allowed:  # a phone switches off idle cores
+    if (
+        re.search("^Features", text, re.MULTILINE) and online and online <= allowed
+    ):  # a phone switches off idle cores
         allowed |= numbers(read_text(base / "present"))
     # Those with the same set of siblings are one core.
     firsts: dict[str, int] = {}
     for index in sorted(allowed):
         firsts.setdefault(read_text(base / f"cpu{index}/topology/thread_siblings_list") or str(index), index)
-    return Cores(_kinds(_speeds(root, list(firsts.values()), parts)), len(allowed), cpu_quota_count(root=root))
+    return Cores(
+        _kinds(_speeds(root, list(firsts.values()), parts)), len(allowed), cpu_quota_count(root=root)
+    )
 
 
 def portable_cores(facts: Mapping[str, str]) -> Cores:
@@ -114,7 +118,9 @@ def portable_cores(facts: Mapping[str, str]) -> Cores:
         return Cores(tuple(levels), int(logical))
     import psutil
 
-    physical = int(facts.get("hw.physicalcpu", 0)) or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    physical = (
+        int(facts.get("hw.physicalcpu", 0)) or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    )
     return Cores((CoreKind(1.0, tuple(range(physical))),), int(logical or psutil.cpu_count() or physical))
 
 
@@ -131,7 +137,9 @@ def sysctl() -> dict[str, str]:
 
 def allowed_cpus() -> frozenset[int]:
     """Numbers of the CPUs that we may run on."""
-    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    return frozenset(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
 
 
 def parts_of(text: str) -> dict[int, str]:
@@ -231,7 +239,9 @@ def read_int(path: Path) -> int | None:
         return None
 
 
-def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
+def cgroup_folders(
+    controller: str, *, pid: int | str = "self", root: Path = Path("/")
+) -> Iterator[tuple[int, Path]]:
     """Folders of a process's group and of all its ancestors, innermost first, for ``memory``, ``cpu`` ...
 
     Each with its version, 1 or 2; both come where a machine mounts both.
@@ -279,6 +289,8 @@ def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
         if version == 1:
             names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         words = " ".join(read_text(folder / name) for name in names).split()
-        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
+        if len(words) == 2 and all(
+            word.isdigit() and int(word) for word in words
+        ):  # else "max", or -1: no quota
             quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)

@@ -83,7 +83,9 @@ class UnknownNameError(InputError):
             listing = f" There are {', '.join(known)}."
         if kind in {"device", "model", "workload"}:
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
-            listing = f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
+            listing = (
+                f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
+            )
             if kind == "device":
                 listing += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
         parts = ", ".join(map(clean, understood))
@@ -148,7 +150,9 @@ def installing(extra: str) -> str:
 
         with suppress(PackageNotFoundError):
             declared = [line.partition(";") for line in requires("edge-harness") or ()]
-            wanted = [name.strip() for name, _, when in declared if re.search(rf"extra == [\"']{extra}[\"']", when)]
+            wanted = [
+                name.strip() for name, _, when in declared if re.search(rf"extra == [\"']{extra}[\"']", when)
+            ]
             return "pip install " + " ".join(f"'{name}'" for name in wanted)
     return f"pip install '.[{extra}]'"
 

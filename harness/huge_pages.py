@@ -38,7 +38,9 @@ def read_buffer(size_bytes: int) -> Iterator[memoryview]:
             yield view
 
 
-def parallel_read_bytes_per_s(read_into: Callable[[memoryview, int], object], offsets: Sequence[int]) -> float:
+def parallel_read_bytes_per_s(
+    read_into: Callable[[memoryview, int], object], offsets: Sequence[int]
+) -> float:
     """Bandwidth of ``READER_COUNT`` readers of one huge page at each of these offsets, which ``read_into`` reads."""
     left = iter(offsets)  # one for all readers: each takes the next
 

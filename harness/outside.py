@@ -48,7 +48,9 @@ def output_of(
         )
     except OSError as error:
         raise fault(f"{called}: {error.strerror}") from error
-    readers = [Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None]
+    readers = [
+        Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None
+    ]
     try:
         status = process.wait(timeout_s)
     except subprocess.TimeoutExpired as error:

@@ -65,7 +65,9 @@ def load_entry(group: str, name: str, kind: str) -> Any:
                 return entry.load()
             except (Exception, SystemExit) as error:
                 if _is_gone(entry, error):
-                    raise EngineError(f"{kind} {name!r} is declared as {entry.value}: not there: {error}") from error
+                    raise EngineError(
+                        f"{kind} {name!r} is declared as {entry.value}: not there: {error}"
+                    ) from error
                 fault = f"{type(error).__name__}: {error}"
                 raise EngineError(f"{kind} {name!r} ({entry.value}) is broken: {fault}", "broken") from error
     raise UnknownNameError(kind, name, entry_names(group))
@@ -108,7 +110,9 @@ class Packaged:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        return next((str(MissingPackageError(p, extra)) for m, p, extra in self.needs if find_spec(m) is None), None)
+        return next(
+            (str(MissingPackageError(p, extra)) for m, p, extra in self.needs if find_spec(m) is None), None
+        )
 
 
 def usable_runtime(name: str) -> Any:

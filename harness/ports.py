@@ -27,7 +27,9 @@ class Session(Protocol):
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
 
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+    def decode(
+        self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
+    ) -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``.
 
         ``logits`` says for which tokens logits are kept: ``none``, ``last`` or ``all``. Returns when they are

@@ -11,7 +11,9 @@ from typing import Any, Final
 NAME_MAX: Final = 120
 MESSAGE_MAX: Final = 2000
 
-_UNSEEN_CLASS: Final = "\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
+_UNSEEN_CLASS: Final = (
+    "\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
+)
 _UNSEEN: Final = re.compile(f"[\x00-\x1f{_UNSEEN_CLASS}]+")
 _UNSEEN_IN_LINES: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN_CLASS}]")
 
@@ -54,10 +56,15 @@ class CleanStream(io.TextIOWrapper):
 
     def __init__(self, raw: Any, *, cleans: bool = True) -> None:
         self._own: io.BufferedWriter | None = None
-        if isinstance(raw.buffer, io.RawIOBase):  # PYTHONUNBUFFERED: what it does not take at once would be lost
+        if isinstance(
+            raw.buffer, io.RawIOBase
+        ):  # PYTHONUNBUFFERED: what it does not take at once would be lost
             self._own = io.BufferedWriter(raw.buffer)
         super().__init__(
-            self._own or raw.buffer, encoding=raw.encoding, errors="replace", line_buffering=raw.line_buffering
+            self._own or raw.buffer,
+            encoding=raw.encoding,
+            errors="replace",
+            line_buffering=raw.line_buffering,
         )
         self.styled = CleanStream(raw, cleans=False) if cleans else None
 

@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--edge-budgets", metavar="FILE", help="Budgets (TOML) that every run must keep.")
     group.addoption("--edge-records", metavar="FOLDER", help="Write the record of each run there.")
     parser.addini("edge_budgets", "Budgets (TOML) that every run must keep.", default="")
-    parser.addini("edge_inconclusive", "What an inconclusive budget does: skip (default) or fail.", default="skip")
+    parser.addini(
+        "edge_inconclusive", "What an inconclusive budget does: skip (default) or fail.", default="skip"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +55,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A test that is marked with a budget and held no record to it proves nothing: it fails."""
     yield
     if item.get_closest_marker("edge_budget") and not item.stash.get(_CALLED, False):
-        pytest.fail("edge_budget: found a marker alone, expected the fixture to be called with a record", pytrace=False)
+        pytest.fail(
+            "edge_budget: found a marker alone, expected the fixture to be called with a record",
+            pytrace=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ class EdgeModel:
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self.request.config.getoption("--edge-records")
-        job = GenerateJob(runtime=self.runtime, repetitions=self.repetitions, cold_loads=0, patience_s=self.patience_s)
+        job = GenerateJob(
+            runtime=self.runtime, repetitions=self.repetitions, cold_loads=0, patience_s=self.patience_s
+        )
         how = How(keep=False, folder=Path(folder) if folder else None)
         (record,) = run_cells(cells, job, how=how, device=this_machine())
         if self.request.config.pluginmanager.hasplugin("benchmark"):
@@ -158,7 +165,9 @@ def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Bu
     from harness.errors import BadDataError
 
     budgets: list[Budget] = []
-    asked = [({"metric": m.args[0]} if m.args else {}) | m.kwargs for m in request.node.iter_markers("edge_budget")]
+    asked = [
+        ({"metric": m.args[0]} if m.args else {}) | m.kwargs for m in request.node.iter_markers("edge_budget")
+    ]
     try:
         for fields in [*asked, *([limits] if limits else [])]:
             budget = msgspec.convert(fields, Budget)

@@ -279,7 +279,9 @@ def _reading(case: Case, way: Way) -> Iterator[Reading]:
         room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens - TURN_TOKENS
         tokens = PAGE_TOKENS * min(_PAGES, room // PAGE_TOKENS)
     if tokens >= PAGE_TOKENS and way.kind.is_read:
-        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=read.through(lambda rate: tokens / rate))
+        yield Reading(
+            kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=read.through(lambda rate: tokens / rate)
+        )
     elif tokens >= PAGE_TOKENS:
         whole = case.at(depth_tokens=0, prompt_tokens=tokens, batch_count=1)
         yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=speed_of(whole).ttft_warm_s)
@@ -356,4 +358,12 @@ def _says_the_same(question: Question, found: Answer) -> bool:
 def _figures(found: Answer) -> tuple[object, ...]:
     """All that an answer says in figures."""
     predictions = [way.prediction for way in found.ways]
-    return predictions, found.by_depth, found.reading, found.sustained, found.energy, found.speculation, found.residents
+    return (
+        predictions,
+        found.by_depth,
+        found.reading,
+        found.sustained,
+        found.energy,
+        found.speculation,
+        found.residents,
+    )

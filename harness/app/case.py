@@ -139,7 +139,9 @@ def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenari
     if isinstance(asked, int):
         if question.users > 1 and needed > asked:
             found = f"a context of {asked:,} tokens for {question.users} users"
-            raise InputError(f"{found}, expected {needed:,} or more: {needed // question.users:,} tokens for each")
+            raise InputError(
+                f"{found}, expected {needed:,} or more: {needed // question.users:,} tokens for each"
+            )
         fields["context_tokens"] = asked
     else:
         most = model.weights.shape.context_max_tokens or USUAL_CONTEXT_TOKENS
@@ -174,7 +176,9 @@ def _by_program(case: Case, *, context_asked: bool) -> Case:
 
 def no_cache(case: Case, error: ValueError) -> RefusedError:
     """What to say of a cache whose type does not divide a row of the model's keys."""
-    return RefusedError(f"{case.model.name}: a KV cache of type {case.scenario.kv_type} is impossible: {error}")
+    return RefusedError(
+        f"{case.model.name}: a KV cache of type {case.scenario.kv_type} is impossible: {error}"
+    )
 
 
 def _head(draft: str) -> tuple[str, int]:
@@ -297,5 +301,7 @@ def over_cards(device: DeviceProfile, placement: Placement) -> Placement:
         return placement
     shares = placement.tensor_split or device.card_shares
     if len(shares) > count:
-        raise RefusedError(f"-ts {','.join(f'{share:g}' for share in shares)}: {device.name} has {count} cards")
+        raise RefusedError(
+            f"-ts {','.join(f'{share:g}' for share in shares)}: {device.name} has {count} cards"
+        )
     return placement.replace(tensor_split=(*shares, *(0.0,) * (count - len(shares))))

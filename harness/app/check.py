@@ -53,7 +53,9 @@ def check(
     """
     listener = how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
-    how = how._replace(resume=how.resume and not probe_again)  # what was done has the old profile's prediction
+    how = how._replace(
+        resume=how.resume and not probe_again
+    )  # what was done has the old profile's prediction
     if on[1] is not None:
         if probe_again:
             probe_on(*on, None)
@@ -78,7 +80,9 @@ def check(
         listener.say(f"no GPU is checked: {error}")
     gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
     if scenario.api not in {"", "cpu", *gpus}:
-        raise RefusedError(f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is")
+        raise RefusedError(
+            f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is"
+        )
     wall_s = how.limits.wall_s
     limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))  # under a minute where it is quiet
     device = probed_at_all(
@@ -89,7 +93,9 @@ def check(
     return device, run_cells(cells, job, how=how, device=device)
 
 
-def _engines(cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
+def _engines(
+    cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]
+) -> Iterator[Scenario]:
     """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
     yield cell.scenario.replace(api="cpu")
     for api in gpus:
@@ -110,7 +116,11 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
     lines = []
     for comparison in filter(None, comparisons):
         worst = comparison.worst()
-        if worst is not None and worst.error_ratio is not None and 100 * abs(worst.error_ratio) > max_error_percent:
+        if (
+            worst is not None
+            and worst.error_ratio is not None
+            and 100 * abs(worst.error_ratio) > max_error_percent
+        ):
             lines.append(
                 f"run {comparison.run_id}: {worst.name} is predicted "
                 f"{worst.error_ratio:+.1%} off, allowed are {max_error_percent:g} %"

@@ -119,7 +119,9 @@ def _stream(case: Case, way: Way) -> str:
     """edge-harness's own streaming under the limit that the verdict counted with."""
     name, quant = case.model.shown
     budget = f"--ram-budget {way.prediction.verdict.available_bytes // MIB}MiB"
-    return f"edge-harness stream {case.model.path or name} -q {quant} {budget} -c {way.scenario.context_tokens}"
+    return (
+        f"edge-harness stream {case.model.path or name} -q {quant} {budget} -c {way.scenario.context_tokens}"
+    )
 
 
 def _ollama(case: Case, way: Way) -> str:

@@ -43,13 +43,18 @@ def explain(case: Case) -> tuple[ExplanationTable, ...]:
     run = f"edge-harness run {model.name} -q {model.quant} --api {api} {test} --out RUN"
     if (costs := device.calibration(api)) is not None:
         timed: list[tuple[str | float | None, ...]] = [
-            *(("decode", f"reads {c.type_name}", 1e-9 / c.batch_seconds_per_byte[0][1], "GB/s") for c in costs.types),
+            *(
+                ("decode", f"reads {c.type_name}", 1e-9 / c.batch_seconds_per_byte[0][1], "GB/s")
+                for c in costs.types
+            ),
             ("decode", "fixed time of a token", 1e6 * costs.token_overhead_s, "us"),
             ("decode", "fixed time of a layer", 1e6 * costs.layer_overhead_s, "us"),
             ("decode", "reads the cache", costs.kv_read_bytes_per_s / 1e9, "GB/s"),
             ("prefill", "attention", costs.attention_flops_per_s / 1e9, "GFLOP/s"),
         ]
-        return _parts([(*row, None) for row in timed], [], [], [f"edge-harness check {model.name} -q {model.quant}"])
+        return _parts(
+            [(*row, None) for row in timed], [], [], [f"edge-harness check {model.name} -q {model.quant}"]
+        )
     belief = believed(device)
     machine = machine_of(device, scenario)
     work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
@@ -102,9 +107,21 @@ def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) ->
         ("decode", "operations to unpack a weight", laws["compute"], "FLOP", parts.dequantisation_s / whole),
         ("decode", "cache read of a token", work.kv_bytes / 1e9, "GB", parts.kv_s / whole),
         ("decode", "beyond all of that", laws["scale"], "x the time", None),
-        ("decode", "reading alone, at the specification", (base["bytes"] + base["kv"]) / whole, "% of the time", None),
+        (
+            "decode",
+            "reading alone, at the specification",
+            (base["bytes"] + base["kv"]) / whole,
+            "% of the time",
+            None,
+        ),
         ("prefill", "arithmetic peak reached", prompts["mfu"], f"of {gflops:.4g} GFLOP/s", None),
-        ("prefill", "arithmetic of the weights at the peak", 100 * needs["weights"] / total_s, "% of the time", None),
+        (
+            "prefill",
+            "arithmetic of the weights at the peak",
+            100 * needs["weights"] / total_s,
+            "% of the time",
+            None,
+        ),
         ("prefill", "beyond all of that", prompts["scale"], "x the time", None),
     ]
 

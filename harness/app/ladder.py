@@ -78,9 +78,13 @@ def ladder(
     usable(asked.runtimes)
     header = read_gguf(source)
     if header.synthetic:
-        raise RefusedError(f"{source.name} has synthetic weights: it has speed and size, but no quality to measure")
+        raise RefusedError(
+            f"{source.name} has synthetic weights: it has speed and size, but no quality to measure"
+        )
     if header.metadata.get(f"{header.architecture}.attention.causal") is False:
-        raise RefusedError(f"{source.name} ({header.architecture}) is not a language model: it predicts no next token")
+        raise RefusedError(
+            f"{source.name} ({header.architecture}) is not a language model: it predicts no next token"
+        )
     records = []
     with ExitStack() as stack:
         shipped = stack.enter_context(as_file(files("harness") / REFERENCE))
@@ -90,7 +94,9 @@ def ladder(
             pipeline = stack.enter_context(Pipeline(how))
             shop = _Workshop(source, text or shipped, folder, keep is not None, asked, pipeline)
         except UnicodeDecodeError as error:
-            raise BadDataError(text or shipped, f"byte {error.start}", "no UTF-8", "a text file in UTF-8") from error
+            raise BadDataError(
+                text or shipped, f"byte {error.start}", "no UTF-8", "a text file in UTF-8"
+            ) from error
         except OSError as error:
             raise CouldNotRunError(
                 f"{keep or 'temporary folder'}: cannot make files here ({error.strerror})"
@@ -114,7 +120,9 @@ class _Workshop:
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, source: Path, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline) -> None:
+    def __init__(
+        self, source: Path, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline
+    ) -> None:
         weights = read_gguf(source).weights()
         self.requantized = "" if weights.quant in {"F32", "F16", "BF16"} else weights.quant
         self.source, self.text = source.absolute(), text.absolute()
@@ -134,7 +142,9 @@ class _Workshop:
         """
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
-        quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, asked.question_count, machine)
+        quality_key = key_of(
+            "quality", self._made_from, quant, asked.chunk_count, asked.question_count, machine
+        )
         try:
             records = [self.pipeline.reused(quality_key, quant) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung

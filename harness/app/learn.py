@@ -117,7 +117,9 @@ def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
         old = read_learned(path).measurements
     else:
         old = ()
-    pairs = [(one, *_row(one, device)) for one in dict.fromkeys((*old, *(_by_api(one, device) for one in new)))]
+    pairs = [
+        (one, *_row(one, device)) for one in dict.fromkeys((*old, *(_by_api(one, device) for one in new)))
+    ]
     used = [row for _, row, _ in pairs if row is not None]
     if not used:
         why = "; ".join(sorted({why for *_, why in pairs})) or "no measurement was given, and none is kept"
@@ -152,7 +154,9 @@ def forget(device: str) -> Path:
     return path
 
 
-def devices_of(found: Iterable[tuple[str, TaughtSpeed]]) -> tuple[dict[str, list[TaughtSpeed]], dict[str, int]]:
+def devices_of(
+    found: Iterable[tuple[str, TaughtSpeed]],
+) -> tuple[dict[str, list[TaughtSpeed]], dict[str, int]]:
     """Measurements by the device whose name or chip the records say, and the count of those by no known one."""
     known: dict[str, list[TaughtSpeed]] = {}
     unknown: Counter[str] = Counter()
@@ -181,7 +185,12 @@ def _measurements(record: RunRecord) -> list[TaughtSpeed]:
     asked = record.scenario
     whole = asked.api == "cpu" or asked.placement.whole(routed=True)
     plain = asked.batch_count == 1 and asked.kv_type == "F16" and asked.value_type in {"", "F16"}
-    if record.model is None or record.outcome != "ok" or record.workload != "generate" or not (whole and plain):
+    if (
+        record.model is None
+        or record.outcome != "ok"
+        or record.workload != "generate"
+        or not (whole and plain)
+    ):
         return []
     found = []
     for phase in _PHASES:
@@ -226,7 +235,10 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     if device.engine_for(api) is None:
         return None, f"{device.name} has no api {api!r}"
     if device.calibration(api) is not None:
-        return None, f"{device.name} answers from the costs of its engine ({api}), which `devices probe` timed on it"
+        return (
+            None,
+            f"{device.name} answers from the costs of its engine ({api}), which `devices probe` timed on it",
+        )
     machine = machine_of(device, Scenario(api=api, thread_count=one.thread_count))
     cells = {
         "chip": device.chip,
@@ -273,7 +285,9 @@ def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
         speed = said.decode_tokens_per_s.mid
     else:
         depth = round(row.depth_tokens)
-        said = predict_speed(weights, device, asked.replace(prompt_tokens=tokens, depth_tokens=depth), shipped())
+        said = predict_speed(
+            weights, device, asked.replace(prompt_tokens=tokens, depth_tokens=depth), shipped()
+        )
         speed = said.prefill_tokens_per_s.mid
     return _speed(row, shipped()).mid / speed
 

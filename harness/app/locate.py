@@ -84,7 +84,9 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             if file.hub
         ]
     except (MissingPackageError, FetchError) as error:
-        raise FetchError(f"{ref}: its file can be had as hf:{repo}, or bring one of your own. {error}") from error
+        raise FetchError(
+            f"{ref}: its file can be had as hf:{repo}, or bring one of your own. {error}"
+        ) from error
     weights = read_weights(parts[0])
     return Located(model.name, weights.quant, parts[0], weights)
 
@@ -100,10 +102,16 @@ def _here(path: Path, quant: str) -> Located:
         else:
             name = graph.stem
         return Located(name, label, graph, None)
-    if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
+    if (
+        path.is_dir()
+        and (path / "config.json").is_file()
+        and (parts := sorted(path.glob("model*.safetensors")))
+    ):
         return Located(path.absolute().name, quant, parts[0], None)
     if path.is_dir():
-        raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
+        raise BadDataError(
+            path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX"
+        )
     if path.suffix == ".json":
         weights = None
     else:

@@ -5,7 +5,14 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple
 
 from harness.app.case import case_with
-from harness.app.resolve import THIS_MACHINE, ResolvedModel, api_named, mixture_of, resolve_device, resolve_model
+from harness.app.resolve import (
+    THIS_MACHINE,
+    ResolvedModel,
+    api_named,
+    mixture_of,
+    resolve_device,
+    resolve_model,
+)
 from harness.app.ways import ways
 from harness.catalog.devices import device_names
 from harness.catalog.models import model_names

@@ -83,7 +83,16 @@ def _is_same(record: "RunRecord", case: Case, way: Way) -> bool:
 
 
 _SAME_FIELDS: Final = (
-    *("context_tokens", "prompt_tokens", "depth_tokens", "batch_count", "kv_type", "repack", "mmap", "placement"),
+    *(
+        "context_tokens",
+        "prompt_tokens",
+        "depth_tokens",
+        "batch_count",
+        "kv_type",
+        "repack",
+        "mmap",
+        "placement",
+    ),
 )
 """Fields of a scenario in which two runs must agree."""
 
@@ -118,7 +127,9 @@ def _slower(case: Case, late: Sustained | None) -> Iterator[SpeedCause]:
     room = case.scenario.context_tokens // case.scenario.batch_count - case.scenario.new_tokens
     deep = case.at(depth_tokens=max(room, 0))
     speed = speed_of(deep).decode_tokens_per_s.mid
-    yield SpeedCause(cause=f"{room:,} tokens are in the cache", tokens_per_s=speed, advice="start a new conversation")
+    yield SpeedCause(
+        cause=f"{room:,} tokens are in the cache", tokens_per_s=speed, advice="start a new conversation"
+    )
     if late is not None:
         warm = f"the device is warm, as after {late.minutes:g} minutes"
         advice = "let it cool, or raise its power limit"

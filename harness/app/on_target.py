@@ -144,6 +144,8 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         if programs is None:
             return pipeline.measure(planned, on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp":
-            raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty and --runtime")
+            raise RefusedError(
+                "on a target llama-bench decodes without pauses: leave out --duty and --runtime"
+            )
         target = target_named(on)
         return _measure(pipeline, planned, target, facts(target), programs, told)

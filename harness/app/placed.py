@@ -22,7 +22,11 @@ from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind
 from harness.errors import RefusedError
 from harness.predict.co_resident import shared_speed, with_companions
-from harness.predict.compute_buffer import UNKNOWN_BUFFER_RATIO, UNKNOWN_BUFFER_SPREAD_RATIO, tower_buffer_bytes
+from harness.predict.compute_buffer import (
+    UNKNOWN_BUFFER_RATIO,
+    UNKNOWN_BUFFER_SPREAD_RATIO,
+    tower_buffer_bytes,
+)
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
@@ -203,7 +207,9 @@ def verdict_of(case: Case, memory: MemoryPrediction, speed: SpeedPrediction | No
         return verdict
     left = int(verdict.needed_bytes / full)
     why = "one of the cards has no room for its part"
-    return verdict.replace(word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,))
+    return verdict.replace(
+        word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,)
+    )
 
 
 def streamed(case: Case, now: Prediction) -> list[Streamed]:
@@ -229,7 +235,9 @@ def held_to(case: Case, now: Prediction) -> Prediction:
         after = speed_of(case.at(depth_tokens=depth))
         judged_speed = judged_speed.replace(decode_tokens_per_s=after.decode_tokens_per_s)
     if case.beside:
-        judged_speed, said = shared_speed(judged_speed, case.device, case.beside, case.device.pool_for(now.api))
+        judged_speed, said = shared_speed(
+            judged_speed, case.device, case.beside, case.device.pool_for(now.api)
+        )
     if case.minutes is not None:
         late = outlook(case, judged_speed.decode_tokens_per_s, case.minutes)[0]
         if late is None:
@@ -288,7 +296,9 @@ def image_s(model: ResolvedModel, scenario: Scenario, read: Interval) -> Interva
         return None
     tokens = model.tower.image_tokens
     more = model.tower.image_flops / (2 * work_of(model.weights, scenario, 0).prompt_weight_count)
-    return Interval(mid=(tokens + more) / read.mid, low=tokens / read.high, high=(tokens + 2 * more) / read.low)
+    return Interval(
+        mid=(tokens + more) / read.mid, low=tokens / read.high, high=(tokens + 2 * more) / read.low
+    )
 
 
 def timing_notes(case: Case) -> tuple[str, ...]:
@@ -297,12 +307,16 @@ def timing_notes(case: Case) -> tuple[str, ...]:
     if case.device.doubts:
         return (f"the profile of this machine is in doubt ({case.device.doubts[0]}): intervals are wider",)
     if calibration is None:
-        return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
+        return (
+            "speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",
+        )
     timed = {cost.type_name for cost in calibration.types}
     missing = sorted({matrix.tensor.type_name for matrix in matrices(case.model.weights)} - timed - {"F32"})
     if not missing:
         return ()
-    return (f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",)
+    return (
+        f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",
+    )
 
 
 def cards_of(device: DeviceProfile) -> dict[int, DeviceProfile]:

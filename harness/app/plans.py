@@ -93,10 +93,14 @@ def plan_speculation(case: Case, draft: ResolvedModel | str | None = None) -> Sp
         asked = scenario.replace(api=there.api(""), placement=Placement())
         now, most = predict(Case(model, there, asked)), _PASS_TOKENS - 1
         if now.verdict.word != "fits":
-            raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
+            raise RefusedError(
+                f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there"
+            )
         whole = Case(model, device, scenario.replace(placement=Placement()), entitled=case.entitled)
         if isinstance(draft, ResolvedModel) and not _fits(whole._replace(model=draft)):
-            raise RefusedError(f"{draft.name} {draft.quant} does not fit on {device.title}: it cannot draft here")
+            raise RefusedError(
+                f"{draft.name} {draft.quant} does not fit on {device.title}: it cannot draft here"
+            )
         rate = now.speed.decode_tokens_per_s.mid
         passed, measured = _verify_cost(model.weights, there, asked)
         here_rate = plain_rate if _fits(whole.at(placement=scenario.placement)) else 0.0
@@ -114,11 +118,15 @@ def plan_speculation(case: Case, draft: ResolvedModel | str | None = None) -> Sp
         draft_cost_ratio=ratio,
         verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
-        cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
+        cases=tuple(
+            SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()
+        ),
     )
 
 
-def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener") -> StreamingOutlook | None:
+def stream_outlook(
+    path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener"
+) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models; None where
@@ -170,7 +178,9 @@ def _fits(case: Case) -> bool:
     return in_memory(case).verdict.word == "fits"
 
 
-def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
+def _verify_cost(
+    weights: Weights, device: DeviceProfile, scenario: Scenario
+) -> tuple[Callable[[int], float], bool]:
     """Cost of a pass over k tokens relative to one, and whether it was measured on that device."""
 
     @cache  # each acceptance rate asks for the same lengths

@@ -49,7 +49,9 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
         rest_bits = 0.0
     else:
         rest_bits = _REST_BITS
-    split = weights is not None and "experts" in quant  # "BF16 (MXFP4 experts)": the first name is of all else
+    split = (
+        weights is not None and "experts" in quant
+    )  # "BF16 (MXFP4 experts)": the first name is of all else
     if weights is not None and split:
         rest_bits = BLOCKS[BASE_TYPE[weights.quant]].bits_per_weight
     if weights is None:

@@ -229,7 +229,9 @@ def _best_of(name: str, case: _Case) -> Choice | str:
     found = _asked(name, quant, case)
     if found is None or not found.runs:
         return "it does not fit"
-    choice = _choice(found, name, 0.0 if _is_native(usual) else _growth(resolve_model(name, quant), case.ladders))
+    choice = _choice(
+        found, name, 0.0 if _is_native(usual) else _growth(resolve_model(name, quant), case.ladders)
+    )
     if choice.tokens_per_s.mid < case.least_tokens_per_s:
         return f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
     return choice

@@ -29,7 +29,14 @@ from harness.domain.placement import Placement
 from harness.domain.program import program_named
 from harness.domain.quant import split, understood
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
+from harness.errors import (
+    BadDataError,
+    HarnessError,
+    InputError,
+    RefusedError,
+    UnknownNameError,
+    what_is_there,
+)
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 from harness.printable import clean
@@ -159,7 +166,9 @@ def one_quant(ref: str, named: str, asked: str) -> str:
     if named and asked and mixture_of(named)[0] != mixture_of(asked)[0]:
         raise RefusedError(f"{ref!r} names {named}, and {asked} is asked for: leave one of the two out")
     exact = understood(asked) if named and asked else None
-    chosen = named if exact is not None and not exact.bits else asked or named  # a recipe says more than its mixture
+    chosen = (
+        named if exact is not None and not exact.bits else asked or named
+    )  # a recipe says more than its mixture
     return f"{ref.partition('/')[0]}:{chosen}" if chosen and is_repository(ref) else chosen
 
 
@@ -280,10 +289,15 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     scenario = typed(given, Scenario, "scenario")
     values = scenario.value_type or scenario.kv_type
     if BLOCKS[values].elements > 1 and not scenario.flash_attention:
-        raise InputError(f"a cache of {values} needs flash attention: no --without flash-attention, or take F16")
+        raise InputError(
+            f"a cache of {values} needs flash attention: no --without flash-attention, or take F16"
+        )
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:
-        words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
+        words, asked = (
+            "depth + prompt + new",
+            scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens,
+        )
     if asked > scenario.context_tokens:
         raise InputError(
             f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}: raise it with -c"
@@ -320,7 +334,9 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
         return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
-    note = f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
+    note = (
+        f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
+    )
     return _from_shape(path.stem, weights.shape, quant, (note,))
 
 
@@ -333,7 +349,9 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     mixture, said = mixture_of(quant, card.shape.architecture)
     weights, notes = weights_of(card.shape, quant), [*said]
     if card.parameter_count and abs(weights.weight_count / card.parameter_count - 1) > _SAME_COUNT_RATIO:
-        counted = f"about {weights.weight_count}: so many weights has its shape, which lacks or misstates a field"
+        counted = (
+            f"about {weights.weight_count}: so many weights has its shape, which lacks or misstates a field"
+        )
         raise BadDataError(f"{card.name}.toml", "parameter_count", str(card.parameter_count), counted)
     bits = _bits(quant, weights)
     published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
@@ -341,12 +359,16 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
         untied = weights_of(card.shape.replace(tied_embeddings=False), quant)
         if abs(untied.file_bytes / published - 1) <= _SAME_FILE_RATIO:
-            notes.append("the published file stores the output matrix apart from the token table it is tied to")
+            notes.append(
+                "the published file stores the output matrix apart from the token table it is tied to"
+            )
             weights, off = untied, abs(untied.file_bytes / published - 1)
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
     written = _as_written(quant, mixture) if said else ""
-    return ResolvedModel(card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes), asked_quant=written)
+    return ResolvedModel(
+        card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes), asked_quant=written
+    )
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:

@@ -33,7 +33,9 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
     for reference in references:
         for record in _of(reference):
             if records.setdefault(record.run_id, record) != record:
-                raise RefusedError(f"{reference}: two different runs are called {record.run_id}: which one is meant?")
+                raise RefusedError(
+                    f"{reference}: two different runs are called {record.run_id}: which one is meant?"
+                )
     return list(records.values())
 
 
@@ -55,7 +57,9 @@ def _of(reference: str) -> list[RunRecord]:
         return read_results(path)
     history = open_history()
     if not history.path.exists():
-        raise BadDataError(reference, "", "no such file, and no history yet", "a record file or a run of the history")
+        raise BadDataError(
+            reference, "", "no such file, and no history yet", "a record file or a run of the history"
+        )
     return [history.get(reference)]
 
 
@@ -79,7 +83,9 @@ def _files_in(folder: Path) -> list[Path]:
         more = ""
         if len(others) > 3:
             more = f" and {len(others) - 3} more"
-        warnings.warn(clean(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", MESSAGE_MAX), stacklevel=2)
+        warnings.warn(
+            clean(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", MESSAGE_MAX), stacklevel=2
+        )
     return sorted(files)
 
 

@@ -91,7 +91,10 @@ def run_cells(
 
 
 def run_in_turns(
-    groups: Sequence[Sequence[tuple[RunCell, GenerateJob]]], *, how: How = How(), device: DeviceProfile | None = None
+    groups: Sequence[Sequence[tuple[RunCell, GenerateJob]]],
+    *,
+    how: How = How(),
+    device: DeviceProfile | None = None,
 ) -> list[list[RunRecord]]:
     """Run the members of each group (a cell, and what is asked of it) in turns: two rounds, the second backwards.
 
@@ -164,7 +167,9 @@ def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) ->
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
 
-def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count: int = 4) -> tuple[float, ...]:
+def answers_of(
+    cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count: int = 4
+) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
 
     The text is read in chunks of 512 tokens.
@@ -182,7 +187,9 @@ def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count:
         else:
             path = str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
-        asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count)
+        asked = TextJob(
+            runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count
+        )
         return answers_to(asked, pipeline)
     return ()
 
@@ -220,7 +227,9 @@ def run_cell(
         depth += f", {cell.scenario.batch_count} sequences"
     title = f"{cell.model}{depth}, {counted(cell.scenario.thread_count, 'thread')}, {job.runtime}"
     # Samples of a quiet run, warm-ups included.
-    each_count = (job.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
+    each_count = (job.repetitions + 1) * (
+        2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens)
+    )
     heard.begin(title, 2 * job.cold_loads + 1 + each_count)
     try:
         if isinstance(job, ServedJob):
@@ -276,14 +285,18 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
         # A server tells of no other machine.
-        return prediction_of(model, _at_this_moment(device, scenario) if here else None, scenario, pipeline.heard.say)
+        return prediction_of(
+            model, _at_this_moment(device, scenario) if here else None, scenario, pipeline.heard.say
+        )
 
     planned = plan_served(job, predicted)
     quant = ""
     if planned.model:
         quant = planned.model.quant
     if model and quant and quant.upper() != model.quant.upper():
-        raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
+        raise RefusedError(
+            f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs"
+        )
     if model and planned.model and (why := _contradicted(planned.model, model)):
         raise RefusedError(f"the server's model {planned.model.name!r} is not {model.name}: {why}")
     if model and planned.model:  # the user says that it is this model: it is compared under that name
@@ -293,7 +306,12 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
 
 
 def _started(
-    cell: RunCell, located: Located, job: GenerateJob, device: DeviceProfile | None, pipeline: Pipeline, key: str
+    cell: RunCell,
+    located: Located,
+    job: GenerateJob,
+    device: DeviceProfile | None,
+    pipeline: Pipeline,
+    key: str,
 ) -> RunRecord:
     """A run on a llama-server that is started for it, as the scenario places the model."""
     scenario = cell.scenario
@@ -307,7 +325,9 @@ def _started(
         asked = scenario.replace(**OF_SERVER)
         same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
         planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
-        prediction = prediction_of(located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say)
+        prediction = prediction_of(
+            located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say
+        )
         return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 
@@ -339,10 +359,14 @@ def _check_format(located: Located, runtime: str) -> None:
     if others:
         hint = f": take --runtime {' or '.join(others)}"
     runs = " and ".join(takes).upper()
-    raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
+    raise RefusedError(
+        f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}"
+    )
 
 
-def _at_this_moment(device: DeviceProfile | None, scenario: Scenario, runtime: str = "") -> DeviceProfile | None:
+def _at_this_moment(
+    device: DeviceProfile | None, scenario: Scenario, runtime: str = ""
+) -> DeviceProfile | None:
     """The device that a run starts on now, with what was timed of it."""
     if device is None:
         return None

@@ -37,7 +37,9 @@ def rows_of(record: RunRecord) -> list[dict[str, str]]:
         raise RefusedError(f"run {record.run_id} is not shared: it is no speed of a model that ended well")
     rows = []
     for phase in _PHASES:
-        believed = [sample for sample in record.believed(phase) if sample.token_count and sample.duration_s > 0]
+        believed = [
+            sample for sample in record.believed(phase) if sample.token_count and sample.duration_s > 0
+        ]
         for label in dict.fromkeys(sample.label for sample in believed):
             speeds = [sample.token_count / sample.duration_s for sample in believed if sample.label == label]
             rows.append(_row(record, label, median(speeds)))

@@ -26,7 +26,9 @@ from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
 
 PROMPT_CLASSES: Final = ("code", "prose")
-_PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
+_PROMPTS: Final[Any] = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)
+]
 
 
 def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
@@ -39,7 +41,9 @@ def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
     """
     shipped = files("harness") / "data" / "prompts" / f"{source}.json"
     data = read_limited(shipped if source in PROMPT_CLASSES else Path(source))
-    prompts: tuple[str, ...] = typed(json_of(data, source, "a JSON list of non-empty strings"), _PROMPTS, source)
+    prompts: tuple[str, ...] = typed(
+        json_of(data, source, "a JSON list of non-empty strings"), _PROMPTS, source
+    )
     if len(prompts) < (count or 1):
         raise BadDataError(source, "", f"{len(prompts)} prompts", f"at least {count or 1}")
     return prompts[:count]
@@ -56,7 +60,9 @@ def fastest_copy(draft: Path, limits: Limits = Limits()) -> Path:  # noqa: B008
         EngineError: The quantizer failed.
     """
     about = draft.stat()
-    of_source = f"{about.st_size}-{about.st_mtime_ns}"  # in the folder: the file's name is what people are shown
+    of_source = (
+        f"{about.st_size}-{about.st_mtime_ns}"  # in the folder: the file's name is what people are shown
+    )
     path = cache_dir() / "drafts" / of_source / f"{draft.stem}-Q4_0-pure.gguf"
     if path.exists():
         return path
@@ -125,7 +131,9 @@ def measure_file(
             runtime="llamacpp",
             model=model,
             wanted_count=wanted_count,
-            key=key_of(workload, engine_of("llamacpp"), model.sha256, *hashes, job, pipeline.machine.fingerprint),
+            key=key_of(
+                workload, engine_of("llamacpp"), model.sha256, *hashes, job, pipeline.machine.fingerprint
+            ),
         )
         pipeline.heard.begin(path.stem, wanted_count * (2 if workload == "speculate" else 1))
         return pipeline.measure(plan, on_event=on_event)

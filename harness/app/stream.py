@@ -16,7 +16,12 @@ from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How
 from harness.runtimes.llamacpp.speculative import total
 
-_PARTS: Final = {"plan": StreamPlan, "expert_plan": ExpertPlan, "report": StreamReport, "expert_use": ExpertUse}
+_PARTS: Final = {
+    "plan": StreamPlan,
+    "expert_plan": ExpertPlan,
+    "report": StreamReport,
+    "expert_use": ExpertUse,
+}
 """Events of the child that are parts of the result."""
 
 
@@ -46,10 +51,14 @@ def stream(
         if event == "advice" and predicts:
             how.listener.say(f"advice: {msgspec.convert(data, DraftAdvice, strict=False).words}")
 
-    return measure_file("stream", job, model, beside, read, wanted_count=len(job.prompts), how=how, on_event=hear)
+    return measure_file(
+        "stream", job, model, beside, read, wanted_count=len(job.prompts), how=how, on_event=hear
+    )
 
 
-def _read(job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
+def _read(
+    job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, ended: ChildResult
+) -> Stream | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
     events = dict(ended.events)
     answers = ended.told("answer", Decoding)

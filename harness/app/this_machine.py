@@ -76,13 +76,21 @@ def probed(
         limit_s *= _BUSY_SHARE
     if not types:
         return device
-    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "runtime": runtime}
+    asked: dict[str, Any] = {
+        "thread_count": scenario.thread_count,
+        "repack": scenario.repack,
+        "runtime": runtime,
+    }
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
     with alone(say):
         device = with_costs(device, (calibrate(types, heard=heard, **asked),))
         for api, gpu in (gpus or {}).items():
             title = f"{gpu.name} ({gpu.description})"
-            asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
+            asked |= {
+                "api": api,
+                "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0,
+                "limit_s": 3 * limit_s,
+            }
             try:
                 device = with_gpu(device, gpu, calibrate(types, heard=heard, title=title, **asked))
             except (EngineError, RefusedError) as error:  # the CPU's costs hold all the same
@@ -110,7 +118,9 @@ def probed_at_all(
         return probed(types, scenario, heard=heard, again=again, gpus=gpus, limit_s=limit_s, runtime=runtime)
     except (EngineError, RefusedError) as error:
         cause = _cause(error)
-        heard.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
+        heard.say(
+            f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}"
+        )
         return probed(set(), scenario, heard=heard)
 
 
@@ -119,7 +129,10 @@ def drifted(device: DeviceProfile) -> DeviceProfile:
     if device.name != DEVICE_NAME or device.calibration("cpu") is None:
         return device
     ratio = drift_ratio(device)
-    wider = (c.replace(spread_ratio=math.hypot(c.spread_ratio, ratio * (c.api == "cpu"))) for c in device.calibrations)
+    wider = (
+        c.replace(spread_ratio=math.hypot(c.spread_ratio, ratio * (c.api == "cpu")))
+        for c in device.calibrations
+    )
     return device.replace(calibrations=tuple(wider))
 
 

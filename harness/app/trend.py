@@ -103,7 +103,9 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
     interval by the normal law; exp(d) is the ratio of the perplexities. Worse is a lower end above
     ``WORSE_RATIO``.
     """
-    sides = [(r.runtime, r.result.token_nll if isinstance(r.result, Generation) else ()) for r in (before, after)]
+    sides = [
+        (r.runtime, r.result.token_nll if isinstance(r.result, Generation) else ()) for r in (before, after)
+    ]
     if lacking := [name for name, nll in sides if not nll]:
         return f"perplexity: not given by {' and '.join(dict.fromkeys(lacking))}"
     (first, old), (name, new) = sides
@@ -136,8 +138,15 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
         *zip(("runtime", "tokens"), setting_of(before)[1:3], setting_of(after)[1:3], strict=True),
     ]
-    pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in before.scenario.__struct_fields__]
-    return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
+    pairs += [
+        (f, getattr(before.scenario, f), getattr(after.scenario, f))
+        for f in before.scenario.__struct_fields__
+    ]
+    return [
+        f"{name}: {old or 'unknown'} before, {new or 'unknown'} after"
+        for name, old, new in pairs
+        if old != new
+    ]
 
 
 def _file_of(record: RunRecord) -> str:
@@ -171,7 +180,9 @@ def _trend(name: str, metric: Metric, course: Sequence[tuple[str, str, list[floa
     points = []
     for created, run_id, values in course:
         mid, low, high, count = quantile_interval(values)
-        points.append(Point(run_id=run_id, created=created, value=mid, low=low, high=high, sample_count=count))
+        points.append(
+            Point(run_id=run_id, created=created, value=mid, low=low, high=high, sample_count=count)
+        )
     runs = [values for _, _, values in course]
     step = None
     if len(runs) > 1:

@@ -115,7 +115,9 @@ class Setting(Frozen):
     @property
     def words(self) -> str:
         """The setting for people."""
-        return " ".join(filter(None, [self.runtime, self.scenario(Scenario()).flags, self.api and self.where]))
+        return " ".join(
+            filter(None, [self.runtime, self.scenario(Scenario()).flags, self.api and self.where])
+        )
 
     @property
     def where(self) -> str:
@@ -163,7 +165,9 @@ class Drafting(Frozen):
         """As options of llama-server, whose own lookup continues after the last two tokens' newest match."""
         longest = self.draft_tokens
         if self.draft == "lookup":
-            return f"--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m {longest}"
+            return (
+                f"--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m {longest}"
+            )
         return f"--spec-type draft-simple -md {shlex.quote(self.draft)} --spec-draft-n-max {longest}"
 
 
@@ -278,7 +282,9 @@ def tune(
             racing = [setting for setting in stage if setting not in pruned]
             mids = {setting: p.mid if (p := predicted[setting]) else math.inf for setting in racing}
             holder = winner if race.turns else None
-            winner = race.run(runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids, holder=holder)
+            winner = race.run(
+                runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids, holder=holder
+            )
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
         # Turns that make an interval go before a draft.
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
@@ -363,7 +369,9 @@ def door(
     def seconds(setting: Setting) -> float:
         own, usual_ones = (losses(each.replace(**usual)) for each in (setting, defaults))
         if (worse := worse_nats(own, usual_ones)) > allowed_nats:
-            raise RefusedError(f"worse answers: by {worse:.3f} nats a token at least, {allowed_nats:.3f} are allowed")
+            raise RefusedError(
+                f"worse answers: by {worse:.3f} nats a token at least, {allowed_nats:.3f} are allowed"
+            )
         cell, job = member(setting)
         if programs is None:
             # One that loses by ten would take the time of ten others.
@@ -428,13 +436,17 @@ def _drafts_for(target: Path) -> list[Path]:
     drafts = []
     for path in sorted(files):
         with suppress(HarnessError, OSError):
-            if 2 * path.stat().st_size <= target.stat().st_size and _tokenizer_of(path) == _tokenizer_of(target):
+            if 2 * path.stat().st_size <= target.stat().st_size and _tokenizer_of(path) == _tokenizer_of(
+                target
+            ):
                 drafts.append(path)
     return drafts
 
 
 def _tokenizer_of(path: Path) -> list[Any]:
-    return [read_gguf(path).metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "bos_token_id")]
+    return [
+        read_gguf(path).metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "bos_token_id")
+    ]
 
 
 class Race:
@@ -506,7 +518,9 @@ class Race:
             raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
         winner = racing[0]
         if holder in racing and holder != winner and len(self.turns[winner]) < _LEAST_PAIRS:
-            self.left[winner] = f"ahead in {len(self.turns[winner])} of the {_LEAST_PAIRS} turns that it takes to win"
+            self.left[winner] = (
+                f"ahead in {len(self.turns[winner])} of the {_LEAST_PAIRS} turns that it takes to win"
+            )
             winner = holder
         self._compare(settings, winner)
         return winner
@@ -542,7 +556,10 @@ class Race:
             try:
                 for setting in turns if count % 2 == 0 else reversed(turns):
                     turns[setting].append(self._take(setting))
-            except (RefusedError, EngineError):  # the defaults do not run here: there is nothing to compare with
+            except (
+                RefusedError,
+                EngineError,
+            ):  # the defaults do not run here: there is nothing to compare with
                 return Estimate(math.inf, None, None, 0)
             count = count + 1
             pair_s = self._now_s() - began_s
@@ -590,7 +607,9 @@ class Race:
             if is_first and slower.mid > _HOPELESS_RATIO:
                 self.left[setting] = f"{slower.mid:.2f} times the best's time in the first round"
             elif slower.low is not None and slower.low > 1.0:
-                self.left[setting] = f"{slower.mid:.2f} times the best's time ({slower.low:.2f} to {slower.high:.2f})"
+                self.left[setting] = (
+                    f"{slower.mid:.2f} times the best's time ({slower.low:.2f} to {slower.high:.2f})"
+                )
             else:
                 kept.append(setting)
         return kept
@@ -680,7 +699,9 @@ class Outlook(NamedTuple):
     memory_bytes: float
 
 
-def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_bytes: int | None) -> dict[Setting, str]:
+def pruned_by_prediction(
+    outlooks: Mapping[Setting, Outlook | None], memory_bytes: int | None
+) -> dict[Setting, str]:
     """Settings that cannot win, with the reason.
 
     A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's of the
@@ -688,7 +709,9 @@ def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_byte
     """
     told = {setting: outlook for setting, outlook in outlooks.items() if outlook}
     most = memory_bytes or math.inf
-    reasons = {s: "predicted to need more memory than was given" for s, o in told.items() if o.memory_bytes > most}
+    reasons = {
+        s: "predicted to need more memory than was given" for s, o in told.items() if o.memory_bytes > most
+    }
     for setting, outlook in told.items():
         rivals = (o for s, o in told.items() if s.runtime == setting.runtime and o.memory_bytes <= most)
         best = min((rival.request_s.high for rival in rivals), default=math.inf)
@@ -718,7 +741,9 @@ def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = Non
     if record.outcome == "interrupted":
         raise KeyboardInterrupt
     if record.outcome not in {"ok", "inconclusive"}:
-        raise RefusedError(f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}")
+        raise RefusedError(
+            f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}"
+        )
     if memory_bytes and (peak := metric_values(record, "peak_memory_bytes")) and peak[0] > memory_bytes:
         raise RefusedError(f"it took {peak[0] / 1e6:.0f} MB, {memory_bytes / 1e6:.0f} MB are allowed")
     rates = []
@@ -731,10 +756,14 @@ def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = Non
 
 
 def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: float) -> float:
-    return asked.batch_count * (asked.prompt_tokens / prefill_tokens_per_s + asked.new_tokens / decode_tokens_per_s)
+    return asked.batch_count * (
+        asked.prompt_tokens / prefill_tokens_per_s + asked.new_tokens / decode_tokens_per_s
+    )
 
 
-def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None) -> dict[str, str]:
+def commands(
+    setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None
+) -> dict[str, str]:
     """The winner as commands of the programs that people run, on the model's ``file``; ik's are those of its own build.
 
     What a Modelfile or llama-cpp-python cannot set stands there as a remark.
@@ -752,7 +781,10 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
             repacking = " -rtr"
         told = (s.replace(repack=True).flags for s in (one, all_users))
         cli, server = (f"{given} {flags}{repacking}" for flags in told)
-        return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
+        return {
+            "ik_llama.cpp's llama-server": f"llama-server {server}",
+            "ik_llama.cpp's llama-cli": f"llama-cli {cli}",
+        }
     given += " -dev none" * of_cpu  # with -ngl 0 alone a GPU computes long prompts
     cli, server = (f"{given} {s.flags}" for s in (one, all_users))
     if drafting and drafting.pays:
@@ -786,7 +818,8 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
     return {
         "llama-server": f"llama-server {server}",
         "llama-cli": f"llama-cli {cli}",
-        "llama-cpp-python": python + _rest(flags, "llama-cpp-python", r"-((t|ub|ngl|ctk|ctv|fa|ts|mg) \S+|nkvo) ?"),
+        "llama-cpp-python": python
+        + _rest(flags, "llama-cpp-python", r"-((t|ub|ngl|ctk|ctv|fa|ts|mg) \S+|nkvo) ?"),
         "Ollama Modelfile": "\n".join(modelfile) + _rest(flags, "A Modelfile", r"-(t|ub|ngl) \S+ ?"),
     }
 
@@ -807,7 +840,9 @@ def _typical(turns: Sequence[float]) -> float:
     return math.inf
 
 
-def _outlook(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None) -> Outlook | None:
+def _outlook(
+    model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
+) -> Outlook | None:
     """What llama.cpp's law says of a setting; None where nothing can be predicted."""
     prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
     if prediction is None:

@@ -170,4 +170,6 @@ def advice_for(case: Case, now: Way) -> list[Advice]:
         way = evaluate(unchanged, case._replace(beside=rest))
         without.append(("beside", f"leave out {left.name}", way))
     count = model.weights.weight_count
-    return advise(now.prediction, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
+    return advise(
+        now.prediction, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without
+    )

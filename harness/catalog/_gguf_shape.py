@@ -51,7 +51,9 @@ def shape_from_metadata(
     dims = {t.name: t.dims for t in tensors}
     shape = Header(path, architecture, metadata, f"{architecture}.", dims).shape()
     parts = metadata.get("split.count", 1)
-    return check_shape(shape, path, dims if parts in {0, 1} else None)  # a part of a model has some tensors only
+    return check_shape(
+        shape, path, dims if parts in {0, 1} else None
+    )  # a part of a model has some tensors only
 
 
 @dataclass
@@ -80,9 +82,13 @@ class Keys:
                 continue
             counts = self.listed(str(key)) or (value,)
             if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most for n in counts):
-                raise BadDataError(self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}")
+                raise BadDataError(
+                    self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}"
+                )
             return max(counts)
-        raise BadDataError(self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}")
+        raise BadDataError(
+            self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}"
+        )
 
     def listed(self, key: str) -> tuple[int, ...]:
         """The values of a key that has one for each block; empty where it has one for all."""
@@ -141,7 +147,11 @@ class Header(Keys):
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
-            head, value_head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim, heads
+            head, value_head, kv_heads = (
+                latent.nope_head_dim + latent.rope_head_dim,
+                latent.value_head_dim,
+                heads,
+            )
         return ModelShape(
             **fields,
             **(self.told_by_tensors() if traits is None else traits),
@@ -186,14 +196,22 @@ class Header(Keys):
             slides = tuple((block + 1) % step != 0 for block in range(layers))
         if self.window() and not slides:
             place = f"{self.prefix}attention.sliding_window_pattern"
-            raise BadDataError(self.source, place, "no such key", "which layers of this unknown architecture slide")
+            raise BadDataError(
+                self.source, place, "no such key", "which layers of this unknown architecture slide"
+            )
         letters = list[str]()
         for block in range(layers):
-            names = [name.removeprefix(f"blk.{block}.") for name in self.dims if name.startswith(f"blk.{block}.")]
+            names = [
+                name.removeprefix(f"blk.{block}.") for name in self.dims if name.startswith(f"blk.{block}.")
+            ]
             has_state = any(name.startswith(_STATE) for name in names)
-            attends = any(name.startswith(_KEYS) or (name.startswith("attn_qkv") and not has_state) for name in names)
+            attends = any(
+                name.startswith(_KEYS) or (name.startswith("attn_qkv") and not has_state) for name in names
+            )
             if has_state and attends:
-                raise BadDataError(self.source, f"blk.{block}", "attention and a state in one block", "one of the two")
+                raise BadDataError(
+                    self.source, f"blk.{block}", "attention and a state in one block", "one of the two"
+                )
             if attends:
                 letters.append("s" if slides and slides[block] else "a")
             else:
@@ -232,7 +250,9 @@ class Header(Keys):
         """
         if self.dims and not self.has("ffn_up"):
             return 0
-        return next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
+        return next(
+            (n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0)
+        )
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
@@ -287,7 +307,9 @@ class Header(Keys):
         if has(self.architecture, "one_part_a_block"):
             return 0, 1  # its pattern tells which blocks route
         if not places:
-            return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
+            return self.number("leading_dense_block_count", 0), self.number(
+                "interleave_moe_layer_step", 1
+            ) or 1
         step = places[1] - places[0] if len(places) > 1 else 1
         return max(0, places[0] - (step - 1)), step
 
@@ -313,12 +335,16 @@ class Header(Keys):
         """The routed part, if any."""
         if not self.number("expert_count", 0):
             if used := self.number("expert_used_count", 0):
-                raise BadDataError(self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0")
+                raise BadDataError(
+                    self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0"
+                )
             return None
         fields: dict[str, Any] = self.part("experts")
         dense, step = self.moe_places()
         # Shared ones are as wide as routed ones where the file does not say.
-        width = self.number("expert_shared_feed_forward_length", fields["shared_count"] * fields["feed_forward_dim"])
+        width = self.number(
+            "expert_shared_feed_forward_length", fields["shared_count"] * fields["feed_forward_dim"]
+        )
         fields |= {"shared_count": fields["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
         return Experts(**fields, dense_layer_count=dense, layer_step_count=step)
 

@@ -25,7 +25,9 @@ class _Shaped(Frozen):
     shape: ModelShape
 
 
-def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
+def check_shape(
+    shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None
+) -> ModelShape:
     """The shape, if a model can have it.
 
     ``dims`` are the sizes of all tensors by name where the file, ``source``, holds them all: no figure may
@@ -111,7 +113,12 @@ def _check_against(
     sliding = shape.sliding_kv_head_count or shape.kv_head_count
     keys = max(full, sliding * (shape.sliding_head_dim or shape.head_dim))
     for field, value, part, ratios in (
-        ("head_count x head_dim", shape.head_count * shape.head_dim, "attn_q", (1, 2)),  # some hold a gate too
+        (
+            "head_count x head_dim",
+            shape.head_count * shape.head_dim,
+            "attn_q",
+            (1, 2),
+        ),  # some hold a gate too
         ("kv_head_count x head_dim", keys, "attn_k", (1,)),
         ("feed_forward_dim", shape.feed_forward_dim, "ffn_up", (1, 2, 0.5)),  # a few count both halves
     ):

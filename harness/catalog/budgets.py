@@ -39,7 +39,11 @@ def budget_lines(path: Path, count: int) -> list[int]:
     1 for all where they are written another way.
     """
     text = path.read_text(encoding="utf-8").splitlines()
-    lines = [number for number, line in enumerate(text, 1) if re.match(r"\s*\[\[\s*[\"']?budget[\"']?\s*\]\]", line)]
+    lines = [
+        number
+        for number, line in enumerate(text, 1)
+        if re.match(r"\s*\[\[\s*[\"']?budget[\"']?\s*\]\]", line)
+    ]
     if len(lines) == count:
         return lines
     return [1] * count
@@ -52,7 +56,9 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     """
     if budget.metric not in FIGURES:
         near = get_close_matches(budget.metric, FIGURES, n=3) or FIGURES
-        raise BadDataError(path, f"{place}.metric", repr(clean(budget.metric)), f"a figure such as {', '.join(near)}")
+        raise BadDataError(
+            path, f"{place}.metric", repr(clean(budget.metric)), f"a figure such as {', '.join(near)}"
+        )
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
         limits = "no limit"
@@ -67,12 +73,16 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
         right = "ceiling"
         if higher:
             right = "floor"
-        raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")
+        raise BadDataError(
+            path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric"
+        )
     if name == "roofline_ratio" and budget.metric != "decode_tokens_per_s":
         raise BadDataError(path, f"{place}.{name}", f"metric {budget.metric}", "decode_tokens_per_s")
     if unknown := sorted(set(budget.pin) - set(PINS)):
         raise BadDataError(path, f"{place}.pin.{unknown[0]}", "an unknown key", f"one of: {', '.join(PINS)}")
     if budget.predicted and name not in {"floor", "ceiling"}:
-        raise BadDataError(path, f"{place}.{name}", f"predicted with {name}", "predicted with a floor or a ceiling")
+        raise BadDataError(
+            path, f"{place}.{name}", f"predicted with {name}", "predicted with a floor or a ceiling"
+        )
     if budget.predicted and ("*" in budget.device or "*" in budget.model):
         raise BadDataError(path, f"{place}.device", "a pattern", "the names of one device and one model")

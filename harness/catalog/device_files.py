@@ -72,7 +72,9 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
         default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
         if field.name not in but:
             fields.append((_as_written(field.name)[0], field.type, default))
-    return msgspec.defstruct(f"{part.__name__}Table", [*fields, *more], kw_only=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(
+        f"{part.__name__}Table", [*fields, *more], kw_only=True, forbid_unknown_fields=True
+    )
 
 
 _POOL: Final = _table_of(
@@ -188,7 +190,9 @@ def _check(pools: Mapping[str, Any], engines: Sequence[Any], unit: str, place: s
     """What types cannot say of pools, whose sizes end in ``unit``, and engines."""
     for index, engine in enumerate(engines):
         if engine.pool not in pools:
-            raise BadDataError(place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}")
+            raise BadDataError(
+                place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}"
+            )
         if engine.sustained_ratio:
             share = engine.sustained_ratio.value
         else:
@@ -203,7 +207,9 @@ def _check(pools: Mapping[str, Any], engines: Sequence[Any], unit: str, place: s
         for key in (f"usable_{unit}", f"entitled_{unit}"):
             part = getattr(pool, key)
             if part is not None and part.value > total:
-                raise BadDataError(place, f"{name}.{key}.value", str(part.value), f"at most total_{unit}, {total}")
+                raise BadDataError(
+                    place, f"{name}.{key}.value", str(part.value), f"at most total_{unit}, {total}"
+                )
 
 
 def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None:
@@ -231,7 +237,9 @@ def _check_bandwidth(name: str, pool: Any, place: str) -> None:
         missing = "bus_width_bits"
         if rate is None:
             missing = "transfer_mt_s"
-        raise BadDataError(place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither")
+        raise BadDataError(
+            place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither"
+        )
     # MT/s x bits / 8 is MB/s; / 1000 is GB/s.
     computed = rate.value * width.value / 8000
     stated = pool.bandwidth_gb_s.value

@@ -36,7 +36,9 @@ def load_device(ref: str) -> DeviceProfile:
     """
     known = data_files("devices")
     path = as_path(ref)  # figures such as 170GB/s look like one
-    file: Traversable | None = known.get(ref) or (path if path and (path.suffix == ".toml" or path.exists()) else None)
+    file: Traversable | None = known.get(ref) or (
+        path if path and (path.suffix == ".toml" or path.exists()) else None
+    )
     if file is None:
         profile = _described(ref)
     else:

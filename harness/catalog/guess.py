@@ -142,7 +142,9 @@ def _usual_base(total_b: float, active_b: float) -> ModelCard | None:
 @lru_cache(maxsize=2)
 def _cards(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
     cards = (load_card(name) for name in names)
-    return tuple(c for c in cards if c.parameter_count and not c.caveat and not c.name.startswith("hypothetical"))
+    return tuple(
+        c for c in cards if c.parameter_count and not c.caveat and not c.name.startswith("hypothetical")
+    )
 
 
 def _usual_active(total_b: float) -> float:
@@ -151,7 +153,9 @@ def _usual_active(total_b: float) -> float:
 
     routed = [card for card in _cards(tuple(data_files("models"))) if card.shape.experts is not None]
     routed.sort(key=lambda card: abs(math.log(card.parameter_count / 1e9 / total_b)))
-    return round(total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1)
+    return round(
+        total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1
+    )
 
 
 def _is_like(card: ModelCard, name: str, *, routed: bool) -> bool:

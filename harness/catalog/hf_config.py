@@ -81,7 +81,9 @@ class _Config(Keys):
         else:
             experts = {}
         header |= experts
-        everywhere = experts and not experts["leading_dense_block_count"] and experts["interleave_moe_layer_step"] <= 1
+        everywhere = (
+            experts and not experts["leading_dense_block_count"] and experts["interleave_moe_layer_step"] <= 1
+        )
         with_experts = architecture_named(self.architecture).with_experts
         if experts and with_experts:
             self.architecture = with_experts
@@ -92,7 +94,9 @@ class _Config(Keys):
         header = {key: value for key, value in (header | self.sliding()).items() if value}
         traits = {
             "gated_feed_forward": not has(self.architecture, "ungated"),
-            "tied_embeddings": self.flag("tie_word_embeddings", default=has(self.architecture, "tied") or pure),
+            "tied_embeddings": self.flag(
+                "tie_word_embeddings", default=has(self.architecture, "tied") or pure
+            ),
             "attention_bias": self.flag("attention_bias", default=has(self.architecture, "biased")),
             "qk_norm": has(self.architecture, "qk_normed") or self.flag("use_qk_norm", default=False),
             "values_are_keys": own and self.flag("attention_k_eq_v", default=False),
@@ -134,7 +138,9 @@ class _Config(Keys):
         kinds = self.values.get("hybrid_override_pattern") or self.values.get("layers_block_type")
         kinds = kinds or self.values.get("layer_types") or ""
         if not isinstance(kinds, str | list) or any(str(kind) not in _LETTERS for kind in kinds):
-            raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
+            raise BadDataError(
+                self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}"
+            )
         if kind == "hybrid" and not kinds:
             step = self.number("attn_layer_period", 1) or 1
             offset = self.number("attn_layer_offset", 0)

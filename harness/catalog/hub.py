@@ -123,7 +123,9 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
         return Repository(read_hf_config(config), None, f"config.json of {repo}")
     file = file or _chosen(repo, list(listed), quant)
-    headers = [_header(f"{repo}/{part}", _url(repo, part), folder_of(repo) / _flat(part)) for part in parts_of(file)]
+    headers = [
+        _header(f"{repo}/{part}", _url(repo, part), folder_of(repo) / _flat(part)) for part in parts_of(file)
+    ]
     weights = joined(headers).weights()
     towers = {name: size for name, size in listed.items() if "mmproj" in name and name.endswith(".gguf")}
     half = [size for name, size in towers.items() if "f16" in name.lower() and "bf16" not in name.lower()]
@@ -290,12 +292,16 @@ def _sizes_in(repo: str) -> dict[str, int]:
     Raises:
         BadDataError: The hub's listing is no such list.
     """
-    listing = _document(repo, "listing.json", f"{_endpoint()}/api/models/{repo}?blobs=true", _LISTING_MAX_BYTES)
+    listing = _document(
+        repo, "listing.json", f"{_endpoint()}/api/models/{repo}?blobs=true", _LISTING_MAX_BYTES
+    )
     try:
         siblings = msgspec.json.decode(read_limited(listing), type=_Listing).siblings
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         listing.unlink(missing_ok=True)  # asked for anew
-        raise BadDataError(f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files") from error
+        raise BadDataError(
+            f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files"
+        ) from error
     return {each.rfilename: each.size or 0 for each in siblings}
 
 
@@ -336,7 +342,10 @@ def _download(
     """
     utils = _client().utils
     token = None if url.startswith(f"{_endpoint()}/") else False  # the hub's token is for the hub alone
-    headers = {**utils.build_hf_headers(token=token, library_name="edge-harness"), "Accept-Encoding": "identity"}
+    headers = {
+        **utils.build_hf_headers(token=token, library_name="edge-harness"),
+        "Accept-Encoding": "identity",
+    }
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
         if done or stop:
@@ -347,11 +356,15 @@ def _download(
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
             if status not in {200, 206}:
-                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
+                raise FetchError(
+                    f"{place}: the hub answered {status}: there is no such file, or it wants a token"
+                )
             if status == 200:  # all of it, whatever was asked for
                 out.truncate(0)
                 done = 0
-            total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
+            total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition(
+                "/"
+            )[2]
             if re.fullmatch(r"\d{1,18}", total):
                 size = int(total)
             else:
@@ -361,7 +374,9 @@ def _download(
             for chunk in answer.iter_bytes(_CHUNK_BYTES):
                 done += len(chunk)
                 if done > (stop or most_bytes):
-                    raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes that it may have")
+                    raise FetchError(
+                        f"{place}: it sends more than the {stop or most_bytes} bytes that it may have"
+                    )
                 out.write(chunk)
                 progress(done, most_bytes)
     return done, size
@@ -454,7 +469,9 @@ def _bound(answer: Any) -> None:
                 if size > most_bytes + _CHUNK_BYTES:
                     raise FetchError(f"{answer.url.host} sends more than the {most_bytes} bytes that it may")
                 if time.monotonic() > end_s:
-                    raise FetchError(f"{answer.url.host} was too slow: {size} bytes of at most {most_bytes} came")
+                    raise FetchError(
+                        f"{answer.url.host} was too slow: {size} bytes of at most {most_bytes} came"
+                    )
                 yield chunk
 
         def close(self) -> None:
@@ -466,7 +483,11 @@ def _bound(answer: Any) -> None:
 def _client() -> Any:
     import huggingface_hub.utils
 
-    if huggingface_hub.__version__.startswith("0."):  # what the extra `export` brings; its sessions have no streams
+    if huggingface_hub.__version__.startswith(
+        "0."
+    ):  # what the extra `export` brings; its sessions have no streams
         version = huggingface_hub.__version__
-        raise RefusedError(f"huggingface-hub {version}: 1.0 or later reads the hub; install `export` apart from it")
+        raise RefusedError(
+            f"huggingface-hub {version}: 1.0 or later reads the hub; install `export` apart from it"
+        )
     return huggingface_hub

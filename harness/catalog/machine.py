@@ -86,7 +86,9 @@ def build(line: PartsLine, ref: str) -> DeviceProfile | None:
     parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
         widest = hosts[0].bits if hosts else 128
-        line = line._replace(ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0))
+        line = line._replace(
+            ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0)
+        )
     if not parts:
         return _by_figures(ref, line.ram) if line.ram.kind or line.ram.gb_s else None
     device = _own_file(parts[0], line) if len(parts) == 1 else None
@@ -117,13 +119,17 @@ def _cards_and_hosts(
             raise InputError(f"{ref!r}: found 0 of {name!r}, expected at least one")
         if number > 1:
             what = "sockets" if best.layer == "cpus" else "machines"
-            said += (f"one of {number} {what} counts: nothing here predicts a model in the memory of several",)
+            said += (
+                f"one of {number} {what} counts: nothing here predicts a model in the memory of several",
+            )
         if best.name not in {host.name for host in hosts}:
             hosts.append(best.replace(readings=said))
     words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
     sold = [one for host in hosts if (one := sold_with(host.name, words))]
     if sold:
-        line = line._replace(beside=" ".join(w for w in line.beside.split() if squashed(w) not in sold[0].keys))
+        line = line._replace(
+            beside=" ".join(w for w in line.beside.split() if squashed(w) not in sold[0].keys)
+        )
         hosts = sold[:1]
     if len(hosts) > 1:
         hosts = [_one_host(hosts, ref)]
@@ -133,7 +139,9 @@ def _cards_and_hosts(
     if not line.link and (is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts)):
         for index, card in enumerate(cards):
             own = laptop_card(card)
-            cards[index] = own.replace(number=card.number, readings=(f"in a laptop, it is the {_figures(own)}",))
+            cards[index] = own.replace(
+                number=card.number, readings=(f"in a laptop, it is the {_figures(own)}",)
+            )
     counts = [card.number for card in cards]
     if not all(counts) or sum(counts) > MOST_CARDS:
         raise InputError(f"{ref!r}: found {min(counts) and sum(counts)} cards, expected 1 to {MOST_CARDS}")
@@ -200,7 +208,9 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
         name = slug(f"{device.name}+{line.storage.technology}{stated}")
         device = device.replace(name=name, storage=line.storage)
     if line.link and device.pool_for(device.api()) == "vram":
-        device = device.replace(name=slug(f"{device.name}+{line.link}"), link_bytes_per_s=_link(line.link, device.year))
+        device = device.replace(
+            name=slug(f"{device.name}+{line.link}"), link_bytes_per_s=_link(line.link, device.year)
+        )
     if line.ignored:
         said = f"left out, since nobody here knows it: {', '.join(line.ignored)}"
         device = device.replace(ignored=line.ignored, readings=(*device.readings, said))
@@ -270,7 +280,9 @@ def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     elif squashed(spelled(part.name)) not in asked and asked not in part.keys:
         said.append(f"taken for {part.name}")
     if part.ceiling:
-        said.append("its maker does not name the grade of its memory; the fastest that its chip takes is assumed")
+        said.append(
+            "its maker does not name the grade of its memory; the fastest that its chip takes is assumed"
+        )
     if part.other_memory:
         said.append(f"{part.memory}-{part.mt_s} is taken; with other memory {part.other_memory}")
     return tuple(said)
@@ -316,7 +328,13 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     sizes = part.sizes_gb or silicon.sizes_gb
     own = base.pool("ram").total_bytes.value / GIB
     gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)
-    why = "said" if ram.gb else "the smallest it is sold with" if sizes and gb == sizes[0] else f"as {base.name}"
+    why = (
+        "said"
+        if ram.gb
+        else "the smallest it is sold with"
+        if sizes and gb == sizes[0]
+        else f"as {base.name}"
+    )
     said = [f"{gb:g} GB taken, {why}"] if not ram.gb and len(sizes) > 1 else []
     if sizes and ram.gb and ram.gb not in sizes and part.layer != "cpus":
         said.append(f"nobody lists it with {ram.gb:g} GB, only {', '.join(f'{size:g}' for size in sizes)}")
@@ -326,7 +344,9 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.name)
     engines = base.engines if alike else _engines(silicon, base)
     if alike and fewer:
-        engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
+        engines = tuple(
+            _with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines
+        )
     name, graphics = silicon.name, silicon.gpu
     if re.match(r"Radeon \d|Arc", graphics):
         name = f"{name}, {graphics}"
@@ -394,7 +414,9 @@ def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
     return Figure(rate, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8", "secondary")
 
 
-def _ram(gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
+def _ram(
+    gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str
+) -> MemoryPool:
     return MemoryPool(
         name="ram",
         technology=technology.upper() or "RAM",
@@ -429,13 +451,23 @@ def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
     if system in DATA["app_limits"]:
-        why = f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
+        why = (
+            f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
+        )
         for (low, *least), (high, *most) in pairwise([(0, 0, 0), *DATA["app_limits"][system]]):
             if gb <= high:
                 share = (gb - low) / (high - low)
                 usable, entitled = ((1 - share) * a + share * b for a, b in zip(least, most, strict=True))
-                return usable, entitled, why if share == 1 else "assumed in proportion to sizes that were seen"
-        return gb / 2, 0.75 * gb, "half of the RAM, and three quarters with the entitlement: not seen at this size"
+                return (
+                    usable,
+                    entitled,
+                    why if share == 1 else "assumed in proportion to sizes that were seen",
+                )
+        return (
+            gb / 2,
+            0.75 * gb,
+            "half of the RAM, and three quarters with the entitlement: not seen at this size",
+        )
     if system.startswith("macos"):
         share, why = mac_working_set(gb, int("".join(filter(str.isdigit, system)) or _MACOS))
         return share * gb, 0.9 * gb if gb > 16 else 0.0, why
@@ -570,7 +602,10 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
         card_shares=shares,
         calibrations=(),
         notes="",
-        readings=(*(base.readings if host else ("the rest is that of the usual host of such a card",)), *said),
+        readings=(
+            *(base.readings if host else ("the rest is that of the usual host of such a card",)),
+            *said,
+        ),
     )
 
 
@@ -621,13 +656,17 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         why = f"its clock at {clock:.0%}, as cards of published sweeps"
     why = f"held to {watts:g} W: {why}"
     pools = tuple(
-        p.replace(bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why)) if p.name == best.pool else p
+        p.replace(bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why))
+        if p.name == best.pool
+        else p
         for p in device.pools
     )
     return device.replace(
         name=f"{device.name}+{watts:g}w",
         title=f"{device.title}, {watts:g} W",
-        engines=tuple(engine.replace(clock_ratio=clock) if engine == best else engine for engine in device.engines),
+        engines=tuple(
+            engine.replace(clock_ratio=clock) if engine == best else engine for engine in device.engines
+        ),
         pools=pools if moved != 1 else device.pools,
         power=device.power.replace(sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),

@@ -89,7 +89,9 @@ def _card(file: Traversable) -> ModelCard:
     document = toml_in(file)
     name = file.name.removesuffix(".toml")
     if "name" in document:
-        raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
+        raise BadDataError(
+            place, "name", repr(document["name"]), "no such key: a model's name is its file's stem"
+        )
     return _checked(typed(document | {"name": name}, ModelCard, place), place)
 
 

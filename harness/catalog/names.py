@@ -62,7 +62,9 @@ def key(name: str) -> str:
         text = re.sub(pattern, spelled, text)
     text = _DATE_OR_VERSION.sub(" ", _unbracketed(text).replace("_", " "))
     words = [word for word in _WORD.findall(text) if word not in _DROPPED]
-    if any(word[-1] in "bm" and word[0].isdigit() for word in words):  # a size tells a mixture of experts already
+    if any(
+        word[-1] in "bm" and word[0].isdigit() for word in words
+    ):  # a size tells a mixture of experts already
         words = [word for word in words if word not in {"moe", "1m"}]  # 1m: tokens of context
     return "-".join(words)
 
@@ -87,7 +89,9 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
             why += f"; its shape was read for {card.checked}"
         return Match(card, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
-        raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, and no language model alone")
+        raise RefusedError(
+            f"{name!r}: {other[1]} is a draft head, a method or an encoder, and no language model alone"
+        )
     bounded = guess(name, params_b=params_b, active_b=active_b)
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
@@ -200,7 +204,11 @@ def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float,
         if len(fits) == 1:
             yield fits.pop(), 0, "letters and digits are those of {}"
     told = [word for word in own.split("-") if word in _known_words(tuple(keys.values()))]
-    if len(told) > 1 and _SIZED.search(told[-1]) and not _OTHER_SHAPE.search("-".join({*own.split("-")} - {*told})):
+    if (
+        len(told) > 1
+        and _SIZED.search(told[-1])
+        and not _OTHER_SHAPE.search("-".join({*own.split("-")} - {*told}))
+    ):
         yield keys.get("-".join(told)), 0, "its other words name no model but {}"
     for text in sorted(keys, key=len, reverse=True):
         before, found, after = f"-{own}-".partition(f"-{text}-")

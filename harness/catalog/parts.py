@@ -110,7 +110,9 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
         for key in row["keys"].split(";"):
             index.setdefault(key, []).append(row)
         graphics = squashed(row.get("gpu", "").lower())
-        if re.search(r"\d{3}", graphics) and graphics not in row["keys"].split(";"):  # as drivers name the chip
+        if re.search(r"\d{3}", graphics) and graphics not in row["keys"].split(
+            ";"
+        ):  # as drivers name the chip
             index.setdefault(graphics, []).append(row)
     return index
 

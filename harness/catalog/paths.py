@@ -127,5 +127,7 @@ def _made(folder: Path, variable: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CouldNotRunError(f"cannot make {folder}: {error.strerror}. Name another with {variable}") from error
+        raise CouldNotRunError(
+            f"cannot make {folder}: {error.strerror}. Name another with {variable}"
+        ) from error
     return folder

@@ -79,7 +79,9 @@ def synthesize(
 class BlockSource:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False) -> None:
+    def __init__(
+        self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False
+    ) -> None:
         self.random = np.random.default_rng(seed)
         self.routed = routed
         self.chunks: dict[str, Bytes] = {}

@@ -116,7 +116,9 @@ def main() -> None:
     if sys.stdout is None:
         click.echo("edge-harness: standard output is closed; send it to a file, or to /dev/null", err=True)
         sys.exit(Exit.COULD_NOT_RUN)
-    gc.set_threshold(50_000)  # a question makes many small objects and few cycles: looking for them took a tenth of it
+    gc.set_threshold(
+        50_000
+    )  # a question makes many small objects and few cycles: looking for them took a tenth of it
     warnings.showwarning = lambda text, *_: click.echo(f"edge-harness: {text}", err=True)
     message = ""
     interrupts.listen()
@@ -168,4 +170,6 @@ def unforeseen(error: Exception) -> str:
     except OSError:
         told = "its traceback could not be kept: the temporary folder cannot be written"
     known = isinstance(error, OSError)
-    return clean(f"{'cannot go on' if known else 'an error that nobody foresaw'}: {what} ({told})", MESSAGE_MAX)
+    return clean(
+        f"{'cannot go on' if known else 'an error that nobody foresaw'}: {what} ({told})", MESSAGE_MAX
+    )

@@ -72,7 +72,8 @@ class Rule(NamedTuple):
 
 
 RULES: Final = [
-    Rule(**{("beside" if key == "with" else key): value for key, value in row.items()}) for row in TABLES["rules"]
+    Rule(**{("beside" if key == "with" else key): value for key, value in row.items()})
+    for row in TABLES["rules"]
 ]
 
 
@@ -154,7 +155,9 @@ class Verb(click.Command):
         """
         try:
             _, _, order = self.make_parser(ctx).parse_args(list(args))
-            for option in (p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag):
+            for option in (
+                p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag
+            ):
                 if order.count(option) > 1:
                     raise click.UsageError(
                         f"{option.opts[0]} was given {order.count(option)} times, expected once", ctx
@@ -234,7 +237,9 @@ class Verbs(click.Group):
         """Verbs with the whole first sentence of each."""
         self.list_under(ctx, formatter, "Commands", self.list_commands(ctx))
 
-    def list_under(self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]) -> None:
+    def list_under(
+        self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]
+    ) -> None:
         """Those of some verbs that there are, under a heading; nothing without any."""
         commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
         if commands:
@@ -323,7 +328,9 @@ def _default(parameter: click.Parameter, value: Any, place: str) -> Any:
     else:
         texts = [str(value)]
     if isinstance(parameter.type, click.Path) or parameter.required or any("://" in text for text in texts):
-        raise InputError(f"{place}: give this on the command line: a file sets no path, no server, nothing required")
+        raise InputError(
+            f"{place}: give this on the command line: a file sets no path, no server, nothing required"
+        )
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise InputError(f"{place}: found {value!r}, expected true or false")

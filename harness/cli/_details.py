@@ -51,13 +51,21 @@ def explained(part: "ExplanationTable") -> Table:
 def _memory(answer: "Answer") -> Table:
     now = answer.prediction
     rows: list[tuple[str, str, str, str, str]] = [
-        (part.label, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
+        (
+            part.label,
+            part.pool,
+            format_bytes(part.anonymous_bytes),
+            format_bytes(part.file_bytes),
+            part.reason,
+        )
         for part in now.memory.parts
         if part.size_bytes
     ]
     peak = now.memory.peak_bytes
     between = f"held and mapped together, likely {format_bytes(peak.low)} to {format_bytes(peak.high)}"
-    rows.append(("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
+    rows.append(
+        ("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between)
+    )
     rows += [
         (part.label, part.pool, format_bytes(part.anonymous_bytes), "", f"later, at most: {part.reason}")
         for part in now.memory.later
@@ -98,7 +106,12 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
         why = f"the ceiling: it reads {format_bytes(speed.active_bytes)} a {each}"
         yield "most that memory allows, tokens/s", type(speed.ttft_warm_s)(top, top, top), format_number, why
     for reading in answer.reading:
-        yield f"reading a {reading.kind.value} ({reading.tokens:,} tokens)", reading.seconds, format_seconds, ""
+        yield (
+            f"reading a {reading.kind.value} ({reading.tokens:,} tokens)",
+            reading.seconds,
+            format_seconds,
+            "",
+        )
 
 
 def _over_minutes(answer: "Answer") -> "Iterator[Row]":
@@ -107,15 +120,30 @@ def _over_minutes(answer: "Answer") -> "Iterator[Row]":
     if answer.scenario.batch_count > 1 or answer.reads_only:
         return
     if late is None:
-        yield "decode after 10 minutes, tokens/s", None, format_number, "nobody measured how much heat it can shed"
+        yield (
+            "decode after 10 minutes, tokens/s",
+            None,
+            format_number,
+            "nobody measured how much heat it can shed",
+        )
     else:
-        yield f"decode after {late.minutes:g} minutes, tokens/s", late.tokens_per_s, format_number, late.evidence
+        yield (
+            f"decode after {late.minutes:g} minutes, tokens/s",
+            late.tokens_per_s,
+            format_number,
+            late.evidence,
+        )
     if energy is None:
         yield "energy of a token, J", None, format_number, "nobody stated its power"
         return
     yield "energy of a token, J", energy.joules_per_token, format_number, energy.scope
     if energy.sustained_joules_per_token is not None:
-        yield "energy of a token once warm, J", energy.sustained_joules_per_token, format_number, energy.evidence
+        yield (
+            "energy of a token once warm, J",
+            energy.sustained_joules_per_token,
+            format_number,
+            energy.evidence,
+        )
     if energy.tokens_per_charge is not None:
         why = "counting the slowdown from heat, where it is known"
         yield "tokens on one charge", energy.tokens_per_charge, format_number, why

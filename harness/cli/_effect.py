@@ -19,4 +19,6 @@ def refuse_typed(names: Collection[str], beside: str, *, when: object = True) ->
     for name, option in typed(click.get_current_context()).items() if when else ():
         if name in names:
             is_off = click.get_current_context().params[name] is False
-            raise click.UsageError(f"{(option.secondary_opts if is_off else option.opts)[0]} has no meaning {beside}")
+            raise click.UsageError(
+                f"{(option.secondary_opts if is_off else option.opts)[0]} has no meaning {beside}"
+            )

@@ -74,7 +74,11 @@ Generated = Annotated[
 ]
 Seed = Annotated[
     int,
-    Meta(ge=0, le=1 << 31, description="Random seed for what is made up: lengths, prompts, arrivals, built-in cases."),
+    Meta(
+        ge=0,
+        le=1 << 31,
+        description="Random seed for what is made up: lengths, prompts, arrivals, built-in cases.",
+    ),
     Option("--seed", "Request"),
 ]
 Runtime = Annotated[
@@ -242,7 +246,9 @@ def handed_over(measuring: Measuring) -> Answer:
     given = context.params
     for name in ("report", "meter", "keep", "folder", "profile"):
         if given.get(name):
-            raise click.UsageError(f"--{name} is about files here: leave it out with edge-harness on the target")
+            raise click.UsageError(
+                f"--{name} is about files here: leave it out with edge-harness on the target"
+            )
     paths: set[Path] = set()
     for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases"):
         value = given.get(name) or ()
@@ -252,7 +258,9 @@ def handed_over(measuring: Measuring) -> Answer:
     files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
     with measuring.started() as how:
         found = hand_over(measuring.target, command, files, how)
-    return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
+    return Answer(
+        lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status
+    )
 
 
 def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[GenerateJob]":

@@ -132,7 +132,9 @@ class Table(NamedTuple):
         title = None
         if self.title:
             title = Text(self.title)
-        sheet = Sheet(title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+        sheet = Sheet(
+            title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0)
+        )
         for index, width in widths.items():
             heading = Text(self.columns[index])
             sheet.add_column(heading, justify="right" if index in self.right else "left", width=width)
@@ -173,7 +175,9 @@ class Table(NamedTuple):
         if sum(widths.values()) > room:  # two columns, and still too wide: words are shortened
             widths[shown[-1]] = max(room - sum(widths[i] for i in shown[:-1]), room // 2)
             widths[shown[0]] = min(widths[shown[0]], room - sum(widths[i] for i in shown[1:]))
-        for index in sorted(shown, key=lambda i: whole[i] - widths[i]):  # what is left goes to who needs least
+        for index in sorted(
+            shown, key=lambda i: whole[i] - widths[i]
+        ):  # what is left goes to who needs least
             widths[index] = min(whole[index], widths[index] + max(room - sum(widths.values()), 0))
         return widths, dropped
 
@@ -181,10 +185,14 @@ class Table(NamedTuple):
 def _shortened(cell: str, width: int) -> str:
     """The cell with words longer than the column cut in their middle, where names and paths are least telling."""
     half = (width - 1) // 2
-    return " ".join(w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" "))
+    return " ".join(
+        w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" ")
+    )
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()) -> Table:
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()
+) -> Table:
     """A :class:`Table` of cells that are text of one line, never markup; columns of numbers align right."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
     told = [set(column) - _NO_NUMBER for column in zip(*cells, strict=True)]

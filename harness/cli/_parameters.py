@@ -50,7 +50,9 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """Names of models or devices that begin so."""
         del ctx, param
         from harness.catalog.paths import data_files
@@ -113,7 +115,9 @@ def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
     for parameter in inspect.signature(verb).parameters.values():
         struct = _struct_of(parameter)
         if struct is not None:
-            given[parameter.name] = struct(**{field.name: given.pop(field.name) for field in _fields_of(struct)})
+            given[parameter.name] = struct(
+                **{field.name: given.pop(field.name) for field in _fields_of(struct)}
+            )
     return given
 
 

@@ -110,10 +110,14 @@ def check(
         broken = []
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
-    return Answer(document, lambda: show(records, broken, written, details=details), Exit.BROKEN if broken else status)
+    return Answer(
+        document, lambda: show(records, broken, written, details=details), Exit.BROKEN if broken else status
+    )
 
 
-def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path, *, details: bool = False) -> None:
+def show(
+    records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path, *, details: bool = False
+) -> None:
     """Print what the runs showed, where the report is, and what is next; with details, every figure."""
     from harness.app.run import exit_of
     from harness.cli._records import comparison_view, reasons, run_table

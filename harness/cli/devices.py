@@ -85,8 +85,12 @@ def _list() -> Answer:
         return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
 
     columns = ("device", "kind", "GiB", "for one app", "GB/s")
-    others = "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
-    return Answer(profiles, lambda: say(table(f"{len(profiles)} devices", columns, map(row, profiles)), others))
+    others = (
+        "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
+    )
+    return Answer(
+        profiles, lambda: say(table(f"{len(profiles)} devices", columns, map(row, profiles)), others)
+    )
 
 
 @devices.command()
@@ -141,12 +145,15 @@ def probe(
 
 def _figures_table(profile: "DeviceProfile") -> Table:
     rows: list[tuple[str, ...]] = []
-    named = [(pool.name, pool) for pool in profile.pools] + [(engine.kind, engine) for engine in profile.engines]
+    named = [(pool.name, pool) for pool in profile.pools] + [
+        (engine.kind, engine) for engine in profile.engines
+    ]
     for part_name, part in (*named, ("storage", profile.storage), ("power", profile.power)):
         for field in part.__struct_fields__:
             value = getattr(part, field)
             name, show = next(
-                ((field.removesuffix(end), words) for end, words in _WORDS.items() if field.endswith(end)), (field, str)
+                ((field.removesuffix(end), words) for end, words in _WORDS.items() if field.endswith(end)),
+                (field, str),
             )
             label = f"{part_name} {name.replace('_', ' ')}"
             figures = {label: value}

@@ -63,7 +63,9 @@ def _show(found: "Sequence[Finding]") -> None:
         are = "are"
         if len(engines) == 1:
             are = "is"
-        click.echo(f"  Not needed: {counted(len(engines), 'other engine')} {are} not installed (--all lists all)")
+        click.echo(
+            f"  Not needed: {counted(len(engines), 'other engine')} {are} not installed (--all lists all)"
+        )
 
 
 def _sentence(found: "Sequence[Finding]") -> str:
@@ -71,7 +73,9 @@ def _sentence(found: "Sequence[Finding]") -> str:
     broken = [f.brief or f.detail for f in found if f.state == "broken"]
     if broken:
         return f"Not ready: {'; '.join(broken)}."
-    usable = {f.name.removeprefix("runtime ") for f in found if f.name.startswith("runtime ") and f.state == "ok"}
+    usable = {
+        f.name.removeprefix("runtime ") for f in found if f.name.startswith("runtime ") and f.state == "ok"
+    }
     engines = sorted(usable - {"server"})  # which only asks one that runs elsewhere
     if not engines:
         return "Not ready: no engine that runs models is installed. Predictions work: fit, matrix, recommend."

@@ -25,7 +25,14 @@ def show() -> Answer:
 
     found = examine()
     rows = [
-        (b.api, b.source, b.place, format_bytes(b.size_bytes), b.digest[:19], "yes" if b == found.pulled else "no")
+        (
+            b.api,
+            b.source,
+            b.place,
+            format_bytes(b.size_bytes),
+            b.digest[:19],
+            "yes" if b == found.pulled else "no",
+        )
         for b in found.builds
     ]
 
@@ -53,7 +60,9 @@ def pull(api: Api = "") -> Answer:
     with RunProgress() as progress:
         build, engine = fetch(api, progress)
     document = {"build": build, "engine": engine}
-    return Answer(document, lambda: say(f"fetched {build.place} ({format_bytes(build.size_bytes)})", _line(engine)))
+    return Answer(
+        document, lambda: say(f"fetched {build.place} ({format_bytes(build.size_bytes)})", _line(engine))
+    )
 
 
 @engines.command()

@@ -26,7 +26,9 @@ def fit(
     ] = (),
     measured: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Meta(description="Decode speed that you measured, in tokens/s: explain how it differs from the prediction."),
+        Meta(
+            description="Decode speed that you measured, in tokens/s: explain how it differs from the prediction."
+        ),
         Option("--measured"),
     ] = None,
     measured_prompt: Annotated[
@@ -51,7 +53,9 @@ def fit(
     ] = False,
     form: Annotated[
         Format | None,
-        Meta(description="Write the models of --with as the configuration of llama-swap or of llama-server's router."),
+        Meta(
+            description="Write the models of --with as the configuration of llama-swap or of llama-server's router."
+        ),
         Option("--format", "Output"),
     ] = None,
     explained: Annotated[
@@ -73,11 +77,14 @@ def fit(
 
     fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
     questions = [
-        Question(model=model, device=device, **fields) for model, device in product(models, devices or ("this",))
+        Question(model=model, device=device, **fields)
+        for model, device in product(models, devices or ("this",))
     ]
     if len(questions) > 1:
         if measured or measured_prompt or price or explained or details:
-            raise RefusedError("--measured, --price, --details and --explain are about one model on one device")
+            raise RefusedError(
+                "--measured, --price, --details and --explain are about one model on one device"
+            )
         answers = [answer(question, advises=False) for question in questions]
         if any(one.is_wanted for one in answers):
             status = Exit.OK
@@ -95,7 +102,9 @@ def fit(
             raise RefusedError(f"--format {form}: name another model with --with MODEL")
         text = configuration(found.residents, form)
         return Answer(found.residents, lambda: click.echo(text, nl=False))
-    return _one(questions[0], measured, measured_prompt, price, advises=advises, details=details, explained=explained)
+    return _one(
+        questions[0], measured, measured_prompt, price, advises=advises, details=details, explained=explained
+    )
 
 
 def _one(

@@ -69,7 +69,9 @@ def run(
             progress.step()
 
         progress.begin(counted(len(tasks), "cell"), len(tasks))
-        records = run_fleet(tasks, scheduler, folder=folder, tls=tls, resume=resume, on_result=told, say=progress.say)
+        records = run_fleet(
+            tasks, scheduler, folder=folder, tls=tls, resume=resume, on_result=told, say=progress.say
+        )
 
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):
@@ -107,7 +109,9 @@ def up(
 @fleet.command()
 def worker(
     scheduler: Scheduler,
-    device: Annotated[str, Meta(description="Name of this device, as the matrix has it."), Option("--device")],
+    device: Annotated[
+        str, Meta(description="Name of this device, as the matrix has it."), Option("--device")
+    ],
     host: Annotated[
         str,
         Meta(description="Address of this device that the scheduler can reach."),

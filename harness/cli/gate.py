@@ -44,9 +44,9 @@ class _Shown(Frozen):
         ),
         Option("--out -o", "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
     ] = ()
-    show_all: Annotated[bool, Meta(description="Print every budget, with its evidence."), Option("--all", "Output")] = (
-        False
-    )
+    show_all: Annotated[
+        bool, Meta(description="Print every budget, with its evidence."), Option("--all", "Output")
+    ] = False
 
 
 def _time(text: str) -> datetime:
@@ -102,7 +102,9 @@ def judge(
     ] = None,
     since: Annotated[
         datetime | None,
-        Meta(description="Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's."),
+        Meta(
+            description="Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's."
+        ),
         Option("--since", metavar="TIME", reads=_time),
     ] = None,
     answers: Annotated[
@@ -258,7 +260,9 @@ def _notes(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> list
     if len(sittings) > 1:
         first = time_of(sittings[0][0])
         last = time_of(sittings[-1][-1])
-        return [f"Judged are runs of {first:%-d %B, %H:%M} to {last:%-d %B, %H:%M}; --since leaves out old ones."]
+        return [
+            f"Judged are runs of {first:%-d %B, %H:%M} to {last:%-d %B, %H:%M}; --since leaves out old ones."
+        ]
     return []
 
 

@@ -41,7 +41,9 @@ class Wanted(Frozen):
     ] = ""
     workload: Annotated[
         str,
-        Meta(description="Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload."),
+        Meta(
+            description="Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload."
+        ),
         Option("--workload"),
     ] = ""
     outcome: Annotated[
@@ -112,7 +114,9 @@ def history(
         before = past.count()
         past.extend(lines(imported) if imported.suffix == ".jsonl" else gather([str(imported)]))
         count = past.count() - before
-        return Answer({"imported": count}, lambda: click.echo(f"{counted(count, 'record')} imported from {imported}"))
+        return Answer(
+            {"imported": count}, lambda: click.echo(f"{counted(count, 'record')} imported from {imported}")
+        )
     if exported:
         from harness.records.store import encode
 
@@ -121,7 +125,9 @@ def history(
             for record in past.records(limit=limit or 2**62, **which):
                 file.write(encode(record) + b"\n")
                 count += 1
-        return Answer({"exported": count}, lambda: click.echo(f"{exported}: {counted(count, 'record')} exported"))
+        return Answer(
+            {"exported": count}, lambda: click.echo(f"{exported}: {counted(count, 'record')} exported")
+        )
     if trend:
         metric = next((each for each in METRICS if each == trend), None)
         if metric is None:
@@ -155,7 +161,9 @@ def _when(created: str) -> str:
 def _list(count: int, records: "Sequence[RunRecord]") -> None:
     """The newest runs: when, of what, how fast, and whether all was as predicted."""
     if not records:
-        click.echo("No run yet of what was asked for." if count else "No run on this machine yet: edge-harness check")
+        click.echo(
+            "No run yet of what was asked for." if count else "No run on this machine yet: edge-harness check"
+        )
         return
     newest = _when(records[0].created)
     click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
@@ -222,7 +230,9 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
             if pair in alike:
                 say(*difference_view(*pair))
             else:
-                click.echo(f"{pair[1].run_id} is not comparable with {pair[0].run_id}: {'; '.join(not_alike(*pair))}")
+                click.echo(
+                    f"{pair[1].run_id} is not comparable with {pair[0].run_id}: {'; '.join(not_alike(*pair))}"
+                )
         say(*broken)
 
     return Answer(document, show, Exit.BROKEN if broken else Exit.OK)

@@ -40,7 +40,11 @@ def ladder(
     ] = None,
     chunks: Annotated[
         int,
-        Meta(ge=0, le=1 << 24, description="Number of 512-token chunks of the text to score; 0 for all of them."),
+        Meta(
+            ge=0,
+            le=1 << 24,
+            description="Number of 512-token chunks of the text to score; 0 for all of them.",
+        ),
         Option("--chunks"),
     ] = 8,
     questions: Annotated[

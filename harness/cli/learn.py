@@ -39,7 +39,9 @@ def learn(
     ] = False,
     share: Annotated[
         tuple[str, ...],
-        Meta(description="Print this run as rows of the published tables, to send to the project; repeatable."),
+        Meta(
+            description="Print this run as rows of the published tables, to send to the project; repeatable."
+        ),
         Option("--share", metavar="RUN", is_repeated=True),
     ] = (),
     out: Annotated[
@@ -92,7 +94,9 @@ def learn(
         for line in passed_over:
             say(f"skipped: {line}")
         for name, count in sorted(unknown.items()):
-            say(f"not used: {counted(count, 'measurement')} of an unknown device, {name!r}; name it with --device")
+            say(
+                f"not used: {counted(count, 'measurement')} of an unknown device, {name!r}; name it with --device"
+            )
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)
@@ -124,7 +128,9 @@ def render_lesson(lesson: "Lesson") -> None:
     """Print what each measurement said and what was predicted before and after."""
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
-    say(f"{lesson.device}: learnt from {counted(len(used), 'measurement')}; every later prediction for it uses them.")
+    say(
+        f"{lesson.device}: learnt from {counted(len(used), 'measurement')}; every later prediction for it uses them."
+    )
     columns = ("model", "test", "api", "measured", "predicted before", "predicted now")
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken)))
     for one in doubted:

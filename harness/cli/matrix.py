@@ -71,7 +71,9 @@ def _all_cells(cells: "list[Cell]") -> Any:
         speed = ""
         if cell.decode_tokens_per_s:
             speed = format_number(cell.decode_tokens_per_s.mid)
-        rows.append((cell.device, cell.model, cell.quant, str(cell.context_tokens), *sizes, cell.verdict, speed))
+        rows.append(
+            (cell.device, cell.model, cell.quant, str(cell.context_tokens), *sizes, cell.verdict, speed)
+        )
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
     return table("", names, rows, spare=("context", "of", "needs", "quant"))
 

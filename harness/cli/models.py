@@ -124,7 +124,12 @@ def _decoder(name: str, quant: str | None) -> Answer:
         "types": types,
         "why": model.notes,
         "like": guess.like if guess else (),
-        "cache": {"context_tokens": context, "bytes": cache, "low_bytes": likely[0], "high_bytes": likely[-1]},
+        "cache": {
+            "context_tokens": context,
+            "bytes": cache,
+            "low_bytes": likely[0],
+            "high_bytes": likely[-1],
+        },
     }
     between = ""
     if guess:
@@ -139,7 +144,13 @@ def _decoder(name: str, quant: str | None) -> Answer:
     def tell() -> None:
         say(table(f"{card.title} ({card.family})", ("field", "value"), rows))
         by_type = [
-            (name, str(sums["tensors"]), f"{sums['weights']:,}", format_bytes(sums["size_bytes"]), f"{bits:.4g}")
+            (
+                name,
+                str(sums["tensors"]),
+                f"{sums['weights']:,}",
+                format_bytes(sums["size_bytes"]),
+                f"{bits:.4g}",
+            )
             for name, sums in types.items()
             if (bits := BLOCKS[name].bits_per_weight)
         ]
@@ -195,8 +206,15 @@ def synthesize(
     if read_weights(path).shape != source.weights.shape:
         path.unlink()
         architecture = source.weights.shape.architecture
-        raise RefusedError(f"{source.name}: a file of {architecture} cannot say how its layers differ; it was removed")
-    document = {"path": str(path), "quant": source.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"}
+        raise RefusedError(
+            f"{source.name}: a file of {architecture} cannot say how its layers differ; it was removed"
+        )
+    document = {
+        "path": str(path),
+        "quant": source.quant,
+        "size_bytes": path.stat().st_size,
+        "weights": "synthetic",
+    }
     return Answer(document, lambda: click.echo(str(path)))
 
 
@@ -225,7 +243,9 @@ def _onnx(path: Path) -> Answer:
         for port in (*graph.inputs, *graph.outputs):
             click.echo(f"  {port.name}: {port.dtype} {' x '.join(map(str, port.dims))}")
         if graph.inline_bytes:
-            click.echo(f"  {format_bytes(graph.inline_bytes)} of weights inside the model file are held twice")
+            click.echo(
+                f"  {format_bytes(graph.inline_bytes)} of weights inside the model file are held twice"
+            )
 
     return Answer(document, show)
 
@@ -236,7 +256,10 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
     rows = [
         ("licence", card.licence),
         ("source", card.source),
-        ("parameters", f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token"),
+        (
+            "parameters",
+            f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token",
+        ),
         ("default quant", card.default_quant),
     ]
     for key, value in msgspec.to_builtins(card.shape).items():

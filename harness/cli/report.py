@@ -53,7 +53,9 @@ def report(
     contexts: Annotated[options.ContextLengths, Option("--contexts -c", default="4096")] = (),
     budget: Annotated[
         Path | None,
-        Meta(description="Budgets file (TOML): judge the results as `gate` does, and show what came of it first."),
+        Meta(
+            description="Budgets file (TOML): judge the results as `gate` does, and show what came of it first."
+        ),
         Option("--budget -b", path="file"),
     ] = None,
     baseline: Annotated[
@@ -99,7 +101,12 @@ def report(
         if len(records) != 1 or devices or models or quants or contexts:
             with RunProgress("predicting") as progress:
                 predicted = tables(
-                    records, devices=devices, models=models, quants=quants, contexts=contexts, each=progress.each
+                    records,
+                    devices=devices,
+                    models=models,
+                    quants=quants,
+                    contexts=contexts,
+                    each=progress.each,
                 )
         text = html.render(page_of(records, tables=predicted, judgements=judgements))
     put(clean_lines(text), out).show()

@@ -80,7 +80,11 @@ def run(
     repetitions: options.Repetitions = 5,
     cold_loads: Annotated[
         int,
-        Meta(ge=0, le=100, description="How many times to time a cold load, with none of the file in the page cache."),
+        Meta(
+            ge=0,
+            le=100,
+            description="How many times to time a cold load, with none of the file in the page cache.",
+        ),
         Option("--cold-loads", "Measuring"),
     ] = 1,
     greedy: Annotated[
@@ -90,7 +94,9 @@ def run(
     ] = False,
     until_decided: Annotated[
         Path | None,
-        Meta(description="Budgets file: run again while one of them is undecided and more runs can decide it."),
+        Meta(
+            description="Budgets file: run again while one of them is undecided and more runs can decide it."
+        ),
         Option("--until-decided", "Measuring", path="file", is_here=True),
     ] = None,
     baseline: Annotated[
@@ -144,7 +150,9 @@ def run(
             return _until_decided(cells, jobs[0], how, until_decided, baseline)
         refuse_typed({"baseline"}, "without --until-decided")
         if programs is None:
-            groups = run_in_turns([[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine())
+            groups = run_in_turns(
+                [[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine()
+            )
         else:
             groups = [[record] for record in run_on(measuring.target, cells, jobs[0], how, programs)[1]]
     records = [record for group in groups for record in group]

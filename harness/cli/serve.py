@@ -25,7 +25,9 @@ def serve(
     host: Annotated[str, Meta(description="Address to listen on."), Option("--host")] = "127.0.0.1",
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on."), Option("--port")] = 8765,
     mcp: Annotated[
-        bool, Meta(description="Speak MCP on stdin and stdout, for a program that starts this one."), Option("--mcp")
+        bool,
+        Meta(description="Speak MCP on stdin and stdout, for a program that starts this one."),
+        Option("--mcp"),
     ] = False,
     allow_run: Annotated[
         bool,
@@ -56,10 +58,21 @@ def serve(
         click.echo(f"Open http://{host}:{port}/enter?token={token}", err=True)
     else:
         click.echo(f"Open http://{host}:{port}/", err=True)
-    bounds: dict[str, Any] = {"timeout_keep_alive": 5, "h11_max_incomplete_event_size": 16_384, "backlog": 256}
+    bounds: dict[str, Any] = {
+        "timeout_keep_alive": 5,
+        "h11_max_incomplete_event_size": 16_384,
+        "backlog": 256,
+    }
     app = application(sources, host=host, token=token)
     uvicorn.run(
-        app, host=host, port=port, http=Impatient, ws="none", log_level="warning", server_header=False, **bounds
+        app,
+        host=host,
+        port=port,
+        http=Impatient,
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        **bounds,
     )
 
 

@@ -80,7 +80,11 @@ def serve_load(
     ] = (64, 64),
     prefix_tokens: Annotated[
         int,
-        Meta(ge=0, le=MOST_TOKENS, description="Tokens of a prefix that all prompts share, and a server can cache."),
+        Meta(
+            ge=0,
+            le=MOST_TOKENS,
+            description="Tokens of a prefix that all prompts share, and a server can cache.",
+        ),
         Option("--prefix", unit="tokens"),
     ] = 0,
     limits_s: Annotated[

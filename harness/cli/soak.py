@@ -61,7 +61,9 @@ def soak(
     ] = 10.0,
     meter: Annotated[
         Path | None,
-        Meta(description="File that an external power meter writes to: lines of Unix time in seconds, and watts."),
+        Meta(
+            description="File that an external power meter writes to: lines of Unix time in seconds, and watts."
+        ),
         Option("--meter", path="file"),
     ] = None,
 ) -> Answer:

@@ -78,7 +78,9 @@ def stream(
         return options.handed_over(measuring)
     if measuring.programs is not None:
         where = measuring.target
-        raise RefusedError(f"llama-bench cannot stream: install edge-harness on {where} and leave out --programs")
+        raise RefusedError(
+            f"llama-bench cannot stream: install edge-harness on {where} and leave out --programs"
+        )
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     scenario = setting.scenario(measuring)
     with measuring.started() as how:
@@ -91,7 +93,9 @@ def stream(
             draft = str(fastest_copy(options.model_file(draft, "", how)))
         allowed_bytes = budget_bytes(ram_budget, path.stat().st_size)
         outlook = None
-        if says_first and (plain_mmap or not draft):  # with a draft it is said from the model's own costs, timed first
+        if says_first and (
+            plain_mmap or not draft
+        ):  # with a draft it is said from the model's own costs, timed first
             outlook = stream_outlook(path, allowed_bytes, scenario, heard=how.listener)
         job = StreamJob(
             model=str(path),

@@ -66,7 +66,9 @@ def tune(
     api: Api = "",
     quality_ratio: Annotated[
         float,
-        Meta(description="keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%."),
+        Meta(
+            description="keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%."
+        ),
         Option("--quality", default="keep", reads=_share),
     ] = 0.0,
     runtimes: Annotated[
@@ -129,7 +131,9 @@ def profile_of(tuned: "Tuned") -> str:
 
     winner = tuned.winner
     without = [
-        name for name, there in (("flash-attention", winner.flash_attention), ("repack", winner.repack)) if not there
+        name
+        for name, there in (("flash-attention", winner.flash_attention), ("repack", winner.repack))
+        if not there
     ]
     defaults = {
         "runtime": winner.runtime,
@@ -162,7 +166,9 @@ def headline(tuned: "Tuned") -> str:
     answer = ""
     if not gain.sample_count:
         why = next((runner.left for runner in tuned.runners if runner.setting == tuned.defaults), "")
-        answer = f"{tuned.winner.words} won; llama.cpp's defaults do not run here" + (f": {why}." if why else ".")
+        answer = f"{tuned.winner.words} won; llama.cpp's defaults do not run here" + (
+            f": {why}." if why else "."
+        )
     if gain.low is not None and gain.high is not None:
         between = f"({gain.low:.2f} to {gain.high:.2f})"
         answer = f"{gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
@@ -181,7 +187,9 @@ def _draft_line(tuned: "Tuned") -> str:
     ratio = f"{gain.mid:.2f} times ({gain.low:.2f} to {gain.high:.2f})"
     if not drafting.pays:
         return f"Drafts do not pay here: with {name} decoding is {ratio} as fast."
-    return f"With drafts of up to {drafting.draft_tokens} tokens by {name} decoding is {ratio} as fast, on code."
+    return (
+        f"With drafts of up to {drafting.draft_tokens} tokens by {name} decoding is {ratio} as fast, on code."
+    )
 
 
 def _show(tuned: "Tuned") -> None:

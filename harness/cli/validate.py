@@ -48,7 +48,9 @@ def _cells(name: str, score: "Score") -> list[str]:
     if score.best_constant:
         best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})"
     counts = str(score.votes_count), str(score.rows_count)
-    middle = [_percent(v) for v in (score.median_ratio, score.p90_ratio, score.within_ratio, score.coverage_ratio)]
+    middle = [
+        _percent(v) for v in (score.median_ratio, score.p90_ratio, score.within_ratio, score.coverage_ratio)
+    ]
     widths = ["-" if v is None else f"{v:.2f}" for v in (score.width_ratio, score.interval_score)]
     return [name, *counts, *middle, *widths, best]
 

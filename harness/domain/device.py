@@ -21,7 +21,9 @@ Confidence = Literal["measured", "verified", "secondary", "from_memory", "assume
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own
 words, read second-hand, recalled without a source at hand, or assumed by analogy."""
 
-DeviceKind = Literal["phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"]
+DeviceKind = Literal[
+    "phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"
+]
 EngineKind = Literal["cpu", "gpu", "npu"]
 PoolName = Literal["ram", "vram"]
 OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
@@ -46,7 +48,9 @@ class Figure(Frozen, kw_only=False):
 
 def measured(value: float, how: str) -> Figure:
     """A figure that was measured today; ``how`` says by what, in the unit of the field that will hold it."""
-    return Figure(value, f"measured on {datetime.now(UTC).date()} by edge-harness devices probe: {how}", "measured")
+    return Figure(
+        value, f"measured on {datetime.now(UTC).date()} by edge-harness devices probe: {how}", "measured"
+    )
 
 
 class MemoryPool(Frozen):

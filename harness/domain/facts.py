@@ -100,9 +100,16 @@ def model_facts(shape: ModelShape) -> Facts:
     attention.
     """
     facts: Facts = {}
-    for prefix, part in (("", shape), ("moe_", shape.experts), ("latent_", shape.latent), ("ssm_", shape.recurrent)):
+    for prefix, part in (
+        ("", shape),
+        ("moe_", shape.experts),
+        ("latent_", shape.latent),
+        ("ssm_", shape.recurrent),
+    ):
         if part is not None:
-            facts |= {prefix + name: int(value) for name, value in asdict(part).items() if isinstance(value, int)}
+            facts |= {
+                prefix + name: int(value) for name, value in asdict(part).items() if isinstance(value, int)
+            }
     facts |= {word: has(shape.architecture, word) for word in WORDS}
     if shape.architecture in ARCHITECTURES:  # a stranger's may be called like a field
         facts[shape.architecture] = True
@@ -129,7 +136,13 @@ def block_facts(shape: ModelShape, block: int) -> Facts:
     attends = bool(both) or kind in {"full", "sliding"}
     drafts = block >= shape.layer_count
     stored = drafts or block < shape.layer_count - shape.kv_shared_layer_count
-    facts |= {kind: True, "drafts": drafts, "stored": stored, "attention": attends, "routed": shape.is_moe_layer(block)}
+    facts |= {
+        kind: True,
+        "drafts": drafts,
+        "stored": stored,
+        "attention": attends,
+        "routed": shape.is_moe_layer(block),
+    }
     if both:
         facts["recurrent"] = True
     _add_attention(facts, shape, slides=kind == "sliding")
@@ -162,7 +175,11 @@ def _add_attention(facts: Facts, shape: ModelShape, *, slides: bool) -> None:
         value = shape.sliding_head_dim or value
         facts["values_are_keys"] = False
     facts |= {"head_dim": head, "head_count": heads, "value_dim": value}
-    facts |= {"query_row_dim": heads * head, "key_row_dim": kv_heads * head, "value_row_dim": kv_heads * value}
+    facts |= {
+        "query_row_dim": heads * head,
+        "key_row_dim": kv_heads * head,
+        "value_row_dim": kv_heads * value,
+    }
     facts["shares_keys"] = facts["own_full_heads"] and not facts["stored"]
     if facts["every_head_cached"]:
         compressed = None
@@ -170,7 +187,11 @@ def _add_attention(facts: Facts, shape: ModelShape, *, slides: bool) -> None:
         compressed = shape.latent
     facts["latent"] = compressed is not None
     if compressed is None:
-        facts |= {"cache_key_dim": kv_heads * head, "cache_value_dim": kv_heads * value, "attended_value_dim": value}
+        facts |= {
+            "cache_key_dim": kv_heads * head,
+            "cache_value_dim": kv_heads * value,
+            "attended_value_dim": value,
+        }
     else:
         row = compressed.kv_rank_dim + compressed.rope_head_dim
         facts |= {"cache_key_dim": row, "cache_value_dim": 0, "attended_value_dim": compressed.kv_rank_dim}

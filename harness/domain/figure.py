@@ -75,7 +75,9 @@ def _latencies(samples: Sequence[Sample], *, share: float) -> list[float]:
 
 def _joules(samples: Sequence[Sample]) -> Values:
     return [
-        sample.energy_joules / sample.token_count for sample in samples if sample.energy_joules and sample.token_count
+        sample.energy_joules / sample.token_count
+        for sample in samples
+        if sample.energy_joules and sample.token_count
     ]
 
 
@@ -121,13 +123,25 @@ _ROWS: Final = (
     Figure("itl_p99_s", "slowest tokens", "s", "decode", partial(_latencies, share=0.99)),
     Figure("load_s", "loading", "s", "load", _durations, _LOAD_SPREAD),
     Figure("peak_memory_bytes", "memory", "bytes", MemoryUse, _size("peak_rss_bytes"), _MEMORY_SPREAD),
-    Figure("peak_anonymous_bytes", "private memory", "bytes", MemoryUse, _size("peak_anonymous_bytes"), _MEMORY_SPREAD),
+    Figure(
+        "peak_anonymous_bytes",
+        "private memory",
+        "bytes",
+        MemoryUse,
+        _size("peak_anonymous_bytes"),
+        _MEMORY_SPREAD,
+    ),
     Figure("file_bytes", "size of the file", "bytes", ModelIdentity, _size("size_bytes"), 0.0),
     Figure("joules_per_token", "energy of a token", "J", "decode", _joules),
     Figure("workload_p50_s", "an operation", "s", "workload", partial(_operation, share=0.5)),
     Figure("workload_p95_s", "slow operations", "s", "workload", partial(_operation, share=0.95)),
     Figure(
-        "speedup_ratio", "speedup by drafts", "ratio", Speculation, lambda result: result.ratios, higher_is_better=True
+        "speedup_ratio",
+        "speedup by drafts",
+        "ratio",
+        Speculation,
+        lambda result: result.ratios,
+        higher_is_better=True,
     ),
     Figure(
         "acceptance_ratio",
@@ -139,7 +153,12 @@ _ROWS: Final = (
         higher_is_better=True,
     ),
     Figure(
-        "read_bytes_per_token", "read for a token", "bytes", Stream, lambda result: [result.read_bytes_per_token], 0.007
+        "read_bytes_per_token",
+        "read for a token",
+        "bytes",
+        Stream,
+        lambda result: [result.read_bytes_per_token],
+        0.007,
     ),
     Figure("perplexity", "perplexity", "", RunRecord, _perplexity, 0.0),
     Figure(
@@ -151,7 +170,12 @@ _ROWS: Final = (
         0.0,
     ),
     Figure(
-        "new_tokens_per_s", "writing for all users", "tokens/s", Load, _best("new_tokens_per_s"), higher_is_better=True
+        "new_tokens_per_s",
+        "writing for all users",
+        "tokens/s",
+        Load,
+        _best("new_tokens_per_s"),
+        higher_is_better=True,
     ),
     Figure(
         "goodput_requests_per_s",
@@ -161,7 +185,14 @@ _ROWS: Final = (
         _best("goodput_requests_per_s"),
         higher_is_better=True,
     ),
-    Figure("saturation_load", "load it carries", "", Load, lambda result: [result.saturation], higher_is_better=True),
+    Figure(
+        "saturation_load",
+        "load it carries",
+        "",
+        Load,
+        lambda result: [result.saturation],
+        higher_is_better=True,
+    ),
     Figure(
         "sustained_tokens_per_s",
         "writing when warm",
@@ -171,14 +202,20 @@ _ROWS: Final = (
         higher_is_better=True,
     ),
     Figure(
-        "sustained_joules_per_token", "energy when warm", "J", Soak, lambda result: [result.sustained_joules_per_token]
+        "sustained_joules_per_token",
+        "energy when warm",
+        "J",
+        Soak,
+        lambda result: [result.sustained_joules_per_token],
     ),
     Figure("hottest_celsius", "hottest sensor", "C", Soak, _hottest, 0.02),
     Figure("recall_at_10", "evidence found", "", Score, _scored("recall_at_10"), 0.0, higher_is_better=True),
     Figure("f1", "F1", "", Score, _scored("f1"), 0.0, higher_is_better=True),
     Figure("auc", "area under the curve", "", Score, _scored("auc"), 0.0, higher_is_better=True),
     Figure("right_ratio", "right answers", "", Score, _scored("right_ratio"), 0.0, higher_is_better=True),
-    Figure("recovered_ratio", "loss recovered", "", Score, _scored("recovered_ratio"), 0.0, higher_is_better=True),
+    Figure(
+        "recovered_ratio", "loss recovered", "", Score, _scored("recovered_ratio"), 0.0, higher_is_better=True
+    ),
 )
 FIGURES: Final = {figure.name: figure for figure in _ROWS}
 """Each figure by its name."""

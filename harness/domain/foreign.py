@@ -109,12 +109,19 @@ def toml_in(file: Traversable) -> dict[str, Any]:
     data = read_limited(file, TOML_MAX_BYTES, "a TOML file of at most 1 MiB")
     lines = data.splitlines()
     headers = [line for line in lines if line.lstrip().startswith(b"[") and b"," not in line]
-    if any(key.count(b".") > _DEEPEST for key in (*headers, *(key for line in lines for key in line.split(b"=")[:-1]))):
-        raise BadDataError(place, "", f"a key of more than {_DEEPEST} parts", "a TOML file")  # quadratic in its parts
+    if any(
+        key.count(b".") > _DEEPEST
+        for key in (*headers, *(key for line in lines for key in line.split(b"=")[:-1]))
+    ):
+        raise BadDataError(
+            place, "", f"a key of more than {_DEEPEST} parts", "a TOML file"
+        )  # quadratic in its parts
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
-        raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
+        raise BadDataError(
+            place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file"
+        ) from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
 

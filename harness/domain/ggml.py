@@ -73,5 +73,7 @@ def row_bytes(type_name: str, element_count: int) -> int:
     """
     block = BLOCKS[type_name]
     if element_count % block.elements:
-        raise ValueError(f"{type_name} stores {block.elements} weights in a block, got a row of {element_count}")
+        raise ValueError(
+            f"{type_name} stores {block.elements} weights in a block, got a row of {element_count}"
+        )
     return element_count // block.elements * block.size_bytes

@@ -34,14 +34,17 @@ class InstructionSet(Frozen):
 
 
 ISA: Final[Mapping[str, InstructionSet]] = {
-    name: msgspec.convert(row, InstructionSet) for name, row in shipped_table("data/instruction_sets.toml").items()
+    name: msgspec.convert(row, InstructionSet)
+    for name, row in shipped_table("data/instruction_sets.toml").items()
 }
 
 
 def isa_of_flags(words: Collection[str]) -> tuple[str, ...]:
     """Sets of a CPU with these words in /proc/cpuinfo."""
     have = set(words)
-    return tuple(name for name, one in ISA.items() if any(set(choice.split()) <= have for choice in one.flags))
+    return tuple(
+        name for name, one in ISA.items() if any(set(choice.split()) <= have for choice in one.flags)
+    )
 
 
 def isa_of_keys(facts: Mapping[str, str]) -> tuple[str, ...] | None:

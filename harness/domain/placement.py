@@ -87,7 +87,9 @@ def placement_of(text: str) -> Placement:
     for word in words:
         field = _OPTIONS["placement"].get(word)
         if field is None:
-            raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
+            raise ValueError(
+                f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo"
+            )
         if field == "kv_on_gpu":
             value = ""
         else:
@@ -99,12 +101,16 @@ def placement_of(text: str) -> Placement:
             given[field] = of_list.get(field, value)
     if patterns:
         if "cpu_moe" in given:
-            raise ValueError(f"found {text!r}, expected either -ot or --n-cpu-moe: both say where experts lie")
+            raise ValueError(
+                f"found {text!r}, expected either -ot or --n-cpu-moe: both say where experts lie"
+            )
         given["cpu_moe"] = _blocks_away(patterns)
     try:
         placement = msgspec.convert(given, Placement, strict=False)
     except msgspec.ValidationError as error:
-        raise ValueError(f"found {text!r}, expected numbers and shares such as -ngl 20 -ts 3,1 ({error})") from error
+        raise ValueError(
+            f"found {text!r}, expected numbers and shares such as -ngl 20 -ts 3,1 ({error})"
+        ) from error
     if placement.tensor_split and not sum(placement.tensor_split):
         raise ValueError(f"found {text!r}, expected shares such as -ts 3,1")
     return placement
@@ -129,7 +135,11 @@ def _blocks_away(overrides: list[str]) -> int:
         raise ValueError(f"found {overrides}, expected regular expressions ({error})") from error
     away = [all(hits) for hits in experts]
     count = sum(away)
-    if not all(text.endswith("=CPU") for text in overrides) or any(map(any, others)) or not all([count, *away[:count]]):
+    if (
+        not all(text.endswith("=CPU") for text in overrides)
+        or any(map(any, others))
+        or not all([count, *away[:count]])
+    ):
         raise ValueError(f"found {overrides}, expected patterns that leave the experts of the first blocks, or of all, "
                          r"with the CPU, such as -ot exps=CPU or -ot 'blk\.[0-9]\.ffn_.*_exps=CPU'")  # fmt: skip
     return count

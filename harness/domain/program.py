@@ -130,12 +130,16 @@ def program_named(text: str) -> Program:
     if rest and not rest[0].startswith("-"):
         version = rest.pop(0)
     plain = re.sub(r"[-_. ]", "", name.lower())
-    name = _WRITTEN["spelled"].get(plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), ""))
+    name = _WRITTEN["spelled"].get(
+        plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), "")
+    )
     if not name:
         raise UnknownNameError("program", text, PROGRAMS)
     asked = _key(version)
     if version and not asked:
-        raise RefusedError(f"version {version!r} of {name}: write a build such as b9460, or a version such as 0.30.5")
+        raise RefusedError(
+            f"version {version!r} of {name}: write a build such as b9460, or a version such as 0.30.5"
+        )
     newest = asked or (10**9,)
     of_llama = name.startswith("llama-") and name != "llama-cpp-python"
     if of_llama and asked:
@@ -155,7 +159,9 @@ def _options(words: list[str]) -> dict[str, str]:
         option = words.pop(0)
         setting = _OPTIONS.get(option)
         if setting is None:
-            raise RefusedError(f"option {option!r} of the program is not known here: there are {', '.join(_OPTIONS)}")
+            raise RefusedError(
+                f"option {option!r} of the program is not known here: there are {', '.join(_OPTIONS)}"
+            )
         if setting in _SWITCHES:
             value = "1"
         else:

@@ -61,7 +61,9 @@ class Mixture(Frozen):
 _FLAGS: Final = {"importance_matrix", "throughout", "rung", "read_only", "unmade"}
 MIXTURES: Final = {
     row["mixture"]: Mixture(
-        file_type=int(row["file_type"]), base=row["base"] or row["mixture"], flags=frozenset(row["flags"].split())
+        file_type=int(row["file_type"]),
+        base=row["base"] or row["mixture"],
+        flags=frozenset(row["flags"].split()),
     )
     for row in shipped_rows("data/mixtures.csv", words={"flags": _FLAGS})
 }
@@ -101,7 +103,10 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
         importance_matrix=owner in _TABLES["importance_matrix"]["owners"],
     )
     owned = _TABLES["owners"].get(owner, [])
-    for pattern, stands, bits, low, high, why, *only in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
+    for pattern, stands, bits, low, high, why, *only in [
+        *owned,
+        *([] if plain in _MIXTURES else _TABLES["rules"]),
+    ]:
         match = re.fullmatch(pattern, plain)
         if match is None or (only and architecture not in only[0].split()):
             continue

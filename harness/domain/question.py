@@ -86,7 +86,9 @@ Api = Annotated[
 Threads = Annotated[
     int,
     Meta(ge=0, le=1024, description="CPU threads."),
-    Option("--threads -t", "Engine and placement", default="the physical cores, leaving out much slower ones"),
+    Option(
+        "--threads -t", "Engine and placement", default="the physical cores, leaving out much slower ones"
+    ),
 ]
 Without = Annotated[
     tuple[EnginePart, ...],
@@ -102,7 +104,9 @@ Placed = Annotated[
         description="How layers and experts are split between GPU and CPU, in llama.cpp's flags: "
         "'-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm tensor -mg 0 -nkvo'."
     ),
-    Option("--placement", "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of),
+    Option(
+        "--placement", "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of
+    ),
 ]
 Beside = Annotated[
     tuple[str, ...],
@@ -151,7 +155,9 @@ class Asked(Frozen):
     ] = ""
     verifier: Annotated[
         str,
-        Meta(description="Another device, which verifies what --draft drafts here, and the round trip to it."),
+        Meta(
+            description="Another device, which verifies what --draft drafts here, and the round trip to it."
+        ),
         Option("--verifier", metavar="DEVICE[@MS]", default="40 ms"),
     ] = ""
     target_tokens_per_s: Annotated[

@@ -369,7 +369,9 @@ class Load(ResultKind):
 
 def _enough(rates: Sequence[tuple[float, float]]) -> float | None:
     """The first load that gives 95 % of the best rate, if it is not the last one tried."""
-    best, most = (max(column, default=0.0) for column in ([rate for _, rate in rates], [load for load, _ in rates]))
+    best, most = (
+        max(column, default=0.0) for column in ([rate for _, rate in rates], [load for load, _ in rates])
+    )
     enough = min((load for load, rate in rates if best and rate >= 0.95 * best), default=most)
     if enough != most:
         return enough

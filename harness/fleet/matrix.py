@@ -71,12 +71,16 @@ def load_matrix(path: Path) -> RunMatrix:
             raise BadDataError(path, field, "the same one twice", "each one once")
     for index, device in enumerate(matrix.devices):
         if not is_device_name(device):
-            raise BadDataError(path, f"devices[{index}]", repr(device)[:60], "letters, digits, dots and dashes")
+            raise BadDataError(
+                path, f"devices[{index}]", repr(device)[:60], "letters, digits, dots and dashes"
+            )
     for index, depth in enumerate(matrix.depths):
         try:
             check_scenario(matrix.scenario.replace(depth_tokens=depth))
         except RefusedError as error:
-            raise BadDataError(path, f"depths[{index}]", str(depth), f"one that can be run ({error})") from error
+            raise BadDataError(
+                path, f"depths[{index}]", str(depth), f"one that can be run ({error})"
+            ) from error
     count = len(matrix.devices) * len(matrix.models) * len(matrix.quants) * len(matrix.depths)
     if count > CELLS_MAX:
         raise BadDataError(path, "", f"{count} cells", f"at most {CELLS_MAX}")
@@ -94,5 +98,7 @@ def tasks_of(matrix: RunMatrix) -> list[Task]:
     scenarios = [matrix.scenario.replace(depth_tokens=depth) for depth in matrix.depths]
     return [
         Task(device=device, model=model, quant=quant, scenario=scenario, **asked)
-        for model, quant, scenario, device in itertools.product(matrix.models, matrix.quants, scenarios, matrix.devices)
+        for model, quant, scenario, device in itertools.product(
+            matrix.models, matrix.quants, scenarios, matrix.devices
+        )
     ]

@@ -74,7 +74,11 @@ def security_of(tls: Path | None) -> Any:
         raise RefusedError(
             f"--tls: found no certificate with its key in {tls} ({error}), expected a key of `edge-harness fleet up`"
         ) from error
-    parts = {f"tls_{role}_{part}": str(tls) for role in ("client", "worker", "scheduler") for part in ("cert", "key")}
+    parts = {
+        f"tls_{role}_{part}": str(tls)
+        for role in ("client", "worker", "scheduler")
+        for part in ("cert", "key")
+    }
     return dask().Security(tls_ca_file=str(tls), require_encryption=True, **parts)
 
 
@@ -149,7 +153,9 @@ def check_reach(host: str, tls: Path | None) -> None:
         )
 
 
-def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "", said: Callable[[str], None]) -> None:
+def serve_device(
+    scheduler: str, device: str, tls: Path | None, *, host: str = "", said: Callable[[str], None]
+) -> None:
     """Be a device's worker until the scheduler goes away: one measurement at a time.
 
     Raises:
@@ -172,7 +178,8 @@ def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "
             memory_limit=None,  # the measured child has its own limit
             dashboard=False,
             dashboard_address="127.0.0.1:0",
-            host=host or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
+            host=host
+            or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
             death_timeout=CONNECT_S,
         )
 
@@ -233,5 +240,7 @@ def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Ca
         _serve(
             scheduler,
             lambda made: said(f"scheduler at {made.address}"),
-            lambda error: CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}"),
+            lambda error: CouldNotRunError(
+                f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}"
+            ),
         )

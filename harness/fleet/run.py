@@ -58,7 +58,9 @@ def run_fleet(
             present = client.scheduler_info(n_workers=-1)["workers"].values()
             served = {name.removeprefix("device:") for worker in present for name in worker["resources"]}
             if absent := {task.device for task in missing} - served:
-                say(f"no worker yet of {', '.join(sorted(absent))}: waiting for as long as the scheduler does")
+                say(
+                    f"no worker yet of {', '.join(sorted(absent))}: waiting for as long as the scheduler does"
+                )
             cells = {
                 client.submit(
                     measure,
@@ -122,10 +124,14 @@ def _other_than(task: Task, record: RunRecord) -> str:
         pairs.append(("quantisation", record.quant.upper(), task.quant.upper()))
     asked_for = ("context_tokens", "prompt_tokens", "new_tokens", "depth_tokens", "batch_count", "kv_type")
     pairs += [(name, getattr(record.scenario, name), getattr(task.scenario, name)) for name in asked_for]
-    words, asked = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (record.name, task.model.removesuffix(".gguf")))
+    words, asked = (
+        re.sub(r"[^a-z0-9]", "", each.lower()) for each in (record.name, task.model.removesuffix(".gguf"))
+    )
     if record.model and "/" not in task.model and words not in asked and asked not in words:
         pairs.append(("model", record.name, task.model))
-    return "; ".join(f"{name} is {told!r}, asked was {asked!r}" for name, told, asked in pairs if told != asked)
+    return "; ".join(
+        f"{name} is {told!r}, asked was {asked!r}" for name, told, asked in pairs if told != asked
+    )
 
 
 def _done_before(task: Task, folder: Path) -> RunRecord | None:

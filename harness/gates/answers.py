@@ -53,7 +53,9 @@ def read_answers(path: Path) -> tuple[Answered, ...]:
     return answers
 
 
-def keep_answers(path: Path, earlier: Sequence[Answered], judgements: Sequence[Judgement], now: datetime) -> None:
+def keep_answers(
+    path: Path, earlier: Sequence[Answered], judgements: Sequence[Judgement], now: datetime
+) -> None:
     """Add the answers of a gate; CouldNotRunError where that cannot be written."""
     by_budget: dict[str, list[Answered]] = {}
     for each in (*earlier, *(_answered(judgement, now) for judgement in judgements)):
@@ -63,7 +65,9 @@ def keep_answers(path: Path, earlier: Sequence[Answered], judgements: Sequence[J
     write_atomically(path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 
 
-def with_deadlines(judgements: Sequence[Judgement], earlier: Sequence[Answered], now: datetime) -> list[Judgement]:
+def with_deadlines(
+    judgements: Sequence[Judgement], earlier: Sequence[Answered], now: datetime
+) -> list[Judgement]:
     """The judgements; one that is undecided for longer than its budget allows is a broken one.
 
     Only a pass or a fail begins anew. What a budget's limit says does not matter: a changed one goes on.

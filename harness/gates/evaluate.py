@@ -184,14 +184,18 @@ def _judge_runs(case: _Case) -> Judgement | None:
     spread = spread_of([new, before] if before else [new], figure.spread, unit)
     compared = before if case.compares else []
     ends = case.errors.ends(higher_is_better=figure.higher_is_better)
-    value = estimate(new, spread, *ends, compared)._replace(sample_count=sum(len(taken) for _, taken in new_side))
+    value = estimate(new, spread, *ends, compared)._replace(
+        sample_count=sum(len(taken) for _, taken in new_side)
+    )
     return judge(budget, value, spread, (len(new), len(compared)), errors=case.errors, evidence=case.evidence)
 
 
 def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
     """Runs with a value of 0, which has no logarithm and of which nothing is a ratio: the worst of them counts."""
     if case.compares:
-        return case.could_not_run("a value is 0, of which nothing is a ratio: give the budget a ceiling or a floor")
+        return case.could_not_run(
+            "a value is 0, of which nothing is a ratio: give the budget a ceiling or a floor"
+        )
     worst = min if FIGURES[case.budget.metric].higher_is_better else max
     value = worst(map(worst, runs))
     exact = Estimate(value, value, value, sum(map(len, runs)))
@@ -265,7 +269,9 @@ def _judge_turns(case: _Case, *, beside: bool) -> Judgement | None:
     read = partial(metric_values, metric=case.budget.metric, label=case.budget.label)
     ratios = _ratios(case, read)
     disturbed = beside and figure.is_of_tokens and 2 * len(ratios) < len(case.runs)
-    if disturbed:  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
+    if (
+        disturbed
+    ):  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
         case = case._replace(runs=_believing(case.runs), earlier=_believing(case.earlier))
         ratios = _ratios(case, read)
     if not ratios:

@@ -42,7 +42,9 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     """
     counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
     worst = next(answer for answer in _WORDS if counts[answer])
-    others = [f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst]
+    others = [
+        f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst
+    ]
     first = f"{counts[worst]} of {counted(len(judgements), 'budget')}"
     lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_advice(worst)}", ""]
     shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=_badness)
@@ -105,7 +107,9 @@ def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "   ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  " + "   ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def terminal(judgements: Sequence[Judgement]) -> str:
@@ -142,9 +146,18 @@ def markdown(judgements: Sequence[Judgement]) -> str:
             seen = "-"
         else:
             seen = f"{j.detectable_ratio:.1%}"
-        cells = (_title(j.budget), _limit(j), _interval(j), str(j.sample_count), seen, _SHOWN[j.answer]["sign"])
+        cells = (
+            _title(j.budget),
+            _limit(j),
+            _interval(j),
+            str(j.sample_count),
+            seen,
+            _SHOWN[j.answer]["sign"],
+        )
         lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
-    reasons = [f"- **{escape(_title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"]
+    reasons = [
+        f"- **{escape(_title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"
+    ]
     return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
 
 
@@ -182,7 +195,9 @@ def junit(judgements: Sequence[Judgement]) -> str:
         time="0",
     )
     for j in judgements:
-        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=_title(j.budget), time="0")
+        case = ET.SubElement(
+            suite, "testcase", classname="edge_harness.gate", name=_title(j.budget), time="0"
+        )
         if j.file:
             case.set("file", j.file)
             case.set("line", str(j.line))

@@ -103,7 +103,9 @@ def judgement_of(budget: Budget, answer: GateAnswer, *, reason: str, **fields: A
     return Judgement(budget=budget, answer=answer, limit=limit, relative_to=relative_to, **fields)
 
 
-def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> GateAnswer:
+def decide(
+    estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False
+) -> GateAnswer:
     """Three answers from an interval and a limit; without an interval, inconclusive.
 
     Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no

@@ -60,7 +60,9 @@ def gate_in_turns(
             for take, records in sides if len(new) % 2 == 0 else reversed(sides):
                 record = take()
                 if record.run_id in seen:
-                    raise CouldNotRunError(f"run {record.run_id} came twice: a side must make a new run in each turn")
+                    raise CouldNotRunError(
+                        f"run {record.run_id} came twice: a side must make a new run in each turn"
+                    )
                 seen.add(record.run_id)
                 records.append(record)
             if progress:

@@ -33,7 +33,9 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
         "runtime_version": record.engine.version if record.engine else "",
     }
     for name in PINS[len(values) :]:
-        values[name] = getattr(scenario, name, None) if hasattr(scenario, name) else getattr(scenario.placement, name)
+        values[name] = (
+            getattr(scenario, name, None) if hasattr(scenario, name) else getattr(scenario.placement, name)
+        )
     return values
 
 

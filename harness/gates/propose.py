@@ -63,14 +63,22 @@ def to_toml(proposals: Sequence[Proposal]) -> str:
     usual = msgspec.structs.asdict(Budget(metric="")) | {"metric": None, "workload": None}
     tables = []
     for budget, finds in proposals:
-        fields = {key: value for key, value in msgspec.to_builtins(budget).items() if value not in (None, usual[key])}
+        fields = {
+            key: value
+            for key, value in msgspec.to_builtins(budget).items()
+            if value not in (None, usual[key])
+        }
         tables.append(f"# {finds}\n{tomli_w.dumps({'budget': [fields]}, multiline_strings=False)}")
     return "\n".join(tables)
 
 
 def _proposals(runs: Sequence[RunRecord], preset: Preset, budget_count: int) -> list[Proposal]:
     newest = runs[-1]
-    names: dict[str, Any] = {"device": newest.machine.device, "model": newest.name, "workload": newest.workload}
+    names: dict[str, Any] = {
+        "device": newest.machine.device,
+        "model": newest.name,
+        "workload": newest.workload,
+    }
     proposals = []
     for metric, rule in _RULES[preset].items():
         measured = _values(runs, metric)

@@ -93,14 +93,18 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     width, wanted = TABLE["widths"][name], fill_bytes / (6 if "few" in rest else 1)
     while True:
         one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
-        layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
+        layer = sum(
+            tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk.")
+        )
         count = max(round(wanted / layer), 1 if rest else 2)
         if count <= MAX_LAYERS:
             return one.replace(layer_count=count)
         width *= 2
 
 
-def plan(types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: int = 0) -> Iterator[list[Bench]]:
+def plan(
+    types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: int = 0
+) -> Iterator[list[Bench]]:
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
 
     A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
@@ -214,7 +218,9 @@ class _Timing:
             for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
                     # Long passes average by themselves.
-                    if batch in bench.batches and (batch <= 64 or not turn or self._is_unsettled(bench, batch)):
+                    if batch in bench.batches and (
+                        batch <= 64 or not turn or self._is_unsettled(bench, batch)
+                    ):
                         self._time_bench(bench, session, batch, turn)
 
     def _begin(self, bench: Bench) -> None:
@@ -232,11 +238,15 @@ class _Timing:
             thread_count=self.thread_count,
             repack=self.job.repack,
             api=self.job.api,
-            placement=Placement(gpu_layers=0) if few else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
+            placement=Placement(gpu_layers=0)
+            if few
+            else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
         )
         try:
             # What is mapped stays when the file goes; nothing is left behind when the process dies.
-            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix="edge-harness-tiny-", ignore_cleanup_errors=True
+            ) as folder:
                 path = Path(folder) / "tiny.gguf"
                 write_tiny(path, bench.shape, bench.type_name, words=bench.role == "words")
                 # A downloaded model comes into the page cache by being read, not by being written: so does this one.
@@ -251,7 +261,12 @@ class _Timing:
             self.emit("failed", {**names, "why": str(error)[:200]})
             return None
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        told = {"size_bytes": size, "layer_count": bench.shape.layer_count, "repacked": repacked, "load_s": load_s}
+        told = {
+            "size_bytes": size,
+            "layer_count": bench.shape.layer_count,
+            "repacked": repacked,
+            "load_s": load_s,
+        }
         self.emit("built", {**names, **told})
         return session
 
@@ -262,7 +277,9 @@ class _Timing:
         # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
         probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if job.software else Tolerances())
         if job.api != "cpu" and not turn:
-            _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it
+            _passes(
+                session, batch, bench.depth, 0.0
+            )  # the driver compiles its shaders for a batch when it meets it
         least_count = _LEAST_PASSES if batch <= 64 and job.api == "cpu" else 1
         probe.start()
         times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
@@ -281,7 +298,9 @@ class _Timing:
             took_s = time.perf_counter() - begin_s
             self._tell(bench, 512, start, [took_s], turn, bool(probe.finish().doubts))
 
-    def _tell(self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool) -> None:
+    def _tell(
+        self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool
+    ) -> None:
         key = bench.type_name, bench.role, batch, depth
         self.settled[key] = self.settled.get(key, False) or not doubted
         told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}

@@ -94,9 +94,13 @@ def cached_shares(working_sets: WorkingSets, cached_bytes: int) -> tuple[tuple[i
     if cache_s >= memory_s:
         return ()
     shares = [min(max((memory_s - 1 / speed) / (memory_s - cache_s), 0.0), 1.0) for _, speed in working_sets]
-    falling = np.maximum.accumulate(shares[::-1])[::-1]  # what fits, fits when it is smaller; the rest is disturbance
+    falling = np.maximum.accumulate(shares[::-1])[
+        ::-1
+    ]  # what fits, fits when it is smaller; the rest is disturbance
     return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling, strict=True))
 
 
-def _pass(pool: ThreadPoolExecutor, kernel: Callable[[Array], object], times: int, arrays: Sequence[Array]) -> None:
+def _pass(
+    pool: ThreadPoolExecutor, kernel: Callable[[Array], object], times: int, arrays: Sequence[Array]
+) -> None:
     list(pool.map(lambda array: [kernel(array) for _ in range(times)], arrays))

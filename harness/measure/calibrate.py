@@ -48,7 +48,19 @@ _WEIGHTY: Final = ("narrow", "mid", "wide", "head", "narrow few", "wide few")
 _OF_NO_PRODUCT: Final = ("pass", "layer", "token layer", "prompt flop", "row", "product")
 """Parts of a pass that are told before the bytes of a type."""
 
-DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
+DEFAULT_TYPES: Final = (
+    "F16",
+    "Q8_0",
+    "Q4_0",
+    "Q4_1",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "Q2_K",
+    "Q3_K",
+    "Q5_0",
+    "IQ4_XS",
+)
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 LEAST_FILL_BYTES: Final = 4 * 2**20
@@ -181,7 +193,9 @@ def calibrate(
         types=tuple(missing),
         fill_bytes=size_bytes,
         cached_bytes=cached if cached >= _LEAST_CACHED_BYTES else 0,
-        thread_choices=(threads,) if thread_count or api != "cpu" else tuple(dict.fromkeys((threads, *here.choices))),
+        thread_choices=(threads,)
+        if thread_count or api != "cpu"
+        else tuple(dict.fromkeys((threads, *here.choices))),
         runtime=runtime,
         api=api,
         repack=repack,
@@ -192,7 +206,9 @@ def calibrate(
     )
     if api == "cpu":
         models = f"tiny models of {format_bytes(size_bytes)} ({bound})"
-        heard.say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
+        heard.say(
+            f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long"
+        )
     else:
         heard.say(f"timing {title}{', which takes minutes' if fill_bytes else ''}")
     events, took_s = _run(job, heard.say)
@@ -233,7 +249,9 @@ def calibrate(
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
     if disturbed > USELESS_RATIO:
-        raise EngineError(f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again")
+        raise EngineError(
+            f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again"
+        )
     if costs.disturbed_ratio:
         heard.say(
             f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs"
@@ -269,8 +287,14 @@ def fit(
         # Differences: a hiccup while the lesser one ran says nothing of them.
         (("layer", "token layer"), [(("F16", "deep", b, 0), ("F16", "shallow", b, 0)) for b in small or [1]]),
         (("pass",), [(("F16", "shallow", 1, 0), None)]),
-        (("pair", "kv byte"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
-        (("prompt flop",), [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK]),
+        (
+            ("pair", "kv byte"),
+            [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK],
+        ),
+        (
+            ("prompt flop",),
+            [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK],
+        ),
     ):
         try:
             seconds |= solved(times, parts, rows, seconds, fill_bytes)
@@ -295,7 +319,8 @@ def fit(
         layer_overhead_s=seconds["layer"],
         token_layer_s=seconds["token layer"],
         # A byte of the cache that costs nothing is hidden behind the products.
-        kv_read_bytes_per_s=1 / (min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s) if prompt_s else byte_s),
+        kv_read_bytes_per_s=1
+        / (min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s) if prompt_s else byte_s),
         attention_pair_s=min(seconds["pair"], _SLOWEST_ATTENTION * _PAIR_FLOPS * (prompt_s or 1.0)),
         attention_flops_per_s=1 / (prompt_s or byte_s),
         spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
@@ -320,7 +345,9 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
         fastest = {event["turn"]: min(event["times"]) for event in told}
         least = min(fastest.values())
         means = {
-            event["turn"]: float(np.mean([seconds for seconds in event["times"] if seconds <= UNEVEN_RATIO * least]))
+            event["turn"]: float(
+                np.mean([seconds for seconds in event["times"] if seconds <= UNEVEN_RATIO * least])
+            )
             for event in told
             if not event["doubted"] and min(event["times"]) <= UNEVEN_RATIO * least
         }
@@ -407,7 +434,9 @@ def solved(
         taken_s, work = typical_s(times, key, less), work_of(key, size_bytes)
         if less is not None:
             work = {part: count - work_of(less, size_bytes)[part] for part, count in work.items()}
-        own_s = max(taken_s - sum(known[part] * work[part] for part in _OF_NO_PRODUCT if part in known), taken_s / 20)
+        own_s = max(
+            taken_s - sum(known[part] * work[part] for part in _OF_NO_PRODUCT if part in known), taken_s / 20
+        )
         if own_s > 0:
             table.append([work[part] for part in parts])
             values.append(own_s)
@@ -468,7 +497,11 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
     ]
     _, layer_s, word_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
     least_s = 1e-15  # 0 is a type that was not timed
-    return {name: max(s, least_s) for name, s in zip(names, byte_s, strict=True)}, layer_s, _MERGES_RATIO * word_s
+    return (
+        {name: max(s, least_s) for name, s in zip(names, byte_s, strict=True)},
+        layer_s,
+        _MERGES_RATIO * word_s,
+    )
 
 
 def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:
@@ -478,11 +511,17 @@ def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> T
     """
     if not working_sets:
         return cost
-    memory = working_sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in working_sets[-2:])
+    memory = (
+        working_sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in working_sets[-2:])
+    )
     least_s, timed = 1 / memory, cost.batch_seconds_per_byte
     if in_cache:
-        cost = cost.replace(cached_ratios=tuple((batch, min(seconds / least_s, 1.0)) for batch, seconds in timed))
-    return cost.replace(batch_seconds_per_byte=tuple((batch, max(seconds, least_s)) for batch, seconds in timed))
+        cost = cost.replace(
+            cached_ratios=tuple((batch, min(seconds / least_s, 1.0)) for batch, seconds in timed)
+        )
+    return cost.replace(
+        batch_seconds_per_byte=tuple((batch, max(seconds, least_s)) for batch, seconds in timed)
+    )
 
 
 def _copies(times: Times, found: Calibration, fill_bytes: int) -> tuple[float, float]:
@@ -535,7 +574,9 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
         begun = events["begin"][-1] if events["begin"] else {"type_name": "", "role": ""}
         bench = begun["type_name"], begun["role"]
         events["failed"].append({**begun, "why": result.outcome})
-        if result.outcome == "timed out" and events["timing"]:  # on a busy machine something is better than nothing
+        if (
+            result.outcome == "timed out" and events["timing"]
+        ):  # on a busy machine something is better than nothing
             return events, took_s
         if result.outcome == "timed out" or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")

@@ -18,7 +18,12 @@ UNLIMITED_BYTES = 2**60
 """Version 1 writes 2**63 rounded down to a page for "no limit"; no machine has an exbibyte."""
 _REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
 _NAMES: Final = {
-    1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes", "memory.max_usage_in_bytes"),
+    1: (
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+    ),
     2: ("memory.max", "memory.swap.max", "memory.current", "memory.peak"),
 }
 """Files of a group in each version: limit, limit of swap, usage, peak."""
@@ -38,7 +43,11 @@ def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
     found: list[int] = []
     for version, folder in cgroup_folders("memory", root=root):
         names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
-        found += [limit for name in names if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES]
+        found += [
+            limit
+            for name in names
+            if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES
+        ]
     return min(found, default=None)
 
 
@@ -53,7 +62,9 @@ def memory_room_bytes(*, root: Path = Path("/")) -> int | None:
         if limit is None or used is None or limit >= UNLIMITED_BYTES:
             continue
         prefix = "total_" if version == 1 else ""
-        files = sum(labelled_int(folder / "memory.stat", f"{prefix}{kind}active_file") or 0 for kind in ("", "in"))
+        files = sum(
+            labelled_int(folder / "memory.stat", f"{prefix}{kind}active_file") or 0 for kind in ("", "in")
+        )
         rooms.append(max(limit - max(used - files, 0), 0))
     return min(rooms, default=None)
 

@@ -82,7 +82,9 @@ def run_child(
     ``environment`` are added to ours.
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()
+        return _Run(
+            target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl"
+        ).run()
 
 
 def run_helper(
@@ -149,7 +151,9 @@ class _Run:
                     process.stdin.close()
             memory = watch.stop()
             reader.join(_GRACE_S)
-            killed_for_memory = (group.oom_kill_count() if group else 0) or system_oom_kill_count() - oom_before
+            killed_for_memory = (
+                group.oom_kill_count() if group else 0
+            ) or system_oom_kill_count() - oom_before
             if group:
                 memory = memory.replace(cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
@@ -260,7 +264,10 @@ def classify(  # noqa: PLR0911  one line for each way to end
     if stopped_for == "timed out":
         return "timed out", f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"
     if stopped_for == "out of memory":
-        return "out of memory", f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory"
+        return (
+            "out of memory",
+            f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory",
+        )
     if stopped_for is not None:
         return stopped_for, interrupts.reason()
     if status < 0:
@@ -277,7 +284,9 @@ def classify(  # noqa: PLR0911  one line for each way to end
     return "failed", f"the child ended with status {status} and without a result{last}"
 
 
-def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits) -> tuple[Outcome, str]:
+def _of_signal(
+    number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits
+) -> tuple[Outcome, str]:
     if number in set(signal.Signals):
         name = signal.Signals(number).name
     else:
@@ -304,7 +313,9 @@ def _speaks_of_memory(*texts: str) -> bool:
 def _limit_words(limits: Limits) -> str:
     if limits.memory_bytes is None:
         return ""
-    return f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
+    return (
+        f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
+    )
 
 
 def _tail(log: tuple[str, ...]) -> str:

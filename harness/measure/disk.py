@@ -89,7 +89,9 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
         mapped_read_bytes_per_s=mapped,
-        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
+        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing")
+        if busy
+        else None,
     )
 
 
@@ -171,7 +173,9 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
             until_s = time.perf_counter() + BUSY_S
             offsets = range(0, size_bytes, HUGE_PAGE_BYTES)
             while time.perf_counter() < until_s:
-                rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
+                rates.append(
+                    parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets)
+                )
         finally:
             stop.set()
     return harmonic_mean(rates)
@@ -192,9 +196,15 @@ def resting_file(folder: Path, least_bytes: int) -> Path | None:
     for path in islice(folder.rglob("*"), _MOST_FILES):
         with contextlib.suppress(OSError):  # another user's, or gone
             told = path.stat()
-            if told.st_size >= least_bytes and max(told.st_atime, told.st_ctime) < before_s and path.is_file():
+            if (
+                told.st_size >= least_bytes
+                and max(told.st_atime, told.st_ctime) < before_s
+                and path.is_file()
+            ):
                 resting.append((told.st_size, path))
-    for _, path in sorted(resting, reverse=True):  # to ask for what is cached maps a file, which is a read to its times
+    for _, path in sorted(
+        resting, reverse=True
+    ):  # to ask for what is cached maps a file, which is a read to its times
         with contextlib.suppress(OSError):
             untimed = os.statvfs(path).f_flag & (os.ST_NOATIME | os.ST_RDONLY)
             if not untimed and page_cache.cached_ratio(path) == 0.0:
@@ -209,7 +219,9 @@ def _touched_bytes_per_s(path: Path, size_bytes: int) -> float | None:
     """
     if not page_cache.drop(path):
         return None
-    start = max(path.stat().st_size - size_bytes, 0) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    start = (
+        max(path.stat().st_size - size_bytes, 0) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    )
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # as llama.cpp asks for
         with (

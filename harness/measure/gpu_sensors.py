@@ -13,7 +13,12 @@ from typing import Any, Final, NamedTuple
 from harness.cpus import read_int, read_text
 from harness.units import GIB
 
-_THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
+_THROTTLED: Final = {
+    0x8: "hardware slowdown",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+}
 """``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual
 state."""
 _SM_CLOCK: Final = 1
@@ -70,7 +75,10 @@ def _nvml() -> tuple[GpuReading, ...]:
     def told(function: str, *arguments: Any, unit: float = 1.0) -> Any:
         try:
             value = getattr(nvml, function)(*arguments)
-        except (nvml.NVMLError, AttributeError):  # no driver, no card that tells it, or a package too old to ask
+        except (
+            nvml.NVMLError,
+            AttributeError,
+        ):  # no driver, no card that tells it, or a package too old to ask
             return None
         if isinstance(value, int):
             return value * unit

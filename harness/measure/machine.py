@@ -15,7 +15,17 @@ from typing import NamedTuple
 
 import psutil
 
-from harness.cpus import Cores, allowed_cpus, cores, numbers, parts_of, portable_cores, read_int, read_text, sysctl
+from harness.cpus import (
+    Cores,
+    allowed_cpus,
+    cores,
+    numbers,
+    parts_of,
+    portable_cores,
+    read_int,
+    read_text,
+    sysctl,
+)
 from harness.domain.isa import isa_of_flags, isa_of_keys
 from harness.domain.record import MachineFingerprint
 from harness.measure import cgroup
@@ -184,7 +194,8 @@ def portable_cpu(told: Mapping[str, str]) -> Cpu:
     found: dict[int, Cache] = {}
     for level in range(8):
         size, count, shared = (
-            told.get(f"hw.perflevel{level}.{name}", "") for name in ("l2cachesize", "physicalcpu", "cpusperl2")
+            told.get(f"hw.perflevel{level}.{name}", "")
+            for name in ("l2cachesize", "physicalcpu", "cpusperl2")
         )
         if size.isdigit() and count.isdigit():
             if shared.isdigit():
@@ -195,7 +206,9 @@ def portable_cpu(told: Mapping[str, str]) -> Cpu:
             found[2] = Cache(2, before.size_bytes + int(size) * instances, before.instance_count + instances)
     if not found:
         sizes = {level: told.get(f"hw.l{level}cachesize", "") for level in (2, 3)}
-        found = {level: Cache(level, int(size), 1) for level, size in sizes.items() if size.isdigit() and int(size)}
+        found = {
+            level: Cache(level, int(size), 1) for level, size in sizes.items() if size.isdigit() and int(size)
+        }
     return Cpu(
         model=told.get("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
         cores=portable_cores(told),

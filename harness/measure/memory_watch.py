@@ -99,7 +99,9 @@ class MemoryWatch:
         if self._thread.is_alive():
             self._thread.join()
         _, rss_bytes, anonymous_bytes, file_bytes = self._highest
-        return MemoryUse(peak_rss_bytes=rss_bytes, peak_anonymous_bytes=anonymous_bytes, peak_file_bytes=file_bytes)
+        return MemoryUse(
+            peak_rss_bytes=rss_bytes, peak_anonymous_bytes=anonymous_bytes, peak_file_bytes=file_bytes
+        )
 
     def _run(self) -> None:
         period_s = FIRST_PERIOD_S
@@ -117,7 +119,9 @@ class MemoryWatch:
 
     def _look(self) -> int:
         """Look once; the bytes that the process holds, 0 when it is gone."""
-        reading = read_memory(self._pid) or (None if Path("/proc/self").exists() else read_portable(self._pid))
+        reading = read_memory(self._pid) or (
+            None if Path("/proc/self").exists() else read_portable(self._pid)
+        )
         if reading is None:
             return 0
         self._highest = Reading(*map(max, self._highest, reading))

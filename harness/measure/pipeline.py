@@ -19,7 +19,14 @@ import msgspec
 from harness import plugins
 from harness.catalog.paths import home_dir
 from harness.domain.prediction import Prediction
-from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord, Sample
+from harness.domain.record import (
+    EngineIdentity,
+    MachineFingerprint,
+    ModelIdentity,
+    Outcome,
+    RunRecord,
+    Sample,
+)
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
@@ -206,10 +213,17 @@ class Pipeline(contextlib.ExitStack):
         if self.how.folder is not None:
             save(record, self.how.folder / f"{record.run_id}.json")
 
-    def not_run(self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, **asked: Any) -> RunRecord:
+    def not_run(
+        self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, **asked: Any
+    ) -> RunRecord:
         """The kept record of a measurement that could not start; ``asked`` says of what."""
         record = new_record(
-            scenario=scenario, workload=workload, outcome=outcome, detail=detail, machine=self.machine, extra=asked
+            scenario=scenario,
+            workload=workload,
+            outcome=outcome,
+            detail=detail,
+            machine=self.machine,
+            extra=asked,
         )
         return self.keep(record)
 

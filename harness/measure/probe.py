@@ -65,7 +65,9 @@ def probe_machine(
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
     read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
     return _profile(name, cpu, ram, read, fp32, storage, sets).replace(
-        power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
+        power=Power(
+            battery_joules=measured(battery, "full charge as the battery reports it") if battery else None
+        ),
         notes=f"Last-level cache {cpu.last_cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen.",
     )
 
@@ -146,7 +148,9 @@ def ram_pool(ram: machine.Ram, usable: Figure, read: Figure) -> MemoryPool:
 
 def cpu_engine(cpu: machine.Cpu, name: str) -> ComputeEngine:
     """The CPU of a machine that was looked at, without peaks."""
-    return ComputeEngine(kind="cpu", name=name, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa)
+    return ComputeEngine(
+        kind="cpu", name=name, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa
+    )
 
 
 def this_year() -> int:
@@ -175,7 +179,9 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     out = np.empty_like(a)
     np.matmul(a, b, out=out)
     times = timeit.repeat(lambda: np.matmul(a, b, out=out), number=1, repeat=pass_count)
-    return measured(2 * size_dim**3 / min(times), f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}")
+    return measured(
+        2 * size_dim**3 / min(times), f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}"
+    )
 
 
 def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figure]:

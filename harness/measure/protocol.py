@@ -79,7 +79,9 @@ def run_generate(job: GenerateJob, emit: Emit) -> None:
     """
     runtime: Runtime = plugins.usable_runtime(job.runtime)
     if (mirror := getattr(runtime, "mirror_log", None)) is not None:
-        mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort
+        mirror(
+            lambda line: os.write(2, line.encode() + b"\n")
+        )  # the parent keeps its end: it survives an abort
 
     Protocoller(job, runtime, emit).run()
 
@@ -212,7 +214,9 @@ class Protocoller:
                 done_s = self.now_s() - watch.start_s
                 session.greedy()
             self._check_numbers(session)
-            self.emit("sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up))
+            self.emit(
+                "sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up)
+            )
             # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
             told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": None}
             self.emit("sample", watch.sample("first_token", first_label, len(prompt), **told))

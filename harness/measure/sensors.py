@@ -59,7 +59,9 @@ class EnergyMeter:
     def source(self) -> str:
         """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
         counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
-        counted += [f"{_SCOPES.get(n, n)} x {count}" for n, count in Counter(c.source for c in self._cards).items()]
+        counted += [
+            f"{_SCOPES.get(n, n)} x {count}" for n, count in Counter(c.source for c in self._cards).items()
+        ]
         if counted:
             return " and ".join(counted)
         if sensor_watts(root=self._root) is not None:
@@ -163,7 +165,9 @@ def _batteries(root: Path) -> list[Path]:
 
 def battery_percent(*, root: Path = Path("/")) -> float | None:
     """Charge of the emptiest battery; None without one."""
-    return min((level for f in _batteries(root) if (level := read_int(f / "capacity")) is not None), default=None)
+    return min(
+        (level for f in _batteries(root) if (level := read_int(f / "capacity")) is not None), default=None
+    )
 
 
 def battery_watts(*, root: Path = Path("/")) -> float | None:
@@ -236,5 +240,7 @@ def report(*, root: Path = Path("/")) -> tuple[dict[str, list[str]], list[str]]:
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
     there = {"energy counter": counters, "battery": batteries, "thermal zone": zones}
-    unseen = [kind for kind, names in there.items() if not names and not (names is counters and (power or locked))]
+    unseen = [
+        kind for kind, names in there.items() if not names and not (names is counters and (power or locked))
+    ]
     return there, notes + [f"{kind}: not available" for kind in unseen]

@@ -24,12 +24,19 @@ _FILE_ORDER: Final = (
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in
 which they are read, so that a tiny model lies in memory as a real one does."""
 
-TINY_TYPES: Final = SYNTHETIC_TYPES - {"MXFP4"} - {one.base for one in MIXTURES.values() if "throughout" in one.flags}
+TINY_TYPES: Final = (
+    SYNTHETIC_TYPES - {"MXFP4"} - {one.base for one in MIXTURES.values() if "throughout" in one.flags}
+)
 """Types that a tiny model can be made of."""
 
 
 def tiny_shape(
-    layer_count: int, hidden_dim: int, inner_dim: int, head_count: int, kv_head_count: int, vocab_count: int = 256
+    layer_count: int,
+    hidden_dim: int,
+    inner_dim: int,
+    head_count: int,
+    kv_head_count: int,
+    vocab_count: int = 256,
 ) -> ModelShape:
     """Shape of a llama-like model with heads of 64 numbers, whose output matrix is the token table."""
     return ModelShape(

@@ -108,7 +108,9 @@ class ValidityProbe:
             if gpu.throttled:
                 why = ", ".join(gpu.throttled)
                 doubts[f"{gpu.name} ran slower than it could ({why}): cool it, or raise its limits"] = None
-            ours, others = (sum(load for pid, load in gpu.loads if (pid in self._own) is own) for own in (True, False))
+            ours, others = (
+                sum(load for pid, load in gpu.loads if (pid in self._own) is own) for own in (True, False)
+            )
             if ours and others > self._limits.other_load_ratio:  # a container may not see its own numbers
                 doubts[f"other programs took {others:.0%} of {gpu.name}: end them"] = None
         return validity.doubted(*doubts)
@@ -136,7 +138,12 @@ class ValidityProbe:
     def _told_by_psutil(self) -> dict[str, float]:
         """What /proc tells, where there is none."""
         times = psutil.cpu_times()
-        told: dict[str, float] = {"all_s": sum(times), "busy_s": sum(times) - times.idle, "ours_s": 0, "faults": 0}
+        told: dict[str, float] = {
+            "all_s": sum(times),
+            "busy_s": sum(times) - times.idle,
+            "ours_s": 0,
+            "faults": 0,
+        }
         for own in self._own:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(own)
@@ -193,7 +200,11 @@ class Watch:
 
     def sample(self, phase: Phase, label: str, token_count: int, **more: Any) -> Sample:
         """The stretch as a sample; ``more`` are further fields, and those of which only a part of it counts."""
-        told: dict[str, Any] = {"duration_s": self.duration_s, "energy_joules": self.joules, "validity": self.validity}
+        told: dict[str, Any] = {
+            "duration_s": self.duration_s,
+            "energy_joules": self.joules,
+            "validity": self.validity,
+        }
         told["started_unix_s"] = self.started_unix_s
         return Sample(phase=phase, label=label, token_count=token_count, **told | more)
 
@@ -226,7 +237,9 @@ def judge(
     grown["other_load"] = max(grown["busy_s"] - grown["ours_s"], 0.0)
     spans_s = {f"{name}_stall": wall_s for name in _STALLS} | {"steal": capacity_s, "other_load": capacity_s}
     share = {name: min(grown[name] / span_s, 1.0) for name, span_s in spans_s.items() if name in grown}
-    cpu, memory, io, stolen = (share.get(name, 0.0) for name in ("cpu_stall", "memory_stall", "io_stall", "steal"))
+    cpu, memory, io, stolen = (
+        share.get(name, 0.0) for name in ("cpu_stall", "memory_stall", "io_stall", "steal")
+    )
     others = share["other_load"]
     other_s = grown["other_load"]
     faults = int(grown["faults"])
@@ -265,7 +278,8 @@ def judge(
         f"{faults} pages came from disk: warm the file up, or the model does not fit in memory": (
             faults > limits.major_fault_count * max(wall_s, 1.0) and not disk_expected
         ),
-        f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in": slowed < limits.slowed_ratio,
+        f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in": slowed
+        < limits.slowed_ratio,
         "the CPU reported thermal throttling: let it cool down": grown.get("throttle_count", 0) > 0,
     }
     return Validity(
@@ -308,7 +322,9 @@ def _tree_times(own: set[int], pid: int, root: Path) -> dict[str, float]:
     # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
     folders = (folder for folder in (root / "proc").iterdir() if folder.name.isdigit())
     stats = {f.name: read_text(f / "stat").rpartition(")")[2].split() for f in folders}
-    processes = {int(name): [int(v) for v in fields[1:15]] for name, fields in stats.items() if len(fields) >= 15}
+    processes = {
+        int(name): [int(v) for v in fields[1:15]] for name, fields in stats.items() if len(fields) >= 15
+    }
     members = own & processes.keys()
     while more := {child for child, fields in processes.items() if fields[0] in members} - members:
         members |= more

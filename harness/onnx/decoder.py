@@ -89,7 +89,10 @@ def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
     """Head sizes by the ports; where those leave it open (the genai builder does), by the configuration beside them."""
     if all(isinstance(p.dims[-1], int) for p in past if len(p.dims) == 4):
         return tuple(_fixed(p, 3, name) for p in past)
-    for file, keys in (("genai_config.json", ("model", "decoder", "head_size")), ("config.json", ("head_dim",))):
+    for file, keys in (
+        ("genai_config.json", ("model", "decoder", "head_size")),
+        ("config.json", ("head_dim",)),
+    ):
         try:
             value = json_in(folder / file, "a configuration")
             for key in keys:

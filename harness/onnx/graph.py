@@ -17,7 +17,8 @@ from harness.domain.foreign import say
 from harness.errors import BadDataError, optional
 
 _DTYPES: Final[Mapping[int, tuple[str, int]]] = {
-    int(number): (name, bits) for number, (name, bits) in shipped_table("dtypes.toml", "harness.onnx")["dtypes"].items()
+    int(number): (name, bits)
+    for number, (name, bits) in shipped_table("dtypes.toml", "harness.onnx")["dtypes"].items()
 }
 _MODEL_BYTES: Final = (1 << 31) - 1
 _HEADER_BYTES: Final = 64 << 20
@@ -103,7 +104,9 @@ def read_graph(path: Path) -> OnnxGraph:
     try:
         size = path.stat().st_size
         if not 0 < size <= _MODEL_BYTES:
-            raise BadDataError(path, "", "an empty file" if not size else f"{size} bytes", "an ONNX model below 2 GiB")
+            raise BadDataError(
+                path, "", "an empty file" if not size else f"{size} bytes", "an ONNX model below 2 GiB"
+            )
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             model = onnx.ModelProto.FromString(bytes(_without_weights(view, 0, size, "model")))
     except OSError as error:
@@ -132,7 +135,9 @@ def read_graph(path: Path) -> OnnxGraph:
         opsets={opset.domain: opset.version for opset in model.opset_import},
         inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
         outputs=tuple(map(_port, model.graph.output)),
-        nodes=tuple(Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}) for node in nodes),
+        nodes=tuple(
+            Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}) for node in nodes
+        ),
         tensors=tensors,
         file_bytes=size,
     )

@@ -82,7 +82,9 @@ class OnnxSession:
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
         if dropped := [name for name in providers if name not in self.raw.get_providers()]:
-            raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
+            raise EngineError(
+                f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing"
+            )
         self.input_names = tuple(port.name for port in self.raw.get_inputs())
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:

@@ -17,7 +17,18 @@ from harness.predict.quant_mix import BASE_TYPE
 from harness.predict.verdict import SEVERITY
 from harness.units import MIB
 
-TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
+TRIED_QUANTS: Final = (
+    "Q8_0",
+    "Q6_K",
+    "Q5_K_M",
+    "Q4_K_M",
+    "IQ4_XS",
+    "Q4_0",
+    "Q3_K_M",
+    "IQ3_XXS",
+    "Q2_K",
+    "IQ2_M",
+)
 """Mixtures worth a look: the usual one at each width."""
 
 _MORE_RATIO: Final = 1.02
@@ -122,8 +133,13 @@ def advise(
 
     has_cache = shape.kv_head_count > 0
     # that a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes room
-    narrow = _NARROW if has_cache and now.verdict.word != "fits" and asked.scenario.kv_type in _WIDE_CACHES else ()
-    listed = [*tried(_variants(asked, narrow, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
+    narrow = (
+        _NARROW if has_cache and now.verdict.word != "fits" and asked.scenario.kv_type in _WIDE_CACHES else ()
+    )
+    listed = [
+        *tried(_variants(asked, narrow, has_cache=has_cache)),
+        *(made(k, c, asked, then) for k, c, then in more),
+    ]
     found = [advice for advice in listed if _worth(now, advice)]
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind != "entitlement" for a in found):
         combined = tried(_combinations(asked)) if has_cache else ()
@@ -141,13 +157,19 @@ def _order(advice: Advice) -> tuple[int, float, float]:
     return SEVERITY[advice.word], advice.quality_percent or 0.0, -advice.decode_tokens_per_s
 
 
-def _variants(asked: Variant, kv_types: Iterable[str], *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+def _variants(
+    asked: Variant, kv_types: Iterable[str], *, has_cache: bool
+) -> Iterator[tuple[str, str, Variant]]:
     """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit."""
     scenario = asked.scenario
     for quant in _narrower(asked.quant):
         yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
     for kv_type in kv_types:
-        yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=_narrow_cache(scenario, kv_type))
+        yield (
+            "kv",
+            f"keep the KV cache in {kv_type}",
+            asked._replace(scenario=_narrow_cache(scenario, kv_type)),
+        )
     for context in _shorter(scenario) if has_cache else ():
         cut = scenario.replace(context_tokens=context)
         yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
@@ -156,7 +178,9 @@ def _variants(asked: Variant, kv_types: Iterable[str], *, has_cache: bool) -> It
         changed = asked._replace(device=asked.device.replace(pools=pools))
         words = "ask for the higher memory limit"
         if asked.device.os == "macos":  # what Metal may wire, until the next start of the system
-            limit_mib = max(pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes) / MIB
+            limit_mib = (
+                max(pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes) / MIB
+            )
             words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={limit_mib:.0f}"
         yield "entitlement", words, changed
 

@@ -79,7 +79,9 @@ def shared_speed(
     draws = [(c.name, min(c.drawn_bytes_per_s(device), total)) for c in companions]
     drawn = sum(draw for _, draw in draws)
     if not drawn or pool != "ram":
-        return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
+        return speed, (
+            "what lives beside the model does not draw on the memory that its weights are read from",
+        )
     ratio = total / (total + drawn)
     decode = speed.decode_tokens_per_s
     scaled = speed.replace(

@@ -54,7 +54,9 @@ class Covariance(Frozen):
 
         spread = np.sqrt(np.diag(matrix))
         lower = (matrix / spread / spread[:, None])[np.tril_indices(len(matrix), -1)]
-        return Covariance(keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode())
+        return Covariance(
+            keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode()
+        )
 
 
 class Measured(Frozen):
@@ -109,7 +111,9 @@ class Coefficients(Frozen, dict=True):
     @cached_property
     def _known(self) -> tuple[dict[str, int], bytes]:
         """The place of each term that rows speak for, and the correlations."""
-        return {key: i for i, key in enumerate(self.covariance.keys)}, base64.b64decode(self.covariance.correlations)
+        return {key: i for i, key in enumerate(self.covariance.keys)}, base64.b64decode(
+            self.covariance.correlations
+        )
 
     def spread_of(self, key: str) -> float:
         """Standard error of one term; the prior's where no row spoke for it."""
@@ -199,7 +203,11 @@ class Coefficients(Frozen, dict=True):
         """
         parts = self._shares(gradient)
         least = sum(parts.values()) / 5
-        unheard = [key for key in gradient if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0]
+        unheard = [
+            key
+            for key in gradient
+            if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0
+        ]
         return max(unheard, key=lambda key: parts[key], default="")
 
 

@@ -164,7 +164,9 @@ def _fused_bytes(batch: _Batch, facts: Facts, cell_count: int) -> int:
         tokens = min(batch.tokens, 32 * cells.streams)
         size = 4 * tokens * facts["head_count"] * 32 * (facts["attended_value_dim"] + 2)
     if cells.program.f16_copies and batch.api in {"cuda", "rocm", "metal"}:
-        for width, type_name in zip((facts["cache_key_dim"], facts["cache_value_dim"]), cells.types, strict=True):
+        for width, type_name in zip(
+            (facts["cache_key_dim"], facts["cache_value_dim"]), cells.types, strict=True
+        ):
             if batch.api == "metal" or type_name != "F16":
                 size += 2 * cell_count * cells.streams * width
     return size
@@ -366,6 +368,8 @@ def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     most = 0
     for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
         tokens = max(min(asked, s.ubatch_tokens), 1)
-        scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[HOST]
+        scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[
+            HOST
+        ]
         most = max(most, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
     return _FIXED_BYTES + 4 * together * shape.vocab_count + most

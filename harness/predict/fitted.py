@@ -29,7 +29,16 @@ from harness.domain.prediction import Evidence
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds, features
+from harness.predict.decode import (
+    SMOOTHNESS,
+    Machine,
+    Terms,
+    Work,
+    capped,
+    decode_gradient,
+    decode_seconds,
+    features,
+)
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
 from harness.predict.prefill import (
@@ -92,7 +101,9 @@ class Fitted(NamedTuple):
             return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
         if asked.tokens >= OFFLOAD_TOKENS:
             prompt_s = prefill_seconds(part.work, self.machine, _prompt_of(part, asked), values)
-            if part.work.moe:  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
+            if (
+                part.work.moe
+            ):  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
                 few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
                 prompt_s = max(prompt_s, few_tokens(part.work, self.machine, few, values).total_s)
             return Terms(0.0, asked.sequences * prompt_s, 0.0, 0.0)
@@ -132,10 +143,19 @@ def together(parts: Sequence[Part]) -> Part:
     works = [part.work for part in parts]
     sums = {name: sum(getattr(work, name) for work in works) for name in _SUMMED}
     work = first.work._replace(moe=any(work.moe for work in works), **sums)
-    return first._replace(work=work, weights=None, attention_flops=sum(part.attention_flops for part in parts))
+    return first._replace(
+        work=work, weights=None, attention_flops=sum(part.attention_flops for part in parts)
+    )
 
 
-_SUMMED: Final = ("weight_bytes", "weight_count", "layer_count", "kv_bytes", "prompt_weight_count", "prompt_bytes")
+_SUMMED: Final = (
+    "weight_bytes",
+    "weight_count",
+    "layer_count",
+    "kv_bytes",
+    "prompt_weight_count",
+    "prompt_bytes",
+)
 
 
 def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, float]) -> Terms:
@@ -152,11 +172,17 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
         output = work.weight_count / work.prompt_weight_count
     else:
         output = 1.0
-    compute_s = prefill_base(work, machine, prompt)["weights"] * output / rate * laws["scale"] * (count - 1) / count
-    read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count, apart=machine.api in _APART)
+    compute_s = (
+        prefill_base(work, machine, prompt)["weights"] * output / rate * laws["scale"] * (count - 1) / count
+    )
+    read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(
+        work, count, apart=machine.api in _APART
+    )
     both_s = float((read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS))
     if machine.side == "gpu":
-        rate = few_share(machine.api, work.quant_class) * machine.clock_ratio * machine.traits.peak_flops_per_s
+        rate = (
+            few_share(machine.api, work.quant_class) * machine.clock_ratio * machine.traits.peak_flops_per_s
+        )
         few = min(count, _FEW_TOKENS.get(machine.api, count))
         few_s = read_s + (few - 1) * 2 * work.weight_count / rate
         if few < count:

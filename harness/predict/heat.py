@@ -119,7 +119,9 @@ def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> Toke
     """The load that decoding ``work`` by ``api`` puts on ``device``."""
     engine = device.engine_for(api)
     card = device.pool_for(api) == "vram"
-    is_its_own = card or all(pool.name != "vram" for pool in device.pools)  # beside a card, the power is the card's
+    is_its_own = card or all(
+        pool.name != "vram" for pool in device.pools
+    )  # beside a card, the power is the card's
     watts = None
     if is_its_own:
         watts = device.power.sustained_watts
@@ -175,7 +177,9 @@ def watts(load: TokenLoad, tokens_per_s: float, terms: Mapping[str, float], *, w
     """P at a steady speed: bounded by the card's own limit, and once warm by what the device gives off."""
     free = idle_watts(load, terms) + token_joules(load, terms) * tokens_per_s
     limit = limit_watts(load, terms)
-    bounded = load.engine == "card" or (not load.whole and (warm or load.held_at_once)) or (warm and load.handheld)
+    bounded = (
+        load.engine == "card" or (not load.whole and (warm or load.held_at_once)) or (warm and load.handheld)
+    )
     if limit is None or not bounded:
         return free
     if load.engine == "card" and load.whole:

@@ -110,7 +110,9 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sli
     if kind not in kinds:
         return 0
     facts = block_facts(shape, kinds.index(kind))
-    return row_bytes(kv_type, facts["cache_key_dim"]) + row_bytes(value_type or kv_type, facts["cache_value_dim"])
+    return row_bytes(kv_type, facts["cache_key_dim"]) + row_bytes(
+        value_type or kv_type, facts["cache_value_dim"]
+    )
 
 
 def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
@@ -138,7 +140,9 @@ def state_bytes(shape: ModelShape) -> int:
     if shape.recurrent is None:
         return 0
     facts = model_facts(shape)
-    return 4 * (facts["ssm_kept_taps"] * facts["ssm_row_dim"] + facts["ssm_inner_dim"] * facts["ssm_state_dim"])
+    return 4 * (
+        facts["ssm_kept_taps"] * facts["ssm_row_dim"] + facts["ssm_inner_dim"] * facts["ssm_state_dim"]
+    )
 
 
 def kv_cache_bytes(shape: ModelShape, scenario: Scenario) -> int:
@@ -172,7 +176,9 @@ def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
         * cells.sliding(shape.sliding_window_tokens)
         * row_pair_bytes(shape, *cells.types, sliding=True),
     }
-    both = state if has(shape.architecture, "state_beside_attention") else 0  # attention and a state in every block
+    both = (
+        state if has(shape.architecture, "state_beside_attention") else 0
+    )  # attention and a state in every block
     return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 
 

@@ -51,7 +51,10 @@ _SPREAD_BYTES: Final = 12 * MIB
 
 
 def memory_of(
-    weights: Weights, scenario: Scenario, device: DeviceProfile | None = None, placement: Placement | None = None
+    weights: Weights,
+    scenario: Scenario,
+    device: DeviceProfile | None = None,
+    placement: Placement | None = None,
 ) -> MemoryPrediction:
     """Memory of a run, whole on one engine or split: at its peak, and what its program adds over many turns.
 
@@ -80,7 +83,11 @@ def memory_of(
         *_process_parts(weights, scenario, api, device),
     )
     parts = (*others, *_context_parts(weights, scenario, api, device))
-    if device is not None and len(scenario.placement.tensor_split) > 1 and fullest_card(parts, device) > _MOST_FULL:
+    if (
+        device is not None
+        and len(scenario.placement.tensor_split) > 1
+        and fullest_card(parts, device) > _MOST_FULL
+    ):
         parts = (*others, *_context_parts(weights, scenario, api, device, may_overlap=False))
     total = total_bytes(parts)
     less = 0
@@ -137,7 +144,9 @@ def with_head(
     return with_parts(memory, tuple(parts), SPREAD_RATIO)
 
 
-def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float) -> MemoryPrediction:
+def with_parts(
+    memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float
+) -> MemoryPrediction:
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
     added = total_bytes(extra)
     peak = memory.peak_bytes
@@ -191,11 +200,16 @@ def weight_parts(
         cards = cards_of(shape.layer_count, placement)
         on_cards = [0] * _card_count(placement)
         for tensor in parts.gpu.tensors:
-            block = min(block_of(tensor.name), shape.layer_count)  # -1, what is in no block, lies behind the last too
+            block = min(
+                block_of(tensor.name), shape.layer_count
+            )  # -1, what is in no block, lies behind the last too
             on_cards[cards[block]] += tensor.size_bytes
         reasons = [f"{cards[:-1].count(card)} blocks" for card in range(len(on_cards))]
         with_cpu = tables + sum(
-            t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors if role_of(t.name) != "embedding"
+            t.size_bytes
+            for part in (parts.cpu, parts.experts)
+            for t in part.tensors
+            if role_of(t.name) != "embedding"
         )
         start = parts.first_gpu_block
         other = PartKind.CPU_WEIGHTS
@@ -203,7 +217,10 @@ def weight_parts(
             away = max(placement.cpu_moe - start, 0)
         else:
             away = 0
-        counted = ((f"{start} blocks", start), (f"the experts of {away} {'more' if start else 'blocks'}", away))
+        counted = (
+            (f"{start} blocks", start),
+            (f"the experts of {away} {'more' if start else 'blocks'}", away),
+        )
         why = ", ".join([*(words for words, count in counted if count), "the token table"])
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
     return (
@@ -240,10 +257,14 @@ def _context_parts(
             MemoryPart(PartKind.COMPUTE, touched, reason=reason, pool=pool),
         ]
         if nodes:
-            parts.append(MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes"))
+            parts.append(
+                MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
+            )
         widened = _widened_bytes(weights, scenario, device)
         if widened:
-            parts.append(MemoryPart(PartKind.BLAS, widened, reason="the largest matrix in F32, for Accelerate"))
+            parts.append(
+                MemoryPart(PartKind.BLAS, widened, reason="the largest matrix in F32, for Accelerate")
+            )
         return tuple(parts)
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
@@ -260,7 +281,9 @@ def _context_parts(
     with_cpu = sum(cache) - sum(on_cards)
     return (
         *_by_card(PartKind.KV_CACHE, on_cards, [why], pool),
-        *_by_card(PartKind.COMPUTE, [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool),
+        *_by_card(
+            PartKind.COMPUTE, [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool
+        ),
         MemoryPart(PartKind.CPU_KV_CACHE, with_cpu, reason="of the CPU's blocks"),
         MemoryPart(PartKind.HOST_BUFFER, on_host, reason="inputs of a batch, logits"),
         MemoryPart(PartKind.CELL_RECORDS, records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
@@ -408,7 +431,9 @@ def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | No
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
-    reason = f"{repacked / weights.tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
+    reason = (
+        f"{repacked / weights.tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
+    )
     return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
 
 
@@ -462,7 +487,9 @@ def _variant_bytes(
         return 0, 0
     variants = (("avx2",), tuple(one for one in isa if one != "amx"), isa)
     others = [part for part in parts if part.kind not in {PartKind.WEIGHTS, PartKind.REPACKED}]
-    peaks = [_peak_bytes(weights, scenario, [*_cpu_weights(weights, scenario, one), *others]) for one in variants]
+    peaks = [
+        _peak_bytes(weights, scenario, [*_cpu_weights(weights, scenario, one), *others]) for one in variants
+    ]
     return peaks[-1] - min(peaks), max(peaks) - peaks[-1]
 
 

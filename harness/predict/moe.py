@@ -64,7 +64,9 @@ def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) ->
     return rung(high)
 
 
-def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, skew: float = DEFAULT_SKEW) -> float:
+def hit_ratio(
+    expert_count: int, cached_count: float, *, used_count: int = 1, skew: float = DEFAULT_SKEW
+) -> float:
     """Share of wanted experts that a memory of the most wanted holds.
 
     ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``used_count`` is k;
@@ -90,6 +92,8 @@ def expert_bytes(weights: Weights) -> tuple[int, int]:
     return sizes["expert"], sizes["output"] + sizes["other"]
 
 
-def streamed_token_s(active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float) -> float:
+def streamed_token_s(
+    active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float
+) -> float:
     """Seconds of one token: misses from disk, and arithmetic, which waits for the router's choice."""
     return active_expert_bytes * (1 - hit) / disk_bytes_per_s + compute_s

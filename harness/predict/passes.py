@@ -218,8 +218,12 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
         touched = 1 - (1 - split.expert_ratio) ** batch if split.expert_ratio < 1 else 1.0
         copied = split.copied_bytes + touched * split.copied_expert_bytes
         seconds = _cards_terms([split.main, *away], split.hidden_dim, engines, asked).times(beside)
-        waited = link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s if link.waiting_ratio else 0.0
-        return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s))
+        waited = (
+            link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s if link.waiting_ratio else 0.0
+        )
+        return seconds.plus(
+            Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s)
+        )
     seconds = Terms(0.0, 0.0, 0.0, 0.0)
     if not split.main.is_empty:
         seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)
@@ -232,7 +236,9 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
         pipeline = sum(1 for share in engines.shares if share) - 1
     crossings = 0.0 if is_prompt and not away else split.crossing_count + pipeline
     moved_s = batch * crossings * 8 * split.hidden_dim / link.bytes_per_s
-    return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, asked.batch_count * (crossings * link.crossing_s + moved_s)))
+    return seconds.plus(
+        Terms(0.0, 0.0, 0.0, 0.0, asked.batch_count * (crossings * link.crossing_s + moved_s))
+    )
 
 
 def _cards_terms(parts: Sequence[Part], hidden_dim: float, engines: Engines, asked: Pass) -> Terms:

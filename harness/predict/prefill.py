@@ -91,11 +91,15 @@ def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any
 def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> float:
     """Seconds to read a prompt."""
     base = prefill_base(work, machine, prompt)
-    seconds: float = prefill_parts(base, laws_of(features("prefill", work, machine, prompt.tokens), values))[0]
+    seconds: float = prefill_parts(base, laws_of(features("prefill", work, machine, prompt.tokens), values))[
+        0
+    ]
     return max(seconds, (base["weights"] + base["attention"]) / INT8_RATIO, base["bytes"])
 
 
-def prefill_gradient(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> dict[str, float]:
+def prefill_gradient(
+    work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]
+) -> dict[str, float]:
     """D ln t / d term for each term that applies."""
     listed = features("prefill", work, machine, prompt.tokens)
     return gradient_of(listed, prefill_parts(prefill_base(work, machine, prompt), laws_of(listed, values))[1])

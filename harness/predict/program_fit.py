@@ -42,7 +42,12 @@ class ProgramFit(Frozen):
 
 
 def program_fit(
-    weights: Weights, scenario: Scenario, device: DeviceProfile, *, context_asked: bool, layers_asked: bool = False
+    weights: Weights,
+    scenario: Scenario,
+    device: DeviceProfile,
+    *,
+    context_asked: bool,
+    layers_asked: bool = False,
 ) -> ProgramFit | None:
     """What the scenario's program makes of the device; None for one that takes what it is told.
 
@@ -70,9 +75,13 @@ def program_fit(
 
     def held(one: Scenario) -> int:
         mine = [p for p in memory_of(weights, one, device).parts if p.pool == pool.name]
-        if pool.name == "ram" and api != "cpu":  # the GPU's limit does not bind what the CPU holds of the same memory
+        if (
+            pool.name == "ram" and api != "cpu"
+        ):  # the GPU's limit does not bind what the CPU holds of the same memory
             mine = [part for part in mine if part.kind in _OF_GPU]
-        return total_bytes(part for part in mine if part.kind not in {PartKind.CPU_WEIGHTS, PartKind.CPU_KV_CACHE})
+        return total_bytes(
+            part for part in mine if part.kind not in {PartKind.CPU_WEIGHTS, PartKind.CPU_KV_CACHE}
+        )
 
     def answer(one: Scenario, words: str) -> ProgramFit:
         left = pool.usable_bytes.value - held(one)
@@ -109,6 +118,8 @@ def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool
     if weights.shape.experts is not None and fits(placed(cpu_moe=blocks)):
         moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(cpu_moe=count)))
         return placed(cpu_moe=moved), f"{context}, experts of {moved} of {blocks} layers with the CPU"
-    moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(gpu_layers=blocks + 1 - count)))
+    moved = bisect_left(
+        range(blocks + 1), True, key=lambda count: fits(placed(gpu_layers=blocks + 1 - count))
+    )
     layers = blocks + 1 - moved
     return placed(gpu_layers=layers), f"{context}, {layers} of {blocks + 1} layers on the card"

@@ -90,7 +90,9 @@ def in_llama_order(tensors: Mapping[str, tuple[int, ...]]) -> list[Placed]:
         quantised = len(dims) > 1 and name.endswith("weight") and not kept
         if kind == "table" and "output.weight" not in tensors:
             kind = group = "output"
-        placed.append(Placed(name, dims, kind, block_of(name), numbers[kind], quantised, half and len(dims) > 1, group))
+        placed.append(
+            Placed(name, dims, kind, block_of(name), numbers[kind], quantised, half and len(dims) > 1, group)
+        )
         numbers[kind] += quantised
     return placed
 
@@ -121,7 +123,9 @@ def types_in_order(
     """
     base = BASE_TYPE[quant]
     rules = {
-        kind: [r for r in _RULES if r["tensor"] in {kind, "any"} and {quant, "any"} & set(r["mixtures"].split())]
+        kind: [
+            r for r in _RULES if r["tensor"] in {kind, "any"} and {quant, "any"} & set(r["mixtures"].split())
+        ]
         for kind in {one.kind for one in placed}
     }
     of_model = _model_facts(shape, importance_matrix)

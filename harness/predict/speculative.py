@@ -65,7 +65,9 @@ def expected_tokens_per_cycle(alpha: float, gamma: int) -> float:
     return (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
-def speculative_speedup(alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0) -> float:
+def speculative_speedup(
+    alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0
+) -> float:
     """S above: ``draft_cost_ratio`` is c, 0 for a prompt lookup; ``verify_cost_ratio`` V, 1 where it is free."""
     return expected_tokens_per_cycle(alpha, gamma) / (gamma * draft_cost_ratio + verify_cost_ratio)
 

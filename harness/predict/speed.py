@@ -112,7 +112,9 @@ def decode_pass(scenario: Scenario) -> Pass:
 def prompt_pass(scenario: Scenario) -> Pass:
     """The prompts of all sequences."""
     tokens = max(scenario.prompt_tokens, 1)
-    return Pass(tokens, scenario.depth_tokens, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario))
+    return Pass(
+        tokens, scenario.depth_tokens, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario)
+    )
 
 
 def _kv_type(scenario: Scenario) -> str:
@@ -173,7 +175,11 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
         told = device.link_bytes_per_s.value
     else:
         told = 0.0
-    specified = (timed[0].link_bytes_per_s if timed[0] else told) or told or link_bytes_per_s(main.machine, device.chip)
+    specified = (
+        (timed[0].link_bytes_per_s if timed[0] else told)
+        or told
+        or link_bytes_per_s(main.machine, device.chip)
+    )
     link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
     even = tuple(share / sum(shares) for share in shares)
     cards = (main,) * len(shares)
@@ -205,7 +211,9 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
         else NOTHING
         for part in parts[:3]
     )
-    main = main._replace(attention_flops=flops, begins=True, work=main.work._replace(moe=shape.experts is not None))
+    main = main._replace(
+        attention_flops=flops, begins=True, work=main.work._replace(moe=shape.experts is not None)
+    )
     if not placement.kv_on_gpu:
         cpu = cpu._replace(work=cpu.work._replace(kv_bytes=cpu.work.kv_bytes + main.work.kv_bytes))
         main = main._replace(work=main.work._replace(kv_bytes=0.0))
@@ -256,7 +264,9 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
             more = math.hypot(more, MEETING_SPREAD)
         if split.away and not engines.host_told:
             more = math.hypot(more, HOST_SPREAD)
-        above, below = (math.hypot(one, more) for one in RESIDUALS["prefill" if asked.tokens > 1 else "decode"])
+        above, below = (
+            math.hypot(one, more) for one in RESIDUALS["prefill" if asked.tokens > 1 else "decode"]
+        )
     else:
         above, below = engines.cards[0].spread(split.main, asked)
     return interval(mid, above, below)
@@ -288,7 +298,9 @@ _SETTLES: Final = (
 """What to measure, by the word in the kind of the term that is known least."""
 
 
-def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pass, weights: Weights) -> tuple[str, ...]:
+def _unsettled(
+    phase: str, speed: Interval, part: Part, costs: Costs, asked: Pass, weights: Weights
+) -> tuple[str, ...]:
     """What to say of an interval that is too wide to decide by, and the measurement that would narrow it most."""
     if not isinstance(costs, Fitted) or part.is_empty or speed.high <= UNSETTLED_RATIO * speed.low:
         return ()
@@ -335,7 +347,9 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
                 else:
                     more_s = rewriting_s
                 seconds += matrix.tensor.size_bytes * more_s
-    return interval(seconds + weights.shape.vocab_count * entry_s, _COLD_SPREAD if from_storage else _LOAD_SPREAD)
+    return interval(
+        seconds + weights.shape.vocab_count * entry_s, _COLD_SPREAD if from_storage else _LOAD_SPREAD
+    )
 
 
 def _below(value: Interval, ceiling: float) -> Interval:

@@ -16,7 +16,9 @@ from harness.predict.tensors import block_of
 from harness.predict.weights import role_of
 
 
-def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, beside_bytes: int = 0) -> Placement | None:
+def best_split(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, beside_bytes: int = 0
+) -> Placement | None:
     """The first placement, from all on the cards to all with the CPU, that leaves room on both sides.
 
     None for none.
@@ -76,7 +78,10 @@ def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
 
 def _levelled_steps(weights: Weights, device: DeviceProfile, scenario: Scenario) -> list[Placement]:
     """The same for a device: experts leave from the first block on, so from the first card, which takes more blocks."""
-    listed = [step.replace(kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, device.card_shares)]
+    listed = [
+        step.replace(kv_on_gpu=scenario.placement.kv_on_gpu)
+        for step in steps(weights.shape, device.card_shares)
+    ]
     moved = [step for step in listed if step.cpu_moe and step.gpu_layers == "all"]
     if not moved or device.card_count < 2:
         return listed

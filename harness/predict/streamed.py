@@ -133,7 +133,11 @@ def streamed_ways(
 
 
 def _slowed(
-    speed: SpeedPrediction, tokens_per_s: float, read_s: float, spread: tuple[float, float], scenario: Scenario
+    speed: SpeedPrediction,
+    tokens_per_s: float,
+    read_s: float,
+    spread: tuple[float, float],
+    scenario: Scenario,
 ) -> SpeedPrediction:
     """``speed`` at another rate of decoding, and with ``read_s`` more for each batch of a prompt."""
     tokens = scenario.batch_count * max(scenario.prompt_tokens, 1)
@@ -178,7 +182,9 @@ def _expert_cache(
         return None, None
     all_experts, _ = expert_bytes(weights)
     # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
-    rest = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert")
+    rest = sum(
+        t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert"
+    )
     room = budget - held - rest
     if room <= 0:
         return 0.0, 0.0

@@ -98,7 +98,9 @@ def evenly_spread(count: int, room: Sequence[int]) -> tuple[int, ...]:
     return tuple(end - start for start, end in pairwise(ends))
 
 
-def pass_s(streamed_bytes: float, disk_bytes_per_s: float, busy_bytes_per_s: float, compute_s: float) -> float:
+def pass_s(
+    streamed_bytes: float, disk_bytes_per_s: float, busy_bytes_per_s: float, compute_s: float
+) -> float:
     """t(pass) above; the disk's rates are D and D_b."""
     left_bytes = streamed_bytes - busy_bytes_per_s * compute_s
     read_s = compute_s + left_bytes / (disk_bytes_per_s if left_bytes > 0 else busy_bytes_per_s)
@@ -130,7 +132,9 @@ def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes
     return None
 
 
-def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float, *, limited: bool = False) -> float:
+def mmap_read_s(
+    mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float, *, limited: bool = False
+) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 
         t = B (1 / D + r)

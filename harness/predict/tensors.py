@@ -18,7 +18,9 @@ from harness.errors import RefusedError
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
-_ROWS: Final = checked_rows("data/tensors.csv", BLOCK_WORDS, sums=("sizes",), cells={"of": ("model", "block")})
+_ROWS: Final = checked_rows(
+    "data/tensors.csv", BLOCK_WORDS, sums=("sizes",), cells={"of": ("model", "block")}
+)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -127,7 +127,9 @@ class Timed(NamedTuple):
                     tokens = batch
                 if tokens:
                     products_s += product_seconds(matrix, costs, tokens, cached)
-                    read_s += matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
+                    read_s += (
+                        matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
+                    )
             if begins:
                 overhead_s += costs.token_overhead_s
             overhead_s += shape.layer_count * (
@@ -147,7 +149,9 @@ class Timed(NamedTuple):
             return 0.0
         size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
         size += asked.sequences * kv_read_bytes(shape, asked.depth_tokens + asked.tokens, asked.kv_type)
-        return _between([(math.log(held), share) for held, share in self.costs.cached_shares], math.log(max(size, 1)))
+        return _between(
+            [(math.log(held), share) for held, share in self.costs.cached_shares], math.log(max(size, 1))
+        )
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below: the calibration's own spread, more for types not timed."""
@@ -186,7 +190,11 @@ def matrices(weights: Weights) -> Iterator[Matrix]:
     tied = not has_output(weights)
     for tensor in weights.tensors:
         name = tensor.name
-        if len(tensor.dims) < 2 or "conv1d" in name or name.startswith(("per_layer_token_embd", "position_embd")):
+        if (
+            len(tensor.dims) < 2
+            or "conv1d" in name
+            or name.startswith(("per_layer_token_embd", "position_embd"))
+        ):
             continue
         if name == "token_embd.weight":
             if tied:
@@ -245,7 +253,9 @@ def _experts(matrix: Matrix, tokens: int) -> tuple[float, float]:
     return share, tokens * matrix.used_count / (matrix.expert_count * share)
 
 
-def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int, cached_share: float = 0.0) -> float:
+def product_seconds(
+    matrix: Matrix, calibration: Calibration, tokens: int, cached_share: float = 0.0
+) -> float:
     """Seconds of one matrix product, of whose bytes the caches give that share."""
     tensor = matrix.tensor
     cost, factor = type_cost(calibration, tensor.type_name)
@@ -267,7 +277,9 @@ def _attention_s(
     flops = prompt_of(shape, batch_tokens, depth_tokens + 0.5).attention_flops  # a token sees itself
     if batch_tokens >= PREFILL_TOKENS:
         return flops / calibration.attention_flops_per_s
-    read_s = kv_read_bytes(shape, round(depth_tokens) + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s
+    read_s = (
+        kv_read_bytes(shape, round(depth_tokens) + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s
+    )
     return read_s + flops / (2 * min(attention_width(shape), _WIDE)) * calibration.attention_pair_s
 
 

@@ -56,7 +56,9 @@ def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     () for none.
     """
     rows = ((pattern, cells) for pattern, *cells in _table(name) if not kind or cells[0] == kind)
-    return next((tuple(cells) for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ())
+    return next(
+        (tuple(cells) for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ()
+    )
 
 
 def _may_hold(text: str, pattern: str) -> bool:
@@ -67,7 +69,9 @@ def _may_hold(text: str, pattern: str) -> bool:
 _BEGINNING: Final = re.compile(r"(?:\\b)?((?:[\w -](?![?*{]))*)")
 
 
-_HYPERTHREADS: Final = re.compile(r"(?:xeon|epyc).*\((?:aws|azure|gcp|google|oci)|(?:aws|azure|gcp) .*(?:xeon|epyc)")
+_HYPERTHREADS: Final = re.compile(
+    r"(?:xeon|epyc).*\((?:aws|azure|gcp|google|oci)|(?:aws|azure|gcp) .*(?:xeon|epyc)"
+)
 """Virtual machines whose CPUs are two threads of one core (vendors' pages on instance types)."""
 
 
@@ -101,7 +105,10 @@ def chip_key(chip: str) -> str:
     for pattern in _NUMBERED:
         if found := re.search(pattern, text):
             cut = dict.fromkeys(re.findall(r"\b(laptop|mobile|max-q|pcie|nvl)\b", text))
-            words = [*(word for word in found.groups() if word), *("laptop" if c == "mobile" else c for c in cut)]
+            words = [
+                *(word for word in found.groups() if word),
+                *("laptop" if c == "mobile" else c for c in cut),
+            ]
             return " ".join(" ".join(words).split())
     text = re.sub(r"\(.*?\)|\d+ ?gb|\bsxm\d?|\bpcie\b", " ", text)
     return " ".join(text.strip(" -").split())
@@ -118,7 +125,9 @@ _NUMBERED: Final = shipped_text("data/chip_numbers.txt", "harness.predict").spli
 
 def _graphics(text: str) -> str:
     """The part of a name that tells of a graphics card in a host, where there is one."""
-    inner = re.search(r"\(([^)]*(?:rtx|gtx|radeon|\brx |\barc\b|nvidia|amd pro|amd ai|geforce|instinct)[^)]*)\)", text)
+    inner = re.search(
+        r"\(([^)]*(?:rtx|gtx|radeon|\brx |\barc\b|nvidia|amd pro|amd ai|geforce|instinct)[^)]*)\)", text
+    )
     if inner:
         return inner[1]
     card = re.search(r".*[+/,&] *((?:nvidia|geforce|rtx|gtx|radeon|rx) .*)", text)

@@ -22,7 +22,12 @@ STREAMED_WINDOW_RATIO: Final = 1 / 16
 _KILLING_SYSTEMS: Final = ("ios", "ipados")
 """Where an app that holds more than it may is ended: nothing is swapped, what is wired for a GPU counts as
 held."""
-SEVERITY: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
+SEVERITY: Final[dict[VerdictWord, int]] = {
+    "fits": 0,
+    "fits with streaming": 1,
+    "too slow": 2,
+    "does not fit": 3,
+}
 
 
 def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, int]:
@@ -99,13 +104,17 @@ def judge(
     return worst.replace(reasons=(*worst.reasons[:-1], limit[1], worst.reasons[-1]))  # the last is the cause
 
 
-def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int) -> Verdict:
+def with_target(
+    verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int
+) -> Verdict:
     """The verdict where a decode speed is wanted: one that is missed is a no, with the speed as its binding limit."""
     decode = speed.decode_tokens_per_s
     if verdict.word == "does not fit" or decode.mid >= target_tokens_per_s:
         return verdict
     reason = f"{decode.mid:.3g} tokens/s predicted at depth {depth_tokens}, {target_tokens_per_s:.3g} wanted"
-    return verdict.replace(word="too slow", binding_limit=Limit.DECODE_SPEED, reasons=(reason, *verdict.reasons))
+    return verdict.replace(
+        word="too slow", binding_limit=Limit.DECODE_SPEED, reasons=(reason, *verdict.reasons)
+    )
 
 
 def _judge_pool(
@@ -141,7 +150,9 @@ def _judge_pool(
     rest = needed - weights
     word: VerdictWord = "does not fit"
     if held > available and device.os in _KILLING_SYSTEMS:
-        reasons.append(f"{format_bytes(held)} must be held, and the system ends an app that holds more than it may")
+        reasons.append(
+            f"{format_bytes(held)} must be held, and the system ends an app that holds more than it may"
+        )
     elif pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
         missing = format_bytes(needed - available)
@@ -152,12 +163,16 @@ def _judge_pool(
         if held > available and not any(p.file_bytes for p in memory.parts if p.kind is PartKind.WEIGHTS):
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
     elif pool.name == "vram" and device.os == "windows":
-        reasons.append("the driver moves what is over to memory of the host: each token reads it over the link, slowly")
+        reasons.append(
+            "the driver moves what is over to memory of the host: each token reads it over the link, slowly"
+        )
     elif pool.name == "vram":
         reasons.append("the driver refuses to allocate it: the run ends before its first token")
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
-        reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
+        reasons.append(
+            f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights"
+        )
     if pool.name == "vram":
         limit = Limit.CARD_MEMORY
     else:

@@ -96,7 +96,9 @@ def weights_of(shape: ModelShape, quant: str) -> Weights:
     if recipe.own_output == shape.architecture:
         shape = shape.replace(tied_embeddings=False)
     mixture = quant_named(recipe.mixture)
-    return _weights(shape, mixture, recipe.bits, recipe.importance_matrix or mixture in NEEDS_IMPORTANCE_MATRIX)
+    return _weights(
+        shape, mixture, recipe.bits, recipe.importance_matrix or mixture in NEEDS_IMPORTANCE_MATRIX
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -151,9 +153,13 @@ def read_of(weights: Weights) -> Read:
     else:
         share = 1.0
     own_output = has_output(weights)
-    drafting_from = math.inf  # a part of a model keeps the numbers of its blocks, so the last ones are those that draft
+    drafting_from = (
+        math.inf
+    )  # a part of a model keeps the numbers of its blocks, so the last ones are those that draft
     if weights.shape.mtp_layer_count and weights.tensors:
-        drafting_from = max(block_of(tensor.name) for tensor in weights.tensors) + 1 - weights.shape.mtp_layer_count
+        drafting_from = (
+            max(block_of(tensor.name) for tensor in weights.tensors) + 1 - weights.shape.mtp_layer_count
+        )
     size = count = output_count = table = routed = 0.0
     for tensor in weights.tensors:
         if block_of(tensor.name) >= drafting_from:

@@ -73,7 +73,9 @@ def kind_of(path: Path) -> Kind:
     """
     with _opened(path) as reader:
         header = set(reader.fieldnames or ())
-    return next((kind for kind, columns in _COLUMNS.items() if header.issuperset(columns["needed"][:2])), "speed")
+    return next(
+        (kind for kind, columns in _COLUMNS.items() if header.issuperset(columns["needed"][:2])), "speed"
+    )
 
 
 def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
@@ -87,7 +89,9 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
             return read_cells(name, shipped, kind)
     rows = []
     with _opened(path) as reader:
-        if missing := [column for column in _COLUMNS[kind]["needed"] if column not in (reader.fieldnames or ())]:
+        if missing := [
+            column for column in _COLUMNS[kind]["needed"] if column not in (reader.fieldnames or ())
+        ]:
             raise BadDataError(path, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
         for cells in reader:
             row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}

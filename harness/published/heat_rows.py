@@ -69,7 +69,9 @@ class HeatRow(NamedTuple):
         """The same with its interval; None where the model does not know."""
         if self.predicted(terms.terms) is None:
             return None
-        return terms.interval(self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor)
+        return terms.interval(
+            self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor
+        )
 
     def predicted(self, terms: Mapping[str, float]) -> float | None:
         """The same by the model; None where it does not know."""
@@ -100,7 +102,9 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
         else:
             one = raw["run_id"]
         runs.setdefault((one, raw["device"], raw["backend"], raw["model"]), []).append(raw)
-    read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
+    read, group = (
+        (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
+    )
     rows: list[tuple[Row, HeatRow | None]] = []
     for run in runs.values():
         try:
@@ -109,7 +113,9 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
             rows.append((refused(run[0], group, error), None))
             continue
         if own is None:
-            rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
+            rows.append(
+                (Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None)
+            )
             continue
         known = own.predicted(heat_terms().terms) is not None
         reason = "nothing is known of the device's limit"
@@ -169,7 +175,10 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> T
     card = card or (profile is not None and profile.pool_for(api) == "vram")
     scope = raw.get("power_scope", "").lower()
     kind = _KINDS.get(own_class, own_class or "laptop")
-    whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope) is not None
+    whole = (
+        re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope)
+        is not None
+    )
     sheet = None
     if profile is not None:
         sheet = profile.power.sustained_watts
@@ -190,7 +199,9 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> T
 
 def name_words(text: str) -> list[str]:
     """Words of a device's or chip's name that tell it from others."""
-    plain = re.sub(r"\(.*?\)|\b(apple|geforce|radeon|nvidia|amd|intel|for galaxy|class)\b|[-,]", " ", text.lower())
+    plain = re.sub(
+        r"\(.*?\)|\b(apple|geforce|radeon|nvidia|amd|intel|for galaxy|class)\b|[-,]", " ", text.lower()
+    )
     return plain.split()
 
 

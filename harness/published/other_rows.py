@@ -45,7 +45,11 @@ _OUTSIDE: Final = (
     ("method", r"tree", "a tree of drafts is verified: its budget is no draft length"),
     ("batch", r"^(?!1(\.0*)?$)\d", "several sequences share one reading of the weights"),
     ("system", r"flexgen|zero-inference", "an offloading server that trades latency for batch"),
-    ("system device", r"\b(nodes|machines|devices|hosts)\b|cluster|distributed|\bd1\b.*\bd[2-9]\b", "several machines"),
+    (
+        "system device",
+        r"\b(nodes|machines|devices|hosts)\b|cluster|distributed|\bd1\b.*\bd[2-9]\b",
+        "several machines",
+    ),
 )
 """Rows that the models of speculation and of streaming do not cover: columns, what stands in one of them, and
 why."""
@@ -53,7 +57,12 @@ why."""
 
 def outside(raw: Mapping[str, str]) -> str:
     """Why the model of a row of speculation or streaming does not cover it; empty where it does."""
-    said = (why for names, words, why in _OUTSIDE for n in names.split() if re.search(words, raw.get(n, "").lower()))
+    said = (
+        why
+        for names, words, why in _OUTSIDE
+        for n in names.split()
+        if re.search(words, raw.get(n, "").lower())
+    )
     return next(said, "")
 
 
@@ -145,7 +154,9 @@ def _machine(device: str) -> Machine:
     if re.search(r"\bcpu\b", text):
         api, gb_s = "cpu", gb_s if api == "cpu" else 0.5 * gb_s
     named = re.search(r"\((cuda|vulkan|rocm|metal)", text)
-    return Machine(named[1] if named else api, gb_s * 1e9, traits_of(device, named[1] if named else api, gb_s * 1e9))
+    return Machine(
+        named[1] if named else api, gb_s * 1e9, traits_of(device, named[1] if named else api, gb_s * 1e9)
+    )
 
 
 def streaming_rows(path: Path | None = None) -> list[Row]:
@@ -236,7 +247,13 @@ def _batch(raw: Cells, model_of: ModelOf) -> Row:
         law = partial(_together, row, count)
     promised = count * row.promised
     return row._replace(
-        group=group, vote=(*row.vote, str(count)), phase="", work=None, reason=reason, law=law, promised=promised
+        group=group,
+        vote=(*row.vote, str(count)),
+        phase="",
+        work=None,
+        reason=reason,
+        law=law,
+        promised=promised,
     )
 
 

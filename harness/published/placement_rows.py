@@ -23,7 +23,14 @@ from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
 from harness.predict.passes import Costs, Engines, Pass, Split, pass_terms
-from harness.predict.placement import HOST_SPREAD, RESIDUALS, SHIPPED, PlacementTerms, fitted_link, link_bytes_per_s
+from harness.predict.placement import (
+    HOST_SPREAD,
+    RESIDUALS,
+    SHIPPED,
+    PlacementTerms,
+    fitted_link,
+    link_bytes_per_s,
+)
 from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
@@ -122,7 +129,10 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
         (known is not None, "no model bytes"),
         (cards, "no bandwidth of the GPU"),
         (not several, "several machines"),
-        (_OWN_PROGRAM.match(raw.get("runtime", "").lower()), "another program, which splits in ways of its own"),
+        (
+            _OWN_PROGRAM.match(raw.get("runtime", "").lower()),
+            "another program, which splits in ways of its own",
+        ),
     )
     chip = chip_key(raw.get("gpu_chip", ""))
     vote = "placement", chip, raw.get("model", ""), raw.get("quant", ""), phase
@@ -168,7 +178,9 @@ def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
 
     def held(tensor: Tensor) -> Tensor:
         is_rest = each and role_of(tensor.name) != "expert"
-        return tensor.replace(size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes))
+        return tensor.replace(
+            size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes)
+        )
 
     return weights.replace(tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
 
@@ -216,7 +228,9 @@ def _placement(raw: Cells, weights: Weights) -> Placement:
         experts = n * on_cpu / routed_bytes
     else:
         experts = n * next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else 0.0)
-    return Placement(gpu_layers=0 if told and layers < 1 else on + 1, cpu_moe=min(max(round(experts), away), n))
+    return Placement(
+        gpu_layers=0 if told and layers < 1 else on + 1, cpu_moe=min(max(round(experts), away), n)
+    )
 
 
 def _cards(raw: Cells) -> tuple[Machine, ...]:
@@ -237,7 +251,8 @@ def _cards(raw: Cells) -> tuple[Machine, ...]:
     if not bandwidths or not all(bandwidths) or len(names) != len(bandwidths):
         return ()
     return tuple(
-        Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9)) for name, gb_s in zip(names, bandwidths, strict=True)
+        Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9))
+        for name, gb_s in zip(names, bandwidths, strict=True)
     )
 
 
@@ -251,6 +266,8 @@ def _host(raw: Cells) -> Machine:
     if raw.get("runtime", "").lower().startswith("ik_"):
         other = "ik"
     traits = traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9)
-    if traits.family == "x86-cpu":  # what nobody names beside a card is a desktop's, and no phone's or board's
+    if (
+        traits.family == "x86-cpu"
+    ):  # what nobody names beside a card is a desktop's, and no phone's or board's
         traits = traits._replace(family="intel-cpu")
     return Machine("cpu", gb_s * 1e9, traits, runtime=other)

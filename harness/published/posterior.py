@@ -99,7 +99,9 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
 
 def own_square(key: str) -> float:
     """Variance of what a term differs by on one machine."""
-    name = (kind_of(key) or key).partition(" ")[0].removesuffix("/cpu").removesuffix("/gpu").removesuffix("/npu")
+    name = (
+        (kind_of(key) or key).partition(" ")[0].removesuffix("/cpu").removesuffix("/gpu").removesuffix("/npu")
+    )
     if name in OWN:
         return OWN_WIDTH**2
     return 0.0

@@ -55,11 +55,15 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
         read = known.read.size_bytes
     else:
         read = _read_bytes(known, size_bytes)
-    work = Work(read, known.read.weight_count, shape.layer_count, kv_read_bytes(shape, round(depth_tokens)), quant)
+    work = Work(
+        read, known.read.weight_count, shape.layer_count, kv_read_bytes(shape, round(depth_tokens)), quant
+    )
     return work._replace(
         prompt_weight_count=known.read.prompt_weight_count,
         recurrent_ratio=recurrent_ratio(shape),
-        expert_ratio=shape.experts.used_count / shape.experts.expert_count if shape.experts is not None else 1.0,
+        expert_ratio=shape.experts.used_count / shape.experts.expert_count
+        if shape.experts is not None
+        else 1.0,
     )
 
 

@@ -13,7 +13,14 @@ from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
-from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
+from harness.predict.decode import (
+    BELOW_FOUR_BITS,
+    DEEP_TOKENS,
+    Machine,
+    Work,
+    decode_gradient,
+    decode_seconds,
+)
 from harness.predict.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
@@ -21,7 +28,9 @@ from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
 
 TRUSTED: Final = ("A", "B")
-_SEVERAL: Final = re.compile(r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines")
+_SEVERAL: Final = re.compile(
+    r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines"
+)
 """What notes say where the laws of one memory do not hold."""
 _CARDS: Final = re.compile(r"(?:^| )[*x] ?([2-9])\b|\b([2-9]) ?x ")
 """How the name of a machine tells that it has several cards of a kind."""
@@ -136,7 +145,9 @@ def one_row(raw: Cells, group: str, read: Callable[[Cells], Row]) -> Row:
 
 def refused(raw: Cells, group: str, error: BadDataError) -> Row:
     """A row of which a cell should be a number and is none."""
-    return Row(raw, group, (str(raw.line),), 0.0, reason=f"no number: {error.field.partition(', ')[2]} {error.found}")
+    return Row(
+        raw, group, (str(raw.line),), 0.0, reason=f"no number: {error.field.partition(', ')[2]} {error.found}"
+    )
 
 
 def row_of(raw: Cells, model_of: ModelOf) -> Row:
@@ -210,7 +221,9 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
             promised = traits.matrix_flops_per_s / (2 * work.weight_count)
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     vote = chip, api, raw.get("model", ""), raw.get("quant", ""), group
-    return Row(raw, group, vote, speed, promised, reason, None, phase, chip, work, machine, prompt, mean_depth)
+    return Row(
+        raw, group, vote, speed, promised, reason, None, phase, chip, work, machine, prompt, mean_depth
+    )
 
 
 def why_not(*given: tuple[object, str]) -> str:
@@ -248,7 +261,9 @@ def api_named(text: str) -> str:
 def runtime_named(text: str) -> str:
     """``llama.cpp`` for everything of its kind, else the runtime's first word."""
     lower = text.lower()
-    own = re.search(r"bitnet|^ik_", lower)  # forks with kernels of their own, whatever tool of llama.cpp timed them
+    own = re.search(
+        r"bitnet|^ik_", lower
+    )  # forks with kernels of their own, whatever tool of llama.cpp timed them
     if not lower or (not own and re.search(r"llama-bench|^llama\.?cpp|^llama\.rn|llama.cpp-class", lower)):
         return "llama.cpp"
     return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
@@ -258,7 +273,13 @@ def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
     """Phase, tokens of the test, tokens before it, and whether the name was understood."""
     text = test.lower()
     before = _tokens(depth)
-    for pattern in (r"@ ?d(\d+k?)", r"@ ?ctx ?(\d+k?)", r"after pp(\d+k?)", r"prompt (\d+k?)", r"ctx (\d+k?)"):
+    for pattern in (
+        r"@ ?d(\d+k?)",
+        r"@ ?ctx ?(\d+k?)",
+        r"after pp(\d+k?)",
+        r"prompt (\d+k?)",
+        r"ctx (\d+k?)",
+    ):
         found = re.search(pattern, text)
         if found:
             before = max(before, _tokens(found[1]))
@@ -282,7 +303,10 @@ def _tokens(text: str) -> float:
 
 def _year(raw: dict[str, str]) -> float:
     """Year of the build by the row's date; the middle of a range; the present without one."""
-    years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
+    years = [
+        int(y) + (int(m or 7) - 0.5) / 12
+        for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))
+    ]
     if years:
         return sum(years) / len(years)
     return 2025.5
@@ -291,8 +315,12 @@ def _year(raw: dict[str, str]) -> float:
 def source_key(source: str) -> str:
     """Repository or thread of a source: all files and commits of one count as one."""
     text = source.strip()
-    found = re.match(r"(?:https?://)?(github\.com/[^/@ :]+/[^/@ :]+)(/(?:discussions|issues|pull)/\d+)?", text)
-    inner = re.search(r"github-data/(discussions/\d+|issues/\d+|pull_requests)", text)  # its pulls are of one author
+    found = re.match(
+        r"(?:https?://)?(github\.com/[^/@ :]+/[^/@ :]+)(/(?:discussions|issues|pull)/\d+)?", text
+    )
+    inner = re.search(
+        r"github-data/(discussions/\d+|issues/\d+|pull_requests)", text
+    )  # its pulls are of one author
     if found is None:
         return text or "not stated"
     return found[1] + (found[2] or (f"/{inner[1]}" if inner else ""))

@@ -105,7 +105,9 @@ class Judged(NamedTuple):
 
 def is_headline(row: Row) -> bool:
     """Dense decode of the llama.cpp class at short context."""
-    return row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
+    return (
+        row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
+    )
 
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
@@ -120,7 +122,9 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
             said = row.law()
         if row.work is not None and row.law is None:
             ln_s, gradient = row.predicted(coefficients.values)
-            result.append(judged(row, ln_s, coefficients.half_width(gradient, row.phase, row.work, row.machine)))
+            result.append(
+                judged(row, ln_s, coefficients.half_width(gradient, row.phase, row.work, row.machine))
+            )
         elif said is not None:
             result.append(Judged(row, said.mid, said.low, said.high))
     return result
@@ -171,7 +175,9 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
     trusted = [j for j in judged if is_trusted(j.row)]
     names = dict.fromkeys((*GROUPS, *(j.row.group for j in judged)))
     sets = (
-        (label, chosen, name) for name in names for label, chosen in ((name, trusted), (f"{name} (all rows)", judged))
+        (label, chosen, name)
+        for name in names
+        for label, chosen in ((name, trusted), (f"{name} (all rows)", judged))
     )
     groups = {label: score([j for j in chosen if j.row.group == name]) for label, chosen, name in sets}
     decode = [j for j in trusted if j.row.phase == "decode"]
@@ -224,4 +230,6 @@ def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Sco
     for item in judged:
         parts[key(item.row)].append(item)
     scores = {name: score(part) for name, part in parts.items()}
-    return dict(sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0])))
+    return dict(
+        sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0]))
+    )

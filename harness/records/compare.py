@@ -133,7 +133,11 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
             sizes["ram" if buffer.on_host else "vram"] += buffer.size_bytes
     rows = []
     for pool, size in sizes.items() if sizes["vram"] else ():
-        told = [part for part in memory.parts if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts]
+        told = [
+            part
+            for part in memory.parts
+            if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts
+        ]
         predicted = float(sum(part.anonymous_bytes for part in told))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
             interval = Interval(predicted, predicted * (1 - _BUFFER_SPREAD), predicted * (1 + _BUFFER_SPREAD))
@@ -141,7 +145,9 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
     return rows
 
 
-def _row(name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0) -> ComparedRow:
+def _row(
+    name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0
+) -> ComparedRow:
     """The row of a test, or of one ``reading`` of memory in bytes, which is 0 where there is none."""
     measured, count = (test.value, test.sample_count) if test else (float(reading) or None, int(reading > 0))
     doubted = test is not None and measured is None and test.doubted_value is not None

@@ -53,7 +53,9 @@ class Tests(tuple[Measured, ...]):
 
         Without one the phase's first that is warm, at depth 0 if any is.
         """
-        tests = [t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)]
+        tests = [
+            t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)
+        ]
         return min(tests, key=lambda t: "@" in t.label, default=None)
 
 
@@ -83,7 +85,14 @@ def course_of(record: RunRecord) -> tuple[str, ...]:
         limits += (result.draft,)
     elif isinstance(result, Load):
         limits += (result.open_loop, *(level.offered for level in result.levels))
-    return (record.name, record.quant, model.sha256 if model else "", record.target, *setting_of(record), repr(limits))
+    return (
+        record.name,
+        record.quant,
+        model.sha256 if model else "",
+        record.target,
+        *setting_of(record),
+        repr(limits),
+    )
 
 
 def summarise(record: RunRecord) -> Tests:

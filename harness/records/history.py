@@ -169,7 +169,9 @@ class History:
                 connection.execute("PRAGMA synchronous = FULL")
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version > FORMAT:
-                    raise RefusedError(f"{self.path} was written by a newer edge-harness (format {version}): update")
+                    raise RefusedError(
+                        f"{self.path} was written by a newer edge-harness (format {version}): update"
+                    )
                 if version < FORMAT:
                     connection.executescript(_FROM_OLDER)
                     connection.executescript(shipped_text("data/history.sql"))

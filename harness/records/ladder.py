@@ -88,7 +88,11 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most
     of its files ran, of several the newest. A run that broke off stands only where none ended.
     """
-    models = {r.model.sha256: r.model.name for r in records if r.workload == "quality" and r.model and r.model.sha256}
+    models = {
+        r.model.sha256: r.model.name
+        for r in records
+        if r.workload == "quality" and r.model and r.model.sha256
+    }
     settings: dict[str, dict[tuple[str, ...], dict[tuple[str, str], RunRecord]]] = {}
     for record in records:
         if record.workload == "generate" and record.model and record.model.sha256 in models:
@@ -98,7 +102,9 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
             of[setting] = runs = of.pop(setting, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
                 runs[file] = record
-    speeds: dict[str, dict[str, RunRecord | None]] = defaultdict(lambda: {"llamacpp": None})  # it has a row at any rate
+    speeds: dict[str, dict[str, RunRecord | None]] = defaultdict(
+        lambda: {"llamacpp": None}
+    )  # it has a row at any rate
     for of in settings.values():
         for (sha256, runtime), record in max(reversed(of.values()), key=len).items():
             speeds[sha256][runtime] = record
@@ -114,7 +120,11 @@ def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
 
     def beats(other: Rung, rung: Rung) -> bool:
         both = zip(other.cost, rung.cost, strict=True)
-        return other.model == rung.model and other.cost != rung.cost and all(theirs <= own for theirs, own in both)
+        return (
+            other.model == rung.model
+            and other.cost != rung.cost
+            and all(theirs <= own for theirs, own in both)
+        )
 
     made = [rung for rung in rungs if rung.outcome == "ok" and isfinite(rung.divergence)]
     return [r.replace(on_frontier=r in made and not any(beats(other, r) for other in made)) for r in rungs]
@@ -249,4 +259,6 @@ def measured_growth_percent(
 def caveats(rungs: Sequence[Rung]) -> list[str]:
     """What to keep in mind when reading the cells: from what a quantized source was made anew."""
     sources = sorted({rung.requantized_from for rung in rungs} - {""})
-    return [f"Requantized from {source}: the loss of that first step is in no figure here." for source in sources]
+    return [
+        f"Requantized from {source}: the loss of that first step is in no figure here." for source in sources
+    ]

@@ -106,7 +106,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
-        with contextlib.suppress(OSError):  # the rename itself must reach the disk; not every system can open a folder
+        with contextlib.suppress(
+            OSError
+        ):  # the rename itself must reach the disk; not every system can open a folder
             descriptor = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -126,6 +128,10 @@ def _check(record: RunRecord, source: Path | str) -> None:
     try:
         datetime.fromisoformat(record.created)
     except ValueError:
-        raise BadDataError(source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z") from None
+        raise BadDataError(
+            source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z"
+        ) from None
     if any(0 < sample.duration_s < 1e-9 for sample in record.samples):  # a rate of it would be no number
-        raise BadDataError(source, "samples", "a time below a nanosecond", "0, or a time that something may take")
+        raise BadDataError(
+            source, "samples", "a time below a nanosecond", "0, or a time that something may take"
+        )

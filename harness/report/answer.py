@@ -34,7 +34,9 @@ _WORTH_RATIO: Final = 3.0
 """By which another way may be slower and still be named."""
 
 
-def first_screen(answer: Answer, more: Sequence[str] = (), instead: str = "", says: Sequence[str] = ()) -> list[str]:
+def first_screen(
+    answer: Answer, more: Sequence[str] = (), instead: str = "", says: Sequence[str] = ()
+) -> list[str]:
     """The whole first screen of one answer.
 
     ``more`` are the options that would add something; ``instead`` what to do where it is not a plain yes;
@@ -177,7 +179,9 @@ def _deep(answer: Answer) -> str:
     own = answer.prediction.speed.decode_tokens_per_s
     slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own.mid]
     asked = answer.question
-    if not slower or (asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens):
+    if not slower or (
+        asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens
+    ):
         return ""
     last: DepthSpeed = slower[-1]
     return f"{two(last.decode_tokens_per_s.mid / users)} with {last.tokens:,} tokens of context"
@@ -391,7 +395,10 @@ def several(answers: Sequence[Answer]) -> list[str]:
         ("after minutes", _warm_cells(answers)),
         (
             "memory",
-            [of_sizes(one.prediction.verdict.needed_bytes, one.prediction.verdict.available_bytes) for one in answers],
+            [
+                of_sizes(one.prediction.verdict.needed_bytes, one.prediction.verdict.available_bytes)
+                for one in answers
+            ],
         ),
     ]
     lines = textwrap.wrap(winner(answers, heads), WIDTH)
@@ -404,7 +411,9 @@ def several(answers: Sequence[Answer]) -> list[str]:
         lines += ["", " " * label_width + "".join(f"{heads[at]:<{widths[at]}}" for at in part).rstrip()]
         for label, cells in shown:
             lines.append(
-                (f"  {label:<{label_width - 2}}" + "".join(f"{cells[at]:<{widths[at]}}" for at in part)).rstrip()
+                (
+                    f"  {label:<{label_width - 2}}" + "".join(f"{cells[at]:<{widths[at]}}" for at in part)
+                ).rstrip()
             )
     first = answers[0]
     if many_models:

@@ -14,7 +14,12 @@ from harness.report.state import State
 ANSWERS: Final[dict[GateAnswer, tuple[str, State, str, str]]] = {
     "fail": ("fails", State.OUTSIDE, "fail", "Do not release this build."),
     "could not run": ("no evidence", State.NONE, "have no evidence", "The gate could not be run."),
-    "inconclusive": ("undecided", State.DISTURBED, "are undecided", "Measure again before this build goes out."),
+    "inconclusive": (
+        "undecided",
+        State.DISTURBED,
+        "are undecided",
+        "Measure again before this build goes out.",
+    ),
     "pass": ("passes", State.INSIDE, "pass", "This build may go out."),
 }
 """Of each answer its word, its mark, its verb, and what it means for a release; the worst first."""
@@ -60,14 +65,19 @@ def gate_of(judgements: Sequence[Judgement]) -> Gate:
     worst = next(answer for answer in ANSWERS if counts[answer])
     first = changes[0][2][0]
     unit = f"of {len(judgements)} budgets {ANSWERS[worst][2]}"
-    ticks = [drawing.label(axis.at(value), 14, text) for value, text in ((0.7, "−30 %"), (1.0, "0"), (1.4, "+40 %"))]
+    ticks = [
+        drawing.label(axis.at(value), 14, text)
+        for value, text in ((0.7, "−30 %"), (1.0, "0"), (1.4, "+40 %"))
+    ]
     return Gate(
         title=f"Gate: {counts[worst]} {unit}",
         number=str(counts[worst]),
         unit=unit,
         verdict=ANSWERS[worst][3],
         lead="" if worst == "pass" else f"The worst: {first.whose}, {first.what}: {first.change}.",
-        counts=[(state, word, counts[answer]) for answer, (word, state, *_) in ANSWERS.items() if counts[answer]],
+        counts=[
+            (state, word, counts[answer]) for answer, (word, state, *_) in ANSWERS.items() if counts[answer]
+        ],
         changes=changes,
         axis=drawing.picture("Scale: per cent of the baseline, or of the limit", 18, ticks, "scale"),
     )

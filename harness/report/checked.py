@@ -13,7 +13,13 @@ from harness.report.state import Figure, State, figures_of
 
 WIDTH: Final = 78
 _BAR: Final = 12
-_MARKS: Final = {State.INSIDE: "●", State.MEASURED: "●", State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?"}
+_MARKS: Final = {
+    State.INSIDE: "●",
+    State.MEASURED: "●",
+    State.EDGE: "○",
+    State.OUTSIDE: "◆",
+    State.DISTURBED: "?",
+}
 _MOST_RUNS: Final = 9
 
 
@@ -37,7 +43,9 @@ def screen(records: Sequence[RunRecord]) -> list[str]:
 def _one(record: RunRecord) -> list[str]:
     figures = figures_of(record)
     headline = headline_of(record, figures["decode"])
-    said = " ".join(filter(None, (headline.before, headline.number, headline.unit, headline.after + headline.verdict)))
+    said = " ".join(
+        filter(None, (headline.before, headline.number, headline.unit, headline.after + headline.verdict))
+    )
     note = note_of(record, figures)
     said = said.rstrip(".") + "."
     if note and note.kind == "out":

@@ -57,7 +57,9 @@ def courses(records: Sequence[RunRecord]) -> list[Course]:
             detail += f"; the newest {len(newest)} of {len(group)} runs"
         name = words.model_words(last)
         ends = (words.short_date(first.created), words.short_date(last.created))
-        picture = drawing.course(values, [], ends, f"{name}, {detail}", is_labelled=len(newest) <= _FEW_POINTS)
+        picture = drawing.course(
+            values, [], ends, f"{name}, {detail}", is_labelled=len(newest) <= _FEW_POINTS
+        )
         found.append(Course(name, detail, picture))
     return found
 

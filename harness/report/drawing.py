@@ -96,8 +96,12 @@ def band(axis: Axis, interval: Interval, y: float, height: float = 14) -> str:
     left = axis.at(interval.low)
     width = max(axis.at(interval.high) - left, 0.4)
     middle = axis.at(interval.mid)
-    box = f'<rect class="band" x="{left}%" y="{y - height / 2}" width="{width:.2f}%" height="{height}" rx="3"/>'
-    return f'{box}<line class="hair" x1="{middle}%" x2="{middle}%" y1="{y - height / 2}" y2="{y + height / 2}"/>'
+    box = (
+        f'<rect class="band" x="{left}%" y="{y - height / 2}" width="{width:.2f}%" height="{height}" rx="3"/>'
+    )
+    return (
+        f'{box}<line class="hair" x1="{middle}%" x2="{middle}%" y1="{y - height / 2}" y2="{y + height / 2}"/>'
+    )
 
 
 def mark(place: float, y: float, state: State) -> str:

@@ -13,7 +13,13 @@ from harness.units import GB, format_number
 
 KNOWN: Final = ("raspberry-pi-5", "iphone-16-pro", "macbook-air-m3", "rtx-4090-desktop")
 """A board, a phone, a laptop and a graphics card that people know."""
-USUAL_DEVICES: Final = ("raspberry-pi-5", "iphone-16-pro", "macbook-air-m3", "rtx-4060-desktop", "rtx-4090-desktop")
+USUAL_DEVICES: Final = (
+    "raspberry-pi-5",
+    "iphone-16-pro",
+    "macbook-air-m3",
+    "rtx-4060-desktop",
+    "rtx-4090-desktop",
+)
 USUAL_MODELS: Final = ("llama-3.2-3b", "llama-3.1-8b", "gpt-oss-20b", "qwen3-30b-a3b", "llama-3.3-70b")
 USUAL_QUANT: Final = "Q4_K_M"
 USUAL_CONTEXT: Final = 4096
@@ -114,7 +120,9 @@ def tables(
         by_setting.setdefault((cell.quant, cell.context_tokens), []).append(cell)
     found = []
     for (quant, context), group in by_setting.items():
-        by_speed = sorted(profiles, key=lambda name: sum(_speed(cell) for cell in group if cell.device == name))
+        by_speed = sorted(
+            profiles, key=lambda name: sum(_speed(cell) for cell in group if cell.device == name)
+        )
         answers = {(cell.model, cell.device): _place(cell, profiles[cell.device]) for cell in group}
         by_size = sorted(sizes, key=sizes.__getitem__)
         rows = [(titles[model], [answers[model, device] for device in by_speed]) for model in by_size]
@@ -141,7 +149,10 @@ def _grid_of(record: RunRecord) -> Grid | None:
         return None
     try:
         return ask(
-            devices=KNOWN, models=(name,), quants=(record.quant,), contexts=(max(record.scenario.context_tokens, 64),)
+            devices=KNOWN,
+            models=(name,),
+            quants=(record.quant,),
+            contexts=(max(record.scenario.context_tokens, 64),),
         )
     except HarnessError:
         return None

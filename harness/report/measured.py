@@ -20,7 +20,10 @@ def measured_lines(measured: float, answer: Answer, slower: Sequence[SpeedCause]
         return [f"{line}. The memory cannot deliver that: the profile of {answer.device.title} is wrong."]
     if measured > speed.decode_tokens_per_s.high:
         taught = f"{answer.model.name} {answer.quant} - {measured:g}"
-        return [f"{line}.", f"Teach it: edge-harness learn --device '{answer.question.device}' --line '{taught}'"]
+        return [
+            f"{line}.",
+            f"Teach it: edge-harness learn --device '{answer.question.device}' --line '{taught}'",
+        ]
     if measured >= speed.decode_tokens_per_s.low:
         return [f"{line}."]
     if not slower:
@@ -70,4 +73,7 @@ def electricity_line(price: str, energy: Energy | None) -> tuple[Interval | None
     if len(amounts) > 1:
         elsewhere = f"; {amounts[1]:g} elsewhere"
     between = f"{two(cost.low)} to {two(cost.high)}"
-    return cost, f"A million tokens cost {two(cost.mid)} in electricity ({between}) at {amounts[0]:g} a kWh{elsewhere}."
+    return (
+        cost,
+        f"A million tokens cost {two(cost.mid)} in electricity ({between}) at {amounts[0]:g} a kWh{elsewhere}.",
+    )

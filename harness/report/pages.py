@@ -153,7 +153,10 @@ def _one(record: RunRecord) -> Page:
         commands=[
             ("Is there a faster setting? Tries threads, buffers and engines.", f"edge-harness tune {name}"),
             ("Which larger model would run well here?", "edge-harness recommend this"),
-            ("Keep it this fast: limits that a later build must meet.", "edge-harness gate init -o budgets.toml"),
+            (
+                "Keep it this fast: limits that a later build must meet.",
+                "edge-harness gate init -o budgets.toml",
+            ),
             ("Would it run on a phone?", f'edge-harness fit {name} -d "iphone 16 pro"'),
         ],
         courses=soaks([record]),
@@ -169,9 +172,7 @@ def headline_of(record: RunRecord, speed: Figure) -> Headline:
         last = record.detail.strip().rpartition("\n")[2]
         return Headline(f"{name} did not run to its end: {record.outcome}.", feel=clean(last, 300))
     if speed.state is State.DISTURBED:
-        stop = (
-            "The figures stand in the table, in brackets. Stop what uses the machine, and run it again; edge-harness "
-        )
+        stop = "The figures stand in the table, in brackets. Stop what uses the machine, and run it again; edge-harness "
         return Headline(
             f"{name}: not measured. Other programs disturbed the run.",
             feel=f"{_doubts(record)} {stop}doctor says what.",
@@ -210,14 +211,18 @@ def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
             count = "One surprise"
         else:
             count = f"{len(worst)} surprises; the largest"
-        title = f"{count}: {words.QUANTITIES[first.name]} {first.number} {first.unit_word}, not {first.between}"
+        title = (
+            f"{count}: {words.QUANTITIES[first.name]} {first.number} {first.unit_word}, not {first.between}"
+        )
         return Note("out", title, _why(record, first))
     left = [test for test in summarise(record) if test.phase in TEST_PHASES and test.disturbed_count]
     if not left or record.outcome != "ok":
         return None
     gone = sum(test.disturbed_count for test in left)
     whole = gone + sum(test.sample_count for test in left)
-    return Note("doubt", f"{gone} of {whole} samples were left out", f"{_doubts(record)} The figures are of the rest.")
+    return Note(
+        "doubt", f"{gone} of {whole} samples were left out", f"{_doubts(record)} The figures are of the rest."
+    )
 
 
 def _why(record: RunRecord, figure: Figure) -> str:
@@ -232,7 +237,9 @@ def _why(record: RunRecord, figure: Figure) -> str:
     return "The profile of this machine may be old: edge-harness check --probe-again measures it anew."
 
 
-def _tile(record: RunRecord, figures: dict[str, Figure], name: str, title: str) -> tuple[str, Figure, str, Drawing]:
+def _tile(
+    record: RunRecord, figures: dict[str, Figure], name: str, title: str
+) -> tuple[str, Figure, str, Drawing]:
     figure = figures.get(name) or Figure(name, "s", State.NONE)
     asked = record.scenario
     of = {
@@ -269,7 +276,9 @@ def _known(record: RunRecord, speed: Figure) -> tuple[list[Row], Drawing]:
     dot = drawing.mark(axis.at(speed.measured), 22, speed.state)
     own = drawing.picture(f"{name}: measured {speed.number}", 44, [*grid, dot])
     cores = counted(record.machine.core_count, "core")
-    rows = [(speed.measured, Row(name[:1].upper() + name[1:], cores, speed.number, "measured", own, is_own=True))]
+    rows = [
+        (speed.measured, Row(name[:1].upper() + name[1:], cores, speed.number, "measured", own, is_own=True))
+    ]
     for device, cell, likely in others:
         if likely is None:
             nothing = drawing.picture(f"{device.title}: does not fit", 44, grid)
@@ -294,11 +303,11 @@ def _limits(record: RunRecord, reached: Figure) -> Stack | None:
     if reached.measured is not None and reached.state.is_believed and speed.roofline_tokens_per_s > 0:
         share = 100 * reached.measured / speed.roofline_tokens_per_s
         ceiling = format_number(speed.roofline_tokens_per_s)
-        lead = (
-            f" Reading memory alone would allow {ceiling} tokens a second: {reached.number} is {share:.0f} % of that."
-        )
+        lead = f" Reading memory alone would allow {ceiling} tokens a second: {reached.number} is {share:.0f} % of that."
     whole = sum(share for _, share in sized)
-    parts, picture = _stacked(sized, "Time of one token, predicted", lambda share: f"{100 * share / whole:.0f} %")
+    parts, picture = _stacked(
+        sized, "Time of one token, predicted", lambda share: f"{100 * share / whole:.0f} %"
+    )
     time = " ".join(amount("s", 1 / speed.decode_tokens_per_s.mid, 2))
     left = "where the time of one token goes, predicted"
     return Stack("What limits it", f"Most of the time: {parts[0][1]}.{lead}", left, time, picture, parts)
@@ -326,7 +335,12 @@ def _memory(record: RunRecord, figures: dict[str, Figure]) -> Stack | None:
     if beyond:
         lead += f" {' '.join(amount('bytes', beyond))} came on top that nothing predicted."
     return Stack(
-        "Where the memory goes", lead, f"predicted {' '.join(amount('bytes', whole))}", measured, picture, parts
+        "Where the memory goes",
+        lead,
+        f"predicted {' '.join(amount('bytes', whole))}",
+        measured,
+        picture,
+        parts,
     )
 
 
@@ -350,7 +364,9 @@ def _facts(records: Sequence[RunRecord]) -> dict[str, str]:
     asked = record.scenario
     model = record.model
     engine = record.engine
-    gone = sum(bool(sample.validity.doubts) for one in records for sample in one.samples if not sample.warm_up)
+    gone = sum(
+        bool(sample.validity.doubts) for one in records for sample in one.samples if not sample.warm_up
+    )
     facts = {
         "ended": "" if record.outcome == "ok" else clean(f"{record.outcome}: {record.detail}", 500),
         "tokens": f"{asked.prompt_tokens:,} random ones as the prompt, then {asked.new_tokens:,} written",
@@ -381,7 +397,9 @@ def _many(records: Sequence[RunRecord]) -> Page:
     by_machine: dict[str, list[Line]] = defaultdict(list)
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record, figures, setting in zip(records, figured, words.setting_words(records), strict=True):
-        line = Line(record, words.model_words(record), setting, figures, _on_likeliest(figures["decode"], axis))
+        line = Line(
+            record, words.model_words(record), setting, figures, _on_likeliest(figures["decode"], axis)
+        )
         by_machine[words.machine_line(record)].append(line)
         groups[words.machine_line(record), words.engine_line(record)].append(record)
     runs = counted(len(records), "run")
@@ -417,7 +435,11 @@ def _order(line: Line) -> tuple[float, str, float, str]:
 def _factors(figure: Figure) -> list[float]:
     if figure.factor is None or figure.predicted is None:
         return []
-    return [figure.factor, figure.predicted.low / figure.predicted.mid, figure.predicted.high / figure.predicted.mid]
+    return [
+        figure.factor,
+        figure.predicted.low / figure.predicted.mid,
+        figure.predicted.high / figure.predicted.mid,
+    ]
 
 
 def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
@@ -459,7 +481,9 @@ def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, 
         return Headline("", str(states[State.INSIDE]), unit, f"{place}. ", verdict, feel)
     if states[State.MEASURED]:
         unit = f"of {runs} measured"
-        return Headline("", str(states[State.MEASURED]), unit, f"{place}. ", "No prediction was made before.", feel)
+        return Headline(
+            "", str(states[State.MEASURED]), unit, f"{place}. ", "No prediction was made before.", feel
+        )
     return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
 
 

@@ -50,7 +50,9 @@ def sections(records: Sequence[RunRecord]) -> list[tuple[str, list[Panel]]]:
         try:
             offered = [offer(record) for record in records]
         except Exception as error:  # noqa: BLE001 - of a stranger's package: the rest of the report is shown
-            warnings.warn(f"a section of {offer.__module__} is left out: {type(error).__name__}: {error}", stacklevel=2)
+            warnings.warn(
+                f"a section of {offer.__module__} is left out: {type(error).__name__}: {error}", stacklevel=2
+            )
             continue
         panels += [panel for panel in offered if panel is not None]
     panels = sorted(map(_cleaned, panels), key=lambda panel: panel.title)

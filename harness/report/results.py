@@ -87,7 +87,9 @@ def figure(name: str, value: Any) -> str:
         return _UNITS[unit](value) if unit else format_number(value)
     if isinstance(value, tuple | list | dict):
         parts = list(value.values()) if isinstance(value, dict) else list(value)
-        if len(parts) > SERIES_MAX or any(isinstance(part, msgspec.Struct | dict | tuple | list) for part in parts):
+        if len(parts) > SERIES_MAX or any(
+            isinstance(part, msgspec.Struct | dict | tuple | list) for part in parts
+        ):
             return str(len(parts))
         keys = [f"{key}: " for key in value] if isinstance(value, dict) else [""] * len(parts)
         return ", ".join(key + figure(name, part) for key, part in zip(keys, parts, strict=True))

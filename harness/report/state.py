@@ -63,14 +63,21 @@ class Figure(NamedTuple):
     @property
     def factor(self) -> float | None:
         """Measured over the likeliest value; None unless both are to be believed."""
-        if self.measured is None or self.predicted is None or not self.state.is_judged or self.predicted.mid <= 0:
+        if (
+            self.measured is None
+            or self.predicted is None
+            or not self.state.is_judged
+            or self.predicted.mid <= 0
+        ):
             return None
         return self.measured / self.predicted.mid
 
     @property
     def is_over(self) -> bool:
         """Whether more was measured than the interval allows."""
-        return self.measured is not None and self.predicted is not None and self.measured > self.predicted.high
+        return (
+            self.measured is not None and self.predicted is not None and self.measured > self.predicted.high
+        )
 
     @property
     def word(self) -> str:
@@ -124,7 +131,10 @@ class Figure(NamedTuple):
         """The 90 % interval without its unit; empty without a prediction."""
         if self.predicted is None:
             return ""
-        ends = [format_number(end / self.divisor, self.digits) for end in (self.predicted.low, self.predicted.high)]
+        ends = [
+            format_number(end / self.divisor, self.digits)
+            for end in (self.predicted.low, self.predicted.high)
+        ]
         return " to ".join(ends)
 
     @property
@@ -199,7 +209,9 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
     decode = tests["decode"]
     if decode is not None and decode.token_p99_s is not None:
         state = _trusted(record, decode.token_p99_s, State.MEASURED)
-        found["slow token"] = Figure("slow token", "s", state, decode.token_p99_s, sample_count=decode.sample_count)
+        found["slow token"] = Figure(
+            "slow token", "s", state, decode.token_p99_s, sample_count=decode.sample_count
+        )
     if not found["decode"].measured:
         found["decode"] = _plain(record, "decode", "tokens/s", _speed(record))
     return found
@@ -228,7 +240,9 @@ def _trusted(record: RunRecord, value: float | None, state: State) -> State:
 
 def _plain(record: RunRecord, name: str, unit: str, value: float | None) -> Figure:
     state = _trusted(record, value, State.MEASURED)
-    return Figure(name, unit, state, None if state is State.NONE else value, sample_count=int(value is not None))
+    return Figure(
+        name, unit, state, None if state is State.NONE else value, sample_count=int(value is not None)
+    )
 
 
 def _measured(record: RunRecord, name: str, test: Measured | None) -> Figure:
@@ -253,7 +267,13 @@ def _compared(record: RunRecord, row: ComparedRow, test: Measured | None) -> Fig
     state = State.DISTURBED
     if row.inside is not None:
         state = State.INSIDE if row.inside else State.OUTSIDE
-    if state is State.OUTSIDE and least is not None and most is not None and least <= row.high and most >= row.low:
+    if (
+        state is State.OUTSIDE
+        and least is not None
+        and most is not None
+        and least <= row.high
+        and most >= row.low
+    ):
         state = State.EDGE
     state = _trusted(record, row.measured, state)
     measured = None if state is State.NONE else row.measured

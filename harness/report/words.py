@@ -87,7 +87,9 @@ def machine_line(record: RunRecord) -> str:
     machine = record.machine
     if not machine.core_count:
         return clean(machine.cpu_model or machine.device)
-    return f"{clean(machine.cpu_model)}, {counted(machine.core_count, 'core')}, {machine.ram_bytes / GIB:.0f} GB"
+    return (
+        f"{clean(machine.cpu_model)}, {counted(machine.core_count, 'core')}, {machine.ram_bytes / GIB:.0f} GB"
+    )
 
 
 def engine_line(record: RunRecord) -> str:
@@ -131,7 +133,11 @@ def kind_words(record: RunRecord) -> str:
         return "all users together"
     if isinstance(result, Quality):
         return "quality"
-    return clean(record.workload, 40) if isinstance(result, SystemResult) or record.workload != "generate" else ""
+    return (
+        clean(record.workload, 40)
+        if isinstance(result, SystemResult) or record.workload != "generate"
+        else ""
+    )
 
 
 def _settings(record: RunRecord) -> dict[str, str]:
@@ -142,7 +148,9 @@ def _settings(record: RunRecord) -> dict[str, str]:
         "runtime": clean(record.runtime, 40),
         "target": f"over {record.target}" if record.target != "local" else "here",
         "api": asked.api,
-        "placement": "" if asked.api in {"", "cpu"} else asked.placement.flags(1000).replace("-ngl 1001", "").strip(),
+        "placement": ""
+        if asked.api in {"", "cpu"}
+        else asked.placement.flags(1000).replace("-ngl 1001", "").strip(),
         "users": counted(asked.batch_count, "user"),
         "cache": f"cache in {asked.kv_type}",
         "threads": f"{asked.thread_count} threads" if asked.thread_count else "",

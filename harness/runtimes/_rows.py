@@ -129,7 +129,9 @@ class OneSequence(Rows):
         self.kept_count = 0
         self._kept = np.empty((0, self.vocab_count), np.float32)
 
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+    def decode(
+        self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
+    ) -> None:
         """Run ``tokens`` through the model at ``position``, the end of the sequence.
 
         Raises:
@@ -147,7 +149,9 @@ class OneSequence(Rows):
         try:
             self._kept = self._forward(tokens, logits)
         except Exception as error:
-            raise EngineError(f"{self.engine} failed on {len(tokens)} tokens at {position}: {error}") from error
+            raise EngineError(
+                f"{self.engine} failed on {len(tokens)} tokens at {position}: {error}"
+            ) from error
         self.kept_count = len(self._kept)
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
@@ -162,7 +166,9 @@ class OneSequence(Rows):
 
     def fork(self, source: int, target: int) -> None:
         """Always refused: the cache belongs to one sequence."""
-        raise RefusedError(f"{self.engine} cannot share sequence {source} with {target}: take another runtime")
+        raise RefusedError(
+            f"{self.engine} cannot share sequence {source} with {target}: take another runtime"
+        )
 
     def decode_rows(self, tokens: Sequence[int], *_of_rows: Any) -> None:
         """Always refused: rows of several sequences need a cache of several."""

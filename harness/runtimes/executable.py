@@ -152,7 +152,9 @@ def free_port() -> int:
 
 def _check_single(name: str, scenario: Scenario) -> None:
     if scenario.batch_count > 1:
-        raise RefusedError(f"{name} runs one sequence here: several decode together in process (--runtime llamacpp)")
+        raise RefusedError(
+            f"{name} runs one sequence here: several decode together in process (--runtime llamacpp)"
+        )
 
 
 def _end_with_parent() -> None:
@@ -205,7 +207,15 @@ def spelled(scenario: Scenario, text: str, name: str = "llama-bench") -> list[st
     single = name == "llama-bench"
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
     given = ["-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
-    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *placed(s, text, single=single)]
+    given += [
+        "-ctk",
+        s.kv_type.lower(),
+        "-ctv",
+        s.kv_type.lower(),
+        "-fa",
+        fused,
+        *placed(s, text, single=single),
+    ]
     if "--load-mode" in text:
         mapped = ["-lm", "mmap" if s.mmap else "none"]
     elif single:
@@ -228,10 +238,17 @@ def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[s
     """
     s = scenario
     p = scenario.placement
-    if s.api in {"", "cpu"}:  # a program with a GPU built in would still use it for the cache and long prompts
+    if s.api in {
+        "",
+        "cpu",
+    }:  # a program with a GPU built in would still use it for the cache and long prompts
         if "--device" in text:
             return ["-ngl", "0", "-dev", "none"]
-        return ["-ngl", "0", *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else [])]
+        return [
+            "-ngl",
+            "0",
+            *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else []),
+        ]
     flags = p.flags(_BLOCKS).split()  # -nkvo is the last one
     if not single:
         return flags

@@ -79,7 +79,9 @@ class _IkLibrary(Library):
         params.flash_attn = bool(params.flash_attn_type)
         return self._api.llama_init_from_model(model, params)
 
-    def llama_detokenize(self, vocab: Any, ids: Any, count: int, out: Any, room: int, _rm: bool, special: bool) -> int:
+    def llama_detokenize(
+        self, vocab: Any, ids: Any, count: int, out: Any, room: int, _rm: bool, special: bool
+    ) -> int:
         """Text of tokens, piece by piece: the library's own wants the model, which a vocabulary does not lead to."""
         piece = ctypes.create_string_buffer(512)
         text = b""

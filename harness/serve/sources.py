@@ -87,5 +87,7 @@ def name_only(text: str) -> str:
         RefusedError: It is a path, a repository, or longer than any name.
     """
     if len(text) > TEXT_MAX or as_path(text) or text.startswith(HUB_PREFIX) or is_repository(text):
-        raise RefusedError(f"{text[:60]!r}: this server answers for names of models and devices, not for files")
+        raise RefusedError(
+            f"{text[:60]!r}: this server answers for names of models and devices, not for files"
+        )
     return text

@@ -14,8 +14,12 @@ from harness.errors import HarnessError
 from harness.serve.sources import Sources, name_only, named
 
 Model = Annotated[str, Field(description="Model, such as 'llama 3.1 8b' or 'qwen3-30b-a3b'", max_length=300)]
-Device = Annotated[str, Field(description="Device, such as 'rtx 4060 + 32GB'; 'this' for this machine", max_length=300)]
-Quant = Annotated[str, Field(description="Quantisation, such as Q4_K_M; empty for the usual one", max_length=40)]
+Device = Annotated[
+    str, Field(description="Device, such as 'rtx 4060 + 32GB'; 'this' for this machine", max_length=300)
+]
+Quant = Annotated[
+    str, Field(description="Quantisation, such as Q4_K_M; empty for the usual one", max_length=40)
+]
 Context = Annotated[int, Field(description="Tokens of context; 0 for the usual ones", ge=0, le=1 << 24)]
 
 
@@ -42,7 +46,9 @@ def tools(sources: Sources) -> MCPServer:
         """What the predicted speed rests on: each term, the nearest measurements, and what would disprove it."""
         return sources.explain(_question(model, device, quant, context_tokens)).decode()
 
-    def history(run: Annotated[str, Field(max_length=80)] = "", limit: Annotated[int, Field(ge=1, le=100)] = 20) -> str:
+    def history(
+        run: Annotated[str, Field(max_length=80)] = "", limit: Annotated[int, Field(ge=1, le=100)] = 20
+    ) -> str:
         """Runs that were measured here, newest first; or one of them in full, by the start of its name."""
         return sources.history(name_only(run), limit).decode()
 

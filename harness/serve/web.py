@@ -94,7 +94,9 @@ class Web:
         body = await request.body()
 
         def answered(_request: Request) -> Response:
-            question = written(body) if request.method == "POST" else asked(request.query_params.multi_items())
+            question = (
+                written(body) if request.method == "POST" else asked(request.query_params.multi_items())
+            )
             return Response(self.sources.fit(question), media_type="application/json")
 
         response: Response = await _told(answered)(request)
@@ -117,7 +119,9 @@ class Web:
         fault = ""
         if given.get("model"):
             try:
-                answers = [answer(asked([*pairs, ("device", device or "this")]), advises=False) for device in devices]
+                answers = [
+                    answer(asked([*pairs, ("device", device or "this")]), advises=False) for device in devices
+                ]
             except HarnessError as error:
                 fault = str(error)
         axis = _axis(answers)
@@ -138,7 +142,12 @@ class Web:
         past = open_history()
         records = list(past.records(limit=HISTORY_MAX)) if past.path.exists() else []
         lines = [
-            (record, words.model_words(record), words.short_date(record.created), figures_of(record)["decode"])
+            (
+                record,
+                words.model_words(record),
+                words.short_date(record.created),
+                figures_of(record)["decode"],
+            )
             for record in records
         ]
         return _page("History", "history.html.j2", lines=lines)
@@ -152,7 +161,9 @@ class Web:
         after, before = (_record(request.query_params.get(name, "")) for name in ("run", "baseline"))
         budgets = [proposal.budget for proposal in propose([before], "regression")]
         if not budgets or after.run_id == before.run_id:
-            return PlainTextResponse("nothing to compare: name two runs, the second one that ended well\n", 400)
+            return PlainTextResponse(
+                "nothing to compare: name two runs, the second one that ended well\n", 400
+            )
         judged = evaluate(budgets, [after], baseline=[before])
         return HTMLResponse(render(page_of([after], judgements=judged)))
 
@@ -186,8 +197,15 @@ def _axis(answers: Sequence[Answer]) -> drawing.Axis:
 def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
     """What the page shows of an answer: the first screen, its sentence and its command apart."""
     speed = one.prediction.speed.decode_tokens_per_s
-    _, _, screen = "\n".join(line for line in first_screen(one) if line.strip() not in one.commands).partition("\n\n")
-    shown = {"sentence": sentence(one), "lines": screen.replace("\n\n\n", "\n\n"), "commands": (), "speed": ""}
+    _, _, screen = "\n".join(
+        line for line in first_screen(one) if line.strip() not in one.commands
+    ).partition("\n\n")
+    shown = {
+        "sentence": sentence(one),
+        "lines": screen.replace("\n\n\n", "\n\n"),
+        "commands": (),
+        "speed": "",
+    }
     shown["picture"] = drawing.picture("does not run", 30, [])
     if one.runs:
         ends = " to ".join(format_number(end, 2) for end in (speed.low, speed.high))
@@ -200,10 +218,15 @@ def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
 
 def openapi() -> dict[str, Any]:
     """The description of the JSON door, made from the types themselves."""
-    schemas = msgspec.json.schema_components((Question, Answer), ref_template="#/components/schemas/{name}")[1]
+    schemas = msgspec.json.schema_components((Question, Answer), ref_template="#/components/schemas/{name}")[
+        1
+    ]
     fields = schemas["Question"]["properties"]
     required = schemas["Question"]["required"]
-    query = [{"name": n, "in": "query", "required": n in required, "schema": schema} for n, schema in fields.items()]
+    query = [
+        {"name": n, "in": "query", "required": n in required, "schema": schema}
+        for n, schema in fields.items()
+    ]
 
     def described(summary: str, *names: str, schema: str = "") -> dict[str, Any]:
         own = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
@@ -211,7 +234,11 @@ def openapi() -> dict[str, Any]:
         if schema:
             found = {"$ref": f"#/components/schemas/{schema}"}
         content = {"application/json": {"schema": found}}
-        return {"summary": summary, "parameters": own, "responses": {"200": {"description": "", "content": content}}}
+        return {
+            "summary": summary,
+            "parameters": own,
+            "responses": {"200": {"description": "", "content": content}},
+        }
 
     fit = described("Whether a model fits on a device, and how fast it runs", schema="Answer")
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Question"}}}}

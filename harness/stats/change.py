@@ -35,7 +35,10 @@ def fall(values: Sequence[float]) -> int | None:
         return None
     draw = np.random.default_rng(1)
     blocks = np.array_split(x, n // min(max(n // 16, 1), _BLOCK))
-    chance = [_largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1] for _ in range(_SHUFFLES)]
+    chance = [
+        _largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1]
+        for _ in range(_SHUFFLES)
+    ]
     if (1 + sum(c >= size for c in chance)) / (1 + _SHUFFLES) <= _LEVEL:
         return at
     return None

@@ -78,7 +78,9 @@ def share_interval(hit_count: int, count: int) -> Estimate:
     return Estimate(hit_count / count, float(low), float(high), count)
 
 
-def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:
+def ratio_interval(
+    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95
+) -> Estimate:
     """Ratio candidate / baseline of two sides measured in turns (A B A B ...), with a bootstrap interval.
 
     Each turn gives one log ratio, so that drift common to both sides cancels. The centre is the Hodges-Lehmann
@@ -107,7 +109,9 @@ def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, con
 
 def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> Doubles:
     if len(candidate) != len(baseline):
-        raise ValueError(f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples")
+        raise ValueError(
+            f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples"
+        )
     return _logs(candidate) - _logs(baseline)
 
 

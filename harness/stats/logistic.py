@@ -43,7 +43,9 @@ def logistic(design: Doubles, labels: NDArray[np.bool_], penalty: Doubles) -> Do
         value = np.logaddexp(0.0, -margin).mean() + 0.5 * penalty @ w**2
         return float(value), penalty * w - signed.T @ expit(-margin) / len(margin)
 
-    solved = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 0.0})
+    solved = minimize(
+        loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 0.0}
+    )
     weights: Doubles = solved.x
     return weights
 

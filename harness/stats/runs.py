@@ -67,7 +67,9 @@ class Spread(NamedTuple):
             return float(-ndtri(error)) * self.assumed
         if self.assumed is None or self.told > self.assumed:
             return float(-stdtrit(self.degrees, error)) * self.told
-        return min(float(-stdtrit(self.degrees, error / 2.0)) * self.told, float(-ndtri(error / 2.0)) * self.assumed)
+        return min(
+            float(-stdtrit(self.degrees, error / 2.0)) * self.told, float(-ndtri(error / 2.0)) * self.assumed
+        )
 
     def words(self) -> str:
         """Where it comes from, for people."""

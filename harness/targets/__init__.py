@@ -7,7 +7,12 @@ from harness.errors import RefusedError
 from harness.targets.adb import adb_words
 from harness.targets.shell import ShellTarget
 
-_SSH_OPTIONS: Final = ("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=20", "ServerAliveInterval=5")
+_SSH_OPTIONS: Final = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "ConnectTimeout=20",
+    "ServerAliveInterval=5",
+)
 
 
 def target_named(text: str, *, folder: str = "") -> ShellTarget:
@@ -26,9 +31,13 @@ def target_named(text: str, *, folder: str = "") -> ShellTarget:
         return ShellTarget("local", ("sh", "-c"), folder=folder)
     if kind == "adb" and separator:
         return ShellTarget(text, adb_words(place), folder=folder)
-    found = re.fullmatch(r"((?:[\w.+-]+@)?(?!-)[\w.-]+|(?:[\w.+-]+@)?\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", place)
+    found = re.fullmatch(
+        r"((?:[\w.+-]+@)?(?!-)[\w.-]+|(?:[\w.+-]+@)?\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", place
+    )
     if kind != "ssh" or found is None or not 0 < int(found[2] or 22) < 65536:
-        raise RefusedError(f"{text!r} is not a target: expected local, ssh://user@host[:port], adb:// or adb://SERIAL")
+        raise RefusedError(
+            f"{text!r} is not a target: expected local, ssh://user@host[:port], adb:// or adb://SERIAL"
+        )
     told = [*_SSH_OPTIONS, *([f"Port={found[2]}"] if found[2] else [])]
     words = [word for option in told for word in ("-o", option)]
     host = found[1].replace("[", "").replace("]", "")

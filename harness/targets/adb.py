@@ -45,7 +45,9 @@ def adb_words(serial: str) -> tuple[str, ...]:
         raise CouldNotRunError(f"several Android devices: {listed}. Name one: adb://SERIAL")
     chosen = serial or next(iter(there), "")
     if chosen not in there:
-        raise CouldNotRunError(f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?")
+        raise CouldNotRunError(
+            f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?"
+        )
     state = there[chosen][0]
     if state != "device":
         raise CouldNotRunError(f"Android device {chosen}: {_STATES.get(state, f'its state is {state!r}')}")
@@ -54,6 +56,8 @@ def adb_words(serial: str) -> tuple[str, ...]:
 
 def _adb(*words: str) -> str:
     if shutil.which("adb") is None:
-        raise CouldNotRunError("adb is not installed: take it from Android's platform tools, or apt install adb")
+        raise CouldNotRunError(
+            "adb is not installed: take it from Android's platform tools, or apt install adb"
+        )
     printed = output_of(("adb", *words), f"adb {words[0]}", timeout_s=_TIMEOUT_S, when_late="adb kill-server")
     return printed.decode(errors="replace")

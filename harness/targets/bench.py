@@ -36,7 +36,16 @@ from harness.ports import Emit
 from harness.records.imports.tools import of_llama_bench
 from harness.runtimes.executable import spelled
 from harness.targets import target_named
-from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
+from harness.targets.facts import (
+    Facts,
+    battery_percent,
+    celsius,
+    doubts,
+    drained_joules,
+    facts,
+    fingerprint,
+    ready,
+)
 from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
@@ -87,7 +96,9 @@ def program_for(programs: Path, abi: str) -> Path:
     if head[:4] == b"\x7fELF":
         found = int.from_bytes(head[18:20], "little")
     if found is None or found != _ELF_MACHINES.get(abi, found):
-        raise BadDataError(path, "", "no ELF file" if found is None else f"ELF machine {found}", f"one for {abi}")
+        raise BadDataError(
+            path, "", "no ELF file" if found is None else f"ELF machine {found}", f"one for {abi}"
+        )
     return path
 
 
@@ -131,7 +142,9 @@ def on_target(
     if isinstance(job, SoakJob):
         soak = job
     if len(model_files(path)) > 1:
-        raise RefusedError(f"{path.name} is one of several files: llama-bench on a target takes a model in one")
+        raise RefusedError(
+            f"{path.name} is one of several files: llama-bench on a target takes a model in one"
+        )
     ready(target, known, soak.battery_percent_min if soak else _BATTERY_PERCENT_MIN)
     program = program_for(programs, known.abi)
     target.stop()
@@ -186,7 +199,9 @@ def run_bench(job: There, emit: Emit) -> None:
         epoch_s = time.time() - ended_s  # once: between two readings of clocks any time may pass
         if len(samples) == len(begun):
             counters.around(ended_s, ended_s)
-            samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
+            samples = tuple(
+                _judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True)
+            )
         memory = {name: _most(counters.frames, running.pid, field) for name, field in _FIELDS.items()}
     emit("engine", record.engine)
     for sample in samples:
@@ -224,7 +239,9 @@ def run_soak(job: There, emit: Emit) -> None:
                 first = start = at
             if at - start < soak.window_s:
                 continue
-            window = _window(counters.around(start, at, patience_s=1), running, start - first, at - start, count)
+            window = _window(
+                counters.around(start, at, patience_s=1), running, start - first, at - start, count
+            )
             emit("window", window)
             start = at
             count = 0
@@ -237,7 +254,9 @@ def run_soak(job: There, emit: Emit) -> None:
         running.kill()
 
 
-def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:
+def _window(
+    frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int
+) -> Window:
     window = Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
     if len(frames) < 2:
         return window
@@ -271,7 +290,9 @@ def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: C
             memory = counters.frames[-1].files.get("/proc/meminfo", "")
         kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
         if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):
-            raise EngineError(f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", "out of memory")
+            raise EngineError(
+                f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", "out of memory"
+            )
     if status > 128:
         signal = f"signal {status - 128}"
     else:
@@ -279,7 +300,9 @@ def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: C
     raise EngineError(f"llama-bench ended with {signal}: {last}", "crashed" if status > 128 else "refused")
 
 
-def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: CounterFrames) -> Sample:
+def _judged(
+    sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: CounterFrames
+) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
     frames = counters.around(begun_s, begun_s + sample.duration_s, patience_s=0)
     validity = Validity(doubts=("the device's counters stopped: nothing is known of its state",))

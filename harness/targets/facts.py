@@ -62,8 +62,12 @@ def facts(target: ShellTarget) -> Facts:
     with understood(target.name):
         system, release, arch = first.splitlines()[:3]
         named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
-        count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
-        online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(range(count or 1))
+        count = sum(
+            line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines()
+        )
+        online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(
+            range(count or 1)
+        )
         with frame.laid() as root:
             cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
             joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
@@ -83,7 +87,9 @@ def facts(target: ShellTarget) -> Facts:
 
 
 def _joined(named: dict[str, str], what: str) -> str:
-    return " ".join(named[f"{what}.{part}"] for part in ("manufacturer", "model") if f"{what}.{part}" in named)
+    return " ".join(
+        named[f"{what}.{part}"] for part in ("manufacturer", "model") if f"{what}.{part}" in named
+    )
 
 
 def battery_percent(frame: Frame) -> int | None:
@@ -126,10 +132,13 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
     if any(map(asleep, frames)):
         found.append("the device fell asleep: keep its screen on")
     caps = [
-        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()] for f in frames
+        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()]
+        for f in frames
     ]
     if caps and caps[0] and caps[-1] and sum(caps[-1]) < 0.95 * sum(caps[0]):
-        found.append(f"the highest allowed frequency fell to {sum(caps[-1]) / sum(caps[0]):.0%}: let it cool down")
+        found.append(
+            f"the highest allowed frequency fell to {sum(caps[-1]) / sum(caps[0]):.0%}: let it cool down"
+        )
     return tuple(found)
 
 
@@ -137,10 +146,14 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
 def ready(target: ShellTarget, known: Facts, battery_percent_min: float) -> None:
     """CouldNotRunError where nothing can be measured: the device sleeps, or its battery is below the limit."""
     if asleep(known.frame):
-        raise CouldNotRunError(f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on")
+        raise CouldNotRunError(
+            f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on"
+        )
     level = battery_percent(known.frame)
     if level is not None and level < battery_percent_min:
-        raise CouldNotRunError(f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min:g} %")
+        raise CouldNotRunError(
+            f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min:g} %"
+        )
 
 
 def fingerprint(known: Facts) -> MachineFingerprint:
@@ -161,7 +174,11 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     """
     known = facts(target)
     like = next((p for n in device_names() if _same_chip((p := load_device(n)).chip, known.chip)), None)
-    read = None if read_bytes_per_s is None else measured(read_bytes_per_s, "decode of a small F16 model, all threads")
+    read = (
+        None
+        if read_bytes_per_s is None
+        else measured(read_bytes_per_s, "decode of a small F16 model, all threads")
+    )
     if like is None and read is None:
         raise CouldNotRunError(
             f"{target.name}: the bandwidth of its memory is not known: no shipped device has the chip {known.chip!r}. "
@@ -203,7 +220,9 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         pools=(pool, *(p for p in profile.pools if p.name != "ram")),
         engines=tuple(e if e.kind != "cpu" else engine for e in profile.engines),
         storage=storage,
-        power=profile.power.replace(battery_joules=measured(battery, "full charge")) if battery else profile.power,
+        power=profile.power.replace(battery_joules=measured(battery, "full charge"))
+        if battery
+        else profile.power,
         calibrations=(),
         learned="",
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "

@@ -70,7 +70,9 @@ def run_there(
         end = words.index("--")
     else:
         end = len(words)
-    asked = _without(words[:end], ("--on", "--out", "-o"))  # there it is on the machine itself, and keeps its records
+    asked = _without(
+        words[:end], ("--on", "--out", "-o")
+    )  # there it is on the machine itself, and keeps its records
     here = ["--on", "local", "--out", f"{folder}/records"]
     given = [PROGRAM, *map(placed, asked), *here, *map(placed, words[end:])]
     script = f'{_FOUND}; exec "$@" > {own}/answer.txt'
@@ -86,14 +88,19 @@ def run_there(
     if status not in _ANSWERING:
         raise CouldNotRunError(f"{target.name}: {PROGRAM} ended with status {status}: {last}")
     told = target.shell(
-        f"head -v -c {RECORD_MAX_BYTES} {own}/answer.txt {own}/records/*.json 2>/dev/null; rm -rf {own}", timeout_s=600
+        f"head -v -c {RECORD_MAX_BYTES} {own}/answer.txt {own}/records/*.json 2>/dev/null; rm -rf {own}",
+        timeout_s=600,
     )
     found = files_in(told.split("\n"))
     text = found.pop(f"{folder}/answer.txt", "")
-    records = [decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()]
+    records = [
+        decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()
+    ]
     if status == 0 and not records:
         raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
-    return Answered(status, text, tuple(r.replace(machine=r.machine.replace(device=target.name)) for r in records))
+    return Answered(
+        status, text, tuple(r.replace(machine=r.machine.replace(device=target.name)) for r in records)
+    )
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -101,7 +108,11 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     kept: list[str] = []
     before = ""
     for word in words:
-        if before not in options and word not in options and not word.startswith(tuple(f"{o}=" for o in options)):
+        if (
+            before not in options
+            and word not in options
+            and not word.startswith(tuple(f"{o}=" for o in options))
+        ):
             kept.append(word)
         before = word
     return kept

@@ -41,9 +41,7 @@ _COUNTERS: Final = (
     " /sys/class/power_supply/*/type /sys/class/power_supply/*/status /sys/class/power_supply/*/capacity"
     " /sys/class/power_supply/*/*_now /sys/class/powercap/*/name /sys/class/powercap/*/*_uj"
 )
-DUMPS: Final = (
-    'for s in thermalservice battery power; do echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done'
-)
+DUMPS: Final = 'for s in thermalservice battery power; do echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done'
 """What Android's services say, in the form of ``head -v``; nothing elsewhere."""
 _SLOW_EVERY: Final = 10
 """``dumpsys`` takes some 50 ms of a phone's CPU: asked once in so many frames."""
@@ -117,7 +115,9 @@ class ShellTarget:
             self._folder = self.shell(f"for d in {_FOLDERS}; do {usable}; done; exit 9").strip()
         return self._folder
 
-    def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
+    def put(
+        self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None
+    ) -> str:
         """Push a file under its hash and return its path there.
 
         An earlier attempt is gone on with, or found whole.
@@ -154,7 +154,9 @@ class ShellTarget:
         arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
         if arrived != [sha256]:
             self.shell(f"rm -f {part}")
-            raise CouldNotRunError(f"{self.name}: {path.name} arrived with another hash and was removed: try again")
+            raise CouldNotRunError(
+                f"{self.name}: {path.name} arrived with another hash and was removed: try again"
+            )
         self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
         return place
 
@@ -175,7 +177,9 @@ class ShellTarget:
             return (names[path.name],)
         release = hashlib.sha256(" ".join(places).encode()).hexdigest()[:16]
         folder = f"{self.folder}/release-{release}"
-        copies = [f"cp {shlex.quote(there)} {shlex.quote(f'{folder}/{name}')}" for name, there in names.items()]
+        copies = [
+            f"cp {shlex.quote(there)} {shlex.quote(f'{folder}/{name}')}" for name, there in names.items()
+        ]
         self.shell(" && ".join([f"mkdir -p {shlex.quote(folder)}", *copies]))
         return "env", f"LD_LIBRARY_PATH={folder}", f"{folder}/{path.name}"
 
@@ -301,7 +305,9 @@ class CounterFrames:
         Waits for the latter.
         """
         with self._more:
-            self._more.wait_for(lambda: self.ended or (self.frames and self.frames[-1].at_s >= end_s), patience_s)
+            self._more.wait_for(
+                lambda: self.ended or (self.frames and self.frames[-1].at_s >= end_s), patience_s
+            )
             before = max((i for i, f in enumerate(self.frames) if f.at_s <= start_s), default=0)
             after = next((i for i, f in enumerate(self.frames) if f.at_s >= end_s), len(self.frames) - 1)
             return self.frames[before : after + 1]
@@ -312,7 +318,9 @@ class Running:
 
     def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
         self._target = target
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         self.status = LOST
         first = self._readline()
         assert self.process.stdout is not None and self.process.stderr is not None

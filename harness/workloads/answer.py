@@ -35,9 +35,7 @@ FEWEST_ROWS: Final = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 _SETS: Final = 6
 _TOLERANCE_SIGMAS: Final = 5
-_INSTRUCTION: Final = (
-    "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
-)
+_INSTRUCTION: Final = "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
 _UNKNOWN: Final = "unknown"
 _ANSWER_TOKENS: Final = 24
 _USUAL_TOKENS: Final = 8
@@ -93,12 +91,16 @@ class AnswerSystem(System):
         for at, fact in enumerate(facts(seed, size["case_count"])):
             cases.append(Question(passage=fact.passage, question=fact.question, answer=fact.answer))
             is_true = at % 2 == 1
-            cases.append(Claim(passage=fact.passage, claim=fact.true if is_true else fact.false, supported=is_true))
+            cases.append(
+                Claim(passage=fact.passage, claim=fact.true if is_true else fact.false, supported=is_true)
+            )
         for _ in range(_SETS if size["row_count"] else 0):
             drawn = rng.beta(4, 2, size["row_count"])
             right = rng.random(size["row_count"]) < drawn**1.5
             implied = float(np.mean(drawn - drawn**1.5))
-            cases.append(Confidences(confidences=drawn.tolist(), outcomes=right.tolist(), implied_ece=implied))
+            cases.append(
+                Confidences(confidences=drawn.tolist(), outcomes=right.tolist(), implied_ece=implied)
+            )
         return cases
 
     def step(self, state: Parts, case: Any) -> dict[str, Any]:
@@ -112,7 +114,12 @@ class AnswerSystem(System):
         written = state.language.write(asked(case), _ANSWER_TOKENS)
         agreed = float(state.language.options(checked(case, written.text))[0])
         is_unknown = written.text.lower().startswith(_UNKNOWN)
-        return {"text": written.text, "confidence": written.confidence, "agreed": agreed, "is_unknown": is_unknown}
+        return {
+            "text": written.text,
+            "confidence": written.confidence,
+            "agreed": agreed,
+            "is_unknown": is_unknown,
+        }
 
     def chain(self, case: Any, size: Size, chain: Chain) -> None:
         """A prompt is read and an answer written, which is then judged; a claim is judged alone."""
@@ -131,7 +138,9 @@ class AnswerSystem(System):
         """Right answers, how well each confidence tells them, and what a threshold would give; support; calibration."""
         scores: list[Score] = []
         scores += _scores_of_answers(rows_of(cases, answers, Question))
-        claims = [(case, answer) for case, answer in rows_of(cases, answers, Claim) if case.supported is not None]
+        claims = [
+            (case, answer) for case, answer in rows_of(cases, answers, Claim) if case.supported is not None
+        ]
         if claims:
             true = [case.supported for case, _ in claims]
             contained = [_contained(case) for case, _ in claims]
@@ -157,7 +166,12 @@ def checked(case: Question, text: str) -> list[tuple[str, str]]:
 
 def supported(passage: str, claim: str) -> list[tuple[str, str]]:
     """The turns in which a claim is judged: examples before it make small models judge worse."""
-    return [("user", f"Passage: {passage}\nClaim: {claim}\nDoes the claim follow from the passage? Answer Yes or No.")]
+    return [
+        (
+            "user",
+            f"Passage: {passage}\nClaim: {claim}\nDoes the claim follow from the passage? Answer Yes or No.",
+        )
+    ]
 
 
 def is_right(case: Question, answer: dict[str, Any]) -> bool:

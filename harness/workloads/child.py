@@ -119,7 +119,9 @@ def declare(system: System, cases: Sequence[Any], job: SystemJob, parts: Parts) 
     return declared
 
 
-def _answer(system: System, state: Any, parts: Parts, cases: Sequence[Any], job: SystemJob, emit: Emit) -> list[Any]:
+def _answer(
+    system: System, state: Any, parts: Parts, cases: Sequence[Any], job: SystemJob, emit: Emit
+) -> list[Any]:
     """Each case once, timed, while there is time; the first step of a kind only where it is the only one."""
     from harness.measure.validity import Watch, child_probe
 

@@ -32,7 +32,9 @@ def run(
     names: Annotated[tuple[str, ...], Option(metavar="[NAME...]")] = (),
     cases: Annotated[
         Path | None,
-        Meta(description="Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns."),
+        Meta(
+            description="Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns."
+        ),
         Option("--cases", path="file", is_here=True),
     ] = None,
     size: Annotated[
@@ -162,7 +164,9 @@ def _listed() -> Answer:
     document = []
     for system in systems:
         parts = [*system.parts, *(f"[{part}]" for part in system.options)]
-        rows.append([system.name, ", ".join(parts) or "-", ", ".join(system.sizes), system.extra or "-", system.title])
+        rows.append(
+            [system.name, ", ".join(parts) or "-", ", ".join(system.sizes), system.extra or "-", system.title]
+        )
         told = {"name": system.name, "title": system.title, "parts": parts, "extra": system.extra}
         document.append(told | {"sizes": system.sizes, "columns": system.columns()})
     view = table("", ["system", "parts", "sizes", "extra", "what it does"], rows)
@@ -174,5 +178,7 @@ def _refuse_unused(wanted: Iterable[str]) -> None:
     taken = set(wanted)
     for name, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
         refuse_typed(
-            {option}, f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken
+            {option},
+            f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}",
+            when=name not in taken,
         )

@@ -76,7 +76,9 @@ def load(folder: Path) -> Dictionary:
     except MissingPackageError:
         raise
     except Exception as error:  # the reader's errors share no base below Exception
-        raise BadDataError(folder / WEIGHTS, "", str(error)[:200], f"the tensors {', '.join(_NAMES)}") from error
+        raise BadDataError(
+            folder / WEIGHTS, "", str(error)[:200], f"the tensors {', '.join(_NAMES)}"
+        ) from error
     dim, features = arrays["W_enc"].shape
     wanted = {"b_enc": (features,), "W_dec": (features, dim), "b_dec": (dim,)}
     for name, shape in wanted.items():
@@ -122,7 +124,12 @@ def train(x: Singles, feature_count: int, active_count: int, step_count: int, se
     decoder = rng.standard_normal((feature_count, dim), dtype=np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
     bias = np.zeros(feature_count, np.float32)
-    arrays = {"W_enc": decoder.T * np.float32(_ENCODER_START), "b_enc": bias, "W_dec": decoder, "b_dec": mean.copy()}
+    arrays = {
+        "W_enc": decoder.T * np.float32(_ENCODER_START),
+        "b_enc": bias,
+        "W_dec": decoder,
+        "b_dec": mean.copy(),
+    }
     moments = {name: [np.zeros_like(array), np.zeros_like(array)] for name, array in arrays.items()}
     for step in range(1, step_count + 1):
         batch = scaled[rng.integers(0, len(scaled), _BATCH)]

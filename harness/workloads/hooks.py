@@ -43,7 +43,9 @@ def companion(text: str) -> Companion:
     beside = ""
     if plan.parts:
         beside = f", with {', '.join(plan.parts)}"
-    return Companion(f"{name} {size or 'default'}", held, file_bytes, f"{kinds}{beside}", lambda d: _drawn(plan, d))
+    return Companion(
+        f"{name} {size or 'default'}", held, file_bytes, f"{kinds}{beside}", lambda d: _drawn(plan, d)
+    )
 
 
 def _drawn(plan: Plan, device: DeviceProfile) -> float:

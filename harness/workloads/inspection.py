@@ -155,8 +155,20 @@ class InspectSystem(System):
     parts = ("language",)
     context_tokens = WINDOW_TOKENS
     sizes = {
-        "default": {"layer": 0, "expansion_ratio": 8, "active_count": 32, "train_tokens": 32768, "step_count": 600},
-        "small": {"layer": 0, "expansion_ratio": 2, "active_count": 16, "train_tokens": 4096, "step_count": 20},
+        "default": {
+            "layer": 0,
+            "expansion_ratio": 8,
+            "active_count": 32,
+            "train_tokens": 32768,
+            "step_count": 600,
+        },
+        "small": {
+            "layer": 0,
+            "expansion_ratio": 2,
+            "active_count": 16,
+            "train_tokens": 4096,
+            "step_count": 20,
+        },
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
@@ -169,7 +181,9 @@ class InspectSystem(System):
         for number, place in enumerate(rng.sample(range(len(words) // _WORDS), 60)):
             stretch = words[place * _WORDS : (place + 1) * _WORDS]
             is_whole = number % 2 == 0
-            probes.append(Probe(text=" ".join(stretch if is_whole else rng.sample(stretch, _WORDS)), label=is_whole))
+            probes.append(
+                Probe(text=" ".join(stretch if is_whole else rng.sample(stretch, _WORDS)), label=is_whole)
+            )
         return [*map(_encode, pieces), *(Loss(text=piece) for piece in pieces[:4]), *probes]
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> InspectState:
@@ -184,7 +198,9 @@ class InspectSystem(System):
         dictionary = load(folder)
         width = len(dictionary.arrays["b_dec"])
         if width != stream.dim:
-            raise RefusedError(f"{folder}: a dictionary for {width} values; the model's activations have {stream.dim}")
+            raise RefusedError(
+                f"{folder}: a dictionary for {width} values; the model's activations have {stream.dim}"
+            )
         mean = x.mean(axis=0)
         axes = np.linalg.eigh(np.cov((x - mean).T))[1][:, ::-1][:, : size["active_count"]].astype(np.float32)
         random_one = train(x, features, size["active_count"], 0, context.seed + 1)
@@ -244,14 +260,20 @@ class InspectSystem(System):
         if coded:
             rows = [(answer["squared_error"], answer["squared_spread"]) for answer in coded]
             unexplained: dict[str, Any] = {"more_is_better": False, "nulls": {"the mean": 1.0}}
-            scores.append(resampled("fvu_ratio", rows, lambda r: float(r[:, 0].sum() / r[:, 1].sum()), **unexplained))
+            scores.append(
+                resampled("fvu_ratio", rows, lambda r: float(r[:, 0].sum() / r[:, 1].sum()), **unexplained)
+            )
             active = float(np.mean([answer["active_count"] for answer in coded]))
             scores.append(Score(name="active_count", value=active, count=len(coded)))
         losses = [answer for _, answer in rows_of(cases, answers, Loss)]
         if losses:
             names = [name for name in losses[0] if name not in {"clean", "zeros", "dictionary"}]
-            table = {name: [answer[name] for answer in losses] for name in ("zeros", "clean", "dictionary", *names)}
-            nulls = {name: _recovered(np.array([table["zeros"], table["clean"], table[name]]).T) for name in names}
+            table = {
+                name: [answer[name] for answer in losses] for name in ("zeros", "clean", "dictionary", *names)
+            }
+            nulls = {
+                name: _recovered(np.array([table["zeros"], table["clean"], table[name]]).T) for name in names
+            }
             spliced = list(zip(table["zeros"], table["clean"], table["dictionary"], strict=True))
             scores.append(resampled("recovered_ratio", spliced, _recovered, "loss", nulls))
         probed = rows_of(cases, answers, Probe)
@@ -262,7 +284,9 @@ class InspectSystem(System):
             nulls = {
                 "the commoner label": always(labels.tolist()),
                 "labels in random order": float(held_out(x, mixed).mean()),
-                "the words alone": float(held_out(words_of([case.text for case, _ in probed]), labels).mean()),
+                "the words alone": float(
+                    held_out(words_of([case.text for case, _ in probed]), labels).mean()
+                ),
             }
             scores.append(share("right_ratio", held_out(x, labels).tolist(), "probe", nulls))
         return scores

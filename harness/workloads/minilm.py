@@ -113,7 +113,9 @@ def _metadata(tokens: list[str]) -> dict[str, Value]:
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.token_type_count": 2,
-        "tokenizer.ggml.tokens": [_spelled(token, is_special=s) for token, s in zip(tokens, special, strict=True)],
+        "tokenizer.ggml.tokens": [
+            _spelled(token, is_special=s) for token, s in zip(tokens, special, strict=True)
+        ],
         "tokenizer.ggml.token_type": [_CONTROL if s else _NORMAL for s in special],
         **{f"tokenizer.ggml.{name}_token_id": tokens.index(token) for name, token in known.items()},
     }

@@ -83,7 +83,9 @@ class PairClassifier(OnnxText):
         super().__init__(folder, meter, "nli", thread_count=thread_count)
         named = self.config.get("id2label")
         if not isinstance(named, dict) or not all(key.isdigit() for key in named):
-            raise BadDataError(folder / "config.json", "id2label", str(named)[:80], 'labels, {"0": "entailment", ...}')
+            raise BadDataError(
+                folder / "config.json", "id2label", str(named)[:80], 'labels, {"0": "entailment", ...}'
+            )
         self.labels = [str(named[key]).lower() for key in sorted(named, key=int)]
 
     def chances(self, pairs: Sequence[tuple[str, str]], label: str) -> list[float]:

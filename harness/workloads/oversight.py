@@ -61,9 +61,7 @@ class OversightSystem(System):
     """Debates, consultancies and their placebos, one case a step."""
 
     name = "oversight"
-    title = (
-        "Oversight: whether debate or consultancy persuades a judge that cannot read, beside placebos and a full swap"
-    )
+    title = "Oversight: whether debate or consultancy persuades a judge that cannot read, beside placebos and a full swap"
     kinds = (Dispute,)
     parts = ("language",)
     sizes = {
@@ -89,11 +87,16 @@ class OversightSystem(System):
         replies = [Speech(one.for_true, self._argue(state, case, one.for_true, other.text))
                    for one, other in zip(openings, openings[::-1], strict=True)]  # fmt: skip
         honest = len(case.passage) % 2 == 0
-        arms = {"debate": [*openings, *replies], "consultancy": [one for one in openings if one.for_true == honest]}
+        arms = {
+            "debate": [*openings, *replies],
+            "consultancy": [one for one in openings if one.for_true == honest],
+        }
         odds = {"alone": verdict(state.language, case, [])}
         for arm, speeches in arms.items():
             odds[arm] = verdict(state.language, case, speeches)
-            odds[f"{arm}, placebo"] = verdict(state.language, case, [one._replace(text=PLACEBO) for one in speeches])
+            odds[f"{arm}, placebo"] = verdict(
+                state.language, case, [one._replace(text=PLACEBO) for one in speeches]
+            )
         return {"log_odds": odds, "speeches": [speech.text for speech in arms["debate"]]}
 
     def chain(self, case: Dispute, size: Size, chain: Chain) -> None:
@@ -117,7 +120,10 @@ class OversightSystem(System):
         for arm, hits in right.items():
             nulls = {"a coin": 0.5}
             if f"{arm}, placebo" in right:
-                nulls |= {"its placebo": mean(right[f"{arm}, placebo"]), "the judge alone": mean(right["alone"])}
+                nulls |= {
+                    "its placebo": mean(right[f"{arm}, placebo"]),
+                    "the judge alone": mean(right["alone"]),
+                }
             scores.append(share("right_ratio", hits, arm, nulls))
         return scores
 
@@ -138,7 +144,9 @@ def verdict(language: LanguageModel, case: Dispute, speeches: Sequence[Speech]) 
     """The judge's log-odds of the true claim, the mean over every arrangement of letter and order."""
     odds = []
     for (true_is_a, _), text in arrangements(case, speeches).items():
-        chance = float(language.options([("system", _JUDGE), ("user", text)], ("A", "B"))[0 if true_is_a else 1])
+        chance = float(
+            language.options([("system", _JUDGE), ("user", text)], ("A", "B"))[0 if true_is_a else 1]
+        )
         odds.append(log(max(chance, 1e-12)) - log(max(1 - chance, 1e-12)))
     return mean(odds)
 

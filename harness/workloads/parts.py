@@ -52,7 +52,9 @@ class LanguageModel:
         session: For what this class does not do: several sequences, taps. Whoever uses it calls :meth:`forget` then.
     """
 
-    def __init__(self, session: Session, words: ChatWords, meter: Meter | None = None, path: Path = Path()) -> None:
+    def __init__(
+        self, session: Session, words: ChatWords, meter: Meter | None = None, path: Path = Path()
+    ) -> None:
         self.session, self.words, self.path = session, words, path
         self.meter = meter or Meter()
         self._held: list[int] = []
@@ -88,10 +90,14 @@ class LanguageModel:
             ids += self.session.tokenize(after, add_special=False, parse_special=True)
         return ids
 
-    def read(self, tokens: Sequence[int], *, op: Op = Op.READ, logits: str = "last", share: float = 1.0) -> None:
+    def read(
+        self, tokens: Sequence[int], *, op: Op = Op.READ, logits: str = "last", share: float = 1.0
+    ) -> None:
         """Read a prompt from the place on where it differs from what the cache holds."""
         start = min(common_length(self._held, tokens), len(tokens) - 1)
-        with self.meter.timed(Pass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)):
+        with self.meter.timed(
+            Pass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)
+        ):
             self.session.truncate(start)
             self.session.decode(tokens[start:], position=start, logits=logits)
         self._held = list(tokens)
@@ -203,7 +209,9 @@ class Parts(NamedTuple):
                     sizes[buffer.part] += buffer.size_bytes
             cache_bytes, arena_bytes = sizes.values()
             file_bytes = part.path.stat().st_size
-            held.append(PartMemory(part=name, file_bytes=file_bytes, cache_bytes=cache_bytes, arena_bytes=arena_bytes))
+            held.append(
+                PartMemory(part=name, file_bytes=file_bytes, cache_bytes=cache_bytes, arena_bytes=arena_bytes)
+            )
         return held
 
     def engine(self) -> EngineIdentity | None:
@@ -264,11 +272,15 @@ def chat_words(library: Any, template: str, path: Path) -> ChatWords:
         turns = [(role.encode(), mark.encode()) for role, mark in zip(roles, marks, strict=True)]
         chat = (library.llama_chat_message * len(turns))(*turns)
         buffer = create_string_buffer(_MOST_BYTES)
-        size = library.llama_chat_apply_template(template.encode(), chat, len(turns), True, buffer, _MOST_BYTES)
+        size = library.llama_chat_apply_template(
+            template.encode(), chat, len(turns), True, buffer, _MOST_BYTES
+        )
         text = buffer.raw[: max(size, 0)].decode()
         pattern = _MARK.replace("%d", r"\d+")
         if size > _MOST_BYTES or re.findall(pattern, text) != marks:
-            raise BadDataError(path, "tokenizer.chat_template", template[:60], "a template that llama.cpp knows")
+            raise BadDataError(
+                path, "tokenizer.chat_template", template[:60], "a template that llama.cpp knows"
+            )
         return re.split(pattern, text)
 
     return words

@@ -130,7 +130,9 @@ class Chain:
 
         The first one needs no further pass.
         """
-        self.passes.append(Pass(part="language", op=Op.WRITE, tokens=max(count - 1, 0), depth=len(self._held)))
+        self.passes.append(
+            Pass(part="language", op=Op.WRITE, tokens=max(count - 1, 0), depth=len(self._held))
+        )
 
 
 def common_length(one: Sequence[int], two: Sequence[int]) -> int:

@@ -171,7 +171,9 @@ def run(
             model=model,
             wanted_count=3,
             environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
-            key=key_of("system", engine_of("llamacpp"), job, model.sha256 if model else "", fingerprint().fingerprint),
+            key=key_of(
+                "system", engine_of("llamacpp"), job, model.sha256 if model else "", fingerprint().fingerprint
+            ),
         )
         how.listener.begin(name)
         record = pipeline.measure(measurement)
@@ -186,7 +188,9 @@ def result_of(plan: Plan, seed: int, ended: ChildResult, device: DeviceProfile |
     declared = ended.told("declared", Declared)
     law = plan.law(device) if device is not None else None
     predicted_bytes = plan.part_bytes(device)
-    held = [part.replace(predicted_bytes=predicted_bytes[part.part]) for part in ended.told("part", PartMemory)]
+    held = [
+        part.replace(predicted_bytes=predicted_bytes[part.part]) for part in ended.told("part", PartMemory)
+    ]
     return SystemResult(
         size=plan.size,
         seed=seed,
@@ -204,7 +208,9 @@ def _with_interpreter(held_bytes: int | None) -> int | None:
     return None if held_bytes is None else held_bytes + INTERPRETER_BYTES
 
 
-def measured(declared: Sequence[Declared], steps: Sequence[StepTime], law: Law | None) -> Iterator[PassFigures]:
+def measured(
+    declared: Sequence[Declared], steps: Sequence[StepTime], law: Law | None
+) -> Iterator[PassFigures]:
     """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
 
     A step is predicted by its passes and the glue as it was measured here, which no law tells.

@@ -18,7 +18,13 @@ def share(name: str, hits: Sequence[Any], group: str = "", nulls: Mapping[str, f
     estimate = share_interval(sum(map(bool, hits)), count)
     value = estimate.mid if count else None
     return Score(
-        name=name, group=group, value=value, low=estimate.low, high=estimate.high, count=count, nulls=dict(nulls or {})
+        name=name,
+        group=group,
+        value=value,
+        low=estimate.low,
+        high=estimate.high,
+        count=count,
+        nulls=dict(nulls or {}),
     )
 
 
@@ -31,7 +37,12 @@ def resampled(
     **more: Any,
 ) -> Score:
     """A figure of rows ``[n, ...]`` with the interval of cases drawn with replacement; no value without rows."""
-    told: dict[str, Any] = {"name": name, "group": group, "nulls": dict(nulls or {}), "count": len(rows)} | more
+    told: dict[str, Any] = {
+        "name": name,
+        "group": group,
+        "nulls": dict(nulls or {}),
+        "count": len(rows),
+    } | more
     if not len(rows):
         return Score(value=None, **told)
     table = np.asarray(rows)
@@ -45,7 +56,9 @@ def resampled(
     return Score(value=float(value), low=float(low), high=float(high), **told)
 
 
-def mean_score(name: str, values: Sequence[float], group: str = "", nulls: Mapping[str, float] | None = None) -> Score:
+def mean_score(
+    name: str, values: Sequence[float], group: str = "", nulls: Mapping[str, float] | None = None
+) -> Score:
     """The mean of a value of each case."""
     return resampled(name, values, lambda rows: float(np.mean(rows)), group, nulls)
 

@@ -107,7 +107,9 @@ class SeeSystem(System):
             hits.setdefault(case.how, []).extend(answer["hits"])
         copied = hits.get("copy", [])
         nulls = {"a small copy": sum(copied) / len(copied)} if copied else {}
-        return [share("right_ratio", found, how, {} if how == "copy" else nulls) for how, found in hits.items()]
+        return [
+            share("right_ratio", found, how, {} if how == "copy" else nulls) for how, found in hits.items()
+        ]
 
 
 def crops(picture: Any, regions: Sequence[Any]) -> list[Any]:
@@ -139,7 +141,9 @@ def opened(case: Look, image_px: int) -> tuple[Any, Sequence[Any], Sequence[str]
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise BadDataError(path, "image", str(error)[:200], "a picture") from error
     if case.how != "find" and case.texts and len(case.texts) != len(case.regions):
-        raise BadDataError(path, "texts", f"{len(case.texts)} texts", f"{len(case.regions)}, one for each region")
+        raise BadDataError(
+            path, "texts", f"{len(case.texts)} texts", f"{len(case.regions)}, one for each region"
+        )
     return picture, case.regions, case.texts
 
 

@@ -130,7 +130,9 @@ class System:
 
 
 def _spelled(field: Any) -> str:
-    kind = getattr(field.type, "__name__", str(field.type)) if isinstance(field.type, type) else str(field.type)
+    kind = (
+        getattr(field.type, "__name__", str(field.type)) if isinstance(field.type, type) else str(field.type)
+    )
     return kind if field.required else f"[{kind}]"
 
 
@@ -154,7 +156,9 @@ def load(name: str) -> System:
     system = plugins.load_entry(GROUP, name, "workload")
     if not isinstance(system, System):
         kind = type(system).__name__
-        raise EngineError(f"workload {name!r}: found {kind}, which does not subclass harness.workloads.system.System")
+        raise EngineError(
+            f"workload {name!r}: found {kind}, which does not subclass harness.workloads.system.System"
+        )
     return system
 
 

@@ -68,7 +68,15 @@ class Timed(NamedTuple):
 
 
 def run_on(
-    name: str, given: Given, *, size: str, on: str, programs: Path, repetitions: int = 5, how: How = How(), **more: Any
+    name: str,
+    given: Given,
+    *,
+    size: str,
+    on: str,
+    programs: Path,
+    repetitions: int = 5,
+    how: How = How(),
+    **more: Any,
 ) -> SystemRun:
     """Measure the passes of a system on a target, and predict them by its profile.
 
@@ -249,10 +257,13 @@ def measure_there(job: ChainThere, emit: Emit) -> None:
     for part, held in memory.items():
         emit(
             "part",
-            PartMemory(part=part, file_bytes=held["file_bytes"], anonymous_bytes=held["anonymous_bytes"] or None),
+            PartMemory(
+                part=part, file_bytes=held["file_bytes"], anonymous_bytes=held["anonymous_bytes"] or None
+            ),
         )
     sums = {
-        key: sum(held[key] for held in memory.values()) for key in ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
+        key: sum(held[key] for held in memory.values())
+        for key in ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
     }
     for mark in ("loaded", "end"):
         emit("memory", {"mark": mark, "elsewhere": False, **sums})
@@ -284,8 +295,14 @@ def _figures(declared: Sequence[Declared], ended: ChildResult, law: Law, on: str
         cases = [each.passes for each in declared if each.step == step]
         parts: list[PassFigures] = []
         for part, op in dict.fromkeys((one.part, one.op) for case in cases for one in case):
-            own = {row["share"]: row for row in shapes if (row["step"], row["part"], row["op"]) == (step, part, op)}
-            expected = [total(law, [one for one in case if (one.part, one.op) == (part, op)]) for case in cases]
+            own = {
+                row["share"]: row
+                for row in shapes
+                if (row["step"], row["part"], row["op"]) == (step, part, op)
+            }
+            expected = [
+                total(law, [one for one in case if (one.part, one.op) == (part, op)]) for case in cases
+            ]
             known = [each for each in expected if each is not None]
             row = PassFigures(step=step, part=part, op=op, where=on)
             if known:

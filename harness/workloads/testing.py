@@ -21,7 +21,9 @@ from harness.workloads.system import Context, System, kind_of
 _MOST_CASES = 20
 
 
-def check_system(system: System, folder: Path, *, size: str = "default", parts: Parts | None = None) -> Sequence[Score]:
+def check_system(
+    system: System, folder: Path, *, size: str = "default", parts: Parts | None = None
+) -> Sequence[Score]:
     """The figures of a system that declares its passes, prepares, answers its first built-in cases, and scores them.
 
     Raises:
@@ -38,7 +40,9 @@ def check_system(system: System, folder: Path, *, size: str = "default", parts: 
     cases = list(system.cases(chosen, 1))[:_MOST_CASES]
     assert cases, "built-in cases"
     assert all(isinstance(case, system.kinds) for case in cases), "cases are of its kinds"
-    assert len({kind_of(kind) for kind in system.kinds}) == len(system.kinds), "each kind has a tag of its own"
+    assert len({kind_of(kind) for kind in system.kinds}) == len(system.kinds), (
+        "each kind has a tag of its own"
+    )
     declared = declare(system, cases, SystemJob(name=system.name, size=chosen), parts)
     state = system.prepare(parts, chosen, Context(folder, folder))
     parts.meter.drain()

@@ -102,7 +102,11 @@ class TrainSystem(System):
         target = cache / "trainable" / f"{source.stem}-f32.gguf"
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            make("harness.runtimes.llamacpp.quantize:run_quantize", {"source": str(source), "quant": "F32"}, target)
+            make(
+                "harness.runtimes.llamacpp.quantize:run_quantize",
+                {"source": str(source), "quant": "F32"},
+                target,
+            )
         return {"language": str(target)}
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
@@ -160,7 +164,9 @@ class TrainSystem(System):
             return 0
         model = weights["language"]
         shape = model.shape
-        activations = size["batch_tokens"] * (8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count)
+        activations = size["batch_tokens"] * (
+            8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count
+        )
         return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:

@@ -68,7 +68,9 @@ def _run(given: list[str]) -> tuple[str, Validity, Reading]:
         process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         memory = MemoryWatch(process.pid)
         memory.start()
-        readers = [Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None]
+        readers = [
+            Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None
+        ]
         process.wait()
         for reader in readers:
             reader.join()

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from harness.measure.jobs.load import LoadJob
 
 _PROMPTS_MAX: Final = 8
-_OWN: Final = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
+_OWN: Final = (
+    "kv_type",
+    "flash_attention",
+    "repack",
+    "mmap",
+    "ubatch_tokens",
+    "batch_count",
+    "api",
+    "placement",
+)
 OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 """What of a scenario is decided where a server is started, as it is where nobody asks for it."""
 
@@ -49,7 +58,9 @@ class ServedJob(GenerateJob):
     patience: Patience = Patience()
 
 
-def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] = lambda *_: None) -> Measurement:
+def plan(
+    job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] = lambda *_: None
+) -> Measurement:
     """The protocol on a server; asks it once what it runs.
 
     ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of them share
@@ -66,7 +77,9 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
         raise RefusedError("--greedy: a server always chooses tokens inside the clock")
     server = attached(job, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2), s)
     if s.depth_tokens and not server.described.vocab_count:
-        raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
+        raise RefusedError(
+            "--depth: this server takes no token ids, so what is in its cache cannot be cut at a token"
+        )
 
     own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
 
@@ -87,7 +100,9 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
     )
 
 
-def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario = Scenario()) -> AttachedServer:  # noqa: B008
+def attached(
+    job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario = Scenario()
+) -> AttachedServer:  # noqa: B008
     """The server of a job that needs a context of so many tokens.
 
     Raises:
@@ -179,7 +194,11 @@ class Served(Protocoller):
             watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
             watch.doubt(READ_LATE)
-        told: dict[str, Any] = {"duration_s": duration_s, "warm_up": warm_up, "token_times_s": answer.gaps_s()}
+        told: dict[str, Any] = {
+            "duration_s": duration_s,
+            "warm_up": warm_up,
+            "token_times_s": answer.gaps_s(),
+        }
         self.emit("sample", watch.sample("decode", f"tg{wanted}{self.suffix}", count, **told))
         if answer.decode_s and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
@@ -192,16 +211,24 @@ class Served(Protocoller):
             self._random.seed(job.seed)  # the same prompt again
         prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
         request = Request(
-            prompt=prompt, new_tokens=new_tokens, reuse=reuse or s.depth_tokens > 0, context_tokens=s.context_tokens
+            prompt=prompt,
+            new_tokens=new_tokens,
+            reuse=reuse or s.depth_tokens > 0,
+            context_tokens=s.context_tokens,
         )
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(request.replace(prompt=prompt[: s.depth_tokens], new_tokens=1))
-        meter = self._meter if self.server.local and not cold else None  # another machine's energy nobody here knows
+        meter = (
+            self._meter if self.server.local and not cold else None
+        )  # another machine's energy nobody here knows
         with self.watch(meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
-        if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
+        if (
+            answer.prompt_tokens not in {None, wanted}
+            and not self.server.identity(s).options["chat_template"]
+        ):
             watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         watch.doubt(*answer.doubts(new_tokens))
         if contradiction := self.server.contradiction(answer):

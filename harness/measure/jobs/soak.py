@@ -72,7 +72,11 @@ def run(job: SoakJob, emit: Emit) -> None:
     with closing(runtime.open(Path(job.path), job.scenario)) as session:
         # The first pass of an engine may read the file or make shaders: it is no window's.
         next(_decoded(session, job.scenario.context_tokens))
-        told = {"scope": meter.source, "battery_joules": sensors.battery_joules(), "started_unix_s": time.time()}
+        told = {
+            "scope": meter.source,
+            "battery_joules": sensors.battery_joules(),
+            "started_unix_s": time.time(),
+        }
         emit("energy", told)
         start_s = now_s()
         while (since_s := now_s() - start_s) < 60 * job.minutes:
@@ -146,7 +150,9 @@ def _read(child: ChildResult, job: SoakJob) -> Soak | None:
         windows,
         job,
         energy_scope=energy["scope"],
-        battery_joules=energy["battery_joules"] if windows and windows[-1].battery_percent is not None else None,
+        battery_joules=energy["battery_joules"]
+        if windows and windows[-1].battery_percent is not None
+        else None,
         started_unix_s=energy["started_unix_s"],
         stopped=told.get("stopped", ""),
     )

@@ -63,7 +63,9 @@ class SpeculationJob(Frozen):
         return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
 
 
-def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]], read_s: float = 0.0) -> DraftAdvice:
+def advise(
+    policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]], read_s: float = 0.0
+) -> DraftAdvice:
     """What the policy makes of answers whose (bucket, agreed) pairs it has seen, or "do not".
 
     ``read_s`` is what the draft's reading of the prompt adds to each new token.
@@ -95,7 +97,9 @@ def weighed(
     of :class:`DraftPolicy`.
     """
     first = answers[0][0]
-    costs = CostTable(verify_s, _draft_step_s(drafter, first[:-9] or first))  # nine tokens more have room behind it
+    costs = CostTable(
+        verify_s, _draft_step_s(drafter, first[:-9] or first)
+    )  # nine tokens more have room behind it
     seen = []
     began_s = time.perf_counter()
     for prompt, tokens in answers:
@@ -160,7 +164,9 @@ def run(job: SpeculationJob, emit: Emit) -> None:
         slow = answered[PLAIN]
         fast = answered[""]
         difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
-        emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
+        emit(
+            "answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()}
+        )
 
 
 def _drafter(name: str, job: SpeculationJob, target: LlamaSession) -> Drafter:

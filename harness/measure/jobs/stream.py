@@ -19,7 +19,13 @@ from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDraf
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.laid_memory import read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import check_room, check_same_vocabulary, generate, measure_pass_s, total
+from harness.runtimes.llamacpp.speculative import (
+    check_room,
+    check_same_vocabulary,
+    generate,
+    measure_pass_s,
+    total,
+)
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -91,7 +97,9 @@ def run(job: StreamJob, emit: Emit) -> None:
             verify_s = measure_pass_s(session, sizes, depth_tokens=0, count=2)
             pilots = [generate(session, prompt, min(_PILOT_TOKENS, job.new_tokens)) for prompt in prompts[:2]]
             answers = [(prompt, pilot.tokens) for prompt, pilot in zip(prompts[:2], pilots, strict=True)]
-            pace_ratio = 1 / (total(pilots).tokens_per_s * verify_s[1])  # what was timed is the best of two passes
+            pace_ratio = 1 / (
+                total(pilots).tokens_per_s * verify_s[1]
+            )  # what was timed is the best of two passes
             verify_s = {size: pace_ratio * duration_s for size, duration_s in verify_s.items()}
             policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, most_tokens=most - 1)
             emit("advice", advice)

@@ -23,7 +23,9 @@ def read_results(path: Path) -> list[RunRecord]:
         BadDataError: There is none, or it is none of these.
     """
     data = read_limited(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):  # as PowerShell writes what is redirected
+    if data.startswith(
+        (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
+    ):  # as PowerShell writes what is redirected
         data = data.decode("utf-8-sig" if data[0] == 0xEF else "utf-16", errors="replace").encode()
     text = data.decode("utf-8", errors="replace")
     if not text.lstrip().startswith(("{", "[")):

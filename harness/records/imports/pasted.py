@@ -21,8 +21,12 @@ NEW_TOKENS: Final = 128
 
 _LINE_MAX: Final = 400
 """Characters of a line with one model and its speeds."""
-_FORMS: Final = "llama-bench's table or CSV, or lines such as: qwen3-8b Q4_K_M 512.3 45.1 (pp512 and tg128, - for none)"
-_NUMBER: Final = r"~?(\d+(?:\.\d+)?(?:e[+-]?\d+)?|-)(?:\s*(?:±|\+-)\s*[\d.]+)?(?:\s*t(?:ok(?:en)?s?)?/s(?:ec)?)?"
+_FORMS: Final = (
+    "llama-bench's table or CSV, or lines such as: qwen3-8b Q4_K_M 512.3 45.1 (pp512 and tg128, - for none)"
+)
+_NUMBER: Final = (
+    r"~?(\d+(?:\.\d+)?(?:e[+-]?\d+)?|-)(?:\s*(?:±|\+-)\s*[\d.]+)?(?:\s*t(?:ok(?:en)?s?)?/s(?:ec)?)?"
+)
 _LINE: Final = re.compile(
     rf"(?i)[\s|]*(.+?)[\s,;|:]+(?:pp([1-9]\d*)[\s:=]+)?{_NUMBER}[\s,;|/]+(?:tg([1-9]\d*)[\s:=]+)?{_NUMBER}[\s|]*"
 )
@@ -50,7 +54,11 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
             ns = sum(number(n) * TOOLS["ollama"]["units_ns"][unit] for n, unit in _DURATION.findall(value))
             answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
         return from_document(answer, "ollama", source)
-    kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
+    kept = [
+        (i, line.strip())
+        for i, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not kept:
         raise BadDataError(source, "", "no line", _FORMS)
     return [_line(line, source, i) for i, line in kept]
@@ -76,7 +84,10 @@ def _table(lines: list[str]) -> list[dict[str, Any]]:
                 names = TOOLS["llama-bench"]["columns"]
                 known: dict[str, Any] = {name: row.get(column, "") for name, column in names.items()}
                 known |= {name: int(count or 0) for name, count in test.groupdict().items()}
-                known |= {"model_size": _amount(row.get("size", "")), "model_n_params": _amount(row.get("params", ""))}
+                known |= {
+                    "model_size": _amount(row.get("size", "")),
+                    "model_n_params": _amount(row.get("params", "")),
+                }
                 rows.append(known | {"avg_ts": re.split(r"[±+ ]", row.get("t/s", ""))[0]})
     return rows
 

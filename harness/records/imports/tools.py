@@ -96,7 +96,9 @@ def _anywhere(document: Any, name: str, depth: int) -> str:
     if depth == 0 or not isinstance(document, dict):
         return ""
     here = text(document.get(name))
-    return here or next((value for each in document.values() if (value := _anywhere(each, name, depth - 1))), "")
+    return here or next(
+        (value for each in document.values() if (value := _anywhere(each, name, depth - 1))), ""
+    )
 
 
 def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
@@ -115,7 +117,12 @@ def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: fl
 
 
 def record(
-    source: object, tool: str, samples: list[Sample], *documents: Any, scenario: Scenario | None = None, **model: Any
+    source: object,
+    tool: str,
+    samples: list[Sample],
+    *documents: Any,
+    scenario: Scenario | None = None,
+    **model: Any,
 ) -> RunRecord:
     """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
 
@@ -131,7 +138,9 @@ def record(
     table = TOOLS.get(tool, {})
     created = dated(next((v for d in documents if (v := at(d, table.get("created", ""))) is not None), None))
     identity = filled(_MODEL, table.get("model", {}), *documents)
-    identity = identity.replace(**{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v})
+    identity = identity.replace(
+        **{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v}
+    )
     engine = EngineIdentity(name=tool, version="", build="", thread_count=0)
     engine = filled(engine, table.get("engine", {}), *documents)
     stamp = re.sub(r"[^0-9T]", "", created)[:15]
@@ -199,7 +208,9 @@ def _samples(part: Any, table: Mapping[str, Any]) -> list[Sample]:
         label = test.get("label") or f"{'pp' if test['phase'] == 'prefill' else 'tg'}{tokens}"
         prompt = next((s.token_count for s in samples if s.phase == "prefill"), 0)
         if seconds and (tokens or "label" in test):
-            samples.append(sample(test["phase"], label + (f" @ d{prompt}" if prompt else ""), tokens, seconds))
+            samples.append(
+                sample(test["phase"], label + (f" @ d{prompt}" if prompt else ""), tokens, seconds)
+            )
     return samples
 
 

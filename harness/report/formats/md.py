@@ -24,7 +24,9 @@ def render(records: Sequence[RunRecord]) -> str:
     runs, agreed = [], []
     for record, setting in zip(records, words.setting_words(records), strict=True):
         figures = figures_of(record)
-        name = ", ".join(part for part in (f"{words.model_words(record)} {clean(record.quant)}", setting) if part)
+        name = ", ".join(
+            part for part in (f"{words.model_words(record)} {clean(record.quant)}", setting) if part
+        )
         shown = [figures[key].shown for key in _SHOWN if key in figures]
         detail = f" ({clean(record.detail, 160)})" if record.detail else ""
         runs.append((name, *shown, f"{SIGNS.get(record.outcome, '❌')} {record.outcome}{detail}"))
@@ -33,7 +35,9 @@ def render(records: Sequence[RunRecord]) -> str:
                 quantity = words.QUANTITIES.get(figure.name, figure.name)
                 word = f"**{figure.word}**" if figure.state is State.OUTSIDE else escape(figure.word)
                 between = f"{figure.between} {figure.unit_word}"
-                agreed.append((escape(name), quantity, between, escape(figure.shown), escape(figure.off), word))
+                agreed.append(
+                    (escape(name), quantity, between, escape(figure.shown), escape(figure.off), word)
+                )
     columns = ("run", *(words.QUANTITIES[name] for name in _SHOWN), "outcome")
     lines += _table(columns, [tuple(map(escape, row)) for row in runs]) if runs else []
     if agreed:

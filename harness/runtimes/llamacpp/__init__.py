@@ -57,7 +57,8 @@ class LlamaCpp:
             build=library.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
             variant=library.variant,
             thread_count=scenario.thread_count or default_thread_count(),
-            options={name: getattr(scenario, name) for name in _OPTIONS} | {"sequences": scenario.batch_count},
+            options={name: getattr(scenario, name) for name in _OPTIONS}
+            | {"sequences": scenario.batch_count},
         )
 
     def mirror_log(self, write: Callable[[str], object]) -> None:

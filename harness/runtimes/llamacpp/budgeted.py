@@ -18,7 +18,13 @@ from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes._rows import Closing
-from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes, read_sparsely
+from harness.runtimes.llamacpp.laid_memory import (
+    BUFFERS_BYTES,
+    LaidMemory,
+    ReaderPool,
+    anonymous_bytes,
+    read_sparsely,
+)
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
 

@@ -18,7 +18,14 @@ _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
 """By ``ggml_backend_dev_type``. Source: llama.cpp, ggml/include/ggml-backend.h."""
 _SHARED: Final = re.compile(r"\b(apple|adreno|mali|xclipse|powervr|immortalis)", re.IGNORECASE)
 """GPUs whose drivers report a card, though their memory is the host's: Metal on Apple silicon, OpenCL on phones."""
-_APIS: Final = {"mtl": "metal", "metal": "metal", "hip": "rocm", "rocm": "rocm", "musa": "cuda", "blas": "cpu"}
+_APIS: Final = {
+    "mtl": "metal",
+    "metal": "metal",
+    "hip": "rocm",
+    "rocm": "rocm",
+    "musa": "cuda",
+    "blas": "cpu",
+}
 """Names of ggml's backends, lower case, whose api is called otherwise here."""
 
 
@@ -139,7 +146,9 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
     """
     chosen = devices_of(api, lib)
     if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
-        raise RefusedError(f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}")
+        raise RefusedError(
+            f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}"
+        )
     if placement.main_gpu >= max(len(chosen), 1):
         raise RefusedError(f"main GPU {placement.main_gpu} of {len(chosen)} cards; the first one is 0")
     handles = (ctypes.c_void_p * (len(chosen) + 1))(*[d.handle for d in chosen], None)
@@ -159,7 +168,9 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
     if placement.cpu_moe:
         cpu = lib.ggml_backend_cpu_buffer_type()
         blocks = placement.cpu_moe  # a pattern that no tensor has is no error
-        patterns = [rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)]
+        patterns = [
+            rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)
+        ]
         overrides = (lib.buffer_override * (blocks + 1))(*[(p, cpu) for p in patterns])
         params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         kept += [overrides, patterns]
@@ -179,4 +190,6 @@ _PARTS: Final = {
 def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
     hits = filter(None, map(_BUFFER.search, lines))
-    return tuple(EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits)
+    return tuple(
+        EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits
+    )

@@ -48,12 +48,16 @@ class CostTable:
         self._sizes = sorted(verify_s)
         self._now: dict[int, float] = {}
         self._seen: Counter[int] = Counter()
-        self._drift_ratio = 1.0  # of passes over several tokens: sizes that were not seen drift with the others
+        self._drift_ratio = (
+            1.0  # of passes over several tokens: sizes that were not seen drift with the others
+        )
 
     def _table(self, size: int) -> float:
         if size in self.before_s or len(self._sizes) == 1:
             return self.before_s.get(size, self.before_s[1] * size)
-        a, b = next((p for p in zip(self._sizes, self._sizes[1:], strict=False) if size < p[1]), self._sizes[-2:])
+        a, b = next(
+            (p for p in zip(self._sizes, self._sizes[1:], strict=False) if size < p[1]), self._sizes[-2:]
+        )
         slope = (self.before_s[b] - self.before_s[a]) / (b - a)
         return self.before_s[a] + slope * (size - a)
 

@@ -151,7 +151,9 @@ class LookupDrafter(Drafter):
         start, size = self._find(history)
         text = list(history)
         while start >= 0 and len(proposal.tokens) < limit:
-            text.append(text[start + len(proposal.tokens)])  # may be one that it proposed itself: a period repeats
+            text.append(
+                text[start + len(proposal.tokens)]
+            )  # may be one that it proposed itself: a period repeats
             proposal.tokens.append(text[-1])
             proposal.buckets.append(min(size - _SHORTEST_TOKENS, BUCKET_COUNT - 1))
             if not go_on(proposal.buckets):

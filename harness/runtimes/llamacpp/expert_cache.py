@@ -106,13 +106,17 @@ class ExpertCache:
             self._total /= self._weight
             self._weight = 1.0
 
-    def _score(self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int) -> None:
+    def _score(
+        self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int
+    ) -> None:
         here = slice(row * self._count, (row + 1) * self._count)
         last = self._last[here]
         chosen = counts > 0
         if token_count == 1 and self._last_single[row]:
             share = self._scores[here][last] / self._total
-            left = float((1 - share).sum())  # choices of the last token that would not have come again by popularity
+            left = float(
+                (1 - share).sum()
+            )  # choices of the last token that would not have come again by popularity
             if left > 0:
                 again = float((chosen[last] - share).sum()) / left
                 self._again[row] += (min(max(again, 0.0), 1.0) - self._again[row]) / _AGAIN_TOKENS

@@ -83,7 +83,9 @@ class ExpertPages:
                 moves.append(Move(by_size[size].pop().start, extent.start, size))
         return PageChange(moves, [run for runs in by_size.values() for run in runs], early, late)
 
-    def _step(self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)) -> list[Extent]:
+    def _step(
+        self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)
+    ) -> list[Extent]:
         """One user more or less of the experts' pages in such stacks.
 
         Runs that nobody had in memory, or needs now.

@@ -28,7 +28,13 @@ from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
 from harness.runtimes.llamacpp.expert_cache import ExpertCache
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
 from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
-from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
+from harness.runtimes.llamacpp.stream_plan import (
+    ExpertLayout,
+    FileLayout,
+    expert_layout_of,
+    merged_pages,
+    plan_experts,
+)
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
 _TYPE_I32: Final = 26
@@ -71,7 +77,9 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _make_plan(self, room_bytes: int) -> bool:
         if set(self._choice_names.values()) != set(self._experts.layers):
-            raise RefusedError("the engine's graph does not tell which experts it chose: they cannot be streamed")
+            raise RefusedError(
+                "the engine's graph does not tell which experts it chose: they cannot be streamed"
+            )
         self.plan = plan_experts(self._experts, room_bytes, self.session.batch_tokens)
         return self.plan.streams
 
@@ -140,8 +148,12 @@ class ExpertStreamedSession(BudgetedSession):
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
             if layer != self._chosen:
-                self._failure = EngineError(f"layer {layer} multiplies with experts before it has chosen them")
-            elif late:  # all before it is asked first and computed later: this is where a missed pause is made good
+                self._failure = EngineError(
+                    f"layer {layer} multiplies with experts before it has chosen them"
+                )
+            elif (
+                late
+            ):  # all before it is asked first and computed later: this is where a missed pause is made good
                 self._await_late(layer)
         return name in self._choice_names or name in self._pause_names or name == self._last_mark
 
@@ -183,7 +195,9 @@ class ExpertStreamedSession(BudgetedSession):
         self._pass["stall_s"] += duration_s
 
     def _end_pass(self) -> None:
-        self._pass.update(duration_s=self._finish_pass(), read_bytes=self._readers.read_bytes - self._read_before_bytes)
+        self._pass.update(
+            duration_s=self._finish_pass(), read_bytes=self._readers.read_bytes - self._read_before_bytes
+        )
         self._all.update(self._pass)
         if self._pass_tokens == 1:
             self._single.update(self._pass, pass_count=1)

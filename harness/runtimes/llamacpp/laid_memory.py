@@ -152,8 +152,12 @@ class ReaderPool:
         except OSError as error:
             self._buffers.close()
             raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
-        addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in buffers] or [0] * READER_COUNT
-        self._threads = [threading.Thread(target=self._serve, args=(address,), daemon=True) for address in addresses]
+        addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in buffers] or [
+            0
+        ] * READER_COUNT
+        self._threads = [
+            threading.Thread(target=self._serve, args=(address,), daemon=True) for address in addresses
+        ]
         for thread in self._threads:  # now, while they get the priority of this one
             thread.start()
 

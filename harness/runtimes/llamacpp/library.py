@@ -35,7 +35,9 @@ class EngineLog:
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._open_line = ""
         self.mirror: Callable[[str], object] | None = None  # also gets every line
-        self.sizes: list[str] = []  # every line that tells the size of a buffer: few, and wanted after the load
+        self.sizes: list[
+            str
+        ] = []  # every line that tells the size of a buffer: few, and wanted after the load
 
     def write(self, level: int, text: bytes | None, _user: object = None) -> None:
         """Take one message from the engine; runs in whatever thread the engine logs from."""
@@ -155,10 +157,14 @@ class Library:
         if not any(folder.glob("*ggml-cpu-*")):
             return
         self.ggml_backend_load_all_from_path(str(folder).encode())
-        told = [re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines()]
+        told = [
+            re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines()
+        ]
         variants = [match[1] for match in told if match]
         if not variants:
-            raise EngineError(f"{folder}: none of its libraries for instruction sets runs here: {ENGINE_LOG.tail(2)}")
+            raise EngineError(
+                f"{folder}: none of its libraries for instruction sets runs here: {ENGINE_LOG.tail(2)}"
+            )
         self.variant = variants[-1]
 
     def hear(self) -> None:
@@ -189,7 +195,14 @@ class Library:
         return [ctypes.CDLL(str(path)) for path in paths]
 
 
-_STEMS: Final = ("libllama.so", "libllama.*.so", "libllama.dylib", "llama.dll", "xllamacpp*.so", "xllamacpp*.pyd")
+_STEMS: Final = (
+    "libllama.so",
+    "libllama.*.so",
+    "libllama.dylib",
+    "llama.dll",
+    "xllamacpp*.so",
+    "xllamacpp*.pyd",
+)
 
 
 def library_in(folder: Path) -> Path | None:

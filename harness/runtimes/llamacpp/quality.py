@@ -58,7 +58,9 @@ class Scores:
         size = min(base.shape[1], logs.shape[1])
         p = np.exp(base[:, :size])
         kl = np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64)
-        self._chunks.append((*_columns(logs, top, truth), *_columns(base, base_top, truth), kl, base_top == top))
+        self._chunks.append(
+            (*_columns(logs, top, truth), *_columns(base, base_top, truth), kl, base_top == top)
+        )
 
     def _joined(self) -> list[NDArray[Any]]:
         return [np.concatenate(parts) for parts in zip(*self._chunks, strict=True)]

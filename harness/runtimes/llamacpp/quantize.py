@@ -29,7 +29,9 @@ from harness.runtimes.llamacpp.session import (
 )
 
 QUANTS: Final = {
-    name: one.file_type for name, one in MIXTURES.items() if not one.flags & {"throughout", "read_only", "unmade"}
+    name: one.file_type
+    for name, one in MIXTURES.items()
+    if not one.flags & {"throughout", "read_only", "unmade"}
 }
 """Mixtures that can be asked for, with the library's number of each."""
 
@@ -84,7 +86,9 @@ def run_quantize(job: QuantizeJob, emit: Emit) -> None:
         params.imatrix = ctypes.cast(entries, ctypes.POINTER(lib.llama_model_imatrix_data))
     if lib.llama_model_quantize(job.source.encode(), job.target.encode(), ctypes.byref(params)) != 0:
         Path(job.target).unlink(missing_ok=True)
-        raise EngineError(f"llama.cpp would not make {quant} of {Path(job.source).name}: {ENGINE_LOG.tail(2)}")
+        raise EngineError(
+            f"llama.cpp would not make {quant} of {Path(job.source).name}: {ENGINE_LOG.tail(2)}"
+        )
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
@@ -98,7 +102,9 @@ class _Collector:
     def hook(self, node: int, ask: bool) -> bool:
         if ctypes.c_int.from_address(node + OP_OFFSET).value != _MUL_MAT:
             return not ask
-        weight, activation = (ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 8 * i).value for i in (0, 1))
+        weight, activation = (
+            ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 8 * i).value for i in (0, 1)
+        )
         if not weight or not activation:
             return not ask
         name = ctypes.string_at(weight + NAME_OFFSET).decode("utf-8", "replace")
@@ -136,7 +142,9 @@ def run_importance(arguments: dict[str, str], emit: Emit) -> None:
         tokens = session.tokenize(text[len(text) // 2 :])
         if len(tokens) < _CHUNK_TOKENS:
             raise EngineError(f"the text has {len(tokens)} tokens, one chunk needs {_CHUNK_TOKENS}")
-        for start in range(0, min(len(tokens) - _CHUNK_TOKENS + 1, _CHUNK_COUNT * _CHUNK_TOKENS), _CHUNK_TOKENS):
+        for start in range(
+            0, min(len(tokens) - _CHUNK_TOKENS + 1, _CHUNK_COUNT * _CHUNK_TOKENS), _CHUNK_TOKENS
+        ):
             session.clear()
             session.decode(tokens[start : start + _CHUNK_TOKENS], position=0)
     # A tied model multiplies by its token table; the quantizer asks for it under both names.

@@ -148,7 +148,11 @@ class LlamaSession(Rows):
         del held
         self.buffers = buffers(ENGINE_LOG.sizes[line_count:])
         if not self._model:
-            lines = [line.strip() for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
+            lines = [
+                line.strip()
+                for line in ENGINE_LOG.lines()
+                if "error" in line.lower() or "fail" in line.lower()
+            ]
             reason = "; ".join(lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"
             raise EngineError(f"llama.cpp would not load {path}: {reason}")
         if would_abort(lib, self._model, self.buffers):
@@ -208,7 +212,9 @@ class LlamaSession(Rows):
         room = len(data) + 16
         for _ in range(2):
             buffer = (ctypes.c_int32 * room)()
-            count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+            count = self.lib.llama_tokenize(
+                self.vocab, data, len(data), buffer, room, add_special, parse_special
+            )
             if count >= 0:
                 return list(buffer[:count])
             room = -count
@@ -228,7 +234,9 @@ class LlamaSession(Rows):
 
     # -- forward passes -----------------------------------------------------------------------------------------
 
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+    def decode(
+        self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
+    ) -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
 
         Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one of at
@@ -276,7 +284,9 @@ class LlamaSession(Rows):
         if status := self.lib.llama_decode(self._context, self._batch):
             self.kept_count = 0
             reason = _DECODE_FAULTS.get(status, "")
-            raise EngineError(f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}")
+            raise EngineError(
+                f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}"
+            )
         self.lib.llama_synchronize(self._context)
         if self._tap_hook is not None:
             self._tap_hook.raise_failure()
@@ -420,7 +430,9 @@ class _TapHook:
         if replaced is None:
             return
         if replaced.shape != values.shape:
-            raise EngineError(f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}")
+            raise EngineError(
+                f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}"
+            )
         replaced = np.ascontiguousarray(replaced, np.float32)
         self._lib.ggml_backend_tensor_set(node, replaced.ctypes.data, 0, replaced.nbytes)
 

@@ -60,7 +60,9 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
 def check_room(session: LlamaSession, prompt: Sequence[int], new_tokens: int) -> None:
     """RefusedError where the context is too short for ``new_tokens`` after ``prompt``."""
     if len(prompt) + new_tokens > session.context_tokens:
-        raise RefusedError(f"{len(prompt)} + {new_tokens} tokens do not fit a context of {session.context_tokens}")
+        raise RefusedError(
+            f"{len(prompt)} + {new_tokens} tokens do not fit a context of {session.context_tokens}"
+        )
 
 
 def measure_pass_s(
@@ -167,7 +169,9 @@ class _Cycle(NamedTuple):
     verify_s: float
 
 
-def _decoding_of(tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle]) -> Decoding:
+def _decoding_of(
+    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle]
+) -> Decoding:
     """An answer of such cycles."""
     lengths = tuple(c.drafted for c in cycles)
     positions = range(max(lengths, default=0))
@@ -225,7 +229,9 @@ def explain_difference(
     b = other[index]
     margin_single = float(single[a] - single[b])
     margin_batch = float(batch[a] - batch[b])
-    return Difference(index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise)
+    return Difference(
+        index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise
+    )
 
 
 def total(parts: Iterable[Decoding]) -> Decoding:

@@ -40,7 +40,9 @@ def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> 
 def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
     """Page-aligned cover of the pieces, overlaps merged; empty pieces left out."""
     merged: list[Extent] = []
-    for pages in sorted((page_range(piece) for piece in pieces if piece.end > piece.start), key=lambda r: r.start):
+    for pages in sorted(
+        (page_range(piece) for piece in pieces if piece.end > piece.start), key=lambda r: r.start
+    ):
         start = pages.start * PAGE_BYTES
         end = pages.stop * PAGE_BYTES
         if merged and start <= merged[-1].end:
@@ -129,7 +131,9 @@ def layout_of(path: Path) -> FileLayout:
             others[tensor.name] = extent
     spans = tuple(Extent(min(e.start for e in b), max(e.end for e in b)) for _, b in sorted(blocks.items()))
     if any(a.end > b.start for a, b in pairwise(sorted([*spans, *others.values()]))):
-        raise RefusedError(f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed")
+        raise RefusedError(
+            f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed"
+        )
     tied = "output.weight" not in others
     if tied:
         mapped = None
@@ -175,12 +179,17 @@ class ExpertLayout(NamedTuple):
     def stacked(self) -> list[Extent]:
         """Extents of whole stacked tensors."""
         count = self.expert_count
-        return [Extent(s.start, s.start + count * s.slice_bytes) for stacks in self.layers.values() for s in stacks]
+        return [
+            Extent(s.start, s.start + count * s.slice_bytes)
+            for stacks in self.layers.values()
+            for s in stacks
+        ]
 
     def footprint_bytes(self, layer: int) -> int:
         """Most memory that one expert of a layer takes: pages that hold any of it."""
         return sum(
-            max(len(page_range(s.slice(e))) for e in range(self.expert_count)) * PAGE_BYTES for s in self.layers[layer]
+            max(len(page_range(s.slice(e))) for e in range(self.expert_count)) * PAGE_BYTES
+            for s in self.layers[layer]
         )
 
 
@@ -215,11 +224,18 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
                 )
             size = tensor.size_bytes // experts.expert_count
             kind = match[2]
-            stacks.setdefault(int(match[1]), {})[kind] = Stack(tensor.name, extent.start, size, kind == "down")
+            stacks.setdefault(int(match[1]), {})[kind] = Stack(
+                tensor.name, extent.start, size, kind == "down"
+            )
         elif extent != base.mapped:
             rest.append(extent)
-    if base.mapped is not None:  # pages that the token table shares with a neighbour must not be laid over empty
-        rest += [Extent(base.mapped.start, base.mapped.start + 1), Extent(base.mapped.end - 1, base.mapped.end)]
+    if (
+        base.mapped is not None
+    ):  # pages that the token table shares with a neighbour must not be laid over empty
+        rest += [
+            Extent(base.mapped.start, base.mapped.start + 1),
+            Extent(base.mapped.end - 1, base.mapped.end),
+        ]
     layers = {n: tuple(stack[k] for k in _USE_ORDER if k in stack) for n, stack in sorted(stacks.items())}
     rest_bytes = sum(e.end - e.start for e in merged_pages(rest))
     return ExpertLayout(experts.expert_count, experts.used_count, layers, tuple(rest), rest_bytes, base)

@@ -64,7 +64,9 @@ class TrainingSession(LlamaSession):
         super().__init__(path, scenario, batch_tokens=batch_tokens)
         params = _Params()
         params.param_filter = ctypes.cast(self.lib.symbol("llama_opt_param_filter_all"), _POINTER).value
-        params.get_opt_pars = ctypes.cast(self.lib.symbol("ggml_opt_get_default_optimizer_params"), _POINTER).value
+        params.get_opt_pars = ctypes.cast(
+            self.lib.symbol("ggml_opt_get_default_optimizer_params"), _POINTER
+        ).value
         begin = self.lib.symbol("llama_opt_init")
         begin.restype = None
         begin.argtypes = (_POINTER, _POINTER, _Params)

@@ -65,7 +65,9 @@ class OrtSession(Tokenized, OneSequence):
         room_tokens = self.context_tokens if self.ports.shared else 0
         sizes = zip(self.ports.head_count, self.ports.head_dims, strict=True)
         # Zeros that nobody touches take no memory: pages come as the cache fills.
-        self._hold([np.zeros((1, heads, room_tokens, dim), _DTYPES[self.ports.dtype]) for heads, dim in sizes])
+        self._hold(
+            [np.zeros((1, heads, room_tokens, dim), _DTYPES[self.ports.dtype]) for heads, dim in sizes]
+        )
         self._keep_nothing()
 
     def _hold(self, arrays: list[NDArray[Any]]) -> None:
@@ -105,7 +107,9 @@ class OrtSession(Tokenized, OneSequence):
             return kept
         if rows is not self._row:
             self._row[:] = rows[-1]
-            self._binding.bind_ortvalue_output("logits", _value_of(self._row[None]))  # the binding holds the rows too
+            self._binding.bind_ortvalue_output(
+                "logits", _value_of(self._row[None])
+            )  # the binding holds the rows too
         return self._row
 
     def _run(self, tokens: Sequence[int], rows: NDArray[Any]) -> None:

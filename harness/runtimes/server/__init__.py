@@ -68,11 +68,15 @@ class AttachedServer:
         found = self.dialect.count_tokens(answer.text)
         if found is None:
             return f"{said}, and has no tokenizer that tells"
-        if found < answer.new_tokens / _FEW - 1 or found > answer.new_tokens * _FEW + 2:  # begin and end may be added
+        if (
+            found < answer.new_tokens / _FEW - 1 or found > answer.new_tokens * _FEW + 2
+        ):  # begin and end may be added
             return f"{said}, and its tokenizer finds {found} in their text"
         return ""
 
-    def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
+    def prompt(
+        self, token_count: int, source: random.Random, *, words: bool = False
+    ) -> str | tuple[int, ...]:
         """A prompt of shuffled words with exactly ``token_count`` tokens: as ids where the server takes them.
 
         Words are made into ids, or fitted once, by the server's own tokenizer, or by what it says of a
@@ -110,7 +114,9 @@ class AttachedServer:
             else:
                 words = [*words, *(source.choice(WORDS) for _ in range(change))]
             words = words or [source.choice(WORDS)]
-        raise ServerError(f"no text of {token_count} tokens was found: the server adds some of its own (last {found})")
+        raise ServerError(
+            f"no text of {token_count} tokens was found: the server adds some of its own (last {found})"
+        )
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """The server as the engine of a run; its address is left out, it may name a host."""
@@ -182,7 +188,11 @@ def listener_pid(port: int) -> int | None:
     import psutil
 
     try:
-        found = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+        found = [
+            c
+            for c in psutil.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+        ]
     except (psutil.Error, OSError):
         return None
     return next((c.pid for c in found if c.pid), None)

@@ -87,17 +87,24 @@ class ServerAnswer(Frozen):
         if self.new_tokens != wanted:
             found.append(f"the server ended after {self.new_tokens} of {wanted} tokens")
         if self.counts[-1] != self.new_tokens and len(self.counts) < max(2, self.new_tokens // _TOGETHER):
-            found.append(f"{self.new_tokens} tokens came in {len(self.counts)} pieces: their times are not known")
+            found.append(
+                f"{self.new_tokens} tokens came in {len(self.counts)} pieces: their times are not known"
+            )
         if not alone:
             return tuple(found)
         wait_s = self.first_token_s
-        if self.prompt_s is not None and not AGREES * wait_s - _SLACK_S <= self.prompt_s <= wait_s / AGREES + _SLACK_S:
+        if (
+            self.prompt_s is not None
+            and not AGREES * wait_s - _SLACK_S <= self.prompt_s <= wait_s / AGREES + _SLACK_S
+        ):
             found.append(
                 f"the server says {self.prompt_s:.3g} s for the prompt, its first token came after {wait_s:.3g} s"
             )
         between_s = self.duration_s - wait_s
         if self.decode_s is not None and self.decode_s < AGREES * between_s - _SLACK_S:
-            found.append(f"the server says {self.decode_s:.3g} s for its tokens, they came within {between_s:.3g} s")
+            found.append(
+                f"the server says {self.decode_s:.3g} s for its tokens, they came within {between_s:.3g} s"
+            )
         return tuple(found)
 
     @property

@@ -98,7 +98,11 @@ class Dialect:
         if self.model and ":" not in self.model:
             self.model += row.get("tag", "")
         rows = [r for r in _rows(self._at(row["models"])) if r.get("type") != "embeddings"]
-        loaded = _rows(self._at(row["loaded"])) if "loaded" in row else [r for r in rows if r.get("state") == "loaded"]
+        loaded = (
+            _rows(self._at(row["loaded"]))
+            if "loaded" in row
+            else [r for r in rows if r.get("state") == "loaded"]
+        )
         card = self._pages["card"] = self._choose(loaded if loaded and not self.model else rows)
         if "shown" in row:
             self._pages["shown"] = self.endpoint.json(row["shown"], {"model": self.model})
@@ -106,7 +110,9 @@ class Dialect:
         facts: dict[str, Any] = {"software": software, "model": _file_name(self.model)}
         for name, places in row["described"].items():
             value = next(filter(None, (self._at(place.format_map(facts)) for place in places.split())), None)
-            facts[name] = _count(value) or 0 if name.endswith(("_count", "_tokens", "_bytes")) else _text(value)
+            facts[name] = (
+                _count(value) or 0 if name.endswith(("_count", "_tokens", "_bytes")) else _text(value)
+            )
         quant = facts.get("quant", "")
         self.described = Described(**facts | {"quant": mixture_in(quant) if " " in quant else quant})
         return self.described
@@ -116,9 +122,13 @@ class Dialect:
         names = [_text(r.get(self._row["name"])) for r in rows]
         listed = ", ".join(names[:8])
         if self.model and names and self.model not in names:
-            raise RefusedError(f"--server-model: found {self.model!r}, expected one of the server's: {listed}")
+            raise RefusedError(
+                f"--server-model: found {self.model!r}, expected one of the server's: {listed}"
+            )
         if not self.model and len(names) > 1:
-            raise RefusedError(f"the server has {len(names)} models: choose one with --server-model: {listed}")
+            raise RefusedError(
+                f"the server has {len(names)} models: choose one with --server-model: {listed}"
+            )
         self.model = self.model or (names[0] if names else "")
         return rows[names.index(self.model)] if self.model in names else {}
 
@@ -176,8 +186,12 @@ class Dialect:
                 if "error" in data:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
-                    raise ServerError(f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}")
-                told, asked = (_file_name(n).removesuffix(":latest") for n in (_text(data.get("model")), self.model))
+                    raise ServerError(
+                        f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}"
+                    )
+                told, asked = (
+                    _file_name(n).removesuffix(":latest") for n in (_text(data.get("model")), self.model)
+                )
                 if told and asked and told != asked:
                     raise ServerError(f"the stream is of the model {told!r}, asked for was {asked!r}")
                 self.read(line, data, found)
@@ -195,7 +209,9 @@ class Dialect:
                 if name.strip() in {"", "event", "id", "retry"}:
                     pings += bool(line.text.strip())
                     if pings > _PINGS_MAX + len(found.counts):
-                        raise ServerError(f"{pings} lines that keep a connection alive, and {len(found.counts)} pieces")
+                        raise ServerError(
+                            f"{pings} lines that keep a connection alive, and {len(found.counts)} pieces"
+                        )
                     continue
                 text = text.strip()
                 if name != "data":
@@ -210,7 +226,9 @@ class Dialect:
             except (ValueError, RecursionError):
                 data = None
             if not isinstance(data, dict):
-                raise ServerError(f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}")
+                raise ServerError(
+                    f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}"
+                )
             yield line, data
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
@@ -230,7 +248,9 @@ class Dialect:
         if count:
             new_tokens = facts.setdefault("new_tokens", 0)
             if found.token_count < new_tokens <= found.wanted:
-                found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
+                found.piece(
+                    line.at_s, "", new_tokens
+                )  # the last ones are no whole character: they come with the end
         found.tell(**facts)
 
     def _facts(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +260,9 @@ class Dialect:
             for place in places.split():
                 value = _at(data, place)
                 if name.endswith("_s"):
-                    value = _seconds(value, next((unit for end, unit in _UNITS_S.items() if place.endswith(end)), 1.0))
+                    value = _seconds(
+                        value, next((unit for end, unit in _UNITS_S.items() if place.endswith(end)), 1.0)
+                    )
                 elif name.endswith("_tokens"):
                     value = _count(value, place.replace("/", "."))
                 if value is not None:
@@ -262,7 +284,8 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
             dialect.describe()
             return dialect
     raise ServerError(
-        f"what answers at port {endpoint.port} is no server of models: it has no object at /v1/models", "refused"
+        f"what answers at port {endpoint.port} is no server of models: it has no object at /v1/models",
+        "refused",
     )
 
 
@@ -278,7 +301,11 @@ def _unnamed(delta: Any) -> str:
     """Text of a piece that stands under no known name; empty where there is none."""
     if not isinstance(delta, dict):
         return ""
-    texts = (value for key, value in delta.items() if key not in {"role", "content", "id"} and isinstance(value, str))
+    texts = (
+        value
+        for key, value in delta.items()
+        if key not in {"role", "content", "id"} and isinstance(value, str)
+    )
     return next(filter(None, texts), "")
 
 

@@ -54,7 +54,11 @@ def _echo(server: AttachedServer, prompt: str) -> list[tuple[str, dict[str, floa
     None are told before the first. KeyError, TypeError or IndexError where the server tells none.
     """
     dialect = server.dialect
-    asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
+    asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {
+        "stream": False,
+        "echo": True,
+        "logprobs": 1,
+    }
     asked.pop("stream_options", None)
     scores = dialect.endpoint.json(dialect.path, asked)["choices"][0]["logprobs"]
     tokens = list(scores["tokens"])

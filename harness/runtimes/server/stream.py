@@ -24,7 +24,11 @@ _LINE_BYTES: Final = 1 << 20
 _BODY_BYTES: Final = 16 << 20
 _PAGE_S: Final = 30.0
 """For a page that tells of the server itself, whatever it sends until then."""
-_REFUSALS: Final = {401: "the key is missing or wrong", 403: "the key may not do this", 429: "too many requests"}
+_REFUSALS: Final = {
+    401: "the key is missing or wrong",
+    403: "the key may not do this",
+    429: "too many requests",
+}
 
 
 class ServerError(EngineError):
@@ -129,7 +133,9 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         self._socket = self._connection.sock
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Ends what no timeout of a single read ends: a server that goes on sending a little.
-        self._within_s = self._patience.answer_s if body is not None else min(_PAGE_S, self._patience.answer_s)
+        self._within_s = (
+            self._patience.answer_s if body is not None else min(_PAGE_S, self._patience.answer_s)
+        )
         self._watch = threading.Timer(self._within_s, self._expire)
         self._watch.daemon = True
         self._watch.start()
@@ -139,7 +145,9 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         payload = None if body is None else json.dumps(body).encode()
         self.sent_s = time.perf_counter()
         try:
-            self._connection.request("GET" if body is None else "POST", endpoint.base + path, payload, headers)
+            self._connection.request(
+                "GET" if body is None else "POST", endpoint.base + path, payload, headers
+            )
             self._response = self._connection.getresponse()
             if not 200 <= self._response.status < 300:
                 self._refuse()
@@ -173,7 +181,9 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
             total += len(data)
             *whole, held = (held + data).split(b"\n")
             if len(held) > _LINE_BYTES or total > _BODY_BYTES:
-                raise ServerError(f"{self._path} sent {total} bytes after {count} lines: no answer is that long")
+                raise ServerError(
+                    f"{self._path} sent {total} bytes after {count} lines: no answer is that long"
+                )
             for line in whole:
                 count += 1
                 yield Line(at_s, line.rstrip(b"\r").decode("utf-8", "replace"))
@@ -202,13 +212,17 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         said = clean(" ".join(said.split()), 300)
         if status < 400:
             said = f"it is elsewhere: {clean(self._response.headers.get('Location', 'it does not say where'), 100)}"
-        raise ServerError(f"{self._path} answered {status} ({why}): {said}", "refused" if refused else "failed", status)
+        raise ServerError(
+            f"{self._path} answered {status} ({why}): {said}", "refused" if refused else "failed", status
+        )
 
     def _fault(self, error: BaseException, when: str) -> ServerError:
         if self._expired:
             return ServerError(f"{self._path} was not done in {self._within_s:g} s ({when})", "timed out")
         if isinstance(error, TimeoutError):
-            return ServerError(f"{self._path} stalled: no byte for {self._patience.silence_s:g} s {when}", "timed out")
+            return ServerError(
+                f"{self._path} stalled: no byte for {self._patience.silence_s:g} s {when}", "timed out"
+            )
         if isinstance(error, (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected)):
             return ServerError(f"{self._path}: the server closed the connection {when}", "crashed")
         return ServerError(f"{self._path}: no HTTP answer {when}: {type(error).__name__} {error}")

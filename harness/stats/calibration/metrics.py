@@ -22,7 +22,9 @@ def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Double
     p = np.asarray(confidences, np.float64)
     y = np.asarray(correct, np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):
-        raise RefusedError(f"confidences and outcomes must be two columns of one length, got {p.shape} and {y.shape}")
+        raise RefusedError(
+            f"confidences and outcomes must be two columns of one length, got {p.shape} and {y.shape}"
+        )
     if not (p.min() >= 0.0 and p.max() <= 1.0):  # NaN fails both
         raise RefusedError("confidences must lie in [0, 1] and be no NaN")
     if not ((y == 0.0) | (y == 1.0)).all():

@@ -41,7 +41,9 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
         return float((n1 - n0)[rows].mean()), error1 - error0, float((y1 - y0)[rows].mean())
 
     def smooth_changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
-        error0, error1 = (smooth_ece(p[rows], y[rows], width=w) for (p, y), w in zip(sides, widths, strict=True))
+        error0, error1 = (
+            smooth_ece(p[rows], y[rows], width=w) for (p, y), w in zip(sides, widths, strict=True)
+        )
         return (error1 - error0,)
 
     loss, error, accuracy = _bootstrap(changes, len(p0), _DRAWS)

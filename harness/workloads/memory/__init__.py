@@ -31,7 +31,9 @@ _BASE_BYTES: Final = 2 << 20
 _SHOWN: Final = 5
 """Memories that go into a prompt."""
 _ANSWER_TOKENS: Final = 24
-_INSTRUCTION: Final = "Answer the question from these notes in a few words. Later notes count more than earlier ones."
+_INSTRUCTION: Final = (
+    "Answer the question from these notes in a few words. Later notes count more than earlier ones."
+)
 _NAMES: Final = ("Ada", "Bo", "Cleo", "Dag", "Eli", "Fay", "Gus", "Hana", "Ivo", "Jo", "Kit", "Lou")
 _THINGS: Final = (
     "kayak",
@@ -47,7 +49,18 @@ _THINGS: Final = (
     "rope",
     "helmet",
 )
-_PLACES: Final = ("cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn", "workshop")
+_PLACES: Final = (
+    "cellar",
+    "attic",
+    "garage",
+    "shed",
+    "kitchen",
+    "office",
+    "hall",
+    "studio",
+    "barn",
+    "workshop",
+)
 
 
 class Tell(Case, tag="tell"):
@@ -131,7 +144,11 @@ class MemorySystem(System):
                 older[name, thing] = [last[name, thing]]
             last[name, thing] = f"t{at}"
         asked = [
-            Ask(text=f"Where does {name} keep the {thing}?", expect=[key], outdated=older.get((name, thing), []))
+            Ask(
+                text=f"Where does {name} keep the {thing}?",
+                expect=[key],
+                outdated=older.get((name, thing), []),
+            )
             for (name, thing), key in list(last.items())[:40]
         ]
         return [*told, *asked, *(Forget(ids=[key]) for key in list(last.values())[40:60])]

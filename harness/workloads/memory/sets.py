@@ -23,7 +23,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         BadDataError: It is broken.
     """
     rows = json_in(path, "a data set", _MOST_BYTES)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "qa" in row for row in rows) or not rows:
+    if (
+        not isinstance(rows, list)
+        or not all(isinstance(row, dict) and "qa" in row for row in rows)
+        or not rows
+    ):
         raise RefusedError(f"{path}: found no LoCoMo, expected it, or .jsonl")
     try:
         return [case for row in rows for case in _locomo(row)]
@@ -39,7 +43,11 @@ def _locomo(sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for key, turns in talk.items():
         if not re.fullmatch(r"session_\d+", key):
             continue
-        when = datetime.strptime(talk[f"{key}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC).timestamp()
+        when = (
+            datetime.strptime(talk[f"{key}_date_time"], "%I:%M %p on %d %B, %Y")
+            .replace(tzinfo=UTC)
+            .timestamp()
+        )
         for at, turn in enumerate(turns):
             known.add(turn["dia_id"])
             last_s = max(last_s, when + at)

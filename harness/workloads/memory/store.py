@@ -37,9 +37,7 @@ _COMPARED: Final = 20
 _OLDEST_SQLITE: Final = (3, 42, 0)
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
-_PRAGMAS: Final = (
-    "page_size=8192; journal_mode=WAL; synchronous=NORMAL; secure_delete=ON; temp_store=MEMORY; cache_size=-16384"
-)
+_PRAGMAS: Final = "page_size=8192; journal_mode=WAL; synchronous=NORMAL; secure_delete=ON; temp_store=MEMORY; cache_size=-16384"
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE memories(
@@ -148,7 +146,9 @@ class MemoryStore:
         meter: Meter | None = None,
     ) -> None:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise RefusedError(f"SQLite {sqlite3.sqlite_version} cannot erase index words: 3.42 or newer is needed")
+            raise RefusedError(
+                f"SQLite {sqlite3.sqlite_version} cannot erase index words: 3.42 or newer is needed"
+            )
         self.path, self._embedder, self._clock, self._meter = path, embedder, clock, meter or Meter()
         self._seen_version = -1
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,9 @@ class MemoryStore:
             raise BadDataError(self.path, "user_version", str(version), str(FORMAT))
         name, dim = self._db.execute("SELECT name, dim FROM embedder").fetchone()
         if (name, dim) != bound:
-            raise RefusedError(f"{self.path} holds vectors of {name!r} ({dim} wide), not of {bound[0]!r} ({bound[1]})")
+            raise RefusedError(
+                f"{self.path} holds vectors of {name!r} ({dim} wide), not of {bound[0]!r} ({bound[1]})"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -245,7 +247,9 @@ class MemoryStore:
         if not len(scores):
             return []
         words = " OR ".join(f'"{word}"' for word in _telling(query))
-        matched = self._select("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", words) if words else []
+        matched = (
+            self._select("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", words) if words else []
+        )
         for memory_id, score in matched:
             at = np.searchsorted(self._ids, memory_id)
             if at < len(scores):  # else another process has just stored it
@@ -254,7 +258,9 @@ class MemoryStore:
         if self._embedder.dim:
             table = self._buffer[: len(self._ids)]
             with self._meter.timed(Pass(part="store", op=Op.SEARCH, moved_bytes=table.nbytes)):
-                cosines = np.einsum("ij,j->i", table, unit)  # row by row: faster than BLAS where no cache holds them
+                cosines = np.einsum(
+                    "ij,j->i", table, unit
+                )  # row by row: faster than BLAS where no cache holds them
             scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
         count = min(max(top_k, _COMPARED), len(scores))
         near = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
@@ -305,7 +311,9 @@ class MemoryStore:
         condition at all, or a malformed expression.
         """
         conditions = {
-            "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
+            "id IN (SELECT value FROM json_each(?))": None
+            if ids is None
+            else json.dumps([int(i) for i in ids]),
             "source = ?": source,
             "created_s < ?": before_s,
             "id IN (SELECT rowid FROM words WHERE words MATCH ?)": words,

@@ -80,7 +80,9 @@ class ReasonSystem(System):
     """Checks of chains of thought."""
 
     name = "reason"
-    title = "Reasoning: exact arithmetic, the first wrong step, answers by vote; contradictions with an NLI model"
+    title = (
+        "Reasoning: exact arithmetic, the first wrong step, answers by vote; contradictions with an NLI model"
+    )
     kinds = (Arithmetic, Critic, Solve, Contradiction)
     options = ("language", "nli")
     sizes = {
@@ -143,13 +145,17 @@ class ReasonSystem(System):
         """F1 of the first wrong step and of contradictions, right answers by vote; each beside its nulls."""
         scores = []
         for kind, name in ((Arithmetic, "arithmetic"), (Critic, "critic")):
-            rows = [(case, answer) for case, answer in rows_of(cases, answers, kind) if case.label is not None]
+            rows = [
+                (case, answer) for case, answer in rows_of(cases, answers, kind) if case.label is not None
+            ]
             if rows:
                 first = [answer["first_error"] for _, answer in rows]
                 scores.append(located(name, rows, first))
                 scores.append(share("false_alarm_ratio", _alarms(rows, first), name))
             if rows and "reward_error" in rows[0][1]:
-                scores.append(located("critic by reward", rows, [answer["reward_error"] for _, answer in rows]))
+                scores.append(
+                    located("critic by reward", rows, [answer["reward_error"] for _, answer in rows])
+                )
         solved = rows_of(cases, answers, Solve)
         if solved:
             right = [case.answer for case, _ in solved]
@@ -160,7 +166,9 @@ class ReasonSystem(System):
         pairs = [(c, a) for c, a in rows_of(cases, answers, Contradiction) if c.contradiction is not None]
         if pairs:
             true = [bool(case.contradiction) for case, _ in pairs]
-            scores.append(f1_score([answer["probability"] >= 0.5 for _, answer in pairs], true, "contradiction"))
+            scores.append(
+                f1_score([answer["probability"] >= 0.5 for _, answer in pairs], true, "contradiction")
+            )
         return scores
 
     def _programs(self, state: ReasonState, problem: str) -> list[list[Fraction]]:
@@ -198,7 +206,9 @@ def reward_prompts(case: Critic) -> list[list[tuple[str, str]]]:
     prompts = []
     for at in range(len(case.steps)):
         done = "\n".join(case.steps[: at + 1])
-        prompts.append([("user", f"Problem: {case.problem}\n{done}\nIs the last step right? Answer Yes or No.")])
+        prompts.append(
+            [("user", f"Problem: {case.problem}\n{done}\nIs the last step right? Answer Yes or No.")]
+        )
     return prompts
 
 
@@ -269,7 +279,9 @@ def made_trace(seed: int) -> Arithmetic:
     for at in range(5):
         a = rng.randint(2, 99)
         b = rng.randint(2, 99)
-        left, sign, result = rng.choice(((a, "+", a + b), (a, "\u2212", a - b), (a, "x", a * b), (a * b, "\u00f7", a)))
+        left, sign, result = rng.choice(
+            ((a, "+", a + b), (a, "\u2212", a - b), (a, "x", a * b), (a * b, "\u00f7", a))
+        )
         if at == wrong:
             result += rng.choice((-10, -2, -1, 1, 3, 10))
         steps.append(f"So we get {left:,} {sign} {b} = {result:,} in all.")

@@ -60,7 +60,9 @@ def _equalities(step: str) -> Iterator[tuple[str, str]]:
         starts_inside = re.match(r"\s*[+*/)]|\s+-\s|[^ ]", sides[0]) and re.search(r"[\w^\\}]\s*$", before)
         if starts_inside or re.search(r"(?:^|[^\w'])[^\W\d]\s*$", before):
             sides[0] = ""
-        if (re.match(r"[\w^\\{]", after) and not sides[-1].endswith(" ")) or re.search(r"[-+*/(]\s*$", sides[-1]):
+        if (re.match(r"[\w^\\{]", after) and not sides[-1].endswith(" ")) or re.search(
+            r"[-+*/(]\s*$", sides[-1]
+        ):
             sides[-1] = ""
         for left, right in pairwise(sides):
             if _OPERATOR.search(left) and right.strip(" .,"):

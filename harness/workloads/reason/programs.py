@@ -114,7 +114,15 @@ def _guarded(work: Callable[[], T], text: str) -> T:
         raise RefusedError(f"{len(text)} characters of arithmetic: at most {_MAX_CHARS} are worked")
     try:
         return work()
-    except (SyntaxError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise RefusedError(f"no arithmetic that is worked here ({error}): {text[:60]!r}") from error
 
 
