@@ -27,7 +27,8 @@ from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, counted, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
-"""Limited: what runs here is slower or smaller for it. Missing: there could be more; nothing that runs needs it."""
+"""Limited: what runs here is slower or smaller for it. Missing: there could be more; nothing that runs needs
+it."""
 Kind = Literal["engine", "api", "folder", "machine", "measuring"]
 
 
@@ -178,7 +179,9 @@ def _apis() -> Found:
     if devices and unused:
         lacking = f"the engine was built without {', '.join(unused)}"
         commands = ", or ".join(filter(None, map(pull_command, unused)))
-        fetch = f"; one with it: {commands}" if commands else ""
+        fetch = ""
+        if commands:
+            fetch = f"; one with it: {commands}"
         yield Finding(
             "api",
             "engine's apis",

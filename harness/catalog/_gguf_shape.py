@@ -1,6 +1,7 @@
 """From the metadata of a GGUF file to a model's shape.
 
-Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cpp (which architecture reads which).
+Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cpp (which architecture reads
+which).
 """
 
 import re
@@ -37,7 +38,9 @@ def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     sizes = Counter[str]()
     for tensor in tensors:
         sizes[tensor.type_name] += tensor.size_bytes
-    return sizes.most_common(1)[0][0] if sizes else "F32"
+    if sizes:
+        return sizes.most_common(1)[0][0]
+    return "F32"
 
 
 def shape_from_metadata(
@@ -92,7 +95,8 @@ class Keys:
 
     def listed(self, key: str) -> tuple[int, ...]:
         """The values of a key that has one for each block; empty where it has one for all."""
-        value, blocks = self.values.get(f"{self.prefix}{key}"), self.values.get(f"{self.prefix}block_count")
+        value = self.values.get(f"{self.prefix}{key}")
+        blocks = self.values.get(f"{self.prefix}block_count")
         if not isinstance(value, tuple) or not value:
             return ()
         if len(value) != blocks:
@@ -142,16 +146,17 @@ class Header(Keys):
         value_head = self.number("attention.value_length", head)
         window = self.window()
         # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
-        sharing = max(0, layers - _OWN_CACHES) if has(self.architecture, "twenty_own_caches") else 0
+        if has(self.architecture, "twenty_own_caches"):
+            sharing = max(0, layers - _OWN_CACHES)
+        else:
+            sharing = 0
         row, rows = self.table_of_n_grams()
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
-            head, value_head, kv_heads = (
-                latent.nope_head_dim + latent.rope_head_dim,
-                latent.value_head_dim,
-                heads,
-            )
+            head = latent.nope_head_dim + latent.rope_head_dim
+            value_head = latent.value_head_dim
+            kv_heads = heads
         return ModelShape(
             **fields,
             **(self.told_by_tensors() if traits is None else traits),
@@ -185,10 +190,13 @@ class Header(Keys):
         return bool(self.dims) and self.architecture not in ARCHITECTURES
 
     def told_by_blocks(self, layers: int) -> str:
-        """A letter a block by the tensors in it, and by the flags of those that slide; empty where all attend to all.
+        """A letter a block by the tensors in it, and by the flags of those that slide.
+
+        Empty where all attend to all.
 
         Raises:
-            BadDataError: A block that both attends and keeps a state, or a window of which nothing says whose it is.
+            BadDataError: A block that both attends and keeps a state, or a window of which nothing says whose
+                it is.
         """
         slides = self.slides()[:layers]
         step = self.values.get(f"{self.prefix}attention.sliding_window_pattern")
@@ -216,15 +224,22 @@ class Header(Keys):
                 letters.append("s" if slides and slides[block] else "a")
             else:
                 letters.append("r" if has_state else "-")
-        return "".join(letters) if set(letters) != {"a"} else ""
+        if set(letters) != {"a"}:
+            return "".join(letters)
+        return ""
 
     def gate(self) -> int:
         """Width of a gate on attention's output; hybrids call another matrix so."""
         gates = [sizes[1] for name, sizes in self.dims.items() if _GATE.fullmatch(name) and len(sizes) > 1]
-        return 0 if self.number("ssm.inner_size", 0) else max(gates, default=0)
+        if self.number("ssm.inner_size", 0):
+            return 0
+        return max(gates, default=0)
 
     def table_of_n_grams(self) -> tuple[int, int]:
-        """Width and number of the rows of a table of n-grams; Gemma's tables of each layer are called so too."""
+        """Width and number of the rows of a table of n-grams.
+
+        Gemma's tables of each layer are called so too.
+        """
         table = self.dims.get(LAZY_TABLE, ())
         if len(table) < 2 or self.number("embedding_length_per_layer_input", 0):
             return 0, 0
@@ -238,7 +253,10 @@ class Header(Keys):
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
         most = self.number("attention.head_count_kv", heads)
         each, slides = self.listed("attention.head_count_kv"), self.slides()  # as many as blocks, or none
-        counts = list(zip(each, slides, strict=True)) if each and slides else []
+        if each and slides:
+            counts = list(zip(each, slides, strict=True))
+        else:
+            counts = []
         full, own = (max((n for n, slid in counts if slid is kind), default=most) for kind in (False, True))
         sliding = self.number("attention.head_count_kv_swa", own)
         return full or sliding, sliding if sliding != full else 0
@@ -256,15 +274,21 @@ class Header(Keys):
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
-        widths = self.listed("feed_forward_length") if has(self.architecture, "own_full_heads") else ()
-        return widths[-1] if widths and widths[-1] != widths[0] else 0
+        if has(self.architecture, "own_full_heads"):
+            widths = self.listed("feed_forward_length")
+        else:
+            widths = ()
+        if widths and widths[-1] != widths[0]:
+            return widths[-1]
+        return 0
 
     def mixers(self, layers: int) -> tuple[str, int, int]:
         """Kinds of a hybrid's layers where its attention follows no period, else step and first index of attention.
 
         A layer without KV heads is recurrent.
         """
-        counts, widths = self.listed("attention.head_count_kv"), self.listed("feed_forward_length")
+        counts = self.listed("attention.head_count_kv")
+        widths = self.listed("feed_forward_length")
         kinds = self.letters or "".join("a" if heads else "r" for heads in counts[:layers])
         if has(self.architecture, "one_part_a_block"):
             own = zip(counts[:layers], widths, strict=False)
@@ -298,7 +322,9 @@ class Header(Keys):
         if self.is_unknown:
             return self.number("attention.sliding_window", 0)
         known = architecture_named(self.architecture)
-        return self.number("attention.sliding_window", known.window_tokens) if known.global_step else 0
+        if known.global_step:
+            return self.number("attention.sliding_window", known.window_tokens)
+        return 0
 
     def moe_places(self) -> tuple[int, int]:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
@@ -310,7 +336,10 @@ class Header(Keys):
             return self.number("leading_dense_block_count", 0), self.number(
                 "interleave_moe_layer_step", 1
             ) or 1
-        step = places[1] - places[0] if len(places) > 1 else 1
+        if len(places) > 1:
+            step = places[1] - places[0]
+        else:
+            step = 1
         return max(0, places[0] - (step - 1)), step
 
     def vocab(self) -> int:
@@ -319,7 +348,10 @@ class Header(Keys):
         if table is not None and len(table) > 1:
             return table[1]
         tokens = self.values.get("tokenizer.ggml.tokens")
-        count = len(tokens) if isinstance(tokens, tuple) else getattr(tokens, "element_count", 0)
+        if isinstance(tokens, tuple):
+            count = len(tokens)
+        else:
+            count = getattr(tokens, "element_count", 0)
         return count or self.number("vocab_size", 0)
 
     def sliding_step(self, layers: int) -> int:
@@ -362,7 +394,8 @@ class Header(Keys):
         inner = self.number("ssm.inner_size", self.number("embedding_length") if short else 0)
         if not inner:
             return None
-        fields, (_, step, offset) = self.part("recurrent"), self.mixers(layers)
+        fields = self.part("recurrent")
+        (_, step, offset) = self.mixers(layers)
         if has(self.architecture, "first_mamba"):
             fields["head_count"] = 0
         fields["group_count"] = fields["group_count"] or 1

@@ -40,7 +40,10 @@ def show_record(record: "RunRecord") -> None:
 
 
 def run_table(records: "Iterable[RunRecord]") -> Table:
-    """One line a run: speeds, latencies, memory, outcome; in brackets what was disturbed and is not to be believed."""
+    """One line a run: speeds, latencies, memory, outcome.
+
+    In brackets what was disturbed and is not to be believed.
+    """
     from harness.report.state import figures_of
 
     rows = []
@@ -52,7 +55,10 @@ def run_table(records: "Iterable[RunRecord]") -> Table:
 
 
 def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[Any]:
-    """What to print of a run beside its prediction: measured, interval, how far off, and notes; nothing without one."""
+    """What to print of a run beside its prediction: measured, interval, how far off, and notes.
+
+    Nothing without one.
+    """
     from harness.report.state import figures_of
     from harness.report.words import QUANTITIES
 
@@ -88,7 +94,9 @@ def record_title(record: "RunRecord") -> str:
     from harness.report.words import model_words
 
     depth = record.scenario.depth_tokens
-    after = f", after {depth:,} tokens" if depth else ""
+    after = ""
+    if depth:
+        after = f", after {depth:,} tokens"
     return f"{model_words(record)} {record.quant}".strip() + after
 
 

@@ -1,4 +1,7 @@
-"""``edge-harness history``: every run made here; some of them in full, beside their predictions and each other."""
+"""``edge-harness history``: every run made here.
+
+Some of them in full, beside their predictions and each other.
+"""
 
 import re
 from datetime import datetime
@@ -86,14 +89,16 @@ def history(
         Option("--max-error"),
     ] = None,
 ) -> Answer:
-    """List past runs with their speeds, newest first; or show each RUN: a file, the start of a run's name, or its time.
+    """List past runs with their speeds, newest first.
 
-    A RUN is shown beside what was predicted before it, and beside the RUN named before it: the ratio of the second to
-    the first, with its 95 % interval, where both have the same file, engine, machine and setting. --max-error judges
-    decode, prefill and peak memory; load times are only shown.
+    Or show each RUN: a file, the start of a run's name, or its time.
 
-    With --trend: medians over time, and the last change. With --export: each record as one line of JSON, newest first;
-    DuckDB and pandas read it, and so does --import.
+    A RUN is shown beside what was predicted before it, and beside the RUN named before it: the ratio of the
+    second to the first, with its 95 % interval, where both have the same file, engine, machine and setting.
+    --max-error judges decode, prefill and peak memory; load times are only shown.
+
+    With --trend: medians over time, and the last change. With --export: each record as one line of JSON,
+    newest first; DuckDB and pandas read it, and so does --import.
     """
     from harness.app.trend import METRICS, trends
     from harness.cli._records import trend_table
@@ -139,7 +144,10 @@ def history(
 
 
 def _named(past: "History", name: str) -> str:
-    """A run of the history that is named by the time of day of the list: its own name; any other name as it is."""
+    """A run of the history that is named by the time of day of the list: its own name.
+
+    Any other name as it is.
+    """
     if not re.fullmatch(r"\d\d:\d\d", name):
         return name
     for entry in past.entries(limit=1000):
@@ -189,7 +197,9 @@ def _row(record: "RunRecord") -> tuple[str, ...]:
         state = record.outcome
     elif any(figure.state is State.OUTSIDE for figure in figures.values()):
         state = "OUTSIDE"
-    memory = figures["peak memory"].shown if "peak memory" in figures else "–"
+    memory = "–"
+    if "peak memory" in figures:
+        memory = figures["peak memory"].shown
     return _when(record.created), record_title(record), kind, figures["decode"].number, memory, state
 
 

@@ -25,7 +25,8 @@ from harness.stats.runs import Runs, estimate, spread_of
 from harness.units import format_bytes
 
 _FASTEST: Final = 0.2
-"""Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of them."""
+"""Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of
+them."""
 _WELL: Final = frozenset({"ok", "inconclusive"})
 """Outcomes of runs that measured something."""
 
@@ -63,10 +64,10 @@ def evaluate(
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
-    ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget that no run
-    matches could not be judged, and no gate passes that. Nor does a run that failed and that no budget names: it may be
-    the one that was meant. ``looks`` is how often the decision is looked at while more runs are made; ``in_turns`` that
-    both sides were measured so by this gate.
+    ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget
+    that no run matches could not be judged, and no gate passes that. Nor does a run that failed and that no
+    budget names: it may be the one that was meant. ``looks`` is how often the decision is looked at while
+    more runs are made; ``in_turns`` that both sides were measured so by this gate.
 
     Raises:
         UnknownNameError: A budget that is ``predicted`` names no known device or model.
@@ -93,7 +94,9 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
-    """Whether a run matches the names in a budget; ``*`` and shell patterns match names, without regard to case.
+    """Whether a run matches the names in a budget.
+
+    ``*`` and shell patterns match names, without regard to case.
 
     A run that could not have its model counts by the name of what was asked for.
     """
@@ -125,8 +128,14 @@ def _judge_measured(
     if case.compares and (fault := _baseline_fault(case, in_turns=in_turns)):
         return case.could_not_run(fault)
     taken_in_turns = case.compares and (in_turns or alternate(runs, earlier))
-    judged = _judge_turns(case, beside=in_turns) if taken_in_turns else _judge_runs(case)
-    shown = [*runs, *earlier] if case.compares else runs
+    if taken_in_turns:
+        judged = _judge_turns(case, beside=in_turns)
+    else:
+        judged = _judge_runs(case)
+    if case.compares:
+        shown = [*runs, *earlier]
+    else:
+        shown = runs
     if judged is None:
         judged = _without_clean(case, shown)
     elif judged.answer == "inconclusive":
@@ -143,8 +152,13 @@ def _baseline_fault(case: _Case, *, in_turns: bool) -> str:
         return "no baseline run matches this budget: name some with --baseline"
     if worse := [record for record in case.earlier if record.outcome not in _WELL]:
         return f"the baseline's run {worse[-1].run_id} ended as {worse[-1].outcome}: take it out"
-    apart = "" if in_turns else unlike(case.runs[-1], case.earlier[-1])
-    return f"the baseline's runs are of another kind: {apart}" if apart else ""
+    if in_turns:
+        apart = ""
+    else:
+        apart = unlike(case.runs[-1], case.earlier[-1])
+    if apart:
+        return f"the baseline's runs are of another kind: {apart}"
+    return ""
 
 
 def _how_it_broke(record: RunRecord, astray: Sequence[RunRecord]) -> str:
@@ -161,13 +175,19 @@ def _what_is_there(budget: Budget, records: Sequence[RunRecord], named: Sequence
     there = sorted({f"{record.workload} {record.name} on {record.machine.device}" for record in records})
     if not there:
         return "no run matches this budget: there is no run at all"
-    more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+    more = ""
+    if len(there) > 3:
+        more = f" and {len(there) - 3} more"
     return f"no run matches this budget: there is {'; '.join(there[:3])}{more}"
 
 
 def _judge_runs(case: _Case) -> Judgement | None:
-    """Runs against a fixed limit, or against a baseline that was not measured in turns; None without a clean sample."""
-    budget, figure = case.budget, FIGURES[case.budget.metric]
+    """Runs against a fixed limit, or against a baseline that was not measured in turns.
+
+    None without a clean sample.
+    """
+    budget = case.budget
+    figure = FIGURES[case.budget.metric]
     values = zip(case.runs, _values(budget, case.runs), strict=True)
     old = zip(case.earlier, _values(budget, case.earlier), strict=True)
     new_side = [(record, taken) for record, taken in values if taken]
@@ -182,7 +202,10 @@ def _judge_runs(case: _Case) -> Judgement | None:
     if case.compares:
         unit, new, before = comparable(new_side, old_side)
     spread = spread_of([new, before] if before else [new], figure.spread, unit)
-    compared = before if case.compares else []
+    if case.compares:
+        compared = before
+    else:
+        compared = []
     ends = case.errors.ends(higher_is_better=figure.higher_is_better)
     value = estimate(new, spread, *ends, compared)._replace(
         sample_count=sum(len(taken) for _, taken in new_side)
@@ -196,7 +219,10 @@ def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
         return case.could_not_run(
             "a value is 0, of which nothing is a ratio: give the budget a ceiling or a floor"
         )
-    worst = min if FIGURES[case.budget.metric].higher_is_better else max
+    if FIGURES[case.budget.metric].higher_is_better:
+        worst = min
+    else:
+        worst = max
     value = worst(map(worst, runs))
     exact = Estimate(value, value, value, sum(map(len, runs)))
     spread = spread_of([[[1.0]]], 0.0)
@@ -223,7 +249,10 @@ def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
         return values
     ratios = []
     for record, taken in zip(records, values, strict=True):
-        reference = _reference(budget, record.prediction, record.scenario) if record.prediction else 0.0
+        if record.prediction:
+            reference = _reference(budget, record.prediction, record.scenario)
+        else:
+            reference = 0.0
         ratios.append([value / reference for value in taken] if reference > 0 else [])
     return ratios
 
@@ -233,18 +262,25 @@ def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> fl
     if budget.roofline_ratio is not None:
         return prediction.speed.roofline_tokens_per_s
     interval = predicted_interval(prediction, budget, scenario)
-    return interval.mid if interval else 0.0
+    if interval:
+        return interval.mid
+    return 0.0
 
 
 def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenario) -> Interval | None:
     """What was predicted for the budget's figure; None for one that is not predicted.
 
-    Nor is a cold first token of a scenario that is not timed so. A pass gives each sequence a token, and the time
-    between two of them is that of a pass.
+    Nor is a cold first token of a scenario that is not timed so. A pass gives each sequence a token, and the
+    time between two of them is that of a pass.
     """
-    speed, held = prediction.speed, prediction.memory.anonymous_bytes
-    rate, is_cold, together = speed.decode_tokens_per_s, "@ cold" in budget.label, scenario.batch_count
-    first_cold = speed.ttft_cold_s if scenario.is_timed_cold else None
+    speed = prediction.speed
+    held = prediction.memory.anonymous_bytes
+    rate = speed.decode_tokens_per_s
+    is_cold = "@ cold" in budget.label
+    together = scenario.batch_count
+    first_cold = None
+    if scenario.is_timed_cold:
+        first_cold = speed.ttft_cold_s
     return {
         "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": speed.prefill_tokens_per_s,
@@ -259,9 +295,9 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
 def _judge_turns(case: _Case, *, beside: bool) -> Judgement | None:
     """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one.
 
-    Where a figure of tokens stays undecided, or most turns are disturbed, the fastest fifth of each run's tokens
-    decides (``_spared``); both share the error that is allowed. Disturbed turns count only where both sides were
-    measured by this gate, ``beside`` each other.
+    Where a figure of tokens stays undecided, or most turns are disturbed, the fastest fifth of each run's
+    tokens decides (``_spared``); both share the error that is allowed. Disturbed turns count only where both
+    sides were measured by this gate, ``beside`` each other.
     """
     figure = FIGURES[case.budget.metric]
     if figure.is_of_tokens:
@@ -301,11 +337,13 @@ def _judge_ratios(case: _Case, ratios: Runs) -> Judgement:
 
 
 def _spared(case: _Case, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:
-    """The same ratio from the fastest fifth of each run's tokens; where that decides nothing, an inconclusive one.
+    """The same ratio from the fastest fifth of each run's tokens.
 
-    A slower build is slower on every token, a neighbour hits some of them: it adds time and takes none away, so that a
-    low quantile varies least. It counts only while the interval of the budget's own figure (``whole``) holds its ratio,
-    so that a build which slows some tokens alone is seldom passed by the others.
+    Where that decides nothing, an inconclusive one.
+
+    A slower build is slower on every token, a neighbour hits some of them: it adds time and takes none away,
+    so that a low quantile varies least. It counts only while the interval of the budget's own figure
+    (``whole``) holds its ratio, so that a build which slows some tokens alone is seldom passed by the others.
 
     Source:
         J. Chen and J. Revels 2016, "Robust benchmarking in noisy environments", arXiv:1608.04295.
@@ -346,7 +384,10 @@ def _judge_prediction(budget: Budget) -> Judgement:
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a figure that is predicted")
     higher = FIGURES[budget.metric].higher_is_better
-    worst = interval.low if higher else interval.high
+    if higher:
+        worst = interval.low
+    else:
+        worst = interval.high
     margin = (worst / limit_of(budget)[0] - 1.0) * (1 if higher else -1)
     reason = f"for {budget.device}: the {'lower' if higher else 'upper'} end of the 90 % interval counts"
     if not found.runs:

@@ -1,6 +1,7 @@
 """Speculative decoding: tokens of a cycle, its cost, and the draft length that pays.
 
-A cycle drafts gamma tokens and verifies them in one pass over gamma + 1. With per-token acceptance alpha, independent:
+A cycle drafts gamma tokens and verifies them in one pass over gamma + 1. With per-token acceptance alpha,
+independent:
 
     E = (1 - alpha^(gamma + 1)) / (1 - alpha)           expected tokens of a cycle
     S = E / (gamma c + V(gamma + 1))                    speedup over plain decoding
@@ -20,8 +21,8 @@ WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""
 
 VERIFIED_S: Final = 1e-3
-"""What a drafted token costs beside passes: sampling, comparing, undoing the cache. What remains of published cycles
-(spec_decode.csv) after the passes of target and draft."""
+"""What a drafted token costs beside passes: sampling, comparing, undoing the cache. What remains of published
+cycles (spec_decode.csv) after the passes of target and draft."""
 MIXTURE_SLOPE: Final = 0.45
 """Least cost of one more token of a mixture of experts: it reads experts of its own."""
 DRAFT_S: Final = 4e-3
@@ -30,17 +31,20 @@ HEAD_S: Final = 0.5e-3
 HEAD_RATIO: Final = 0.03
 """Of a drafting head (MTP, EAGLE, Medusa): launches, and its share of the target's bytes (a layer of thirty)."""
 BLOCK_RATIO: Final = 0.15
-"""Of a block drafter (DFlash): its share of the target's bytes, five layers of thirty; read once for a whole draft."""
+"""Of a block drafter (DFlash): its share of the target's bytes, five layers of thirty; read once for a whole
+draft."""
 HEADS: Final = {"mtp": 0.83, "eagle": 0.7, "dflash": 0.8}
-"""Ways to draft without a model of one's own, and the share of drafted tokens that is accepted: MTP the middle of 117
-published runs; EAGLE by its 4.3 tokens a cycle, DFlash by 7.1 of at most 16 (spec_decode.csv)."""
+"""Ways to draft without a model of one's own, and the share of drafted tokens that is accepted: MTP the
+middle of 117 published runs; EAGLE by its 4.3 tokens a cycle, DFlash by 7.1 of at most 16
+(spec_decode.csv)."""
 STEP_COSTS: Final[Mapping[str, float]] = {
     r"eagle|medusa|hydra|samd|mtp": 1.7,
     r"lookup|\bpld\b|lookahead|\brest\b": 1.25,
     r"dflash|dspark|recycl": 1.9,
     r"": 1.4,
 }
-"""Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over speedups."""
+"""Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over
+speedups."""
 
 
 class BestLength(Frozen):
@@ -68,7 +72,10 @@ def expected_tokens_per_cycle(alpha: float, gamma: int) -> float:
 def speculative_speedup(
     alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0
 ) -> float:
-    """S above: ``draft_cost_ratio`` is c, 0 for a prompt lookup; ``verify_cost_ratio`` V, 1 where it is free."""
+    """S above: ``draft_cost_ratio`` is c, 0 for a prompt lookup.
+
+    ``verify_cost_ratio`` V, 1 where it is free.
+    """
     return expected_tokens_per_cycle(alpha, gamma) / (gamma * draft_cost_ratio + verify_cost_ratio)
 
 
@@ -79,7 +86,10 @@ def best_gamma(
     max_gamma: int = 16,
     min_gamma: int = 1,
 ) -> BestLength:
-    """Draft length between these of the greatest speedup, 0 where none is worth it; ``verify_cost`` is V(k)."""
+    """Draft length between these of the greatest speedup, 0 where none is worth it.
+
+    ``verify_cost`` is V(k).
+    """
     best = BestLength(gamma=0, speedup=1.0)
     for gamma in range(min_gamma, max_gamma + 1):
         speedup = speculative_speedup(alpha, gamma, draft_cost_ratio, verify_cost(gamma + 1))

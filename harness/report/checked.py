@@ -32,7 +32,10 @@ def screen(records: Sequence[RunRecord]) -> list[str]:
     for record, setting in zip(records[:_MOST_RUNS], settings, strict=False):
         speed = figures_of(record)["decode"]
         name = ", ".join(filter(None, (f"{words.model_words(record)} {record.quant}".strip(), setting)))
-        outcome = _word(speed) if record.outcome == "ok" else record.outcome
+        if record.outcome == "ok":
+            outcome = _word(speed)
+        else:
+            outcome = record.outcome
         said = clean(f"{outcome}: {name}", WIDTH - 32)
         lines.append(f"  {speed.shown:>14}  {bar(speed)}  {said}")
     if len(records) > _MOST_RUNS:

@@ -1,4 +1,7 @@
-"""What a page may say of a figure: measured, predicted, and whether to believe it. Every count is made here."""
+"""What a page may say of a figure: measured, predicted, and whether to believe it.
+
+Every count is made here.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -46,8 +49,10 @@ class Figure(NamedTuple):
     Attributes:
         name: Key of the quantity, as :func:`harness.records.compare.compare` names it.
         unit: ``tokens/s``, ``s`` or ``bytes``.
-        measured: Median of the clean samples; of the disturbed ones where the state says so; None without any.
-        least: Smallest clean sample, and ``most`` the largest: the run's own spread. None below three samples.
+        measured: Median of the clean samples; of the disturbed ones where the state says so; None without
+            any.
+        least: Smallest clean sample, and ``most`` the largest: the run's own spread. None below three
+            samples.
         predicted: What was said before the run, with its 90 % interval; None where nothing was.
     """
 
@@ -86,14 +91,19 @@ class Figure(NamedTuple):
             return self.state.value
         if self.unit != "bytes":
             is_faster = self.is_over == (self.unit == "tokens/s")
-            return "faster" if is_faster else "slower"
+            if is_faster:
+                return "faster"
+            return "slower"
         difference = abs(self.measured - self.predicted.mid)
         number, unit = amount("bytes", difference)
         return f"{number} {unit} {'over' if self.is_over else 'under'}"
 
     @property
     def digits(self) -> int:
-        """The fewest significant digits with which the printed interval says what the state says; 0 for none."""
+        """The fewest significant digits with which the printed interval says what the state says.
+
+        0 for none.
+        """
         return _telling_digits(self)
 
     @property
@@ -101,7 +111,9 @@ class Figure(NamedTuple):
         """Significant digits of the measured figure: two where its samples differ by more than a tenth, else three."""
         if self.measured is None or self.least is None or self.most is None:
             return 3
-        return 2 if self.most - self.least > 0.1 * self.measured else 3
+        if self.most - self.least > 0.1 * self.measured:
+            return 2
+        return 3
 
     @property
     def number(self) -> str:
@@ -109,12 +121,16 @@ class Figure(NamedTuple):
         if self.measured is None:
             return "–"
         text = format_number(self.measured / self.divisor, max(self.digits, self.least_digits))
-        return text if self.state.is_believed else f"({text})"
+        if self.state.is_believed:
+            return text
+        return f"({text})"
 
     @property
     def shown(self) -> str:
         """The measured figure with its unit, as a table has it."""
-        return f"{self.number} {self.unit_word}" if self.measured is not None else "–"
+        if self.measured is not None:
+            return f"{self.number} {self.unit_word}"
+        return "–"
 
     @property
     def divisor(self) -> float:
@@ -139,19 +155,26 @@ class Figure(NamedTuple):
 
     @property
     def off(self) -> str:
-        """Measured against the likeliest value: whole per cent with a sign, from two on a factor; empty without."""
+        """Measured against the likeliest value: whole per cent with a sign, from two on a factor.
+
+        Empty without.
+        """
         factor = self.factor
         if factor is None:
             return ""
         if not 0.5 < factor < 2:
             return f"{format_number(factor, 2)} times"
         percent = round(100 * (factor - 1))
-        return f"{percent:+d} %".replace("-", "−") if percent else "0 %"
+        if percent:
+            return f"{percent:+d} %".replace("-", "−")
+        return "0 %"
 
     @property
     def says(self) -> str:
         """All of it in words, for those who cannot see the picture."""
-        predicted = f"; predicted {self.between} {self.unit_word}" if self.predicted else ""
+        predicted = ""
+        if self.predicted:
+            predicted = f"; predicted {self.between} {self.unit_word}"
         return f"{self.number} {self.unit_word}{predicted}: {self.word}"
 
     @property
@@ -164,12 +187,16 @@ class Figure(NamedTuple):
 def scale_of(unit: str, value: float) -> tuple[float, str]:
     """The unit that people read such a value in, and by what to divide it."""
     if unit == "bytes":
-        return (MIB, "MiB") if value < 1000 * MIB else (GIB, "GiB")
+        if value < 1000 * MIB:
+            return (MIB, "MiB")
+        return (GIB, "GiB")
     if unit != "s":
         return 1.0, unit
     if value < 0.1:
         return 1e-3, "ms"
-    return (1.0, "s") if value < 100 else (60.0, "min")
+    if value < 100:
+        return (1.0, "s")
+    return (60.0, "min")
 
 
 def amount(unit: str, value: float, digits: int = 3) -> tuple[str, str]:
@@ -193,7 +220,9 @@ def _read(figure: Figure, digits: int) -> State:
         return figure.state
     low, high = (float(f"{end:.{digits}g}") for end in (figure.predicted.low, figure.predicted.high))
     measured = float(f"{figure.measured:.{max(digits, figure.least_digits)}g}")
-    return State.INSIDE if low <= measured <= high else State.OUTSIDE
+    if low <= measured <= high:
+        return State.INSIDE
+    return State.OUTSIDE
 
 
 def figures_of(record: RunRecord) -> dict[str, Figure]:
@@ -204,7 +233,10 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
         found = {row.name: _compared(record, row, tests.get(row.name)) for row in comparison.rows}
     else:
         found = {name: _measured(record, name, test) for name, test in tests.items()}
-        peak = record.memory.peak_rss_bytes if record.memory else 0
+        if record.memory:
+            peak = record.memory.peak_rss_bytes
+        else:
+            peak = 0
         found["peak memory"] = _plain(record, "peak memory", "bytes", peak or None)
     decode = tests["decode"]
     if decode is not None and decode.token_p99_s is not None:
@@ -235,7 +267,9 @@ def _trusted(record: RunRecord, value: float | None, state: State) -> State:
     """The state less what its run forbids: nothing is measured by one that broke off, nothing believed of a doubted."""
     if value is None or record.outcome not in {BELIEVED, "inconclusive"}:
         return State.NONE
-    return state if record.outcome == BELIEVED else State.DISTURBED
+    if record.outcome == BELIEVED:
+        return state
+    return State.DISTURBED
 
 
 def _plain(record: RunRecord, name: str, unit: str, value: float | None) -> Figure:
@@ -246,12 +280,20 @@ def _plain(record: RunRecord, name: str, unit: str, value: float | None) -> Figu
 
 
 def _measured(record: RunRecord, name: str, test: Measured | None) -> Figure:
-    unit = "tokens/s" if name in {"decode", "prefill"} else "s"
+    unit = "s"
+    if name in {"decode", "prefill"}:
+        unit = "tokens/s"
     if test is None:
         return Figure(name, unit, State.NONE)
-    value = test.doubted_value if test.value is None else test.value
+    if test.value is None:
+        value = test.doubted_value
+    else:
+        value = test.value
     state = _trusted(record, value, State.DISTURBED if test.value is None else State.MEASURED)
-    shown = None if state is State.NONE else value
+    if state is State.NONE:
+        shown = None
+    else:
+        shown = value
     return Figure(name, unit, state, shown, *_spread(test), sample_count=test.sample_count)
 
 
@@ -266,7 +308,10 @@ def _compared(record: RunRecord, row: ComparedRow, test: Measured | None) -> Fig
     predicted = Interval(row.predicted, row.low, row.high)
     state = State.DISTURBED
     if row.inside is not None:
-        state = State.INSIDE if row.inside else State.OUTSIDE
+        if row.inside:
+            state = State.INSIDE
+        else:
+            state = State.OUTSIDE
     if (
         state is State.OUTSIDE
         and least is not None
@@ -276,7 +321,10 @@ def _compared(record: RunRecord, row: ComparedRow, test: Measured | None) -> Fig
     ):
         state = State.EDGE
     state = _trusted(record, row.measured, state)
-    measured = None if state is State.NONE else row.measured
+    if state is State.NONE:
+        measured = None
+    else:
+        measured = row.measured
     figure = Figure(row.name, row.unit, state, measured, least, most, row.sample_count, predicted)
     if state is State.OUTSIDE and _read(figure, _DIGITS[-1]) is not State.OUTSIDE:
         return figure._replace(state=State.EDGE)  # by less than a page prints

@@ -72,7 +72,10 @@ def _told(function: Callable[[Request], Response]) -> Callable[[Request], Any]:
         try:
             return await run_in_threadpool(function, request)
         except HarnessError as error:
-            status = 404 if isinstance(error, UnknownNameError) else 400
+            if isinstance(error, UnknownNameError):
+                status = 404
+            else:
+                status = 400
             return PlainTextResponse(f"{error}\n", status)
 
     return handler
@@ -94,9 +97,10 @@ class Web:
         body = await request.body()
 
         def answered(_request: Request) -> Response:
-            question = (
-                written(body) if request.method == "POST" else asked(request.query_params.multi_items())
-            )
+            if request.method == "POST":
+                question = written(body)
+            else:
+                question = asked(request.query_params.multi_items())
             return Response(self.sources.fit(question), media_type="application/json")
 
         response: Response = await _told(answered)(request)
@@ -140,7 +144,10 @@ class Web:
     def history(self, _request: Request) -> Response:
         """The newest runs, each with a link to its page; two of them can be judged."""
         past = open_history()
-        records = list(past.records(limit=HISTORY_MAX)) if past.path.exists() else []
+        if past.path.exists():
+            records = list(past.records(limit=HISTORY_MAX))
+        else:
+            records = []
         lines = [
             (
                 record,

@@ -26,8 +26,8 @@ def quantile_interval(samples: Sequence[float], share: float = 0.5) -> Estimate:
     """Quantile with its 95 % interval from order statistics: exact, whatever the distribution of the noise.
 
     The end below is the l-th smallest of n, l the largest with P(B < l) <= 2.5 %; the end above the u-th
-    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
-    99 % of the requests need 368 of them for an end above, a median 6 for both.
+    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot
+    give is None: 99 % of the requests need 368 of them for an end above, a median 6 for both.
 
     Raises:
         ValueError: No samples, or one is not finite.
@@ -61,7 +61,8 @@ def hodges_lehmann(samples: Doubles) -> Doubles:
     """Median of all pairwise means along the last axis [..., n]: nearly as efficient as the mean, yet robust.
 
     Source:
-        J. L. Hodges and E. L. Lehmann 1963, "Estimates of location based on rank tests", Ann. Math. Stat. 34(2).
+        J. L. Hodges and E. L. Lehmann 1963, "Estimates of location based on rank tests", Ann. Math. Stat.
+        34(2).
     """
     i, j = np.triu_indices(samples.shape[-1])
     result: Doubles = np.median((samples[..., i] + samples[..., j]) / 2.0, axis=-1)
@@ -69,7 +70,10 @@ def hodges_lehmann(samples: Doubles) -> Doubles:
 
 
 def share_interval(hit_count: int, count: int) -> Estimate:
-    """Share hit_count / count with Wilson's 95 % score interval, which holds at small counts; None without rows."""
+    """Share hit_count / count with Wilson's 95 % score interval, which holds at small counts.
+
+    None without rows.
+    """
     if not count:
         return Estimate(float("nan"), None, None, 0)
     from scipy.stats import binomtest
@@ -83,9 +87,9 @@ def ratio_interval(
 ) -> Estimate:
     """Ratio candidate / baseline of two sides measured in turns (A B A B ...), with a bootstrap interval.
 
-    Each turn gives one log ratio, so that drift common to both sides cancels. The centre is the Hodges-Lehmann
-    estimate of those; its interval is the expanded percentile bootstrap, which widens the usual one for few turns:
-    with n turns the tail is Phi(-sqrt(n / (n - 1)) t(1 - tail, n - 1)).
+    Each turn gives one log ratio, so that drift common to both sides cancels. The centre is the
+    Hodges-Lehmann estimate of those; its interval is the expanded percentile bootstrap, which widens the
+    usual one for few turns: with n turns the tail is Phi(-sqrt(n / (n - 1)) t(1 - tail, n - 1)).
 
     Raises:
         ValueError: Different lengths, no samples, or a value that is not positive and finite.

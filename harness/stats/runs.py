@@ -1,12 +1,13 @@
 """What some runs say of a build: each run counts once, and how much runs differ is part of the answer.
 
-The median of one run says how fast that run was, not how fast the build is: two runs of one build differ by more than
-their samples tell (placement in memory, clocks, neighbours). So a build's value is the mean of its runs' ln(median),
+The median of one run says how fast that run was, not how fast the build is: two runs of one build differ by
+more than their samples tell (placement in memory, clocks, neighbours). So a build's value is the mean of its
+runs' ln(median),
 
     half width of ln(value) = q sqrt(1/k + 1/n)
 
-with k runs of the build and n of its baseline (none beside a fixed limit). q is the narrower of two, each of which errs
-in half of the cases that are allowed:
+with k runs of the build and n of its baseline (none beside a fixed limit). q is the narrower of two, each of
+which errs in half of the cases that are allowed:
 
     t(1 - error/2, degrees) s     s told by the runs themselves, both sides pooled, whatever it is
     z(1 - error/2) a              a the most by which runs of that figure were ever seen to differ
@@ -14,7 +15,8 @@ in half of the cases that are allowed:
 The second does not count where the runs differ by more than that.
 
 Source:
-    Student 1908, "The probable error of a mean", Biometrika 6(1), for the first; Bonferroni's inequality for the two.
+    Student 1908, "The probable error of a mean", Biometrika 6(1), for the first; Bonferroni's inequality for
+    the two.
 """
 
 from collections.abc import Sequence
@@ -58,7 +60,10 @@ class Spread(NamedTuple):
         return self.assumed or 0.0
 
     def half_width(self, error: float) -> float | None:
-        """How far one value may lie above the truth, in logs, but for ``error`` of all cases; None: nobody knows."""
+        """How far one value may lie above the truth, in logs, but for ``error`` of all cases.
+
+        None: nobody knows.
+        """
         from scipy.special import ndtri, stdtrit
 
         if self.told is None:
@@ -102,7 +107,10 @@ def spread_of(sides: Sequence[Runs], assumed: float | None, unit: str = "run") -
 
 
 def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: Runs = ()) -> Estimate:
-    """A build's value, or its ratio to a ``baseline``; ends at which it errs in those shares of cases, None: no end."""
+    """A build's value, or its ratio to a ``baseline``.
+
+    Ends at which it errs in those shares of cases, None: no end.
+    """
     mid = value_of(runs) - (value_of(baseline) if baseline else 0.0)
     halves = [spread.half_width(error) for error in (below, above)]
     count = sum(map(len, runs))

@@ -94,8 +94,13 @@ def scores_of(name: str, cases: Sequence[Any], answers: Sequence[Any]) -> Sequen
 
 def asked_cases(system: System, job: SystemJob) -> list[Any]:
     """The cases that a run puts: all of them, or so many that each kind is timed often enough."""
-    cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
-    return cases if job.evaluate else first_cases(cases, job.repetitions)
+    if job.cases:
+        cases = read_cases(Path(job.cases), system)
+    else:
+        cases = list(system.cases(job.size, job.seed))
+    if job.evaluate:
+        return cases
+    return first_cases(cases, job.repetitions)
 
 
 def first_cases(cases: Sequence[Any], repetitions: int) -> list[Any]:

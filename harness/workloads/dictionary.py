@@ -4,8 +4,8 @@ h = (x - b_dec) W_enc + b_enc
 z = the k largest values of h, of them those above zero (TopK)
 y = z W_dec + b_dec
 
-x [tokens, dim], W_enc [dim, features], W_dec [features, dim]. Sources: Gao et al. 2024, arXiv:2406.04093; SAELens 6 for
-the folder. Other kinds of published dictionaries are SAELens's own to read.
+x [tokens, dim], W_enc [dim, features], W_dec [features, dim]. Sources: Gao et al. 2024, arXiv:2406.04093;
+SAELens 6 for the folder. Other kinds of published dictionaries are SAELens's own to read.
 """
 
 import json
@@ -25,7 +25,8 @@ _NAMES: Final = ("W_enc", "b_enc", "W_dec", "b_dec")
 _BATCH: Final = 512
 _RATE: Final = 3e-3
 _ENCODER_START: Final = 0.1
-"""Length of the encoder's columns before the first step: at full length the k loudest of many directions overshoot."""
+"""Length of the encoder's columns before the first step: at full length the k loudest of many directions
+overshoot."""
 _BETAS: Final = (0.9, 0.99)
 
 

@@ -1,13 +1,13 @@
 """Looking inside: what a tap on the residual stream costs, what a dictionary of features explains, what a probe reads.
 
-``encode``: a text's activations as few features out of a dictionary, a TopK trained on the model's own activations and
-kept in the cache as a folder of SAELens; a folder that is put there is used in its place. ``loss``: the loss of the
-model with the reconstruction in its stream, beside zeros, the mean, as many principal components and as many features
-of a dictionary that was never trained. ``probe``: what a linear classifier reads from a text's mean activation (Hewitt
-and Liang 2019, arXiv:1909.03368).
+``encode``: a text's activations as few features out of a dictionary, a TopK trained on the model's own
+activations and kept in the cache as a folder of SAELens; a folder that is put there is used in its place.
+``loss``: the loss of the model with the reconstruction in its stream, beside zeros, the mean, as many
+principal components and as many features of a dictionary that was never trained. ``probe``: what a linear
+classifier reads from a text's mean activation (Hewitt and Liang 2019, arXiv:1909.03368).
 
-Some tokens, the first of a text mostly, have norms many times the others': attention sinks, not content (Sun et al.
-2024, "Massive Activations in Large Language Models"). They are told apart, and left as they are.
+Some tokens, the first of a text mostly, have norms many times the others': attention sinks, not content (Sun
+et al. 2024, "Massive Activations in Large Language Models"). They are told apart, and left as they are.
 """
 
 import random
@@ -65,7 +65,8 @@ class Stream:
     """The residual stream after one block, 0 for the middle one; the tap of a session of its own.
 
     Raises:
-        RefusedError: No such block, or the last one: llama.cpp computes it for tokens alone whose logits are asked for.
+        RefusedError: No such block, or the last one: llama.cpp computes it for tokens alone whose logits are
+            asked for.
     """
 
     def __init__(self, parts: Parts, layer: int = 0, *, thread_count: int = 1) -> None:
@@ -172,7 +173,10 @@ class InspectSystem(System):
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
-        """Pieces of the last tenth of the text that ships; stretches of it with their words in order or not."""
+        """Pieces of the last tenth of the text that ships.
+
+        Stretches of it with their words in order or not.
+        """
         later = _split()[1]
         pieces = [later[at : at + _CASE_CHARS] for at in range(0, len(later) - _CASE_CHARS, _CASE_CHARS)]
         rng = random.Random(seed)
@@ -237,7 +241,10 @@ class InspectSystem(System):
         }
 
     def chain(self, case: Any, size: Size, chain: Chain) -> None:
-        """Half a pass, which ends at the layer, and the product with the dictionary; for losses six whole passes."""
+        """Half a pass, which ends at the layer, and the product with the dictionary.
+
+        For losses six whole passes.
+        """
         tokens = min(chain.count("language", case.text), WINDOW_TOKENS)
         if isinstance(case, Loss):
             chain.passes += [Pass(part="language", op=Op.TAP, tokens=tokens)] * 6

@@ -77,10 +77,16 @@ class Plan(NamedTuple):
         return law_of(self.weights, device, Scenario(thread_count=self.thread_count))
 
     def part_bytes(self, device: DeviceProfile | None) -> dict[str, int | None]:
-        """Anonymous memory of each part, predicted, without interpreter and engine; None where it has no law."""
+        """Anonymous memory of each part, predicted, without interpreter and engine.
+
+        None where it has no law.
+        """
         predicted: dict[str, int | None] = dict.fromkeys(self.parts)
         for name in self.weights:
-            tokens = self.system.context_tokens if name == "language" else ENCODER_TOKENS
+            if name == "language":
+                tokens = self.system.context_tokens
+            else:
+                tokens = ENCODER_TOKENS
             predicted[name] = self.bytes_of(name, scenario_of(tokens, self.thread_count), device)
         return predicted
 
@@ -151,8 +157,12 @@ def run(
         **of_job,
     )
     types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
-    language = Path(plan.parts["language"]) if "language" in plan.parts else None
-    model = identify(language, plan.weights["language"]) if language else None
+    language = None
+    if "language" in plan.parts:
+        language = Path(plan.parts["language"])
+    model = None
+    if language:
+        model = identify(language, plan.weights["language"])
     told: list[ChildResult] = []
     with Pipeline(how) as pipeline:
         device = probed_at_all(types, Scenario(thread_count=thread_count), heard=how.listener)
@@ -177,7 +187,10 @@ def run(
         )
         how.listener.begin(name)
         record = pipeline.measure(measurement)
-    declared = told[0].told("declared", Declared) if told else []
+    if told:
+        declared = told[0].told("declared", Declared)
+    else:
+        declared = []
     elsewhere = {there: predicted(declared, plan.law(profile)) for there, profile in profiles.items()}
     return SystemRun(name=name, record=record, elsewhere=elsewhere)
 
@@ -186,7 +199,9 @@ def result_of(plan: Plan, seed: int, ended: ChildResult, device: DeviceProfile |
     """What a child told of a system."""
     events = dict(ended.events)
     declared = ended.told("declared", Declared)
-    law = plan.law(device) if device is not None else None
+    law = None
+    if device is not None:
+        law = plan.law(device)
     predicted_bytes = plan.part_bytes(device)
     held = [
         part.replace(predicted_bytes=predicted_bytes[part.part]) for part in ended.told("part", PartMemory)
@@ -205,7 +220,9 @@ def result_of(plan: Plan, seed: int, ended: ChildResult, device: DeviceProfile |
 
 
 def _with_interpreter(held_bytes: int | None) -> int | None:
-    return None if held_bytes is None else held_bytes + INTERPRETER_BYTES
+    if held_bytes is None:
+        return None
+    return held_bytes + INTERPRETER_BYTES
 
 
 def measured(
@@ -215,7 +232,10 @@ def measured(
 
     A step is predicted by its passes and the glue as it was measured here, which no law tells.
     """
-    rows = predicted(declared, law) if law else ()
+    if law:
+        rows = predicted(declared, law)
+    else:
+        rows = ()
     known = {(row.step, row.part, row.op): row for row in rows}
     for step in dict.fromkeys(each.step for each in steps):
         own = [each for each in steps if each.step == step]
@@ -246,12 +266,16 @@ def figures(
     row = PassFigures(step=step, part=part, op=op, p50_s=p50_s, p95_s=p95_s)
     if known is None or known.predicted_p50_s is None or known.predicted_p95_s is None:
         return row
-    low, high = known.predicted_p50_s + extra_s, known.predicted_p95_s + extra_s
+    low = known.predicted_p50_s + extra_s
+    high = known.predicted_p95_s + extra_s
     return row.replace(predicted_p50_s=low, predicted_p95_s=high)
 
 
 def predicted(declared: Sequence[Declared], law: Law) -> tuple[PassFigures, ...]:
-    """Of each kind of step the whole and its passes by part, over all cases; no figure where a part has no law."""
+    """Of each kind of step the whole and its passes by part, over all cases.
+
+    No figure where a part has no law.
+    """
     rows = []
     for step in dict.fromkeys(each.step for each in declared):
         cases = [each.passes for each in declared if each.step == step]

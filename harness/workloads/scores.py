@@ -16,7 +16,9 @@ def share(name: str, hits: Sequence[Any], group: str = "", nulls: Mapping[str, f
     """A share of cases, with Wilson's interval; no value without cases."""
     count = len(hits)
     estimate = share_interval(sum(map(bool, hits)), count)
-    value = estimate.mid if count else None
+    value = None
+    if count:
+        value = estimate.mid
     return Score(
         name=name,
         group=group,
@@ -36,7 +38,10 @@ def resampled(
     nulls: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Score:
-    """A figure of rows ``[n, ...]`` with the interval of cases drawn with replacement; no value without rows."""
+    """A figure of rows ``[n, ...]`` with the interval of cases drawn with replacement.
+
+    No value without rows.
+    """
     told: dict[str, Any] = {
         "name": name,
         "group": group,
@@ -82,7 +87,10 @@ def auc_score(chances: Sequence[float], true: Sequence[bool], group: str = "", *
 
 
 def auc_of(rows: Any) -> float:
-    """Share of pairs of a true and a false row [n, (chance, true)] in which the true one has more; NaN without any."""
+    """Share of pairs of a true and a false row [n, (chance, true)] in which the true one has more.
+
+    NaN without any.
+    """
     from scipy.stats import rankdata
 
     true = rows[:, 1] > 0
@@ -95,7 +103,9 @@ def auc_of(rows: Any) -> float:
 
 def always(true: Sequence[bool]) -> float:
     """Accuracy of the commoner answer."""
-    return max(fmean(true), 1 - fmean(true)) if len(true) else 0.0
+    if len(true):
+        return max(fmean(true), 1 - fmean(true))
+    return 0.0
 
 
 def rows_of(cases: Sequence[Any], answers: Sequence[Any], kind: type) -> list[tuple[Any, Any]]:

@@ -1,7 +1,8 @@
 """Seeing: text in regions of a picture, read by PP-OCRv6 through rapidocr from the regions' own pixels.
 
-A vision model sees a picture in a small copy, where letters of fewer than some eight pixels cannot be told apart: the
-kind ``copy`` reads from one, as the null of ``read``; ``find`` looks for text in the whole picture.
+A vision model sees a picture in a small copy, where letters of fewer than some eight pixels cannot be told
+apart: the kind ``copy`` reads from one, as the null of ``read``; ``find`` looks for text in the whole
+picture.
 """
 
 import random
@@ -71,19 +72,28 @@ class SeeSystem(System):
         return SeeState(engine, size["copy_px"], size["image_px"], parts)
 
     def step(self, state: SeeState, case: Look) -> dict[str, Any]:
-        """The texts of the regions, or of the whole picture; ``hits`` says of each right text whether it was read."""
+        """The texts of the regions, or of the whole picture.
+
+        ``hits`` says of each right text whether it was read.
+        """
         import numpy as np
 
         picture, regions, right = opened(case, state.image_px)
         if case.how == "copy":
             picture.thumbnail((state.copy_px, state.copy_px))
-        pieces = [picture] if case.how == "find" else crops(picture, regions)
+        if case.how == "find":
+            pieces = [picture]
+        else:
+            pieces = crops(picture, regions)
         texts: list[str] = []
         for piece in pieces:
             finds = case.how == "find"
             with state.parts.meter.timed(Pass(part="reader", op=Op.IMAGE)):
                 lines = state.engine(np.asarray(piece), use_det=finds, use_cls=False, use_rec=True).txts or ()
-            texts += lines if finds else [*lines, ""][:1]
+            if finds:
+                texts += lines
+            else:
+                texts += [*lines, ""][:1]
         plain = [text.replace(" ", "") for text in texts]
         wanted = [text.replace(" ", "") for text in right]
         if case.how == "find":
@@ -106,7 +116,10 @@ class SeeSystem(System):
         for case, answer in rows_of(cases, answers, Look):
             hits.setdefault(case.how, []).extend(answer["hits"])
         copied = hits.get("copy", [])
-        nulls = {"a small copy": sum(copied) / len(copied)} if copied else {}
+        if copied:
+            nulls = {"a small copy": sum(copied) / len(copied)}
+        else:
+            nulls = {}
         return [
             share("right_ratio", found, how, {} if how == "copy" else nulls) for how, found in hits.items()
         ]
@@ -122,8 +135,10 @@ def crops(picture: Any, regions: Sequence[Any]) -> list[Any]:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             expected = "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
             raise BadDataError("regions", f"[{at}]", str(box)[:80], expected)
-        left, top = round(box[0] * width), round(box[1] * height)
-        right, bottom = round(box[2] * width), round(box[3] * height)
+        left = round(box[0] * width)
+        top = round(box[1] * height)
+        right = round(box[2] * width)
+        bottom = round(box[3] * height)
         pieces.append(picture.crop((left, top, max(left + 1, right), max(top + 1, bottom))))
     return pieces
 

@@ -1,14 +1,14 @@
 """What a system beside a language model is: one object that is run, timed, predicted and scored.
 
-A system is one module with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the entry
-point group ``edge_harness.workloads``::
+A system is one module with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the
+entry point group ``edge_harness.workloads``::
 
     [project.entry-points."edge_harness.workloads"]
     my_memory = "my_package.memory:SYSTEM"
 
-The runner opens the parts, calls ``prepare`` once outside the clock, ``step`` once for each case on the clock, and
-``score`` on the answers. Before that it asks for the ``chain`` of each case, from which time is predicted here and
-measured on a target that has no Python.
+The runner opens the parts, calls ``prepare`` once outside the clock, ``step`` once for each case on the
+clock, and ``score`` on the answers. Before that it asks for the ``chain`` of each case, from which time is
+predicted here and measured on a target that has no Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,8 @@ class System:
     Attributes:
         name: The name of its entry point.
         title: One line for people.
-        kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a step.
+        kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a
+            step.
         extra: Extra of edge-harness that it needs; empty for none.
         parts: What it cannot do without, of ``language``, ``encoder``, ``nli``.
         options: Parts that it takes where they are named.
@@ -84,7 +85,10 @@ class System:
         raise NotImplementedError
 
     def read_cases(self, path: Path) -> Sequence[Any]:
-        """Cases of a public data set that is no JSON lines; RefusedError where the file is none that is known."""
+        """Cases of a public data set that is no JSON lines.
+
+        RefusedError where the file is none that is known.
+        """
         raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
 
     def part_names(self, size: Size) -> Sequence[str]:
@@ -98,7 +102,10 @@ class System:
         return dict(paths)
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> Any:
-        """The state that ``step`` works on, built outside the clock; the parts themselves unless it says otherwise."""
+        """The state that ``step`` works on, built outside the clock.
+
+        The parts themselves unless it says otherwise.
+        """
         del size, context
         return parts
 
@@ -115,7 +122,10 @@ class System:
         return 0
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Figures of the answers, each beside its nulls; WrongAnswerError for what is wrong whatever the model."""
+        """Figures of the answers, each beside its nulls.
+
+        WrongAnswerError for what is wrong whatever the model.
+        """
         del cases, answers
         return ()
 
@@ -130,10 +140,13 @@ class System:
 
 
 def _spelled(field: Any) -> str:
-    kind = (
-        getattr(field.type, "__name__", str(field.type)) if isinstance(field.type, type) else str(field.type)
-    )
-    return kind if field.required else f"[{kind}]"
+    if isinstance(field.type, type):
+        kind = getattr(field.type, "__name__", str(field.type))
+    else:
+        kind = str(field.type)
+    if field.required:
+        return kind
+    return f"[{kind}]"
 
 
 def kind_of(case: Any) -> str:
@@ -182,7 +195,8 @@ def read_cases(path: Path, system: System) -> list[Any]:
     """The cases of a file: JSON lines, or a data set that the system itself knows.
 
     Raises:
-        BadDataError: A line is no case of the system: names the line, the column, what was found and expected.
+        BadDataError: A line is no case of the system: names the line, the column, what was found and
+            expected.
         RefusedError: The file is neither, or holds no case.
     """
     if path.suffix != ".jsonl":

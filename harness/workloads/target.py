@@ -1,8 +1,9 @@
 """A system on a target that has the programs of llama.cpp alone: each pass is timed there, by llama-bench.
 
-The token counts are those of the user's own cases: every pass is run with the median and with the 95th percentile of
-what a step asks for. What no program there can run (arrays of the system's own, a graph of ONNX Runtime) leaves its
-place empty, and so does the step as a whole in the target's figures; glue is Python and is not run there.
+The token counts are those of the user's own cases: every pass is run with the median and with the 95th
+percentile of what a step asks for. What no program there can run (arrays of the system's own, a graph of ONNX
+Runtime) leaves its place empty, and so does the step as a whole in the target's figures; glue is Python and
+is not run there.
 """
 
 from collections.abc import Sequence
@@ -88,7 +89,9 @@ def run_on(
     target = target_named(on)
     known = facts(target)
     plan = plan_of(name, given, size, known.cpu.thread_count)
-    cases = str(given.cases.absolute()) if given.cases else ""
+    cases = ""
+    if given.cases:
+        cases = str(given.cases.absolute())
     job = SystemJob(name=name, size=plan.size, parts=plan.parts, cases=cases, repetitions=repetitions, **more)
     device, _ = probe_on(on, programs, None)
     with Pipeline(how) as pipeline:
@@ -174,7 +177,10 @@ def probes_of(plan: Plan) -> list[Timed]:
     probes = []
     for part in plan.weights:
         is_encoder = part == "encoder"
-        kind = Op.EMBED if is_encoder else Op.READ
+        if is_encoder:
+            kind = Op.EMBED
+        else:
+            kind = Op.READ
         probes += [Timed("", Pass(part=part, op=kind, tokens=tokens), 0.5) for tokens in _PROBED_TOKENS]
         if not is_encoder:
             probes.append(Timed("", Pass(part=part, op=Op.WRITE, tokens=_PROBED_TOKENS[0]), 0.5))
@@ -182,7 +188,10 @@ def probes_of(plan: Plan) -> list[Timed]:
 
 
 def law_there(told: Sequence[Any], otherwise: Law) -> Law:
-    """Seconds of passes from those of two lengths that were timed there; by the device's profile where none was."""
+    """Seconds of passes from those of two lengths that were timed there.
+
+    By the device's profile where none was.
+    """
     read: dict[str, dict[int, float]] = {}
     written: dict[str, float] = {}
     for row in told:
@@ -219,13 +228,18 @@ def _scenario(one: Pass, thread_count: int) -> Scenario:
 
 def _shape(timed: Timed, there: There) -> Shape:
     one = timed.one
-    words = (*there.words, "-embd", "1") if one.op is Op.EMBED else there.words
+    if one.op is Op.EMBED:
+        words = (*there.words, "-embd", "1")
+    else:
+        words = there.words
     return Shape(step=timed.step, part=one.part, op=one.op, share=timed.share, tokens=one.tokens, depth=one.depth,
                  there=there.replace(words=words))  # fmt: skip
 
 
 def measure_there(job: ChainThere, emit: Emit) -> None:
-    """Child's entry: every shape by llama-bench there; a step is the sum of its passes, its memory that of its parts.
+    """Child's entry: every shape by llama-bench there.
+
+    A step is the sum of its passes, its memory that of its parts.
 
     Raises:
         EngineError: A program failed there, or the connection broke.
@@ -247,7 +261,10 @@ def measure_there(job: ChainThere, emit: Emit) -> None:
         for key in _HELD:
             held[key] = max(held.get(key, 0), end[key])
     for (step, share), passes in taken.items():
-        label = step if share == _QUANTILES[0] else f"{step} @ p{round(100 * share)}"
+        if share == _QUANTILES[0]:
+            label = step
+        else:
+            label = f"{step} @ p{round(100 * share)}"
         for row in zip(*passes, strict=False):
             doubts = tuple(dict.fromkeys(doubt for sample in row for doubt in sample.validity.doubts))
             duration_s = sum(sample.duration_s for sample in row)
@@ -309,7 +326,8 @@ def _figures(declared: Sequence[Declared], ended: ChildResult, law: Law, on: str
                 low, high = np.quantile(known, _QUANTILES).tolist()
                 row = row.replace(predicted_p50_s=low, predicted_p95_s=high)
             if own:
-                first, last = own[_QUANTILES[0]], own.get(_QUANTILES[1], own[_QUANTILES[0]])
+                first = own[_QUANTILES[0]]
+                last = own.get(_QUANTILES[1], own[_QUANTILES[0]])
                 row = row.replace(tokens=first["tokens"], p50_s=first["p50_s"], p95_s=last["p50_s"])
             parts.append(row)
         rows.append(_whole(step, [row for row in parts if row.p50_s is not None], on))

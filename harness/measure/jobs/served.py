@@ -101,8 +101,10 @@ def plan(
 
 
 def attached(
-    job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario = Scenario()
-) -> AttachedServer:  # noqa: B008
+    job: "ServedJob | LoadJob",
+    needed_tokens: int = 0,
+    scenario: Scenario = Scenario(),  # noqa: B008
+) -> AttachedServer:
     """The server of a job that needs a context of so many tokens.
 
     Raises:

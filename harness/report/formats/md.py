@@ -21,25 +21,32 @@ _MEANING: Final = (
 def render(records: Sequence[RunRecord]) -> str:
     """Runs, and their predictions beside their measurements."""
     lines = ["### edge-harness report", ""]
-    runs, agreed = [], []
+    runs = []
+    agreed = []
     for record, setting in zip(records, words.setting_words(records), strict=True):
         figures = figures_of(record)
         name = ", ".join(
             part for part in (f"{words.model_words(record)} {clean(record.quant)}", setting) if part
         )
         shown = [figures[key].shown for key in _SHOWN if key in figures]
-        detail = f" ({clean(record.detail, 160)})" if record.detail else ""
+        detail = ""
+        if record.detail:
+            detail = f" ({clean(record.detail, 160)})"
         runs.append((name, *shown, f"{SIGNS.get(record.outcome, '❌')} {record.outcome}{detail}"))
         for figure in figures.values():
             if figure.predicted and figure.measured is not None:
                 quantity = words.QUANTITIES.get(figure.name, figure.name)
-                word = f"**{figure.word}**" if figure.state is State.OUTSIDE else escape(figure.word)
+                if figure.state is State.OUTSIDE:
+                    word = f"**{figure.word}**"
+                else:
+                    word = escape(figure.word)
                 between = f"{figure.between} {figure.unit_word}"
                 agreed.append(
                     (escape(name), quantity, between, escape(figure.shown), escape(figure.off), word)
                 )
     columns = ("run", *(words.QUANTITIES[name] for name in _SHOWN), "outcome")
-    lines += _table(columns, [tuple(map(escape, row)) for row in runs]) if runs else []
+    if runs:
+        lines += _table(columns, [tuple(map(escape, row)) for row in runs])
     if agreed:
         head = ["<details><summary>Predicted and measured</summary>", "", _MEANING, ""]
         lines += [

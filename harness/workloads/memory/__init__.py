@@ -1,7 +1,7 @@
 """A memory as a system: it is told things, asked about them, and asked to forget some.
 
-With a language model each question is also answered from what was found, and what that adds to the first token is the
-time of reading it.
+With a language model each question is also answered from what was found, and what that adds to the first
+token is the time of reading it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,9 @@ class MemorySystem(System):
 
     def part_names(self, size: Size) -> Sequence[str]:
         """No encoder where words alone are compared."""
-        return self.parts if size["vectors"] else ()
+        if size["vectors"]:
+            return self.parts
+        return ()
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """Where people keep things, some of them moved later; questions after all; a part of it forgotten."""
@@ -166,7 +168,10 @@ class MemorySystem(System):
         store = state.store_of("")
         rng = np.random.default_rng(context.seed)
         places = rng.choice(_PLACES, size["entry_count"])
-        dim = parts.encoder.dim if parts.encoder else 0
+        if parts.encoder:
+            dim = parts.encoder.dim
+        else:
+            dim = 0
         vectors = rng.standard_normal((size["entry_count"], dim), dtype=np.float32)
         store.store_many(
             NewMemory(f"Somebody left item q{at:08d}z in the {place}.", vector=vectors[at], created_s=0.0)
@@ -208,7 +213,9 @@ class MemorySystem(System):
         return _BASE_BYTES + row_bytes * size["entry_count"]
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Recall of a question's evidence beside the newest memories; updates that stand behind what they replaced.
+        """Recall of a question's evidence beside the newest memories.
+
+        Updates that stand behind what they replaced.
 
         ``recall_at_k`` is the share of a question's evidence among the first k, averaged over questions.
         """

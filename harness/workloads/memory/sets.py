@@ -1,6 +1,7 @@
 """A public set of conversations as cases: pointed at, never shipped.
 
-LoCoMo (Maharana et al. 2024, CC BY-NC 4.0): long conversations, and questions with the turns that answer them.
+LoCoMo (Maharana et al. 2024, CC BY-NC 4.0): long conversations, and questions with the turns that answer
+them.
 """
 
 import re
@@ -37,7 +38,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _locomo(sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Turns of one conversation, each told with its speaker at its time; questions one day after the last."""
-    conversation, talk = sample["sample_id"], sample["conversation"]
+    conversation = sample["sample_id"]
+    talk = sample["conversation"]
     known = set()
     last_s = 0.0
     for key, turns in talk.items():
