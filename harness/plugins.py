@@ -97,7 +97,8 @@ def _is_gone(entry: "EntryPoint", error: BaseException) -> bool:
 
 @cache
 def _entries(group: str) -> "tuple[EntryPoint, ...]":
-    # Not at the top: it takes 4 MB, which every measured child would carry. Once: it reads a file of every package.
+    # Not at the top: it takes 4 MB, which every measured child would carry. Once: it reads a file of every
+    # package.
     from importlib.metadata import entry_points
 
     return tuple(entry_points(group=group))

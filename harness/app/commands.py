@@ -177,7 +177,9 @@ def _layers_on_gpu(case: Case, way: Way) -> int:
 
 
 def kept_flags(case: Case, way: Way) -> str:
-    """Options that keep what llama-server adds over many turns to the RAM that is left; empty where all has room.
+    """Options that keep what llama-server adds over many turns to the RAM that is left.
+
+    Empty where all has room.
 
     Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
     """

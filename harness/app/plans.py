@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from harness.measure.pipeline import Listener
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
-"""Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
+"""Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the
+others."""
 
 _MAX_GAMMA: Final = 8
 _LOOK_BYTES: Final = 512 * 2**20
@@ -42,8 +43,9 @@ class SpeculationCase(BestLength):
 class SpeculationPlan(Frozen):
     """Whether drafting pays, by a draft model, a head on the target or ``prompt lookup`` (whose drafts cost nothing).
 
-    Costs are the time of a drafted token, and of a pass over 2, 3, ... tokens, over that of a token decoded without
-    drafts, where ``plain`` says; ``measured`` says whether the latter come from this machine's own calibration.
+    Costs are the time of a drafted token, and of a pass over 2, 3, ... tokens, over that of a token decoded
+    without drafts, where ``plain`` says; ``measured`` says whether the latter come from this machine's own
+    calibration.
     """
 
     drafter: str
@@ -58,11 +60,11 @@ class SpeculationPlan(Frozen):
 def plan_speculation(case: Case, draft: ResolvedModel | str | None = None) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
-    ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
-    all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
-    where they are given. With a verifier, drafts are verified there; a few bytes a token go over the line, which the
-    round trip holds. Speedups are then over the faster of both without drafts: here, where the model fits, or there,
-    whose tokens come as a stream.
+    ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``;
+    ``dflash`` drafts all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its
+    ``draft_tokens`` fix the length where they are given. With a verifier, drafts are verified there; a few
+    bytes a token go over the line, which the round trip holds. Speedups are then over the faster of both
+    without drafts: here, where the model fits, or there, whose tokens come as a stream.
 
     Raises:
         RefusedError: The model does not fit there, or the draft does not fit here.
@@ -129,9 +131,9 @@ def stream_outlook(
 ) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
-    From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models; None where
-    the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is told what is timed
-    first, unless it was kept.
+    From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models;
+    None where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
+    told what is timed first, unless it was kept.
     """
     from harness.app.this_machine import probed_at_all  # engines and sensors, which no other plan asks
     from harness.measure.disk import read_rate
@@ -141,7 +143,8 @@ def stream_outlook(
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = probed_at_all(matrix_types(model.weights), plain, heard=heard)
-        # The file may lie elsewhere than the profile looked, and a storage that others share changes by the hour.
+        # The file may lie elsewhere than the profile looked, and a storage that others share changes by the
+        # hour.
         with alone(heard.say):
             looked_bytes = min(path.stat().st_size, _LOOK_BYTES)
             rates = [read_rate(path, looked_bytes, computing=computing) for computing in (False, True)]

@@ -37,7 +37,8 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
         shape = None
     if shape is None:
         return None
-    # i1-: made with an importance matrix; _L: the output and the token table in Q8_0. The mixture is the same.
+    # i1-: made with an importance matrix; _L: the output and the token table in Q8_0. The mixture is the
+    # same.
     word = re.sub("^i1-|(?<=^Q[2456]_K)_L$", "", quant.split(" ", maxsplit=1)[0])
     try:
         weights = None

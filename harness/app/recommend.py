@@ -1,7 +1,8 @@
 """Which model for a task on a device: published quality, among what fits and is fast enough by the answers of ``fit``.
 
-Scores stand in one table with their scales. Models are ranked within one scale and never across: those that have a
-score of an older scale alone come after, and those without any are named by how often they are fetched.
+Scores stand in one table with their scales. Models are ranked within one scale and never across: those that
+have a score of an older scale alone come after, and those without any are named by how often they are
+fetched.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,8 +66,8 @@ class Choice(Frozen):
     Attributes:
         scale: Column of the scale that ``score`` is of; empty for a model without a score.
         score: As published, at full precision; None without one.
-        rank_score: The score lowered by the growth of perplexity by the mixture: no table tells scores by mixture, so
-            this is assumed. Experts that a model was trained with in four bits lose nothing.
+        rank_score: The score lowered by the growth of perplexity by the mixture: no table tells scores by
+            mixture, so this is assumed. Experts that a model was trained with in four bits lose nothing.
         tokens_per_s: To write, after the minutes asked for; of a model that reads alone, to read.
         downloads: How often its files are fetched; 0 where nobody told.
         is_front: No other choice of its scale has both a better rank and more speed.
@@ -129,9 +130,9 @@ def recommend(
 ) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough, best first.
 
-    What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that shape, or
-    else a published table. With ``quality_of`` those alone whose score is at most a point below that model's; with
-    ``instead_of`` (another device) those alone that it does not run, or not whole.
+    What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that
+    shape, or else a published table. With ``quality_of`` those alone whose score is at most a point below
+    that model's; with ``instead_of`` (another device) those alone that it does not run, or not whole.
 
     Raises:
         RefusedError: Nobody published a score of that model for this task.

@@ -57,11 +57,12 @@ _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
-    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
-    where another mixture stands for that; ``path`` is its file, even one that is not here; ``notes`` say what was
-    assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower`` is what it looks at images with.
-    ``asked_name`` is what was typed where the card is another version's, ``asked_quant`` where a mixture stands for it:
-    no file of the card, or of the mixture, is what was asked for. ``reads_only``: it writes nothing.
+    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its
+    quantisation where another mixture stands for that; ``path`` is its file, even one that is not here;
+    ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower``
+    is what it looks at images with. ``asked_name`` is what was typed where the card is another version's,
+    ``asked_quant`` where a mixture stands for it: no file of the card, or of the mixture, is what was asked
+    for. ``reads_only``: it writes nothing.
     """
 
     name: str
@@ -93,9 +94,10 @@ class ResolvedModel(NamedTuple):
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     """The model that ``ref`` names, as people write it, or the one in a ``.gguf``, ``config.json`` or ``.toml``.
 
-    ``ref`` is a card's name or what ``catalog.names`` reads as one, with a quantisation in it or not; ``hf:org/repo``
-    or ``hf:org/repo:file.gguf``; a path. A model that nobody knows but that tells its size is bounded. Without
-    ``quant`` the name's own counts, else the card's usual one; a GGUF file that holds another gives its shape alone.
+    ``ref`` is a card's name or what ``catalog.names`` reads as one, with a quantisation in it or not;
+    ``hf:org/repo`` or ``hf:org/repo:file.gguf``; a path. A model that nobody knows but that tells its size is
+    bounded. Without ``quant`` the name's own counts, else the card's usual one; a GGUF file that holds
+    another gives its shape alone.
 
     Raises:
         UnknownNameError: No such model, or no such quantisation.
@@ -158,7 +160,9 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
-    """The quantisation that is asked for beside a model's name, or else the one in the name; empty without either.
+    """The quantisation that is asked for beside a model's name, or else the one in the name.
+
+    Empty without either.
 
     Raises:
         RefusedError: They differ.
@@ -182,7 +186,9 @@ def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
 
 
 def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]]:
-    """The mixture that a quantisation's name means or is nearest to, and what to say of that; UnknownNameError.
+    """The mixture that a quantisation's name means or is nearest to, and what to say of that.
+
+    UnknownNameError.
 
     An owner may have another recipe for an ``architecture``.
     """
@@ -204,7 +210,9 @@ _TAGS: Final = {"MXFP4_MOE": "MXFP4"}
 
 
 def published_file(model: ResolvedModel) -> str:
-    """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``; empty where none is known.
+    """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``.
+
+    Empty where none is known.
 
     None is of what a card or a mixture merely stands for: that file is a local one.
     """
@@ -221,10 +229,12 @@ def published_file(model: ResolvedModel) -> str:
 
 
 def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
-    """The device of that name or in that file; ``this`` (or ``here``) for this machine, as probed or else by its parts.
+    """The device of that name or in that file.
 
-    With a scenario this machine's profile carries the engine's costs that were timed before with its threads and its
-    repacking, if any were: they are nearer to the truth than the bandwidth alone.
+    ``this`` (or ``here``) for this machine, as probed or else by its parts.
+
+    With a scenario this machine's profile carries the engine's costs that were timed before with its threads
+    and its repacking, if any were: they are nearer to the truth than the bandwidth alone.
 
     Raises:
         UnknownNameError: No device of that name.
@@ -246,8 +256,8 @@ def usual_program(device: str) -> str:
 def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = "") -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
-    They are the runtime's own, or llama.cpp's where it has none: programs and servers are not timed. As it is where
-    none were, or where it carries some already; another machine's has none from here.
+    They are the runtime's own, or llama.cpp's where it has none: programs and servers are not timed. As it is
+    where none were, or where it carries some already; another machine's has none from here.
     """
     if device.calibrations or device.name != PROBED_NAME:
         return device
@@ -261,7 +271,10 @@ def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = ""
 
 
 def with_costs(device: DeviceProfile, costs: tuple[Calibration, ...]) -> DeviceProfile:
-    """The profile with these costs; its CPU has the instruction sets that the engine found, where that tells them."""
+    """The profile with these costs.
+
+    Its CPU has the instruction sets that the engine found, where that tells them.
+    """
     told = next((c.isa for c in costs if c.api == "cpu" and c.isa is not None), None)
     if told is None:
         return device.replace(calibrations=costs)
@@ -379,13 +392,19 @@ def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] 
 
 
 def _as_written(quant: str, mixture: str) -> str:
-    """A quantisation as it was written, without the owner of a repository; empty where it is the mixture's own name."""
+    """A quantisation as it was written, without the owner of a repository.
+
+    Empty where it is the mixture's own name.
+    """
     written = quant.rpartition(":")[2]
     return "" if written.upper() == mixture else written
 
 
 def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
-    """What a name means that says itself where it is read: a hub, a registry, an address; None for other names."""
+    """What a name means that says itself where it is read: a hub, a registry, an address.
+
+    None for other names.
+    """
     if is_hub(ref):
         return _from_hub(ref, quant)
     for prefix in OLLAMA_PREFIXES:

@@ -1,18 +1,19 @@
 """The fastest way to run a model on this machine: settings predicted, the rest raced in turns.
 
-A *race* has rounds. In each round every setting that is still in it runs once, in an order that turns round, so that
-what drifts falls on all alike. A setting leaves the race when it is slower than the best one by more than chance: its
-ratio to the best, turn by turn, lies above 1 with its whole interval. The race ends when one is left, when those left
-do not differ enough to matter, or when its time is up.
+A *race* has rounds. In each round every setting that is still in it runs once, in an order that turns round,
+so that what drifts falls on all alike. A setting leaves the race when it is slower than the best one by more
+than chance: its ratio to the best, turn by turn, lies above 1 with its whole interval. The race ends when one
+is left, when those left do not differ enough to matter, or when its time is up.
 
-There are two races: one of runtimes, threads and layouts of weights, which hang together, and one of the winner against
-what differs from it in one more thing (micro-batch, flash attention, cache, placement on a GPU). The winner then meets
-the defaults again, in turns of their own, and only these say how much faster it is: a winner of many is flattered by
-the turns that made it win.
+There are two races: one of runtimes, threads and layouts of weights, which hang together, and one of the
+winner against what differs from it in one more thing (micro-batch, flash attention, cache, placement on a
+GPU). The winner then meets the defaults again, in turns of their own, and only these say how much faster it
+is: a winner of many is flattered by the turns that made it win.
 
 Sources:
-    K. Jamieson and A. Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization",
-    AISTATS (successive halving); S. Falkner et al. 2018, arXiv:1807.01774, on the winner's optimism.
+    K. Jamieson and A. Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter
+    optimization", AISTATS (successive halving); S. Falkner et al. 2018, arXiv:1807.01774, on the winner's
+    optimism.
 """
 
 import itertools
@@ -66,13 +67,15 @@ _FINAL_TURNS: Final = 8
 _LEAST_PAIRS: Final = 3
 """Turns against the defaults without which no interval can be told: the races leave time for them."""
 LEAD_RATIO: Final = 1.01
-"""A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be faster."""
+"""A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be
+faster."""
 _DECODED_TOKENS: Final = 32
 """Tokens of the answer that one turn decodes: enough for the speed of a token, whatever the answer's length."""
 _CHUNKS: Final = 1
 """Chunks of 512 tokens of the shipped text that each kind of setting reads once."""
 _HOPELESS_RATIO: Final = 1.5
-"""A setting that took so many times as long as the best in the first round leaves. So does one that is expected to."""
+"""A setting that took so many times as long as the best in the first round leaves. So does one that is
+expected to."""
 _SLOWEST_TURN_RATIO: Final = 3.0
 """A turn is ended when it takes so many times as long as the shortest one."""
 _LEAST_TURN_S: Final = 15.0
@@ -133,8 +136,8 @@ class Runner(Frozen):
     Attributes:
         predicted_s: Seconds of one request as predicted; None where nothing was.
         turns_s: Seconds of one request in each turn, of an undisturbed or least disturbed sample.
-        slower_ratio: How many times the winner's seconds it took, turn by turn: seconds of other minutes say little on
-            a machine that drifts. None where it never ran.
+        slower_ratio: How many times the winner's seconds it took, turn by turn: seconds of other minutes say
+            little on a machine that drifts. None where it never ran.
         left: Why it left the race; empty for the winner and those that do not differ from it.
     """
 
@@ -148,7 +151,8 @@ class Runner(Frozen):
 class Drafting(Frozen):
     """What a draft adds to the winner: speed of decoding with it over that without, prompt by prompt.
 
-    ``draft`` is a file's path, or ``lookup`` for prompt lookup; ``draft_tokens`` the most that one cycle drafted.
+    ``draft`` is a file's path, or ``lookup`` for prompt lookup; ``draft_tokens`` the most that one cycle
+    drafted.
     """
 
     draft: str
@@ -176,12 +180,13 @@ class Tuned(Frozen):
 
     Attributes:
         drafting: The best draft that lies here, measured with the winner; None where none was worth a run.
-        gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99 %, are
-            None where the time was up before three turns.
+        gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99
+            %, are None where the time was up before three turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
-        unproven: What was ahead in the races and not faster than the defaults in turns of their own, or had too few of
-            them: the defaults are then the winner. None where there is no such.
-        never_ran_ratio: Share of the settings that the prediction left out, before the race or within its first round.
+        unproven: What was ahead in the races and not faster than the defaults in turns of their own, or had
+            too few of them: the defaults are then the winner. None where there is no such.
+        never_ran_ratio: Share of the settings that the prediction left out, before the race or within its
+            first round.
     """
 
     model: str
@@ -221,11 +226,13 @@ def tune(
         goal: ``chat``, ``prompt``, ``agent`` or ``users=N``.
         within_s: Time of the whole race.
         memory_bytes: Settings that are predicted to need more, or did, are left out.
-        quality_ratio: Growth of perplexity that may be paid for speed; 0 keeps the answers, and the cache in F16.
+        quality_ratio: Growth of perplexity that may be paid for speed; 0 keeps the answers, and the cache in
+            F16.
         runtimes: Those to race; all that can be used here unless given.
         api: Driver of the GPU whose placements are raced; empty for the CPU.
         on: Target where llama-bench runs.
-        programs: Folder with a llama-bench for the target, which then is all that runs; None for ``runtimes``.
+        programs: Folder with a llama-bench for the target, which then is all that runs; None for
+            ``runtimes``.
         device: The profile of this machine, from which settings are predicted.
         how: As for every measurement.
 
@@ -347,10 +354,12 @@ def door(
     on: str = "local",
     programs: Path | None = None,
 ) -> Callable[[Setting], float]:
-    """What runs a setting once, and gives the seconds of one request; its errors are those of :func:`request_s`.
+    """What runs a setting once, and gives the seconds of one request.
 
-    By its runtime here, or by llama-bench from a folder of ``programs`` on a target. RefusedError too where the answers
-    are worse than those of the ``defaults`` by more than ``allowed_nats`` a token.
+    Its errors are those of :func:`request_s`.
+
+    By its runtime here, or by llama-bench from a folder of ``programs`` on a target. RefusedError too where
+    the answers are worse than those of the ``defaults`` by more than ``allowed_nats`` a token.
     """
     usual = {"thread_count": defaults.thread_count, "ubatch_tokens": defaults.ubatch_tokens}
 
@@ -391,7 +400,8 @@ def door(
 def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
     """By how much a token's loss is greater than another's at least: the mean difference less two standard errors.
 
-    Kernels that round otherwise differ at random from token to token. Minus infinity where one of them tells nothing.
+    Kernels that round otherwise differ at random from token to token. Minus infinity where one of them tells
+    nothing.
     """
     differences = [a - b for a, b in zip(own, usual, strict=False)]
     if len(differences) < 2:
@@ -402,8 +412,8 @@ def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
 def drafted(path: Path, scenario: Scenario, how: How, *, until_s: float) -> Drafting | None:
     """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
 
-    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to pay, or
-    where too little is left until that moment of the monotonic clock.
+    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to
+    pay, or where too little is left until that moment of the monotonic clock.
     """
     drafts = ["lookup"]
     briefly = Limits(wall_s=_LEAST_DRAFT_S)
@@ -483,11 +493,12 @@ class Race:
     ) -> Setting:
         """The winner; RefusedError where none ran.
 
-        The ``holder`` of an earlier race, if it runs in this one, is beaten by who was faster in three turns or more.
+        The ``holder`` of an earlier race, if it runs in this one, is beaten by who was faster in three turns
+        or more.
 
-        A setting of whose runtime another one ran already is expected to take as much longer than that one as is
-        predicted; where this is hopeless, it leaves before its first turn. ``predicted_s`` has every setting, infinity
-        where nothing is predicted; where it is empty all run.
+        A setting of whose runtime another one ran already is expected to take as much longer than that one as
+        is predicted; where this is hopeless, it leaves before its first turn. ``predicted_s`` has every
+        setting, infinity where nothing is predicted; where it is empty all run.
         """
         racing = list(settings)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
@@ -545,7 +556,10 @@ class Race:
             yield setting, slower.get(setting)
 
     def against(self, winner: Setting, defaults: Setting, *, until_s: float) -> Estimate:
-        """How many times faster the winner is than the defaults, from turns of their own; exactly 1 for itself."""
+        """How many times faster the winner is than the defaults, from turns of their own.
+
+        Exactly 1 for itself.
+        """
         if winner == defaults:
             return Estimate(1.0, 1.0, 1.0, 0)
         turns: dict[Setting, list[float]] = {winner: [], defaults: []}
@@ -653,7 +667,8 @@ def usable(runtimes: Sequence[str]) -> list[str]:
         if runtimes and why:
             raise RefusedError(f"{name}: {why}")
         if not why:
-            # Without llama-cpp-python llamacpp is driven through another package, which is one runtime by two names.
+            # Without llama-cpp-python llamacpp is driven through another package, which is one runtime by two
+            # names.
             there[name] = name if runtimes else getattr(runtime, "package", lambda name=name: name)()
     if not there:
         raise RefusedError(f"no runtime to race: {installing('llama')}, or {installing('ik')}")
@@ -704,8 +719,8 @@ def pruned_by_prediction(
 ) -> dict[Setting, str]:
     """Settings that cannot win, with the reason.
 
-    A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's of the
-    same runtime: settings of one runtime are told apart by the law, runtimes are not.
+    A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's
+    of the same runtime: settings of one runtime are told apart by the law, runtimes are not.
     """
     told = {setting: outlook for setting, outlook in outlooks.items() if outlook}
     most = memory_bytes or math.inf
@@ -764,13 +779,16 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
 def commands(
     setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None
 ) -> dict[str, str]:
-    """The winner as commands of the programs that people run, on the model's ``file``; ik's are those of its own build.
+    """The winner as commands of the programs that people run, on the model's ``file``.
+
+    Ik's are those of its own build.
 
     What a Modelfile or llama-cpp-python cannot set stands there as a remark.
 
     Source:
-        llama.cpp, common/arg.cpp; ik_llama.cpp, common/common.cpp (``-rtr``, ``-fa``); Ollama, docs/modelfile.md
-        (parameters num_thread, num_batch, num_ctx, num_gpu); abetlen, llama-cpp-python, ``Llama.__init__``.
+        llama.cpp, common/arg.cpp; ik_llama.cpp, common/common.cpp (``-rtr``, ``-fa``); Ollama,
+        docs/modelfile.md (parameters num_thread, num_batch, num_ctx, num_gpu); abetlen, llama-cpp-python,
+        ``Llama.__init__``.
     """
     one, all_users = (setting.scenario(asked.replace(batch_count=count)) for count in (1, asked.batch_count))
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"

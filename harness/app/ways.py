@@ -42,7 +42,10 @@ def ways(case: Case) -> list[Way]:
 
 
 def _searched(case: Case) -> Iterator[Way]:
-    """All that may run: whole, on each card of several and over all; where that has no room, beside or by the CPU."""
+    """All that may run: whole, on each card of several and over all.
+
+    Where that has no room, beside or by the CPU.
+    """
     device = case.device
     has_card = device.pool_for(case.scenario.api) == "vram"
     found = list[Way]()
@@ -92,7 +95,8 @@ def _of_one(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]
         yield Way(kind=_kind(case), scenario=case.scenario, prediction=held_to(case, now))
         return
     api = case.scenario.api
-    # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU alone.
+    # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU
+    # alone.
     wires = api != "cpu" and case.device.pool_for(api) == "ram"
     for way in streamed(case, now):
         if wires and way.kind is WayKind.MAPPED and not case.is_placed:

@@ -129,7 +129,8 @@ class Header(Keys):
             "tied_embeddings": bool(self.dims) and "output.weight" not in self.dims,
             "attention_bias": any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
             "qk_norm": self.has("attn_q_norm"),
-            # Layers that look at everything have no value matrix; a file without tensors counts as having them.
+            # Layers that look at everything have no value matrix; a file without tensors counts as having
+            # them.
             "values_are_keys": has(self.architecture, "own_full_heads")
             and not any(name in self.dims or not self.dims for name in full),
         }

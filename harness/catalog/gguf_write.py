@@ -1,7 +1,9 @@
-"""Write a GGUF file (version 3): metadata of a model's shape; header and tensors in a stream, nothing held in memory.
+"""Write a GGUF file (version 3): metadata of a model's shape.
 
-Source: the GGUF specification, docs/gguf.md of the ggml repository; llama.cpp, src/llama-arch.cpp (names of the keys)
-and src/models (which architecture reads which).
+Header and tensors in a stream, nothing held in memory.
+
+Source: the GGUF specification, docs/gguf.md of the ggml repository; llama.cpp, src/llama-arch.cpp (names of
+the keys) and src/models (which architecture reads which).
 """
 
 import struct
@@ -138,7 +140,10 @@ def _hyper_parameters(shape: ModelShape) -> dict[str, Value]:
 
 
 def _vocabulary(shape: ModelShape) -> dict[str, Value]:
-    """A SentencePiece vocabulary that knows single bytes, so that any text has tokens; the rest is never produced."""
+    """A SentencePiece vocabulary that knows single bytes, so that any text has tokens.
+
+    The rest is never produced.
+    """
     count = shape.vocab_count
     if count < _FIXED_TOKEN_COUNT:
         return {"tokenizer.ggml.model": "none"}

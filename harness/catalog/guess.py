@@ -105,7 +105,8 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     base = _usual_base(total, active)
     if base is not None and not _RECURRENT.search(name):
         near = [base, *(card for card in near if card.name != base.name)]
-    # The shape itself is taken from a model whose layers are all alike, where one is near: others only bound it.
+    # The shape itself is taken from a model whose layers are all alike, where one is near: others only bound
+    # it.
     plain = next((c for c in near if c.shape.recurrent is None and c.shape.latent is None), near[0])
     template = base or (near[0] if _RECURRENT.search(name) else plain)
     like = tuple(card.name for card in near)

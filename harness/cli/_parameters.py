@@ -173,8 +173,7 @@ def _parameter(field: _Field) -> click.Parameter:
         return click.Argument([field.name], metavar=name, nargs=-1 if is_several else 1, **settings)
     settings["help"] = field.description + _default_words(field)
     settings["multiple"] = is_several and option.is_repeated
-    flags = option.flags.split() if isinstance(option.flags, str) else option.flags  # one word
-    return Flag([*flags, field.name], heading=option.heading, **settings)
+    return Flag([*option.flags.split(), field.name], heading=option.heading, **settings)
 
 
 def _type(field: _Field) -> click.ParamType:  # type: ignore[type-arg]

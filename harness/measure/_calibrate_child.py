@@ -34,11 +34,13 @@ _LEAST_PASSES: Final = 3
 _LONGEST_STRETCH: Final = 5
 """In stretches of the usual length; for passes that are held back."""
 UNEVEN_RATIO: Final = 3.0
-"""A pass over the fastest of its stretch, above which something else ran; a stretch is in doubt where a tenth did."""
+"""A pass over the fastest of its stretch, above which something else ran; a stretch is in doubt where a tenth
+did."""
 _AGAIN: Final = 2
 """Further visits of what was disturbed at every one, for which as much time is added as there was."""
 _LIMIT_SHARE: Final = 0.9
-"""Of the limit, that timing may take; the rest is for the start, the end, and a group that takes longer than before."""
+"""Of the limit, that timing may take; the rest is for the start, the end, and a group that takes longer than
+before."""
 _CHOICE_S: Final = 0.4
 """What each number of threads is timed for, where kinds of core leave a choice."""
 
@@ -46,11 +48,11 @@ _CHOICE_S: Final = 0.4
 class Job(Frozen):
     """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
 
-    ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so often, with the
-    others between, as long as ``budget_s`` lasts: the first visit is always whole. What was disturbed at each visit
-    gets as much time again. Of ``limit_s``, at which the child is killed, a tenth is left. A ``stretch_s`` is the time
-    of one bench of one token. ``skipped`` are (type, role) of benches that ended the process before. ``software``: a
-    driver on the CPU plays the GPU.
+    ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so
+    often, with the others between, as long as ``budget_s`` lasts: the first visit is always whole. What was
+    disturbed at each visit gets as much time again. Of ``limit_s``, at which the child is killed, a tenth is
+    left. A ``stretch_s`` is the time of one bench of one token. ``skipped`` are (type, role) of benches that
+    ended the process before. ``software``: a driver on the CPU plays the GPU.
     """
 
     types: tuple[str, ...]
@@ -82,9 +84,9 @@ class Bench(NamedTuple):
 def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     """Shape of the tiny model of that role: as many layers (or vocabulary rows) as fill ``fill_bytes``.
 
-    ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no weights.
-    ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
-    More layers than the engine takes are made wider instead.
+    ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no
+    weights. ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic,
+    not by memory. More layers than the engine takes are made wider instead.
     """
     name, _, rest = role.partition(" ")
     if name in TABLE["shapes"]:
@@ -107,9 +109,10 @@ def plan(
 ) -> Iterator[list[Bench]]:
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
 
-    A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
-    its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
-    there: batches of a prompt copy each of them. ``mid cached`` is ``mid`` of a size that the CPU's cache holds.
+    A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is
+    ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is
+    ``few`` with all weights there: batches of a prompt copy each of them. ``mid cached`` is ``mid`` of a size
+    that the CPU's cache holds.
     """
     table = TABLE["cpu" if api == "cpu" else "gpu"]
 
@@ -128,13 +131,14 @@ def plan(
 def run(job: Job, emit: Emit) -> None:
     """Time everything in ``plan``: in each round a stretch of every bench at each batch.
 
-    What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in. Each
-    group is visited again, with the others between: a shared machine may change its speed for half a minute.
+    What is compared runs one after the other, so that it differs by its layers and not by the minute it ran
+    in. Each group is visited again, with the others between: a shared machine may change its speed for half a
+    minute.
 
-    Events: ``begin`` before a bench is opened or timed, ``timing`` for each bench, batch, depth and round, ``group``
-    when one begins, ``failed`` for a bench that could not be made, ``engine`` with what it says of itself, ``threads``
-    with the number that was chosen, and ``process``: what this process holds without a model, and its code pages in the
-    end.
+    Events: ``begin`` before a bench is opened or timed, ``timing`` for each bench, batch, depth and round,
+    ``group`` when one begins, ``failed`` for a bench that could not be made, ``engine`` with what it says of
+    itself, ``threads`` with the number that was chosen, and ``process``: what this process holds without a
+    model, and its code pages in the end.
     """
     _Timing(job, emit).run()
 
@@ -227,7 +231,10 @@ class _Timing:
         self.emit("begin", {"type_name": bench.type_name, "role": bench.role})
 
     def _open(self, bench: Bench) -> Any:
-        """A session on the bench's model; None where it cannot be had, which is told: it costs this bench alone."""
+        """A session on the bench's model.
+
+        None where it cannot be had, which is told: it costs this bench alone.
+        """
         names = {"type_name": bench.type_name, "role": bench.role}
         if (bench.type_name, bench.role) in self.job.skipped:
             return None
@@ -249,7 +256,8 @@ class _Timing:
             ) as folder:
                 path = Path(folder) / "tiny.gguf"
                 write_tiny(path, bench.shape, bench.type_name, words=bench.role == "words")
-                # A downloaded model comes into the page cache by being read, not by being written: so does this one.
+                # A downloaded model comes into the page cache by being read, not by being written: so does
+                # this one.
                 page_cache.drop(path)
                 page_cache.read_through(path)
                 size, begin_s = path.stat().st_size, time.perf_counter()
@@ -274,7 +282,8 @@ class _Timing:
         """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
         job = self.job
         self._begin(bench)
-        # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
+        # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time
+        # alone.
         probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if job.software else Tolerances())
         if job.api != "cpu" and not turn:
             _passes(
@@ -308,7 +317,10 @@ class _Timing:
 
 
 def _passes(session: Any, batch: int, depth: int, least_s: float, least_count: int = 1) -> list[float]:
-    """Seconds of each of so many passes as together take ``least_s``; of ``least_count``, unless they are held back."""
+    """Seconds of each of so many passes as together take ``least_s``.
+
+    Of ``least_count``, unless they are held back.
+    """
     tokens = [i % 251 for i in range(batch)]
     times: list[float] = []
     while (taken_s := sum(times)) < least_s or len(times) < least_count:

@@ -97,7 +97,8 @@ def _die_with(parent: int) -> None:
 
 
 def _watch_parent() -> None:
-    # Needed beside the death signal: that one ends this process only, not its own children, and only Linux has it.
+    # Needed beside the death signal: that one ends this process only, not its own children, and only Linux
+    # has it.
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass

@@ -1,15 +1,15 @@
 """Learn an engine's own costs on this machine from tiny models, before any real one runs.
 
-Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted are the
-terms of ``harness.predict.timed``, each from the benches that show it, in several rounds. A difference between
-two benches is that of the same round, since a machine may change its speed between two:
+Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted
+are the terms of ``harness.predict.timed``, each from the benches that show it, in several rounds. A
+difference between two benches is that of the same round, since a machine may change its speed between two:
 
     shallow, deep         t0 and l(B) = l0 + B l1: two models that differ in depth only, with next to no weights
     grouped, ungrouped    attention: time that 2,048 tokens of depth add, with few and with many KV heads
     narrow, mid, wide,    bytes c(B) + rows r(B) + products u(B): weights of one type, several times the last-level
     head                  cache, in rows of 512 to 2,048 weights, and as one product of very many rows; fewer layers
-                          of the same for batches of prefill size, and for a GPU once more with the weights left with
-                          the CPU: bytes that are copied, and the waiting for each
+                          of the same for batches of prefill size, and for a GPU once more with the weights
+                          left with the CPU: bytes that are copied, and the waiting for each
 """
 
 import contextlib
@@ -72,17 +72,20 @@ _GROUP_FILLS: Final = 13 / 3
 """Tiny models of a type that are open at once, in fills: four whole ones, two of a sixth."""
 _WRITE_BYTES_PER_S: Final = 0.7e9
 _PASS_S_PER_BYTE: Final = 1.2e-8
-"""Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the weights."""
+"""Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the
+weights."""
 _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
 _GPU_TYPE_S: Final = 60.0
 """Told beforehand; it may take until its limit."""
 _MERGES_RATIO: Final = 1.4
-"""A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two builds."""
+"""A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two
+builds."""
 _ONE_BY_ONE_RATIO: Final = 2.0
 """Three tokens multiplied one by one, over four together."""
 _SLOWEST_ATTENTION: Final = 16
-"""Attention of a prompt over that of one token, at most: the same products, of many rows at once. 3.5 on AVX2."""
+"""Attention of a prompt over that of one token, at most: the same products, of many rows at once. 3.5 on
+AVX2."""
 _PAIR_FLOPS: Final = 256.0
 """Of a query and a position, with heads of 64 as tiny models have them."""
 _SLOWEST_CACHE: Final = 8
@@ -113,8 +116,8 @@ def sized(
 
     Args:
         cache_bytes: What the caches hold, as it was found.
-        limit_bytes: Memory that this process may use; a quarter of it holds all models of a type, and what the engine
-            rewrites of them. A mapped file shares its pages with a folder that lies in memory.
+        limit_bytes: Memory that this process may use; a quarter of it holds all models of a type, and what
+            the engine rewrites of them. A mapped file shares its pages with a folder that lies in memory.
         folder_bytes: Free where temporary files lie; a quarter of it may be filled.
         budget_s: For one visit of a type.
         threads: That compute.
@@ -152,19 +155,22 @@ def calibrate(
     fill_bytes: int = 0,
     limit_s: float = 1800.0,
 ) -> Calibration:
-    """Costs of a runtime on this machine for those types; timed in a child process and kept for the next time.
+    """Costs of a runtime on this machine for those types.
 
-    Some 9 s a type on two cores and 6 s for the overheads, 25 s at least; a minute of each on a GPU. Types that no tiny
-    model can be made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes what
-    runs take; where kinds of core differ, their numbers are tried first. The api says which engine is timed; a GPU gets
-    its link and its crossings timed too. ``working_sets`` are those of the profile, measured where none are given.
-    ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says. ``heard`` is told when something is timed,
-    and of what, the ``title``; what was kept is told nobody.
+    Timed in a child process and kept for the next time.
+
+    Some 9 s a type on two cores and 6 s for the overheads, 25 s at least; a minute of each on a GPU. Types
+    that no tiny model can be made of, and F32, are left out; ``fresh`` times again what was kept. A
+    ``thread_count`` of 0 takes what runs take; where kinds of core differ, their numbers are tried first. The
+    api says which engine is timed; a GPU gets its link and its crossings timed too. ``working_sets`` are
+    those of the profile, measured where none are given. ``fill_bytes`` are a tiny model's weights; 0: what
+    :func:`sized` says. ``heard`` is told when something is timed, and of what, the ``title``; what was kept
+    is told nobody.
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
-        EngineError: Nothing was timed within ``limit_s``, other programs disturbed most of it, the child ended again
-            and again, or the engine has no device of that api.
+        EngineError: Nothing was timed within ``limit_s``, other programs disturbed most of it, the child
+            ended again and again, or the engine has no device of that api.
         RefusedError: None of the types can be timed, or there is no room for it.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
@@ -264,7 +270,10 @@ def calibrate(
 def kept(
     *, thread_count: int = 0, repack: bool = True, api: str = "cpu", runtime: str = "llamacpp"
 ) -> Calibration | None:
-    """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
+    """What was timed before on this machine with this engine and these settings.
+
+    None where nothing is kept.
+    """
     with contextlib.suppress(HarnessError):  # no engine, or no folder to keep anything in
         return _load(_place(thread_count, repack, api, runtime))
     return None
@@ -324,7 +333,8 @@ def fit(
         attention_pair_s=min(seconds["pair"], _SLOWEST_ATTENTION * _PAIR_FLOPS * (prompt_s or 1.0)),
         attention_flops_per_s=1 / (prompt_s or byte_s),
         spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
-        # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
+        # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a
+        # GPU.
         crossing_s=max(away_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
         lacking=tuple(dict.fromkeys(lacking)),
     )
@@ -335,10 +345,10 @@ def fit(
 def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]]:
     """Mean time of a pass in each round, by what was timed: a run is timed so too, tokens over the time of a stretch.
 
-    Passes that took several times as long as the bench's fastest waited for another program, and are left out. Where
-    every round was disturbed, the fastest pass of all counts: a disturbance only ever slows one down. Nothing takes
-    longer than the same with more tokens, but for the kernels: few tokens may be multiplied one by one, where several
-    go together.
+    Passes that took several times as long as the bench's fastest waited for another program, and are left
+    out. Where every round was disturbed, the fastest pass of all counts: a disturbance only ever slows one
+    down. Nothing takes longer than the same with more tokens, but for the kernels: few tokens may be
+    multiplied one by one, where several go together.
     """
     times: dict[Key, dict[int, float]] = {}
     for key, told in _by_bench(events).items():
@@ -371,7 +381,9 @@ def _by_bench(events: Iterable[Mapping[str, Any]]) -> dict[Key, list[Mapping[str
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
-    """Time of a pass: the mean of the rounds without the fastest and the slowest third; of three that is the median.
+    """Time of a pass: the mean of the rounds without the fastest and the slowest third.
+
+    Of three that is the median.
 
     With ``less``: what it takes longer than that one, both in the same round where one has both.
 
@@ -422,7 +434,9 @@ def solved(
     known: Mapping[str, float],
     size_bytes: int,
 ) -> dict[str, float]:
-    """Seconds of each part, from the times of passes, or from what one takes longer than another; 0 for untold ones.
+    """Seconds of each part, from the times of passes, or from what one takes longer than another.
+
+    0 for untold ones.
 
     What ``known`` parts take is none of theirs, but for a twentieth of a pass.
 
@@ -505,9 +519,12 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
 
 
 def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:
-    """The cost of a type none of whose bytes comes faster than memory gives it; as it is where that was not read.
+    """The cost of a type none of whose bytes comes faster than memory gives it.
 
-    Where it was timed on models that the caches hold, what was timed is the cost of a byte that comes from there.
+    As it is where that was not read.
+
+    Where it was timed on models that the caches hold, what was timed is the cost of a byte that comes from
+    there.
     """
     if not working_sets:
         return cost
@@ -551,10 +568,13 @@ def _spread(times: Times) -> float:
 
 
 def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], float]:
-    """Events of the child by name, and seconds; a bench that ends it is left out, and it is started again for others.
+    """Events of the child by name, and seconds.
+
+    A bench that ends it is left out, and it is started again for others.
 
     Raises:
-        EngineError: The job's ``limit_s`` passed before anything was timed, or it ended more than a few times.
+        EngineError: The job's ``limit_s`` passed before anything was timed, or it ended more than a few
+            times.
     """
     events: dict[str, list[Any]] = defaultdict(list)
     took_s = 0.0

@@ -82,7 +82,8 @@ def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
 class LimitGroup:
     """One group with a memory limit (or none: then it only counts): made before a child starts, removed after it ends.
 
-    Groups can be made by root, or in a delegated subtree; everywhere else the caller falls back on a watchdog.
+    Groups can be made by root, or in a delegated subtree; everywhere else the caller falls back on a
+    watchdog.
     """
 
     def __init__(self, version: int, folder: Path) -> None:
@@ -91,7 +92,9 @@ class LimitGroup:
 
     @classmethod
     def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
-        """Make a group below this process's own, or below the nearest ancestor that allows it; None if none does.
+        """Make a group below this process's own, or below the nearest ancestor that allows it.
+
+        None if none does.
 
         ``limit_bytes``: most memory, page cache of the files it touches first included; None for no limit.
         """
@@ -125,11 +128,17 @@ class LimitGroup:
         return True
 
     def add(self, pid: int) -> None:
-        """Move a process in, what it holds already stays charged where it was; OSError where the system refused."""
+        """Move a process in, what it holds already stays charged where it was.
+
+        OSError where the system refused.
+        """
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     def peak_bytes(self) -> int | None:
-        """Most memory ever charged to the group; None where the kernel does not tell (version 2 before 5.19)."""
+        """Most memory ever charged to the group.
+
+        None where the kernel does not tell (version 2 before 5.19).
+        """
         return read_int(self._peak)
 
     def oom_kill_count(self) -> int:

@@ -194,8 +194,8 @@ class _Run:
             "arguments": msgspec.to_builtins(self._arguments),
             "events": str(self._events_path),
             "sys_path": [str(Path(p).absolute()) if p else str(Path.cwd()) for p in sys.path],
-            # More than it may hold, since much of what is reserved is never touched: it only stops what grows faster
-            # than the watchdog looks.
+            # More than it may hold, since much of what is reserved is never touched: it only stops what grows
+            # faster than the watchdog looks.
             "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
             "cpus": self._limits.cpus,
         }
@@ -206,7 +206,8 @@ class _Run:
 
     def _wait(self, process: "subprocess.Popen[bytes]", reader: threading.Thread, started_s: float) -> None:
         while process.poll() is None:
-            # Its output ends when it does; ``Popen.wait`` would wake up every few milliseconds, on measured cores.
+            # Its output ends when it does; ``Popen.wait`` would wake up every few milliseconds, on measured
+            # cores.
             reader.join(_POLL_S)
             if not reader.is_alive():
                 with contextlib.suppress(subprocess.TimeoutExpired):

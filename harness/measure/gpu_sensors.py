@@ -128,7 +128,8 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
                 source=source,
                 power_watts=told("power1_average", "power1_input"),
                 energy_joules=told("energy1_input"),
-                # amdgpu tells the voltage of a northbridge where the GPU is part of a processor, and only there.
+                # amdgpu tells the voltage of a northbridge where the GPU is part of a processor, and only
+                # there.
                 apart=not (folder / "in1_input").exists(),
                 celsius=told("temp1_input", unit=1e-3),
                 clock_hz=told("freq1_input", unit=1.0),

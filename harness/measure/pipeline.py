@@ -159,7 +159,8 @@ class Pipeline(contextlib.ExitStack):
             if on_event:
                 on_event(event, data)
 
-        # The CPUs are those of the machine that is measured: a child that drives another one is not bound to them.
+        # The CPUs are those of the machine that is measured: a child that drives another one is not bound to
+        # them.
         if plan.machine:
             limits = self.how.limits._replace(cpus=())
         else:

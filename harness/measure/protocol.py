@@ -148,7 +148,8 @@ class Protocoller:
             probe = child_probe(self.pid, disk_expected=disk_expected)
         return Watch(probe, meter, self.now_s)
 
-    # -- loading ------------------------------------------------------------------------------------------------
+    # -- loading
+    # ------------------------------------------------------------------------------------------------
 
     def _open(self) -> Session:
         try:
@@ -196,7 +197,8 @@ class Protocoller:
             session.close()
         return session
 
-    # -- tests --------------------------------------------------------------------------------------------------
+    # -- tests
+    # --------------------------------------------------------------------------------------------------
 
     def _prefill(self, session: Session) -> None:
         prompt_tokens = self.job.scenario.prompt_tokens
@@ -217,7 +219,8 @@ class Protocoller:
             self.emit(
                 "sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up)
             )
-            # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
+            # One pass gives both: the first token is known once the prompt is in and the largest logit is
+            # found.
             told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": None}
             self.emit("sample", watch.sample("first_token", first_label, len(prompt), **told))
             return not watch.validity.doubts
@@ -343,5 +346,6 @@ class Protocoller:
                 "check its hash"
             )
         if row.size > 1 and row.min() == row.max():
-            # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
+            # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal
+            # logits.
             raise EngineError("all logits are the same: the file is damaged; check its hash")

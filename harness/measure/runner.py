@@ -89,7 +89,8 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
     memory = result.memory
     if any("elsewhere" in data for data in marks.values()):
         memory = MemoryUse(peak_rss_bytes=0, cgroup_peak_bytes=memory.cgroup_peak_bytes)
-    # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
+    # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one
+    # model.
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
     if "loaded" in marks:
         peak = max(m["peak_rss_bytes"] for m in seen)

@@ -1,7 +1,7 @@
 """Energy counters, batteries, thermal zones and clocks of this machine, as far as it has any.
 
-Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is missing is
-reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
+Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is
+missing is reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
 Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}.
 """
 
@@ -57,7 +57,10 @@ class EnergyMeter:
 
     @property
     def source(self) -> str:
-        """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
+        """Where the joules come from, which says what they count.
+
+        ``not available`` when the machine does not tell.
+        """
         counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
         counted += [
             f"{_SCOPES.get(n, n)} x {count}" for n, count in Counter(c.source for c in self._cards).items()
@@ -119,7 +122,10 @@ def _joules(first_watts: float | None, last_watts: float | None, duration_s: flo
 
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:
-    """Sum of hwmon's power sensors (microwatts); None without any, or on battery, whose own reading counts more."""
+    """Sum of hwmon's power sensors (microwatts).
+
+    None without any, or on battery, whose own reading counts more.
+    """
     known = [value / 1e6 for path in _power_files(root) if (value := read_int(path)) is not None]
     return sum(known) if known and battery_watts(root=root) is None else None
 
@@ -132,9 +138,12 @@ def _power_files(root: Path) -> list[Path]:
 
 
 def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float | None:
-    """Joules between two moments by an external meter's file of ``unix seconds, watts``; None where it does not reach.
+    """Joules between two moments by an external meter's file of ``unix seconds, watts``.
 
-    Power is taken as straight between two readings (trapezoid rule). Lines that are no two numbers are headers.
+    None where it does not reach.
+
+    Power is taken as straight between two readings (trapezoid rule). Lines that are no two numbers are
+    headers.
 
     Raises:
         BadDataError: Its times go back, or it holds no reading.
@@ -183,7 +192,10 @@ def battery_joules(*, root: Path = Path("/")) -> float | None:
 
 
 def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> float | None:
-    """Watts (watt-hours) of batteries that tell them, in millionths, or amperes (ampere-hours) and volts; else None."""
+    """Watts (watt-hours) of batteries that tell them, in millionths, or amperes (ampere-hours) and volts.
+
+    Else None.
+    """
     told = []
     for folder in batteries:
         power, current, voltage = (read_int(folder / name) for name in (whole, per_volt, volts))

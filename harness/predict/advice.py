@@ -63,8 +63,8 @@ class Advice(Frozen):
         saved_bytes: Memory saved by it.
         decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
         speed_ratio: That speed over the speed before; 0 where it did not run before.
-        quality_percent: Growth of perplexity against the mixture asked about, in percent; None where unpublished,
-            0 where the weights stay the same.
+        quality_percent: Growth of perplexity against the mixture asked about, in percent; None where
+            unpublished, 0 where the weights stay the same.
     """
 
     kind: str
@@ -88,11 +88,14 @@ def advise(
     most: int = 8,
     more: Iterable[tuple[str, str, Way]] = (),
 ) -> list[Advice]:
-    """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only speed it.
+    """Ranked changes: first those that reach a better verdict, by cost in quality.
 
-    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``more`` are
-    other changes to this device's app: (kind, what to do, what is evaluated then). A further step of one kind, such
-    as a still shorter context, counts only if it gives more than the one before. At most ``most`` are returned.
+    Then those that only speed it.
+
+    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``more``
+    are other changes to this device's app: (kind, what to do, what is evaluated then). A further step of one
+    kind, such as a still shorter context, counts only if it gives more than the one before. At most ``most``
+    are returned.
     """
 
     def speed_of(one: Prediction) -> float:
@@ -132,7 +135,8 @@ def advise(
                 yield one
 
     has_cache = shape.kv_head_count > 0
-    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes room
+    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
+    # room
     narrow = (
         _NARROW if has_cache and now.verdict.word != "fits" and asked.scenario.kv_type in _WIDE_CACHES else ()
     )

@@ -167,7 +167,8 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     prompt = Prompt(count, 0.0)
     laws = laws_of(features("prefill", work, machine, count), values)
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
-    # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses
+    # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a
+    # token uses
     if work.prompt_weight_count and not work.moe:
         output = work.weight_count / work.prompt_weight_count
     else:
@@ -189,7 +190,8 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
             both_s = max(few_s, both_s)
         else:
             both_s = few_s
-    # one after another is always possible, and for a dense model as a prompt; nothing is faster than one token
+    # one after another is always possible, and for a dense model as a prompt; nothing is faster than one
+    # token
     one_s = one.weights_s + one.dequantisation_s
     most_s = count * one_s
     if not work.moe:

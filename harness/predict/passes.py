@@ -1,25 +1,27 @@
 """One pass of a model: some tokens of some sequences, through parts that lie in pools, each on an engine with costs.
 
-A decoded token, a step of several users, the verification of a draft and a prompt are passes; a model that lies whole
-on one engine is a split with one part. The costs of an engine come from the laws fitted on published rows
-(``fitted.py``), or from this machine's own timings (``timed.py``).
+A decoded token, a step of several users, the verification of a draft and a prompt are passes; a model that
+lies whole on one engine is a split with one part. The costs of an engine come from the laws fitted on
+published rows (``fitted.py``), or from this machine's own timings (``timed.py``).
 
 A pass of few tokens computes each part where it lies:
 
     t = g T_main + c T_cpu(blocks) + e T_cpu(experts alone) + n x + 8 h k n / l                    [s]
 
-T: an engine's time of its part; g, c, e: what a part costs beside others (1 for timed engines); n: crossings from a GPU
-to the CPU and back, one for each run of blocks and one for each block whose experts alone lie with the CPU; x: seconds
-of one; h: hidden width, k: tokens of the pass, in F32 there and back; l: bytes/s of the link. Cards of a pipeline work
-one after the other; cards that share every matrix (``row``, ``tensor``) work at once and meet twice in a block.
+T: an engine's time of its part; g, c, e: what a part costs beside others (1 for timed engines); n: crossings
+from a GPU to the CPU and back, one for each run of blocks and one for each block whose experts alone lie with
+the CPU; x: seconds of one; h: hidden width, k: tokens of the pass, in F32 there and back; l: bytes/s of the
+link. Cards of a pipeline work one after the other; cards that share every matrix (``row``, ``tensor``) work
+at once and meet twice in a block.
 
-A prompt's batch of 32 tokens or more has the weights that lie with the CPU copied to the GPU, which computes all:
+A prompt's batch of 32 tokens or more has the weights that lie with the CPU copied to the GPU, which computes
+all:
 
     t = G T_main(all parts) + b B / v + w T_main(parts copied)                                     [s]
 
-b: physical batches; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch of u tokens with k
-choices touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's memory; w: what a
-product waits for its weight. Cards of a pipeline work at once on different batches.
+b: physical batches; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch of u tokens
+with k choices touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's
+memory; w: what a product waits for its weight. Cards of a pipeline work at once on different batches.
 
 Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``; used experts are copied alone),
 ggml/src/ggml-cuda/ggml-cuda.cu (batch of 32). Specifications of links: PCI-SIG, GB/s each way.
@@ -34,8 +36,8 @@ from harness.domain.prediction import Evidence
 from harness.predict.decode import Terms, Work
 
 OFFLOAD_TOKENS: Final = 32
-"""Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``), and from which a pass
-is read as a prompt: kernels for few tokens read weights, kernels for many compute."""
+"""Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``), and from
+which a pass is read as a prompt: kernels for few tokens read weights, kernels for many compute."""
 
 
 class Pass(NamedTuple):
@@ -151,8 +153,9 @@ class Meeting(NamedTuple):
 
 
 MEETINGS: Final = {"row": Meeting(2.5, 8.0), "tensor": Meeting(0.9, 2.0)}
-"""By llama.cpp's ``-sm``. Decode: 220 to 280 us a meeting by rows (2 V100, 4 RTX 4090), 57 to 123 us by tensors (2 RX
-7900 XTX, 4 RTX 4090); prompts: 6 to 13 copies, and 0.7 to 4.4 (links.csv, runs that tell the same by layers)."""
+"""By llama.cpp's ``-sm``. Decode: 220 to 280 us a meeting by rows (2 V100, 4 RTX 4090), 57 to 123 us by
+tensors (2 RX 7900 XTX, 4 RTX 4090); prompts: 6 to 13 copies, and 0.7 to 4.4 (links.csv, runs that tell the
+same by layers)."""
 MEETING_SPREAD: Final = 0.5
 """What it adds to how far ln(speed) may lie off: builds of one program differ by twice as much."""
 

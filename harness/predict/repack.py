@@ -73,7 +73,8 @@ def repacked_bytes(weights: Weights, isa: Collection[str] | None) -> int:
 
 def mapped_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     """Bytes of the file that stay mapped: from the first tensor that is computed from there to the last."""
-    # In the order of the file; of one that nobody has, the output matrix is the first, as converters write it.
+    # In the order of the file; of one that nobody has, the output matrix is the first, as converters write
+    # it.
     tensors = sorted(
         weights.tensors, key=lambda tensor: (tensor.offset_bytes, tensor.name != "output.weight")
     )

@@ -75,8 +75,9 @@ def plan_under_budget(
     budget = now.verdict.available_bytes
     layers = layer_bytes(weights)
     total = sum(layers)
-    # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output matrix,
-    # runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
+    # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output
+    # matrix, runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can
+    # go.
     held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights))
     busy = device.storage.busy_read_bytes_per_s
     mapped = device.storage.mapped_read_bytes_per_s

@@ -1,7 +1,8 @@
 """What a measurement found, as tables for people, whatever kind it is.
 
-``harness/data/results.toml`` lists the rows of a kind; one that is not listed is shown by the fields of its type. A
-field's name says its unit (``_bytes``, ``_s``, ``_tokens_per_s``). So a new kind is shown by being a type.
+``harness/data/results.toml`` lists the rows of a kind; one that is not listed is shown by the fields of its
+type. A field's name says its unit (``_bytes``, ``_s``, ``_tokens_per_s``). So a new kind is shown by being a
+type.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""What a target is, by reading alone: names, cores and clocks, memory, heat, battery; and the profile made of it."""
+"""What a target is, by reading alone: names, cores and clocks, memory, heat, battery.
+
+And the profile made of it.
+"""
 
 import re
 import shlex
@@ -32,7 +35,8 @@ _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "eme
 """Android's PowerManager.THERMAL_STATUS_*, in order."""
 _STORAGE_MIB: Final = 128
 _APP_RATIO: Final = 0.5
-"""Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells beforehand."""
+"""Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells
+beforehand."""
 
 
 class Facts(NamedTuple):
@@ -107,7 +111,10 @@ def celsius(frame: Frame) -> float | None:
 
 
 def drained_joules(first: Frame, last: Frame) -> float | None:
-    """Energy that left the battery: charge counter (uAh) x voltage (mV); None while it is charged, or untold."""
+    """Energy that left the battery: charge counter (uAh) x voltage (mV).
+
+    None while it is charged, or untold.
+    """
     texts = [frame.files.get("/dumpsys/battery", "") for frame in (first, last)]
     told = [dict(re.findall(r"^ *(Charge counter|voltage): (\d+)$", text, re.MULTILINE)) for text in texts]
     if any("powered: true" in t for t in texts) or not all(len(t) == 2 for t in told):

@@ -130,7 +130,8 @@ class ShellTarget:
         there = shlex.quote(place)
         part = shlex.quote(f"{place}.part")
         own = shlex.quote(self.folder)
-        # A writer whose connection broke may still have bytes to write: it ends before what is there is counted.
+        # A writer whose connection broke may still have bytes to write: it ends before what is there is
+        # counted.
         told = self.shell(
             f"mkdir -p {own}; {self._end(f'{place}.pid')}; [ -f {there} ] && echo whole || echo part;"
             f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
@@ -219,11 +220,12 @@ class ShellTarget:
     def start(self, command: Sequence[str]) -> "Running":
         """Start a command there; it ends when the connection does."""
         own = shlex.quote(self.folder)
-        # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
-        # the CPU time of the command, and stays until the counters were read once more.
+        # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards
+        # it holds the CPU time of the command, and stays until the counters were read once more.
         script = (
             f"mkdir -p {own}; cd {own} || exit 9; exec 3<&0;"
-            # The command's own process tells its number, before it becomes the command: nothing else is told earlier.
+            # The command's own process tells its number, before it becomes the command: nothing else is told
+            # earlier.
             f""" sh -c 'echo "pid $$ $PPID" >&2; exec "$@"' sh {shlex.join(command)} 3<&- </dev/null & p=$!;"""
             f" echo $p $$ > {own}/run.pid;"
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"

@@ -1,11 +1,12 @@
 """Answer or escalate: a question is answered from a passage, or handed on where the answer is not to be trusted.
 
-Three kinds of case. ``answer``: the language model answers, and three confidences say whether to give the answer: the
-probability of its tokens, its own yes to "is that answer right", and its own "unknown". ``support``: whether a passage
-supports a claim, by the plain question without examples. ``calibrate``: confidences that somebody else measured.
+Three kinds of case. ``answer``: the language model answers, and three confidences say whether to give the
+answer: the probability of its tokens, its own yes to "is that answer right", and its own "unknown".
+``support``: whether a passage supports a claim, by the plain question without examples. ``calibrate``:
+confidences that somebody else measured.
 
-The threshold is the confidence at which so many answers are given that the risk stays below the one wanted (Geifman and
-El-Yaniv 2017, "Selective Classification for Deep Neural Networks").
+The threshold is the confidence at which so many answers are given that the risk stays below the one wanted
+(Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks").
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,10 @@ _CONTAINED_RATIO: Final = 0.8
 
 
 class Question(Case, tag="answer"):
-    """A question about a passage; ``answer`` is the right one, left out where the passage does not tell it."""
+    """A question about a passage.
+
+    ``answer`` is the right one, left out where the passage does not tell it.
+    """
 
     passage: str
     question: str
@@ -60,7 +64,10 @@ class Claim(Case, tag="support"):
 
 
 class Confidences(Case, tag="calibrate"):
-    """Confidences in [0, 1] and whether each answer was right; ``implied_ece`` is the ECE where it is known."""
+    """Confidences in [0, 1] and whether each answer was right.
+
+    ``implied_ece`` is the ECE where it is known.
+    """
 
     confidences: list[float]
     outcomes: list[bool]
@@ -135,7 +142,10 @@ class AnswerSystem(System):
         return 65 * size["row_count"] * _SETS
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Right answers, how well each confidence tells them, and what a threshold would give; support; calibration."""
+        """Right answers, how well each confidence tells them, and what a threshold would give; support.
+
+        Calibration.
+        """
         scores: list[Score] = []
         scores += _scores_of_answers(rows_of(cases, answers, Question))
         claims = [
@@ -175,7 +185,10 @@ def supported(passage: str, claim: str) -> list[tuple[str, str]]:
 
 
 def is_right(case: Question, answer: dict[str, Any]) -> bool:
-    """Whether the right answer stands in the text; where the passage tells none, whether the model says so."""
+    """Whether the right answer stands in the text.
+
+    Where the passage tells none, whether the model says so.
+    """
     if case.answer is None:
         return bool(answer["is_unknown"])
     return case.answer.lower() in answer["text"].lower()
@@ -223,7 +236,10 @@ def _surer_half(rows: Any) -> float:
 
 
 def calibrated(case: Confidences) -> dict[str, Any]:
-    """ECE, smooth ECE, AURC and Brier score of one set; RefusedError for too few rows, or what is no confidence."""
+    """ECE, smooth ECE, AURC and Brier score of one set.
+
+    RefusedError for too few rows, or what is no confidence.
+    """
     try:
         confidences = np.asarray(case.confidences, np.float64)
         outcomes = np.asarray(case.outcomes, np.bool_)

@@ -75,9 +75,12 @@ def run(
     ] = 1,
     seed: options.Seed = 1,
 ) -> Answer:
-    """Predict the named systems, time them on their cases, and score the answers; without a NAME, list them all.
+    """Predict the named systems, time them on their cases, and score the answers.
 
-    With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no figure there.
+    Without a NAME, list them all.
+
+    With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no
+    figure there.
 
     Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 one could not run.
     """

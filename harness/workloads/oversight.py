@@ -1,10 +1,11 @@
 """Oversight: whether argument helps a judge that cannot read to find the true one of two claims.
 
-Three arms are judged over the same cases: ``alone`` (both claims and nothing else), ``debate`` (two debaters open, and
-each answers the other) and ``consultancy`` (one consultant, who argues for the true claim in half of the cases). A
-verdict may follow where things stand, so each arm is judged under a full swap, which claim is letter A and which side
-speaks first, and log-odds are averaged. Debate and consultancy also have a placebo: the same questions with speeches
-without content. What an arm is worth is what it has over its placebo and over the judge alone.
+Three arms are judged over the same cases: ``alone`` (both claims and nothing else), ``debate`` (two debaters
+open, and each answers the other) and ``consultancy`` (one consultant, who argues for the true claim in half
+of the cases). A verdict may follow where things stand, so each arm is judged under a full swap, which claim
+is letter A and which side speaks first, and log-odds are averaged. Debate and consultancy also have a
+placebo: the same questions with speeches without content. What an arm is worth is what it has over its
+placebo and over the judge alone.
 
 Sources: Khan et al. 2024, arXiv:2402.06782; Kenton et al. 2024, arXiv:2407.04622.
 """

@@ -1,8 +1,8 @@
 """The models that systems are made of, each with its own engine: a language model and a sentence encoder by llama.cpp.
 
-What a prompt has in common with the one before is not read again: its keys and values are still in the cache. The words
-around the turns of a chat are llama.cpp's own for the template in the model's file. They alone may become special
-tokens: a passage that contains ``<|im_end|>`` stays text.
+What a prompt has in common with the one before is not read again: its keys and values are still in the cache.
+The words around the turns of a chat are llama.cpp's own for the template in the model's file. They alone may
+become special tokens: a passage that contains ``<|im_end|>`` stays text.
 """
 
 import re
@@ -49,7 +49,8 @@ class LanguageModel:
     """One loaded model, and the words around its turns.
 
     Attributes:
-        session: For what this class does not do: several sequences, taps. Whoever uses it calls :meth:`forget` then.
+        session: For what this class does not do: several sequences, taps. Whoever uses it calls
+            :meth:`forget` then.
     """
 
     def __init__(
@@ -144,7 +145,10 @@ class LanguageModel:
         return shares
 
     def _spellings(self, option: str) -> list[int]:
-        """First tokens of an answer that begins with the option; after a space only where both are one token."""
+        """First tokens of an answer that begins with the option.
+
+        After a space only where both are one token.
+        """
         found = set()
         for text in (option, option.lower(), f" {option}", f" {option.lower()}"):
             tokens = self.session.tokenize(text, add_special=False)
@@ -228,7 +232,10 @@ def scenario_of(context_tokens: int, thread_count: int) -> Scenario:
 
 
 def needed(system: Any, names: Sequence[str], there: Mapping[str, str]) -> dict[str, str]:
-    """Paths of the parts that a system is given, of those ``there``; RefusedError where one of ``names`` is not."""
+    """Paths of the parts that a system is given, of those ``there``.
+
+    RefusedError where one of ``names`` is not.
+    """
     for name in names:
         if name not in there:
             raise RefusedError(f"{system.name} needs {name}: name one with {OPTIONS[name]}")
@@ -263,7 +270,8 @@ def chat_words(library: Any, template: str, path: Path) -> ChatWords:
     """The words of one chat template, as llama.cpp knows it.
 
     Raises:
-        BadDataError: When they are asked for: llama.cpp does not know the template, or it moves or drops a content.
+        BadDataError: When they are asked for: llama.cpp does not know the template, or it moves or drops a
+            content.
     """
 
     @cache

@@ -24,7 +24,8 @@ _NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
 def run_executable(job: GenerateJob, emit: Emit) -> None:
     """Entry point of the child: time one model by llama-bench.
 
-    A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by itself.
+    A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by
+    itself.
 
     Raises:
         EngineError: The program is missing, refused the model, or crashed.

@@ -1,9 +1,9 @@
 """The measuring protocol on a server that is there already: the tests of :mod:`harness.measure.protocol` by streaming.
 
-``ttft`` is the time from sending a request to its first token; ``pp`` the server's own time for the prompt where it
-tells one, else time to first token; ``tg`` the time between the first token and the last, with each gap beside it. The
-connection is made before the clock starts, as for a client that keeps it. Disturbances are judged on this machine, with
-the server's processes counted as ours where it runs here.
+``ttft`` is the time from sending a request to its first token; ``pp`` the server's own time for the prompt
+where it tells one, else time to first token; ``tg`` the time between the first token and the last, with each
+gap beside it. The connection is made before the clock starts, as for a client that keeps it. Disturbances are
+judged on this machine, with the server's processes counted as ours where it runs here.
 """
 
 import contextlib
@@ -47,8 +47,8 @@ OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 class ServedJob(GenerateJob):
     """What the child asks a server for, beside the fields of a run.
 
-    ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its cache:
-    each test then sends one prompt again and again.
+    ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its
+    cache: each test then sends one prompt again and again.
     """
 
     url: str
@@ -63,12 +63,12 @@ def plan(
 ) -> Measurement:
     """The protocol on a server; asks it once what it runs.
 
-    ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of them share
-    it, it does not tell), and whether it runs on this machine.
+    ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of
+    them share it, it does not tell), and whether it runs on this machine.
 
     Raises:
-        RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
-            itself, or the server has no such model.
+        RefusedError: The scenario does not fit its own context or the server's, asks for what a server
+            decides by itself, or the server has no such model.
         ServerError: It cannot be reached.
     """
     s = job.scenario
@@ -190,7 +190,8 @@ class Served(Protocoller):
             answer, watch = self._ask(1, (1 if warm_up else wanted) + 1)
             if answer.counts[0] == 1:
                 break
-            # Its first piece waited for the end of a character, and when its tokens came nobody knows: another prompt.
+            # Its first piece waited for the end of a character, and when its tokens came nobody knows:
+            # another prompt.
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
@@ -261,8 +262,8 @@ def processes_of(server: AttachedServer) -> list[Any]:
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
     """Memory of the server's processes together; a mark that says so where the model lies elsewhere.
 
-    That is a server on another machine, one whose model lies on a card, and a proxy that only listens at the port: its
-    processes hold less than half of the bytes that the server tells of its model.
+    That is a server on another machine, one whose model lies on a card, and a proxy that only listens at the
+    port: its processes hold less than half of the bytes that the server tells of its model.
     """
     found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
     reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)

@@ -46,7 +46,10 @@ _MODEL: Final = ModelIdentity(
 
 
 def number(value: Any, default: float = 0.0) -> float:
-    """A number that an amount can be (0, or ``LEAST`` to ``MOST``), from a number or text; else the default."""
+    """A number that an amount can be (0, or ``LEAST`` to ``MOST``), from a number or text.
+
+    Else the default.
+    """
     try:
         amount = float(value)
     except (TypeError, ValueError):
@@ -126,8 +129,8 @@ def record(
 ) -> RunRecord:
     """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
 
-    What it is of stands in the ``documents``, where ``imports.toml`` says; ``model`` are fields of the model that are
-    known better.
+    What it is of stands in the ``documents``, where ``imports.toml`` says; ``model`` are fields of the model
+    that are known better.
 
     Raises:
         BadDataError: There are no samples, or too many; or an amount is none that a record may have.

@@ -72,7 +72,8 @@ class BudgetedSession(Closing):
             self._held.callback(memory.close)
             margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
             self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
-            # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
+            # One pass touches every buffer of the engine, so that what it holds beside weights can be read
+            # off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
             self.session.decode([0] * batch_tokens, position=16, logits="last")
             self.session.clear()
@@ -145,7 +146,8 @@ class BudgetedSession(Closing):
         self.duration_s += duration_s
         return duration_s
 
-    # -- results ------------------------------------------------------------------------------------------------
+    # -- results
+    # ------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Count from here on."""

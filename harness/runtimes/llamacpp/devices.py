@@ -17,7 +17,8 @@ DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
 _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
 """By ``ggml_backend_dev_type``. Source: llama.cpp, ggml/include/ggml-backend.h."""
 _SHARED: Final = re.compile(r"\b(apple|adreno|mali|xclipse|powervr|immortalis)", re.IGNORECASE)
-"""GPUs whose drivers report a card, though their memory is the host's: Metal on Apple silicon, OpenCL on phones."""
+"""GPUs whose drivers report a card, though their memory is the host's: Metal on Apple silicon, OpenCL on
+phones."""
 _APIS: Final = {
     "mtl": "metal",
     "metal": "metal",
@@ -55,7 +56,10 @@ class GgmlDevice(NamedTuple):
 
 
 def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
-    """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
+    """Every device, the engine's own order.
+
+    EngineError where the library lacks the functions that list them.
+    """
     lib = lib or library()
     listed = []
     for index in range(lib.ggml_backend_dev_count()):

@@ -79,7 +79,8 @@ class CostTable:
         """Learn from one pass of the target over ``size`` tokens in all."""
         expected_s = self.verify_s(size)
         self._seen[size] += 1
-        # The first passes count for more: what was measured before may have been measured on a disturbed machine.
+        # The first passes count for more: what was measured before may have been measured on a disturbed
+        # machine.
         weight = max(_TIME_WEIGHT, 1.0 / (self._seen[size] + 1))
         self._now[size] = expected_s + weight * (min(duration_s, _MOST_RATIO * expected_s) - expected_s)
         if size > 1:

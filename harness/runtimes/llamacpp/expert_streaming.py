@@ -104,7 +104,8 @@ class ExpertStreamedSession(BudgetedSession):
         self._ticket = 0
         self._chosen = -1  # the layer whose choice was handled last
 
-    # -- the engine's callback ----------------------------------------------------------------------------------
+    # -- the engine's callback
+    # ----------------------------------------------------------------------------------
 
     def _hook(self, node: int, ask: bool) -> bool:
         name = ctypes.string_at(node + NAME_OFFSET)
@@ -204,7 +205,8 @@ class ExpertStreamedSession(BudgetedSession):
             for layer, counts in self._pass_counts:
                 self._counts[layer] += counts
 
-    # -- results ------------------------------------------------------------------------------------------------
+    # -- results
+    # ------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Count from here on."""

@@ -97,8 +97,8 @@ class LlamaSession(Rows):
         params.n_batch = batch_tokens
         params.n_ubatch = min(scenario.ubatch_tokens, batch_tokens)
         params.n_seq_max = sequences
-        # One buffer for all lets a fork share cells instead of copying them, but each pass looks at the cells of all.
-        # The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
+        # One buffer for all lets a fork share cells instead of copying them, but each pass looks at the cells
+        # of all. The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
         own = sequence_count == 0 and scenario.batch_count > 1
         params.kv_unified = not own
         params.swa_full = False  # layers of a sliding window hold their window alone, as is predicted
@@ -166,7 +166,8 @@ class LlamaSession(Rows):
         self.path = path
 
     def _make_batch(self, room: int) -> None:
-        # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice assignment.
+        # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice
+        # assignment.
         lib = self.lib
         self._tokens = np.zeros(room, np.int32)
         self._positions = np.zeros(room, np.int32)
@@ -190,7 +191,8 @@ class LlamaSession(Rows):
             logits=pointer(self._flags, ctypes.c_int8),
         )
 
-    # -- text ---------------------------------------------------------------------------------------------------
+    # -- text
+    # ---------------------------------------------------------------------------------------------------
 
     @property
     def begin_token(self) -> int | None:
@@ -232,7 +234,8 @@ class LlamaSession(Rows):
             room = -count
         raise EngineError(f"llama.cpp could not turn {len(tokens)} tokens into text")
 
-    # -- forward passes -----------------------------------------------------------------------------------------
+    # -- forward passes
+    # -----------------------------------------------------------------------------------------
 
     def decode(
         self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
@@ -329,7 +332,8 @@ class LlamaSession(Rows):
             raise EngineError(f"{self.path.name} pools no vector: it is no sentence encoder")
         return np.ctypeslib.as_array(row, (self.lib.llama_model_n_embd(self._model),)).copy()
 
-    # -- cache --------------------------------------------------------------------------------------------------
+    # -- cache
+    # --------------------------------------------------------------------------------------------------
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on.
@@ -348,7 +352,8 @@ class LlamaSession(Rows):
         """Forget every sequence."""
         self.lib.llama_memory_clear(self._memory, False)
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life
+    # ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Free the cache and the model; safe to call twice."""

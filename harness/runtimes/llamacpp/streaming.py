@@ -93,7 +93,8 @@ class StreamedSession(BudgetedSession):
         while count:
             at = number % all_count
             block = plan.blocks[at]
-            # no more at once than lie between where slots come from and where they go to: the two must not overlap
+            # no more at once than lie between where slots come from and where they go to: the two must not
+            # overlap
             size = min(count, self._firsts[block + 1] - at, all_count - plan.slot_count)
             start = self._starts[block] + (at - self._firsts[block]) * plan.slot_bytes
             yield number, Extent(start, start + size * plan.slot_bytes)
@@ -104,7 +105,8 @@ class StreamedSession(BudgetedSession):
         self._loads.append(number)
         self._readers.submit(number, [extent])
 
-    # -- the engine's callback ----------------------------------------------------------------------------------
+    # -- the engine's callback
+    # ----------------------------------------------------------------------------------
 
     def _hook(self, node: int, ask: bool) -> bool:
         if not self._active:

@@ -1,8 +1,8 @@
 """One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python.
 
-The cache has one of two forms, by what the graph's attention does. It concatenates: the last run's outputs are the next
-one's inputs. Or it writes in place: one buffer of the full context is past and present at once, and only the length
-moves.
+The cache has one of two forms, by what the graph's attention does. It concatenates: the last run's outputs
+are the next one's inputs. Or it writes in place: one buffer of the full context is past and present at once,
+and only the length moves.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ _DTYPES: Final[dict[str, Any]] = {"F32": np.float32, "F16": np.float16}
 class OrtSession(Tokenized, OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads and repack.
+    ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads
+    and repack.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
@@ -155,7 +156,10 @@ def _value_of(array: NDArray[Any]) -> Any:
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a generation, by the folder's configurations (BadDataError: no JSON); empty where none says."""
+    """Tokens that end a generation, by the folder's configurations (BadDataError: no JSON).
+
+    Empty where none says.
+    """
     for name in ("generation_config.json", "config.json", "genai_config.json"):
         path = folder / name
         if not path.is_file():

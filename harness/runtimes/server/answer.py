@@ -183,8 +183,8 @@ class Collector:
         is_counted = "new_tokens" in self._told
         new_tokens = self._told.pop("new_tokens", held)
         finish = str(self._told.get("finish", ""))
-        # A piece may hold several tokens (an unfinished character waits for its end), but none holds less than one;
-        # the last token of an answer that stopped by itself is not sent as text.
+        # A piece may hold several tokens (an unfinished character waits for its end), but none holds less
+        # than one; the last token of an answer that stopped by itself is not sent as text.
         if new_tokens < max(held, 1) or new_tokens > self.wanted:
             said = f"{self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
             raise ServerError(f"wrong token count: {said}")

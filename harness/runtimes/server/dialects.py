@@ -1,9 +1,10 @@
 """The languages of servers, as ``data/servers.toml`` has them: what each is known by, how it is asked, what it says.
 
 Sources: llama.cpp tools/server/README.md (``/completion``, ``/props``, ``/tokenize``); Ollama docs/api.md
-(``/api/generate``, ``/api/show``, ``/api/ps``, times in nanoseconds); LM Studio REST API v0 (``/api/v0/models``,
-``/api/v0/completions`` with ``stats``); OpenAI's API reference (``/v1/completions``, server-sent events) and what vLLM
-and llama-cpp-python's server add to it (``/tokenize``, ``/extras/tokenize/count``, ``ignore_eos``).
+(``/api/generate``, ``/api/show``, ``/api/ps``, times in nanoseconds); LM Studio REST API v0
+(``/api/v0/models``, ``/api/v0/completions`` with ``stats``); OpenAI's API reference (``/v1/completions``,
+server-sent events) and what vLLM and llama-cpp-python's server add to it (``/tokenize``,
+``/extras/tokenize/count``, ``ignore_eos``).
 """
 
 import json
@@ -31,8 +32,9 @@ _UNITS_S: Final = {"_ms": 1e-3, "_duration": 1e-9}
 class Described(Frozen):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
-    ``software`` is ``llama-server ollama lmstudio vllm`` or ``openai`` for any other, ``context_tokens`` the longest of
-    one request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
+    ``software`` is ``llama-server ollama lmstudio vllm`` or ``openai`` for any other, ``context_tokens`` the
+    longest of one request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests
+    computed together.
     """
 
     software: str
@@ -48,7 +50,10 @@ class Described(Frozen):
 
 
 def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
-    """What a server says of its model that cannot be said of this one; empty where nothing speaks against it."""
+    """What a server says of its model that cannot be said of this one.
+
+    Empty where nothing speaks against it.
+    """
     if served.architecture and architecture and served.architecture != architecture:
         return f"its architecture is {served.architecture}, not {architecture}"
     for own, asked, least, most, what in (
@@ -198,7 +203,10 @@ class Dialect:
             return found.answer()
 
     def events(self, sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
-        """The JSON objects of an answer: server-sent events, or one a line; ServerError where a line is neither."""
+        """The JSON objects of an answer: server-sent events, or one a line.
+
+        ServerError where a line is neither.
+        """
         if sent.content_type == "application/json":
             raise ServerError("the server sent its answer whole: it does not stream")
         events, pings = sent.content_type == "text/event-stream", 0
@@ -290,7 +298,10 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
 
 
 def _at(value: Any, place: str) -> Any:
-    """What stands at a place such as ``choices/text``, of a list in its first item; None where there is nothing."""
+    """What stands at a place such as ``choices/text``, of a list in its first item.
+
+    None where there is nothing.
+    """
     for name in place.split("/"):
         value = next(iter(value), None) if isinstance(value, list) else value
         value = value.get(name) if isinstance(value, dict) else None

@@ -1,7 +1,8 @@
 """One HTTP exchange with a server whose answer comes piece by piece: each line with the moment it arrived.
 
 Whatever a server does wrong ends as a :class:`ServerError` that says what and when, within the two limits of
-:class:`Patience`: a server that falls silent, one that sends a byte a second for ever, one that closes half way.
+:class:`Patience`: a server that falls silent, one that sends a byte a second for ever, one that closes half
+way.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ class Endpoint:
     """A server's address, with the key that it wants, which is read from :data:`KEY_VARIABLE` and never stored.
 
     Args:
-        url: ``http://host:port`` with an optional path in front of the API's own; a final ``/v1`` is left out.
+        url: ``http://host:port`` with an optional path in front of the API's own; a final ``/v1`` is left
+            out.
         patience: How long the server is waited for.
 
     Raises:
@@ -83,7 +85,10 @@ class Endpoint:
         self.key = os.environ.get(KEY_VARIABLE, "")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """JSON at ``path``, or in answer to ``body``; None where there is no such page. Errors as ``exchange``."""
+        """JSON at ``path``, or in answer to ``body``; None where there is no such page.
+
+        Errors as ``exchange``.
+        """
         try:
             with self.exchange(path, body) as answer:
                 text = "\n".join(line.text for line in answer.lines())

@@ -1,12 +1,13 @@
 """Long-term memory in one SQLite file: store, retrieve, and forget with an erasure that overwrites.
 
-The file is the truth: texts, vectors, and a full-text index that triggers keep. The vectors also lie in one array,
-which answers. Nothing that was told is replaced: of two memories of one thing the newer stands first, and the older
-says that there is a newer one.
+The file is the truth: texts, vectors, and a full-text index that triggers keep. The vectors also lie in one
+array, which answers. Nothing that was told is replaced: of two memories of one thing the newer stands first,
+and the older says that there is a newer one.
 
-A plain DELETE leaves the words of a text in the full-text index, also after VACUUM and with ``secure_delete`` alone.
-Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zeroed), FTS5's own ``secure-delete``
-(index entries are removed, not marked), and a truncating checkpoint (old pages leave the log).
+A plain DELETE leaves the words of a text in the full-text index, also after VACUUM and with ``secure_delete``
+alone. Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zeroed), FTS5's own
+``secure-delete`` (index entries are removed, not marked), and a truncating checkpoint (old pages leave the
+log).
 """
 
 import json
@@ -29,14 +30,16 @@ FORMAT: Final = 5
 STOP_WORDS: Final = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
 SAME_COSINE, SAME_TOGETHER = 0.55, 0.8
-"""Cosine, and cosine with the share of the longer one's telling words, from which on two memories are of one thing."""
+"""Cosine, and cosine with the share of the longer one's telling words, from which on two memories are of one
+thing."""
 NEAR_SHARE: Final = 0.4
 """Share of the older one's score that a newer memory of the same thing needs to stand before it."""
 _COMPARED: Final = 20
 """Memories that score best, among which newer ones are looked for."""
 _OLDEST_SQLITE: Final = (3, 42, 0)
 _MANY: Final = 1000
-"""So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
+"""So many texts stored at once leave the full-text index in pieces, and every later deletion would look into
+each."""
 _PRAGMAS: Final = "page_size=8192; journal_mode=WAL; synchronous=NORMAL; secure_delete=ON; temp_store=MEMORY; cache_size=-16384"
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -113,8 +116,8 @@ class Forgotten(NamedTuple):
     """What was, or in a dry run would be, forgotten.
 
     Attributes:
-        is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
-            reads an older state from the log (then ``erase`` finishes the work).
+        is_erased: True when no file of the store holds any of it; False in a dry run, or while another
+            process still reads an older state from the log (then ``erase`` finishes the work).
     """
 
     memories: tuple[Memory, ...]
@@ -122,7 +125,9 @@ class Forgotten(NamedTuple):
 
 
 class MemoryStore:
-    """One store. Nothing is forgotten that nobody asked to forget; a write that returned survives ``kill -9``.
+    """One store. Nothing is forgotten that nobody asked to forget.
+
+    A write that returned survives ``kill -9``.
 
     Several processes may open the same file, and each sees what the others wrote at its next call.
 
@@ -195,7 +200,10 @@ class MemoryStore:
         return len(self._ids)
 
     def store(self, content: str, **fields: Any) -> int:
-        """Remember one text; the fields are those of ``NewMemory``. Returns its identifier once it is durable."""
+        """Remember one text; the fields are those of ``NewMemory``.
+
+        Returns its identifier once it is durable.
+        """
         return self.store_many([NewMemory(content, **fields)])[0]
 
     def store_many(self, memories: Iterable[NewMemory]) -> list[int]:
@@ -235,9 +243,9 @@ class MemoryStore:
     def retrieve(self, query: str, *, top_k: int = 5, vector: Singles | None = None) -> list[Hit]:
         """The memories that score best for a question, best first; of equal ones the older.
 
-        The score is minmax(BM25) + minmax(cosine), where minmax maps the candidates' range onto [0, 1], and a text that
-        shares no word has BM25 0; without an embedder it is the first term alone. Among the best a newer memory of the
-        same thing is lifted just above the older one, which keeps its place behind it.
+        The score is minmax(BM25) + minmax(cosine), where minmax maps the candidates' range onto [0, 1], and a
+        text that shares no word has BM25 0; without an embedder it is the first term alone. Among the best a
+        newer memory of the same thing is lifted just above the older one, which keeps its place behind it.
 
         Changes nothing. ``vector`` [dim] is the question's if already made.
         """
@@ -278,7 +286,10 @@ class MemoryStore:
         return hits
 
     def _newer(self, best: Any, scores: Singles, memories: Sequence[Memory]) -> list[list[int]]:
-        """Of each of the best memories the newer ones about the same thing, nearly as relevant; the likest first."""
+        """Of each of the best memories the newer ones about the same thing, nearly as relevant.
+
+        The likest first.
+        """
         if not self._embedder.dim:
             return [[] for _ in memories]
         alike = self._buffer[best] @ self._buffer[best].T
@@ -307,8 +318,8 @@ class MemoryStore:
     ) -> Forgotten:
         """Forget the memories that fulfil every condition given, and erase them on disk.
 
-        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them. RefusedError for no
-        condition at all, or a malformed expression.
+        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them. RefusedError for
+        no condition at all, or a malformed expression.
         """
         conditions = {
             "id IN (SELECT value FROM json_each(?))": None

@@ -56,7 +56,8 @@ def _equalities(step: str) -> Iterator[tuple[str, str]]:
     for match in _SIDES.finditer(step):
         before, after = step[: match.start()], step[match.end() :]
         sides = match[0].split("=")
-        # A sign or a letter at an end belongs to something that is no plain number: ``x + 3 = 5``, ``f(2) = 3y``.
+        # A sign or a letter at an end belongs to something that is no plain number: ``x + 3 = 5``, ``f(2) =
+        # 3y``.
         starts_inside = re.match(r"\s*[+*/)]|\s+-\s|[^ ]", sides[0]) and re.search(r"[\w^\\}]\s*$", before)
         if starts_inside or re.search(r"(?:^|[^\w'])[^\W\d]\s*$", before):
             sides[0] = ""
