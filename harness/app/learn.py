@@ -31,7 +31,7 @@ from harness.predict.prefill import INT8_RATIO, prefill_base
 from harness.predict.speed import predict_speed
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
-from harness.published.rows import Row, api_named, row_of, runtime_named
+from harness.published.rows import BY_BITS, Row, api_named, row_of, runtime_named
 from harness.records.imports import read_results
 from harness.records.imports.pasted import from_text
 from harness.records.store import write_atomically
@@ -256,6 +256,8 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
     if row.work is None:
         return None, f"{one.model} {one.quant}: {_REASONS.get(row.reason, row.reason)}"
+    if row.raw.get("derived") == BY_BITS:
+        return None, f"{one.model} {one.quant}: {_REASONS['no model bytes']}"
     year = machine.build_year
     if one.date:
         year = row.machine.build_year
