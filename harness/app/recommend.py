@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from harness.app.answer import Answer, answer
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.catalog.models import load_card, model_names
+from harness.domain.architecture import has
 from harness.domain.base import Frozen, shipped_rows
 from harness.domain.prediction import Interval
 from harness.domain.question import Asked, Question
@@ -289,7 +290,7 @@ def _is_native(model: ResolvedModel) -> bool:
     shape = model.weights.shape
     if shape.experts is None:
         return False
-    return bool(shape.experts.native_type) or shape.architecture == "gpt-oss"
+    return bool(shape.experts.native_type) or has(shape.architecture, "four_bit_experts")
 
 
 def _unscored(task: Task, scored: set[str], case: _Case) -> tuple[Choice, ...]:
