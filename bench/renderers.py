@@ -421,11 +421,16 @@ def verbs(
         yield from verbs(sub, verb, context)
 
 
+_HELP_WIDTH: Final = 150
+
+
 def commands() -> str:
     """Every verb with its help, as the command line prints it."""
     shown = []
     for verb in verbs():
         setattr(verb.command, "_help_option", None)  # noqa: B010 - click keeps the first context's, whatever it was
+        verb.terminal_width = _HELP_WIDTH
+        verb.max_content_width = _HELP_WIDTH
         shown.append(f"## {verb.command_path}\n\n```text\n{verb.command.get_help(verb)}\n```\n")
     return "\n".join(shown)
 
