@@ -9,6 +9,7 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.program import program_named
 from harness.domain.way import Way, WayKind
+from harness.predict.streamed import STREAMING_SYSTEMS
 from harness.predict.verdict import needed_bytes_of
 from harness.units import MIB
 
@@ -25,12 +26,12 @@ _HEADS: Final = {"mtp": "draft-mtp", "eagle": "draft-eagle3", "dflash": "draft-d
 def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     """What starts it so, the program that was asked about first; empty where no program does it by a command.
 
-    Weights that are streamed are run by `edge-harness stream`; on a phone or a tablet nobody types.
+    Weights that are streamed are run by `edge-harness stream`, where the system lets it; on a phone nobody types.
     """
     if not way.runs or case.device.kind in HANDHELD:
         return ()
     if way.kind.is_read and way.kind is not WayKind.MAPPED:
-        return (_stream(case, way),)
+        return (_stream(case, way),) if case.device.os in STREAMING_SYSTEMS else ()
     program = program_named(way.scenario.program)
     makers = {"ollama": _ollama, "lm-studio": _lm_studio, "llama-cpp-python": _llama_cpp_python, "mlx": _mlx}
     makers["koboldcpp"] = _koboldcpp

@@ -50,7 +50,7 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
         history = open_history()
         if not history.path.exists():
             return None
-        for record in history.records(limit=200, workload="generate", outcome="ok"):
+        for record in history.records(limit=50, workload="generate", outcome="ok", model=case.model.name):
             if not _is_same(record, case, way):
                 continue
             tests = summarise(record)

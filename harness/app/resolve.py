@@ -248,11 +248,6 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
     return device if scenario is None else with_kept_costs(device, scenario)
 
 
-def usual_program(device: str) -> str:
-    """The program that is asked about where none is named: on this machine the harness itself."""
-    return "" if device in THIS_MACHINE else "llama-server"
-
-
 def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = "") -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
