@@ -593,14 +593,7 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
     )
     shares = tuple(1.0 if alike else size for size in sizes) if len(sizes) > 1 else ()
-    said = (
-        ()
-        if alike
-        else (
-            "layers lie on the cards in proportion to their memory; speeds are those of cards like the "
-            f"{card.name}, with memory as fast as theirs on average",
-        )
-    )
+    said = () if alike else ("split over the cards, layers lie on each in proportion to its memory",)
     watts = Figure(card.watts, f"{_CARD_SOURCE}, the card alone", "secondary") if card.watts else None
     return base.replace(
         title=" + ".join(filter(None, (*map(_called, cards), beside))),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 from msgspec import Meta
@@ -145,9 +145,13 @@ def probe(
 
 def _figures_table(profile: "DeviceProfile") -> Table:
     rows: list[tuple[str, ...]] = []
-    named = [(pool.name, pool) for pool in profile.pools] + [
-        (engine.kind, engine) for engine in profile.engines
-    ]
+    named: list[tuple[str, Any]] = [(pool.name, pool) for pool in profile.pools]
+    named += [(engine.kind, engine) for engine in profile.engines]
+    cards = {card.engine().name: card for card in profile.cards}
+    if len(cards) > 1:  # each as it is, in place of their mean
+        named = [(name, part) for name, part in named if name not in {"vram", "gpu"}]
+        for name, card in cards.items():
+            named += [(f"{name}: vram", card.pool("vram")), (f"{name}:", card.engine())]
     for part_name, part in (*named, ("storage", profile.storage), ("power", profile.power)):
         for field in part.__struct_fields__:
             value = getattr(part, field)

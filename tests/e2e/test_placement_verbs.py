@@ -73,3 +73,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, args: tuple[str, ...], w
     done = run(*args, home=tmp_path)
     assert done.returncode == 2
     assert word in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+def test_cards_that_differ_are_shown_each_as_it_is(tmp_path: Path) -> None:
+    said = run("devices", "show", "rtx 3090 + rtx 3060 12gb", home=tmp_path).stdout
+    rows = [line.split() for line in said.splitlines() if "vram bandwidth" in line]
+    assert [row[row.index("bandwidth") + 1] for row in rows] == ["936.2", "360.0"]
