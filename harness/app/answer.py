@@ -296,7 +296,7 @@ def _reading(case: Case, way: Way) -> Iterator[Reading]:
 def flag_of(field: str) -> str:
     """The option by which a field of a question is typed."""
     option = next(part for part in Asked.__annotations__[field].__metadata__ if isinstance(part, Option))
-    return option.flags[0]
+    return option.flags.split()[0]
 
 
 def _refuse_idle(question: Question, found: Answer) -> None:

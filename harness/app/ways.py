@@ -115,8 +115,8 @@ def _kind(case: Case) -> WayKind:
     scenario, device = case.scenario, case.device
     placement = scenario.placement
     if device.pool_for(scenario.api) == "ram":
-        is_usual = scenario.api == device.api("")
-        return WayKind.WHOLE if is_usual or case.is_placed else WayKind.CPU
+        is_slower = scenario.api == "cpu" and device.api("") != "cpu"
+        return WayKind.CPU if is_slower and not case.is_placed else WayKind.WHOLE
     if placement.first_gpu_block(case.model.weights.shape.layer_count):
         return WayKind.LAYERS
     if placement.cpu_moe and case.model.weights.shape.experts is not None:

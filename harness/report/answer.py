@@ -49,12 +49,12 @@ def first_screen(
     lines += ["", *_rows(answer), ""]
     if answer.commands:
         lines += [f"  {answer.commands[0]}", ""]
-    lines += [f"  {line}" for said in says for line in textwrap.wrap(said, WIDTH - 2)]
+    said = [*says]
     if answer.prediction.verdict.word != "fits":
-        lines.append(f"  {instead or instead_line(answer)}")
-    if other := _other_way(answer):
-        lines.append(f"  {other}")
-    last = [basis_line(answer), f"More: {'  '.join(more)}" if more else ""]
+        said.append(instead or instead_line(answer))
+    said.append(_other_way(answer))
+    lines += [f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2)]
+    last = [*textwrap.wrap(basis_line(answer), WIDTH - 2), f"More: {'  '.join(more)}" if more else ""]
     words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
     lines += [f"  {line}" for line in _taken_for_granted(answer, MOST_WORDS - words)]
     return [*lines, *(f"  {line}" for line in last if line)]
@@ -115,7 +115,7 @@ def _where(answer: Answer) -> str:
 def _is_barely(answer: Answer) -> bool:
     """Whether one run in five needs more than there is, or misses the speed that is wanted."""
     wanted = answer.question.target_tokens_per_s
-    misses = wanted is not None and answer.prediction.speed.decode_tokens_per_s.low < wanted
+    misses = wanted is not None and each(answer).low * answer.scenario.batch_count < wanted
     return misses or (answer.best.kind.is_whole and not answer.best.has_room)
 
 
@@ -151,9 +151,12 @@ def _row(label: str, figure: str, rest: str) -> list[str]:
 
 
 def each(answer: Answer) -> Interval:
-    """Decode speed of each user, tokens/s."""
+    """Decode speed of each user, tokens/s; after the prompt where that is longer than a page."""
     users = answer.scenario.batch_count
-    return answer.prediction.speed.decode_tokens_per_s.through(lambda rate: rate / users)
+    decode = answer.prediction.speed.decode_tokens_per_s
+    if answer.by_depth and answer.scenario.prompt_tokens > _PAGE_TOKENS:
+        decode = answer.by_depth[0].decode_tokens_per_s
+    return decode.through(lambda rate: rate / users)
 
 
 def _writes(answer: Answer) -> tuple[str, str, str] | None:
@@ -176,8 +179,8 @@ def _writes(answer: Answer) -> tuple[str, str, str] | None:
 def _deep(answer: Answer) -> str:
     """The speed with a fuller context, where it differs from the first."""
     users = answer.scenario.batch_count
-    own = answer.prediction.speed.decode_tokens_per_s
-    slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own.mid]
+    own = each(answer).mid * users
+    slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own]
     asked = answer.question
     if not slower or (
         asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens
@@ -190,8 +193,8 @@ def _deep(answer: Answer) -> str:
 def _together(answer: Answer) -> tuple[str, str, str] | None:
     if answer.scenario.batch_count == 1 or answer.reads_only:
         return None
-    decode = answer.prediction.speed.decode_tokens_per_s
-    return "users", f"{two(decode.mid)} tokens/s", "for all of them together"
+    decode = each(answer).mid * answer.scenario.batch_count
+    return "users", f"{two(decode)} tokens/s", "for all of them together"
 
 
 def _draft(answer: Answer) -> tuple[str, str, str] | None:
@@ -269,7 +272,8 @@ def _together_words(answer: Answer) -> str:
     staying = [one for one in answer.residents if one.stays]
     leaving = [f"{one.name} ({sizes(one.needed_bytes)[0]})" for one in answer.residents if not one.stays]
     if not leaving:
-        return f"all {len(staying)} models stay in memory together"
+        word = "both" if len(staying) == 2 else f"all {len(staying)}"
+        return f"{word} models stay in memory together"
     if len(staying) > 1:
         kept = " and ".join(one.name for one in staying)
         return f"{kept} stay in memory together; {', '.join(leaving)} is loaded in their place"
@@ -286,7 +290,7 @@ def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
     placement = way.scenario.placement
     match way.kind:
         case WayKind.EXPERTS:
-            words = f"the experts of {placement.cpu_moe} of its {layer_count} blocks stay in RAM"
+            words = f"the experts of {min(placement.cpu_moe, layer_count)} of its {layer_count} blocks stay in RAM"
         case WayKind.LAYERS:
             on_card = layer_count - placement.first_gpu_block(layer_count)
             words = f"{on_card} of its {layer_count} layers are on the card, the others in RAM"
@@ -294,6 +298,8 @@ def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
             words = "by the CPU"
         case WayKind.CARDS:
             words = f"its layers are spread over {len(placement.tensor_split)} cards"
+            if placement.split_mode != "layer":
+                words = words.replace("its layers are spread", "each layer is split")
         case WayKind.CARD:
             words = "on one card alone"
             if cards:
@@ -326,11 +332,8 @@ def _other_way(answer: Answer) -> str:
         decode = way.prediction.speed.decode_tokens_per_s
         if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
             continue
-        if way.kind is WayKind.CPU:
-            words = "Without the card"
-        else:
-            words = capital(way_words(way, answer.layer_count, answer.card_titles))
-        return f"{words}: {speed_between(decode)}."
+        words = way_words(way, answer.layer_count, answer.card_titles)
+        return f"{capital(words)}: {speed_between(decode)}."
     return ""
 
 

@@ -5,8 +5,10 @@ import re
 import pytest
 
 from harness.app.answer import Answer, answer
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.question import Question
+from harness.errors import RefusedError
 from harness.report.answer import as_you_read, between_s, first_screen, of_sizes, seconds, several, two
 
 
@@ -136,3 +138,43 @@ def test_of_several_the_first_line_names_the_fastest_or_the_doubt() -> None:
     assert several(near)[0].startswith("RTX 3090 Ti is likely the fastest, but RTX 3090 is within the doubt.")
     assert re.match(r"RTX 4090.* is \d+ times as fast as Raspberry Pi 5", several(apart)[0])
     assert all(len(line) <= 80 for line in several(apart))
+
+
+@pytest.mark.parametrize(("device", "api"), [("strix halo 128gb", "rocm"), ("galaxy s25 ultra", "npu")])
+def test_another_engine_that_is_asked_for_is_not_the_cpu(device: str, api: str) -> None:
+    found = asked("llama-3.2-3b", device, api=api)
+    said = "\n".join(first_screen(found))
+    assert found.prediction.api == api
+    assert "by the CPU" not in said
+    assert "\n  : " not in said
+
+
+def test_a_speed_stands_after_the_prompt_that_was_asked_for_as_the_verdict_does() -> None:
+    """`-p 60000 --min-speed 100` said "too slow" above "writes 180 tokens/s"."""
+    found = asked("qwen3-coder-30b-a3b", "2x rtx 3090", context_tokens=65536, prompt_tokens=60000)
+    after = found.by_depth[0].decode_tokens_per_s.mid
+    assert after < 0.6 * found.prediction.speed.decode_tokens_per_s.mid
+    assert re.search(rf"writes +{two(after)} tokens/s", "\n".join(first_screen(found)))
+
+
+@pytest.mark.parametrize(
+    ("placement", "says"),
+    [
+        (Placement(cpu_moe=99), "the experts of 40 of its 40 blocks"),
+        (Placement(split_mode="tensor"), "each layer is split over 2 cards"),
+    ],
+)
+def test_a_placement_is_said_as_it_is(placement: Placement, says: str) -> None:
+    found = asked("qwen3.6-35b-a3b", "2x rtx 5080 + 64GB", placement=placement)
+    assert says in " ".join(" ".join(first_screen(found)).split())
+
+
+def test_an_idle_option_is_named_as_it_is_typed() -> None:
+    with pytest.raises(RefusedError, match=r"^--threads changes nothing"):
+        asked("llama-3.1-8b", "rtx 3090", thread_count=32)
+
+
+@pytest.mark.parametrize(("model", "device"), [("qwen3-8b", "rtx 5070 laptop"), ("qwen3-0.6b", "visionfive 2 8gb")])
+def test_the_last_lines_are_no_wider_than_the_others(model: str, device: str) -> None:
+    found = asked(model, device)
+    assert all(len(line) <= 80 for line in first_screen(found) if line.strip() not in found.commands)
