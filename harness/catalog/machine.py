@@ -215,7 +215,7 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
         )
     if line.ignored:
         said = f"left out, since nobody here knows it: {', '.join(line.ignored)}"
-        device = device.replace(ignored=line.ignored, readings=(*device.readings, said))
+        device = device.replace(ignored=line.ignored, readings=(said, *device.readings))
     return held_to(device, line.watts) if line.watts else device
 
 

@@ -25,6 +25,7 @@ UNSURE_RATIO: Final = 4.0
 UNKNOWN_RATIO: Final = 20.0
 """High over low of an interval that says nothing."""
 _PAGE_TOKENS: Final = 650
+_LABEL_WIDTH: Final = 20
 _SLOW_TOKENS_PER_S: Final = 2.0
 _SAME_RATIO: Final = 0.97
 """Of a speed, from which nobody tells another apart."""
@@ -132,7 +133,8 @@ def _drafts(answer: Answer) -> str:
 
 
 def _rows(answer: Answer) -> list[str]:
-    rows = [row for row in (_writes(answer), _together(answer), _draft(answer), _starts(answer)) if row]
+    made = (_writes, _later, _together, _draft, _starts)
+    rows = [row for row in (make(answer) for make in made) if row]
     rows += [_memory(answer)]
     if answer.residents:
         rows.append(("with", "", _together_words(answer)))
@@ -190,6 +192,14 @@ def _deep(answer: Answer) -> str:
     return f"{two(last.decode_tokens_per_s.mid / users)} with {last.tokens:,} tokens of context"
 
 
+def _later(answer: Answer) -> tuple[str, str, str] | None:
+    """The speed after the minutes that were asked for."""
+    minutes = answer.question.minutes
+    if minutes is None or answer.sustained is None:
+        return None
+    return "later", *_figured(answer.sustained.tokens_per_s, "tokens/s", f"after {minutes:g} minutes")
+
+
 def _together(answer: Answer) -> tuple[str, str, str] | None:
     if answer.scenario.batch_count == 1 or answer.reads_only:
         return None
@@ -225,6 +235,8 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
     document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
     if document is not None and document.seconds.mid > 2 * first.mid:
         said.append(_after_pages(document))
+    if answer.question.new_tokens > _PAGE_TOKENS:
+        said.append(f"{seconds(answer.best.request_s)} to the end")
     if answer.measured is not None and answer.measured.first_token_s:
         return "starts", seconds(answer.measured.first_token_s), "; ".join(["measured", *said])
     return "starts", *_figured_s(first, "; ".join(said))
@@ -390,7 +402,7 @@ def several(answers: Sequence[Answer]) -> list[str]:
     """Several answers side by side: which is the fastest, then a column for each in the order asked for."""
     many_models = len({(one.model.name, one.quant) for one in answers}) > 1
     many_devices = len({one.device.name for one in answers}) > 1
-    heads = [_head(one, many_models=many_models, many_devices=many_devices) for one in answers]
+    heads = _heads(answers, many_models=many_models, many_devices=many_devices)
     rows = [
         ("writes, tokens/s", [_cell(each(one)) if one.runs else "no" for one in answers]),
         ("starts", [_cell_s(one.prediction.speed.ttft_warm_s) if one.runs else "" for one in answers]),
@@ -407,17 +419,17 @@ def several(answers: Sequence[Answer]) -> list[str]:
     lines = textwrap.wrap(winner(answers, heads), WIDTH)
     shown = [(label, cells) for label, cells in rows if any(cells)]
     widths = [max(len(head), *(len(cells[at]) for _, cells in shown)) + 2 for at, head in enumerate(heads)]
-    label_width = 20
-    per_block = max(1, _fitting(widths, WIDTH - label_width))
-    for start in range(0, len(heads), per_block):
-        part = range(start, min(start + per_block, len(heads)))
-        lines += ["", " " * label_width + "".join(f"{heads[at]:<{widths[at]}}" for at in part).rstrip()]
-        for label, cells in shown:
-            lines.append(
-                (
-                    f"  {label:<{label_width - 2}}" + "".join(f"{cells[at]:<{widths[at]}}" for at in part)
-                ).rstrip()
-            )
+    lines.append("")
+    if sum(widths) <= WIDTH - _LABEL_WIDTH:
+        for label, cells in [("", heads), *shown]:
+            line = "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+            lines.append(f"  {label:<{_LABEL_WIDTH - 2}}{line}".rstrip())
+    else:
+        lines.append(f"{'':<37}{'tokens/s':<18}{'starts':<9}memory")
+        for at, one in enumerate(answers):
+            name = textwrap.shorten(heads[at], 34, placeholder=" ...")
+            starts = seconds(one.prediction.speed.ttft_warm_s.mid) if one.runs else ""
+            lines.append(f"  {name:<35}{rows[0][1][at]:<18}{starts:<9}{rows[-1][1][at]}")
     first = answers[0]
     if many_models:
         what = []
@@ -428,16 +440,6 @@ def several(answers: Sequence[Answer]) -> list[str]:
     else:
         what += [f"On {device_name(first)}."]
     return [*lines, "", f"  {' '.join([*what, 'More: --details  --json'])}"]
-
-
-def _fitting(widths: Sequence[int], room: int) -> int:
-    """How many columns, from the first on, fit side by side."""
-    taken = 0
-    for count, width in enumerate(widths):
-        taken += width
-        if taken > room:
-            return count
-    return len(widths)
 
 
 def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:
@@ -456,13 +458,19 @@ def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:
     return f"{name} is {two(ratio)} times as fast as {other}."
 
 
-def _head(answer: Answer, *, many_models: bool, many_devices: bool) -> str:
-    parts = []
-    if many_models:
-        parts.append(f"{model_name(answer)} {answer.quant}")
-    if many_devices or not many_models:
-        parts.append(said_title(answer.device.title))
-    return ", ".join(parts)
+def _heads(answers: Sequence[Answer], *, many_models: bool, many_devices: bool) -> list[str]:
+    """A name for each answer; the device as it was typed where titles would be the same."""
+    titles = {one.device.title for one in answers}
+    is_typed = len(titles) < len({one.question.device for one in answers})
+    heads = []
+    for one in answers:
+        parts = []
+        if many_models:
+            parts.append(f"{model_name(one)} {one.quant}")
+        if many_devices or not many_models:
+            parts.append(one.question.device if is_typed else said_title(one.device.title))
+        heads.append(", ".join(parts))
+    return heads
 
 
 def _document_cell(answer: Answer) -> str:

@@ -1,5 +1,6 @@
 """What is recommended, in words: the winner, five rows, what the figures are."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,7 @@ from harness.units import GIB, format_number
 _MOST_ROWS: Final = 5
 _MOST_NAMED: Final = 3
 _TITLE_WIDTH: Final = 30
+_WIDTH: Final = 78
 _FOR: Final = {
     "chat": "For chat",
     "code": "For code",
@@ -39,7 +41,10 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         yield "  Ask for less: a lower --min-speed, or another --task."
         return
     speed = format_number(winner.tokens_per_s.mid, 2)
-    yield f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {speed} tokens/s, {_HOW[winner.kind]}."
+    first = (
+        f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {speed} tokens/s, {_HOW[winner.kind]}."
+    )
+    yield from textwrap.wrap(first, _WIDTH)
     yield ""
     yield "     quality  tokens/s  memory    model"
     shown = _shown(ranking)
@@ -54,7 +59,7 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     if later:
         title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
-        yield f"  By {title} alone: {named}."
+        yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
     if ranking.unscored:
         yield f"  No score: {', '.join(ranking.unscored[:_MOST_NAMED])}."
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'

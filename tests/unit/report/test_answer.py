@@ -178,3 +178,37 @@ def test_an_idle_option_is_named_as_it_is_typed() -> None:
 def test_the_last_lines_are_no_wider_than_the_others(model: str, device: str) -> None:
     found = asked(model, device)
     assert all(len(line) <= 80 for line in first_screen(found) if line.strip() not in found.commands)
+
+
+def test_several_with_long_names_are_a_line_each() -> None:
+    devices = ("mac studio m4 max 128gb", "dgx spark", "strix halo 128gb")
+    said = several([asked("glm-4.5-air", name, context_tokens=32768) for name in devices])
+    assert len(said) <= 14
+    assert all(len(line) <= 80 for line in said)
+    assert [line.split()[0] for line in said[4:7]] == ["Mac", "DGX", "Framework"]
+
+
+def test_devices_of_one_title_are_named_as_they_were_typed() -> None:
+    slow, fast = "ryzen 7800x3d, 2x16GB ddr5-5200", "ryzen 7800x3d, 2x16GB ddr5-8000"
+    said = " ".join(several([asked("qwen3-8b", slow), asked("qwen3-8b", fast)])[:2])
+    assert said == f"{fast} is likely the fastest, but {slow} is within the doubt."
+
+
+def test_minutes_that_are_asked_for_have_a_row() -> None:
+    found = asked("gemma-3-1b", "pixel 9", minutes=60.0)
+    assert found.sustained is not None
+    row = next(line for line in first_screen(found) if line.startswith("  later"))
+    assert two(found.sustained.tokens_per_s.mid) in row and "after 60 minutes" in row
+
+
+def test_a_long_answer_has_its_end() -> None:
+    """4,000 tokens at some 50 a second."""
+    found = asked("qwen3.5-27b", "rtx 4090", new_tokens=4000)
+    seconds_each = found.prediction.speed.decode_tokens_per_s.through(lambda rate: 4000 / rate).mid
+    said = re.search(r"(\d+) s to the end", " ".join(first_screen(found)))
+    assert said and 0.95 < int(said[1]) / seconds_each < 1.1
+
+
+def test_what_is_left_out_of_a_device_is_said_first() -> None:
+    found = asked("qwen3-32b", "rtx 4060 ti 16GB usb stick + 32GB")
+    assert "left out, since nobody here knows it: usb, stick" in " ".join(first_screen(found))
