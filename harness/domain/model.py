@@ -25,6 +25,8 @@ SomeWidth = Annotated[int, Meta(ge=1, le=1 << 22)]
 """Bounds far above any real model, far below what could hurt: nothing after them divides by a count of 0."""
 
 _PATTERN: Final[dict[str, LayerKind]] = {"a": "full", "s": "sliding", "r": "recurrent", "-": "none"}
+LETTERS: Final = {kind: letter for letter, kind in _PATTERN.items()}
+"""The letters of a shape's pattern of blocks."""
 
 
 class Experts(Frozen):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from harness.domain.device import DeviceProfile, MemoryPool
-from harness.domain.model import Tensor, Weights
+from harness.domain.model import LETTERS, Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import MemoryPart
 from harness.predict.compute_buffer import HOST, Layout
@@ -44,20 +44,25 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
         if block < 0:
             if role_of(tensor.name) != "embedding" or (tied and tensor.name == "token_embd.weight"):
                 groups["gpu" if output_on_gpu else "cpu"].append(tensor)
-        elif block < start:
+        elif min(block, shape.layer_count) < start:  # blocks that draft lie with the output
             groups["cpu"].append(tensor)
         else:
             away = block < placement.cpu_moe and role_of(tensor.name) == "expert"
             groups["experts" if away else "gpu"].append(tensor)
 
-    def model(name: str, blocks: int, drafting: int) -> Weights:
-        own = shape.replace(layer_count=blocks, mtp_layer_count=drafting)
+    def model(name: str, blocks: range, drafting: int) -> Weights:
+        own = shape.replace(
+            layer_count=len(blocks),
+            mtp_layer_count=drafting,
+            layer_pattern="".join(LETTERS[shape.layer_kind(block)] for block in blocks),
+        )
         return weights.replace(shape=own, tensors=tuple(groups[name]))
 
+    drafting = shape.mtp_layer_count
     return Parts(
-        model("gpu", max(shape.layer_count - start, 0), shape.mtp_layer_count),
-        model("cpu", min(start, shape.layer_count), 0),
-        model("experts", 0, 0),
+        model("gpu", range(min(start, shape.layer_count), shape.layer_count), drafting * output_on_gpu),
+        model("cpu", range(min(start, shape.layer_count)), drafting * (not output_on_gpu)),
+        model("experts", range(0), drafting * (placement.cpu_moe > shape.layer_count)),
         start,
     )
 

@@ -11,7 +11,16 @@ from harness.predict.weights import read_of, weights_of
 
 @pytest.mark.parametrize("name", ["qwen3-30b-a3b", "llama-3.1-8b"])
 @pytest.mark.parametrize("drafting", [0, 1])
-@pytest.mark.parametrize("placement", [Placement(), Placement(gpu_layers=9), Placement(cpu_moe=7)])
+@pytest.mark.parametrize(
+    "placement",
+    [
+        Placement(),
+        Placement(gpu_layers=0),
+        Placement(gpu_layers=9),
+        Placement(cpu_moe=7),
+        Placement(cpu_moe=99),
+    ],
+)
 def test_parts_read_what_the_whole_reads(name, drafting, placement):
     shape = load_model(name).shape.replace(mtp_layer_count=drafting)
     weights = weights_of(shape, "Q4_K_M")

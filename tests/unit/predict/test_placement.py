@@ -430,3 +430,14 @@ def test_the_parts_of_a_split_read_what_the_whole_reads(name: str, placement: Pl
     parts = parts_of(weights, placement)
     read = [read_of(part).size_bytes for part in (parts.gpu, parts.cpu, parts.experts)]
     assert sum(read) == pytest.approx(read_of(weights).size_bytes)
+
+
+@pytest.mark.parametrize("name", ["mimo-v2-flash", "gpt-oss-20b", "qwen3-next-80b-a3b", "nemotron-3-nano-30b-a3b"])
+@pytest.mark.parametrize("placement", [Placement(gpu_layers=layers) for layers in (0, 1, 7, 12)])
+def test_the_parts_of_a_split_keep_what_their_own_blocks_keep(name: str, placement: Placement):
+    weights = weights_of(load_model(name).shape, "Q4_K_M")
+    scenario = Scenario(depth_tokens=16_000, placement=placement)
+    device = load_device("rtx 3090 + 192gb ddr5")
+    split = predict_speed(weights, device, scenario)
+    whole_model = predict_speed(weights, device, scenario.replace(placement=Placement()))
+    assert split.kv_read_bytes == pytest.approx(whole_model.kv_read_bytes, abs=2)
