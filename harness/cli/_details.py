@@ -106,8 +106,9 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
         why = f"the ceiling: it reads {format_bytes(speed.active_bytes)} a {each}"
         yield "most that memory allows, tokens/s", type(speed.ttft_warm_s)(top, top, top), format_number, why
     for reading in answer.reading:
+        article = "an" if reading.kind == "image" else "a"
         yield (
-            f"reading a {reading.kind.value} ({reading.tokens:,} tokens)",
+            f"reading {article} {reading.kind.value} ({reading.tokens:,} tokens)",
             reading.seconds,
             format_seconds,
             "",

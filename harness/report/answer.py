@@ -46,7 +46,8 @@ def first_screen(
     lines = textwrap.wrap(sentence(answer), WIDTH)
     if not answer.runs:
         lines += ["", *(f"  {line}" for line in _why_not(answer)), ""]
-        return [*lines, *(f"  {line}" for line in (*says, instead or instead_line(answer)))]
+        said = [*says, instead or instead_line(answer)]
+        return [*lines, *(f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2))]
     lines += ["", *_rows(answer), ""]
     if answer.commands:
         lines += [f"  {answer.commands[0]}", ""]
@@ -147,7 +148,7 @@ def _row(label: str, figure: str, rest: str) -> list[str]:
     """One row: label in column 3, figure in column 13, the rest in column 28."""
     start = f"  {label:<10}"
     if figure:
-        start += f"{figure:<15}"
+        start += f"{figure:<14} "
     wrapped = textwrap.wrap(rest, WIDTH - len(start)) or [""]
     return [(start + wrapped[0]).rstrip(), *(" " * len(start) + line for line in wrapped[1:])]
 
@@ -439,7 +440,7 @@ def several(answers: Sequence[Answer]) -> list[str]:
         what += []
     else:
         what += [f"On {device_name(first)}."]
-    return [*lines, "", f"  {' '.join([*what, 'More: --details  --json'])}"]
+    return [*lines, "", f"  {' '.join([*what, 'More: --json'])}"]
 
 
 def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         ),
         (
             ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--placement", "--n-cpu-moe 4"),
-            ": cpu moe changes nothing",
+            "--placement: cpu moe changes nothing",
         ),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--placement", "-sm row"), ": split mode changes nothing"),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),

@@ -212,3 +212,18 @@ def test_a_long_answer_has_its_end() -> None:
 def test_what_is_left_out_of_a_device_is_said_first() -> None:
     found = asked("qwen3-32b", "rtx 4060 ti 16GB usb stick + 32GB")
     assert "left out, since nobody here knows it: usb, stick" in " ".join(first_screen(found))
+
+
+def test_a_wide_figure_does_not_touch_what_follows() -> None:
+    reads = next(line for line in first_screen(asked("bge-m3", "rtx 3060 12GB")) if line.startswith("  reads"))
+    assert " tokens/s likely " in reads
+
+
+def test_a_long_advice_is_wrapped() -> None:
+    for device in ("iphone-15-pro", "rtx 3060 12GB"):
+        lines = first_screen(asked("deepseek-r1", device), instead="Keep the cache in Q8_0, " * 6)
+        assert all(len(line) <= 80 for line in lines)
+
+
+def test_of_several_no_option_is_named_that_is_refused() -> None:
+    assert several([CARD, CARD])[-1].endswith("More: --json")
