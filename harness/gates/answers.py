@@ -14,6 +14,7 @@ from harness.domain.budget import Budget
 from harness.domain.foreign import json_in, typed
 from harness.errors import BadDataError
 from harness.gates.judge import GateAnswer, Judgement
+from harness.gates.pins import lasting
 from harness.records.store import write_atomically
 
 _MOST_BYTES: Final = 8 << 20
@@ -114,7 +115,9 @@ def _answered(judgement: Judgement, now: datetime) -> Answered:
 
 def _name(budget: Budget) -> str:
     """What a budget is about, whatever its limit."""
-    return " | ".join((budget.metric, budget.label, budget.workload, budget.model, budget.device))
+    names = (budget.metric, budget.label, budget.workload, budget.model, budget.device)
+    pinned = [f"{key}={value}" for key, value in lasting(budget).items()]
+    return " | ".join((*names, *pinned))
 
 
 def _build(judgement: Judgement) -> str:

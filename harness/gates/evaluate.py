@@ -18,7 +18,7 @@ from harness.domain.record import RunRecord, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
 from harness.gates.judge import Errors, Judgement, judge, judgement_of, limit_of
-from harness.gates.pins import difference, unlike
+from harness.gates.pins import difference, kind_of, unlike
 from harness.gates.sittings import alternate, comparable, time_of
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Runs, estimate, spread_of
@@ -29,6 +29,7 @@ _FASTEST: Final = 0.2
 them."""
 _WELL: Final = frozenset({"ok", "inconclusive"})
 """Outcomes of runs that measured something."""
+_WORST_FIRST: Final = ("fail", "could not run", "inconclusive", "pass")
 
 
 class _Case(NamedTuple):
@@ -124,7 +125,26 @@ def _judge_measured(
     if not runs:
         return _Case(budget, runs, (), errors).could_not_run(_what_is_there(budget, records, named))
     earlier = [record for record in baseline if matches(budget, record) and not difference(budget, record)]
-    case = _Case(budget, runs, earlier, errors)
+    kinds: dict[str, list[RunRecord]] = {}
+    for record in runs:
+        kinds.setdefault(kind_of(record), []).append(record)
+    shared = Errors(errors.alarm / len(kinds), errors.missed)
+    judged = []
+    for kind, alike in kinds.items():
+        beside = [record for record in earlier if kind_of(record) == kind]
+        case = _Case(budget, alike, beside or earlier, shared)
+        judged.append(_judge_kind(case, in_turns=in_turns))
+    worst = min(judged, key=lambda each: _WORST_FIRST.index(each.answer))
+    if len(kinds) > 1:
+        name = kinds[list(kinds)[judged.index(worst)]][0].name
+        return worst.replace(reason=f"{name}, the worst of {len(kinds)} kinds of runs: {worst.reason}")
+    return worst
+
+
+def _judge_kind(case: _Case, *, in_turns: bool) -> Judgement:
+    """The answer from runs that differ in nothing but build and day."""
+    runs = case.runs
+    earlier = case.earlier
     if case.compares and (fault := _baseline_fault(case, in_turns=in_turns)):
         return case.could_not_run(fault)
     taken_in_turns = case.compares and (in_turns or alternate(runs, earlier))

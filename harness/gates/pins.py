@@ -39,6 +39,17 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
     return values
 
 
+def kind_of(record: RunRecord) -> str:
+    """Equal for runs that differ in nothing but build and day, and so may be taken together."""
+    values = {key: value for key, value in pins_of(record).items() if key not in _OF_THE_BUILD}
+    return repr((record.machine.device, record.name, values))
+
+
+def lasting(budget: Budget) -> dict[str, Any]:
+    """What a budget pins that another build leaves as it is, by name."""
+    return {key: value for key, value in sorted(budget.pin.items()) if key not in _OF_THE_BUILD}
+
+
 def difference(budget: Budget, record: RunRecord) -> str:
     """How a run differs from what a budget pins, in words; empty where it does not.
 

@@ -13,6 +13,7 @@ from harness.app.answer import answer
 from harness.app.results import gather
 from harness.cli import cli
 from harness.domain.budget import Budget
+from harness.domain.figure import metric_values
 from harness.domain.prediction import Interval
 from harness.domain.question import Question
 from harness.domain.record import ModelIdentity, RunRecord
@@ -94,6 +95,27 @@ def test_a_baseline_of_another_kind_is_none(earlier: dict[str, object], said: st
     assert said in judged.reason
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"model": structs.replace(GOOD.model, name="slow")}, id="model"),
+        pytest.param({"scenario": structs.replace(GOOD.scenario, thread_count=9)}, id="setting"),
+    ],
+)
+def test_a_slow_kind_is_not_made_good_by_many_of_another(other: dict[str, object]) -> None:
+    speed = metric_values(GOOD, SPEED.metric)[0]
+    budget = Budget(metric="decode_tokens_per_s", floor=0.6 * speed)
+    fast = [run(f"f{n}", n) for n in range(30)]
+    slow = faster(run("s", 31, **other), 0.3)
+
+    (judged,) = evaluate([budget], [*fast, slow])
+
+    assert judged.answer == "fail"
+    assert judged.evidence == ("s",)
+    assert f"{slow.name}, the worst of 2 kinds" in judged.reason
+    assert evaluate([budget], fast)[0].answer == "pass"
+
+
 def test_a_baseline_that_was_disturbed_decides_nothing() -> None:
     doubts = structs.replace(GOOD.samples[0].validity, doubts=("busy",))
     disturbed = tuple(structs.replace(sample, validity=doubts) for sample in GOOD.samples)
@@ -171,6 +193,23 @@ def test_only_runs_since_a_time_are_judged(tmp_path: Path, monkeypatch: pytest.M
 def undecided(builds: int | None = None, days: int | None = None, build: str = "x"):
     budget = structs.replace(SPEED, undecided_builds=builds, undecided_days=days)
     return [judgement_of(budget, "inconclusive", reason="noise", evidence=(build,))]
+
+
+def test_budgets_of_two_settings_are_undecided_each_by_itself(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def one(threads: int, build: str, answer: str = "inconclusive"):
+        (judged,) = undecided(2, build=build)
+        pin = {"thread_count": threads, "runtime_version": build}
+        return judged.replace(answer=answer, budget=judged.budget.replace(pin=pin))
+
+    def answers(kept: list, judged: list) -> list[str]:
+        path = tmp_path / f"{len(kept)}{kept[-1].answer}.json"
+        keep_answers(path, (), kept, now)
+        return [each.answer for each in with_deadlines(judged, read_answers(path), now)]
+
+    assert answers([one(1, "a"), one(2, "a2", "pass")], [one(1, "b")]) == ["fail"]
+    assert answers([one(1, "a"), one(2, "a2")], [one(1, "a"), one(2, "a2")]) == ["inconclusive"] * 2
 
 
 def test_a_budget_is_undecided_for_so_many_builds_and_no_longer(tmp_path: Path) -> None:
