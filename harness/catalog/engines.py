@@ -8,6 +8,7 @@ becomes one file of that one folder.
 
 import base64
 import hashlib
+import http.client
 import os
 import platform
 import shutil
@@ -189,7 +190,7 @@ def _from_release(url: str, size_bytes: int, path: Path, progress: Progress) -> 
                 progress(done, size_bytes)
     except urllib.error.HTTPError as error:
         raise FetchError(f"{url}: status {error.code}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
     return path
 

@@ -134,6 +134,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, body = self.server.answers.get(self.path, (404, b""))  # type: ignore[attr-defined]
+        if status == 0:
+            self.wfile.write(body)
+            return
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)
@@ -189,6 +192,7 @@ def test_an_engine_comes_takes_the_place_of_the_last_and_goes(server: dict[str, 
     [
         pytest.param((404, b""), "status 404", id="not there"),
         pytest.param((200, b"0" * 500), r"found more than the \d+ bytes", id="too long"),
+        pytest.param((0, b"no http\r\n\r\n"), "e.tar.gz: no http", id="no answer of the protocol"),
         pytest.param((200, b"short"), r"found 5 bytes, expected \d+", id="cut off"),
     ],
 )
