@@ -116,7 +116,7 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
     ratio, low, high = (exp(fmean(changes) + k * spread) for k in (0, -1, 1))
     speed = next((c for c in differences(before, after) if c.metric == "decode_tokens_per_s"), None)
     worse = low > WORSE_RATIO
-    if worse and speed and speed.ratio > 1:
+    if worse and speed and speed.word == "better":
         word = "faster, but worse: "
     elif worse:
         word = "worse: "
@@ -142,11 +142,13 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         (f, getattr(before.scenario, f), getattr(after.scenario, f))
         for f in before.scenario.__struct_fields__
     ]
-    return [
-        f"{name}: {old or 'unknown'} before, {new or 'unknown'} after"
-        for name, old, new in pairs
-        if old != new
-    ]
+    return [f"{name}: {_told(old)} before, {_told(new)} after" for name, old, new in pairs if old != new]
+
+
+def _told(value: object) -> object:
+    if value == "":
+        return "unknown"
+    return value
 
 
 def _file_of(record: RunRecord) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from math import exp
 from pathlib import Path
 
 import msgspec
@@ -57,10 +58,12 @@ def test_a_larger_speedup_is_better() -> None:
     assert change.word == "better"
 
 
-def test_one_value_gives_no_interval() -> None:
+def test_one_value_has_the_interval_of_what_runs_were_seen_to_differ_by() -> None:
     change = difference(load(REAL), scaled("b", 1.0), "peak_memory_bytes")
 
-    assert (change.low, change.high, change.word) == (None, None, "too few samples")
+    half = 1.959964 * 2**0.5 * 0.003
+    assert (change.low, change.high) == pytest.approx((exp(-half), exp(half)))
+    assert change.word == "no difference shown"
 
 
 def test_what_is_not_alike_is_said() -> None:
@@ -69,6 +72,9 @@ def test_what_is_not_alike_is_said() -> None:
 
     assert not_alike(record, record) == []
     assert not_alike(record, other) == ["kv_type: F16 before, Q8_0 after"]
+    off = msgspec.structs.replace(record, scenario=msgspec.structs.replace(record.scenario, flash_attention=False))
+    on = msgspec.structs.replace(off, scenario=msgspec.structs.replace(off.scenario, flash_attention=True))
+    assert not_alike(on, off) == ["flash_attention: True before, False after"]
     assert {c.metric for c in differences(record, other)} >= {"decode_tokens_per_s", "load_s"}
 
 
