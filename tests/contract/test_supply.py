@@ -1,6 +1,8 @@
 """What is installed, and by which words: bounded, tried every week, attested, and never by a name nobody owns."""
 
 import re
+import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -75,3 +77,21 @@ def test_a_release_is_files_that_the_forge_attests() -> None:
 
 def test_the_image_has_an_init() -> None:
     assert 'ENTRYPOINT ["tini", "--", "edge-harness"]' in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_newest_releases_are_tried_beyond_every_bound() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    script = next(line for line in (WORKFLOWS / "newest.yml").read_text().splitlines() if "sed -i" in line)
+    freed = subprocess.run(
+        shlex.split(script.replace("-i ", "").replace("pyproject.toml", "")), input=text, capture_output=True,
+        text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "scipy>=1.11" in freed
+    asked = tomllib.loads(freed)["project"]
+    wanted = [*asked["dependencies"], *(one for extra in asked["optional-dependencies"].values() for one in extra)]
+    assert [one for one in wanted if ",<" in one] == []
+
+
+def test_an_image_is_pushed_only_of_what_passed_its_tests() -> None:
+    jobs = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]
+    assert jobs["image"]["needs"] == "files"
