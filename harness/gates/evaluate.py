@@ -152,10 +152,9 @@ def _judge_kind(case: _Case, *, in_turns: bool) -> Judgement:
         judged = _judge_turns(case, beside=in_turns)
     else:
         judged = _judge_runs(case)
+    shown = list(runs)
     if case.compares:
-        shown = [*runs, *earlier]
-    else:
-        shown = runs
+        shown += earlier
     if judged is None:
         judged = _without_clean(case, shown)
     elif judged.answer == "inconclusive":
