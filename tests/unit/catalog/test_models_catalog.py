@@ -17,8 +17,8 @@ title = "Tiny"
 family = "tiny"
 licence = "mit"
 source = "invented"
-parameter_count = 1000
-active_parameter_count = 1000
+parameter_count = 86848
+active_parameter_count = 86848
 
 [shape]
 architecture = "llama"
@@ -98,10 +98,10 @@ def test_a_card_is_read_as_it_stands(tmp_path: Path) -> None:
             id="neither heads nor states",
         ),
         pytest.param(
-            "active_parameter_count = 1000",
-            "active_parameter_count = 1001",
+            "active_parameter_count = 86848",
+            "active_parameter_count = 86849",
             "active_parameter_count",
-            ["1001", "1000"],
+            ["86849", "86848"],
             id="more active than all",
         ),
         pytest.param(HASH, HASH.upper(), "files[0].sha256", ["hexadecimal"], id="hash in capitals"),

@@ -326,7 +326,7 @@ def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatc
         outcome, events = next(ends)
         return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(peak_rss_bytes=0), 3.0)
 
-    monkeypatch.setattr(calibrate, "run_child", child)
+    monkeypatch.setattr(calibrate, "run_helper", child)
     job = Job(**PLAIN, limit_s=100.0)
     lines: list[str] = []
     events, took_s = calibrate._run(job, lines.append)
