@@ -52,8 +52,8 @@ def check_shape(
     pattern = shape.layer_pattern
     if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
         refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
-    if "r" in pattern and shape.recurrent is None:
-        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if shape.recurrent is None and ("r" in pattern or facts["state_beside_attention"]):
+        refuse("recurrent", "nothing", "this table: the model has recurrent layers")
     if kv_heads and heads % kv_heads:
         refuse("kv_head_count", kv_heads, f"a divisor of head_count, {heads}")
     used = facts["moe_used_count"]

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from harness.catalog.parts import find, is_another, is_laptop, of_maker, squashed, tells
 from harness.domain.base import shipped_table
 from harness.domain.device import Figure, Storage
+from harness.errors import InputError
 from harness.units import GB
 
 DATA: Final = shipped_table("data/machines.toml")
@@ -79,7 +80,7 @@ class PartsLine(NamedTuple):
 
 
 def parse(ref: str) -> PartsLine:
-    """Cut a line into the names of parts and the figures beside them."""
+    """Cut a line into the names of parts and the figures beside them (InputError: storage that reads nothing)."""
     text = " ".join(ref.lower().replace("_", " ").split())
     if _PATTERNS["identifier"].fullmatch(text):
         return PartsLine((Named(text),))
@@ -242,6 +243,8 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
         return text, None
     kind = " ".join(" ".join(filter(None, hit.group("before", "kind", "after"))).split())
     stated = hit["rate"] or hit["rated"]
+    if stated and not float(stated):
+        raise InputError(f"{text!r}: found storage of {stated} GB/s, expected a rate above 0")
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
     if stated:
         source = SAID

@@ -119,13 +119,12 @@ def _cards_and_hosts(
             continue
         if number == 0:
             raise InputError(f"{ref!r}: found 0 of {name!r}, expected at least one")
-        if number > 1:
+        others = [host for host in hosts if host.name != best.name]
+        count = number + len(hosts) - len(others)
+        if count > 1:
             what = "sockets" if best.layer == "cpus" else "machines"
-            said += (
-                f"one of {number} {what} counts: nothing here predicts a model in the memory of several",
-            )
-        if best.name not in {host.name for host in hosts}:
-            hosts.append(best.replace(readings=said))
+            said += (f"one of {count} {what} counts: nothing here predicts a model in the memory of several",)
+        hosts = [*others, best.replace(readings=said)]
     words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
     sold = [one for host in hosts if (one := sold_with(host.name, words))]
     if sold:

@@ -103,7 +103,7 @@ def _levels(
     held = [*(block_cache_bytes(weights.shape, cells_of(scenario)) if first.kv_on_gpu else [0] * blocks), 0]
     experts = [0] * (blocks + 1)
     for tensor in parts_of(weights, Placement()).gpu.tensors:
-        block = block_of(tensor.name)  # -1, what is in no block, lies behind the last too
+        block = min(block_of(tensor.name), blocks)  # -1, what is in no block, lies behind the last too
         held[block] += tensor.size_bytes
         if role_of(tensor.name) == "expert":
             experts[block] += tensor.size_bytes

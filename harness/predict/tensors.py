@@ -7,6 +7,7 @@ names and sizes, src/llama-arch.cpp for the spelling of names. Widths that one f
 there: 4 streams and a rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 """
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -25,10 +26,9 @@ _ROWS: Final = checked_rows(
 
 @lru_cache(maxsize=1 << 14)
 def block_of(name: str) -> int:
-    """Number of the block that a tensor belongs to; -1 for none."""
-    if name.startswith("blk."):
-        return int(name.split(".")[1])
-    return -1
+    """Number of the block that a tensor belongs to; -1 for none, as of a stranger's name without one."""
+    block = re.match(r"blk\.([0-9]{1,5})\.", name)
+    return int(block[1]) if block else -1
 
 
 def tensors_of(shape: ModelShape) -> Table:

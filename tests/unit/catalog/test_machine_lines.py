@@ -154,3 +154,13 @@ def test_memory_and_storage_of_a_phone_are_no_bandwidth(line: str, gib: int, gb_
     ram = load_device(line).pool("ram")
     assert ram.total_bytes.value == gib * GIB
     assert ram.bandwidth_bytes_per_s.value / GB == pytest.approx(gb_s, rel=0.01)
+
+
+def test_storage_that_reads_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="found storage of 0 GB/s"):
+        load_device("9950x 64gb nvme 0gb/s")
+
+
+def test_a_processor_named_twice_counts_once_and_says_so() -> None:
+    (said,) = load_device("epyc 7763 + epyc 7763 with 512GB").readings
+    assert said.startswith("one of 2 sockets counts")

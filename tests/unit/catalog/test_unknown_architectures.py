@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from harness.catalog._gguf_shape import shape_from_metadata
+from harness.catalog._shape_check import check_shape
+from harness.catalog.devices import load_device
 from harness.catalog.gguf_write import metadata_of
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.kv_cache import kv_cache_bytes
+from harness.predict.speed import predict_speed
+from harness.predict.splits import best_split
 from harness.predict.weights import weights_of
 
 
@@ -64,3 +68,25 @@ def test_a_cache_is_that_of_the_architecture_by_its_own_name(name: str, with_fla
 def test_what_the_file_does_not_tell_is_refused_rather_than_guessed(name: str, reason: str) -> None:
     with pytest.raises(BadDataError, match=reason):
         renamed(name)
+
+
+@pytest.mark.parametrize("stray", ["blk.1e9.attn_q.weight", "blk.-7.x.weight", "blk.x", "blk.99999999999999999999.x"])
+def test_a_strange_name_of_a_tensor_is_in_no_block(stray: str) -> None:
+    weights = weights_of(load_model("qwen3-30b-a3b").shape, "Q4_K_M")
+    tensor = weights.tensors[-1].replace(name=stray)
+    found = weights.replace(tensors=(*weights.tensors, tensor))
+    device = load_device("2x rtx 3060 12gb + 64gb ddr5")
+    assert best_split(found, device, Scenario()) is not None
+    assert predict_speed(found, device, Scenario()).decode_tokens_per_s.mid > 0
+
+
+def test_several_blocks_that_draft_are_split_over_cards() -> None:
+    shape = load_model("qwen3-30b-a3b").shape.replace(mtp_layer_count=3)
+    device = load_device("2x rtx 3060 8gb + 64gb ddr5")
+    assert best_split(weights_of(shape, "Q4_K_M"), device, Scenario()) is not None
+
+
+def test_a_file_of_states_beside_attention_must_tell_them() -> None:
+    shape = load_model("falcon-h1-7b").shape.replace(recurrent=None)
+    with pytest.raises(BadDataError, match="the model has recurrent layers"):
+        check_shape(shape, "a file")
