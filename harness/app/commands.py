@@ -8,6 +8,7 @@ from harness.app.resolve import ResolvedModel, published_file
 from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.program import program_named
+from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
 from harness.predict.streamed import STREAMING_SYSTEMS
 from harness.predict.verdict import needed_bytes_of
@@ -38,7 +39,12 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     if program.name == "jan":
         return ()
     if maker := makers.get(program.name):
-        line = maker(case, way)
+        # Their commands say nothing of llama.cpp's options, or of a draft; some choose a batch by themselves.
+        told = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
+        is_told = told or case.draft or case.head or way.card is not None
+        if way.kind is WayKind.EXPERTS and program.name in {"lm-studio", "llama-cpp-python"}:
+            is_told = True
+        line = "" if is_told else maker(case, way)
         return (line,) if line else ()
     llama = _llama_server(case, way)
     is_plain = way.scenario.program in {"", "llama-server"}
