@@ -200,7 +200,7 @@ def answered(question: Question, case: Case) -> Answer:
         ways=tuple(listed),
         by_depth=depths,
         reading=tuple(_reading(own, best)),
-        sustained=sustained,
+        sustained=None if model.reads_only else sustained,
         energy=energy,
         speculation=speculation,
         measured=measured_here(case, best) if case.here else None,
@@ -312,6 +312,8 @@ def _refuse_idle(question: Question, found: Answer) -> None:
     for field in Asked.__struct_fields__:
         if getattr(question, field) == getattr(usual, field):
             continue
+        if found.reads_only and field in _WRITING:
+            raise RefusedError(f"{flag_of(field)}: {found.model.title} is an encoder, which writes nothing")
         for part, others in _alternatives(question, field):
             if all(_says_the_same(other, found) for other in others):
                 what = f"{found.model.title} {found.quant} on {found.device.title}".replace("  ", " ")
@@ -344,6 +346,9 @@ def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Qu
 
 _ALWAYS_SAID: Final = frozenset({"context_tokens", "quant", "api", "program", "target_tokens_per_s"})
 """Fields that the answer repeats: typing what holds anyway is no mistake."""
+
+
+_WRITING: Final = frozenset({"new_tokens", "draft", "verifier", "target_tokens_per_s", "minutes"})
 
 
 def _says_the_same(question: Question, found: Answer) -> bool:

@@ -86,6 +86,8 @@ def fit(
                 "--measured, --price, --details and --explain are about one model on one device"
             )
         answers = [answer(question, advises=False) for question in questions]
+        if len({one.reads_only for one in answers}) > 1:
+            raise RefusedError("an encoder, which writes nothing, is compared with encoders only")
         if any(one.is_wanted for one in answers):
             status = Exit.OK
         else:

@@ -154,11 +154,16 @@ def _row(label: str, figure: str, rest: str) -> list[str]:
 
 
 def each(answer: Answer) -> Interval:
-    """Decode speed of each user, tokens/s; after the prompt where that is longer than a page."""
+    """Decode speed of each user, tokens/s; after the prompt where that is longer than a page.
+
+    An encoder's is that at which it reads.
+    """
     users = answer.scenario.batch_count
     decode = answer.prediction.speed.decode_tokens_per_s
     if answer.by_depth and answer.scenario.prompt_tokens > _PAGE_TOKENS:
         decode = answer.by_depth[0].decode_tokens_per_s
+    if answer.reads_only:
+        decode = answer.prediction.speed.prefill_tokens_per_s
     return decode.through(lambda rate: rate / users)
 
 
@@ -404,8 +409,9 @@ def several(answers: Sequence[Answer]) -> list[str]:
     many_models = len({(one.model.name, one.quant) for one in answers}) > 1
     many_devices = len({one.device.name for one in answers}) > 1
     heads = _heads(answers, many_models=many_models, many_devices=many_devices)
+    verb = "reads" if answers[0].reads_only else "writes"
     rows = [
-        ("writes, tokens/s", [_cell(each(one)) if one.runs else "no" for one in answers]),
+        (f"{verb}, tokens/s", [_cell(each(one)) if one.runs else "no" for one in answers]),
         ("starts", [_cell_s(one.prediction.speed.ttft_warm_s) if one.runs else "" for one in answers]),
         ("after pages", [_document_cell(one) for one in answers]),
         ("after minutes", _warm_cells(answers)),

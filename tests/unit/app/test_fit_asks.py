@@ -302,3 +302,24 @@ def test_each_program_has_an_answer_of_its_own() -> None:
     found = [fit("qwen3-8b", "-d", "macbook air m3", "--program", name, "--json") for name in programs]
     assert len({json.dumps(one["prediction"]) for one in found}) == len(programs)
     assert found[-1]["prediction"] == fit("qwen3-8b", "-d", "macbook air m3", "--json")["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("program", "device", "words"),
+    [
+        ("llama-cpp-python", "rtx-4090-desktop", ("qwen3-8b", "--kv-type", "q8_0")),
+        ("ollama", "rtx-4090-desktop", ("qwen3-8b", "--users", "4")),
+        ("llama-cpp-python", "rtx-4090-desktop", ("qwen3-8b", "--draft", "qwen3-0.6b")),
+        ("lm-studio", "rtx 3060 12GB + 32GB", ("qwen3-30b-a3b",)),
+        ("llama-cpp-python", "2x rtx 3090", ("qwen3-8b",)),
+    ],
+)
+def test_no_command_is_shown_that_would_not_do_what_was_predicted(
+    program: str, device: str, words: tuple[str, ...]
+) -> None:
+    assert fit(*words, "-d", device, "--program", program, "--json")["commands"] == []
+
+
+def test_an_encoder_is_not_compared_with_a_model_that_writes() -> None:
+    done = CliRunner().invoke(cli, ["fit", "bge-m3", "qwen3-8b", "-d", "rtx-4090-desktop"], standalone_mode=False)
+    assert "compared with encoders only" in str(done.exception)

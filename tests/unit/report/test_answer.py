@@ -227,3 +227,18 @@ def test_a_long_advice_is_wrapped() -> None:
 
 def test_of_several_no_option_is_named_that_is_refused() -> None:
     assert several([CARD, CARD])[-1].endswith("More: --json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"), [({"target_tokens_per_s": 9.0}, "--min-speed"), ({"new_tokens": 5}, "--tokens")]
+)
+def test_an_encoder_is_not_asked_to_write(fields: dict[str, object], flag: str) -> None:
+    with pytest.raises(RefusedError, match=f"^{flag}: BGE M3 is an encoder"):
+        asked("bge-m3", "rtx 3060 12GB", **fields)
+
+
+def test_encoders_are_compared_by_what_they_read() -> None:
+    found = asked("bge-m3", "rtx 3060 12GB")
+    said = "\n".join(several([found, asked("bge-m3", "rtx 4090")]))
+    assert f"reads, tokens/s   {two(found.prediction.speed.prefill_tokens_per_s.mid)}" in said
+    assert found.sustained is None
