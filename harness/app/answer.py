@@ -188,10 +188,13 @@ def answered(question: Question, case: Case) -> Answer:
     speculation = None
     if case.verifier or (drafter and best.runs):
         speculation = plan_speculation(own, drafter or None)
-    card = model.card
+    title = model.name
+    # A model that sees has the card of its language model.
+    if model.card and (model.tower is None or model.tower.model in {"", model.card.name}):
+        title = model.card.title
     return Answer(
         question=question,
-        model=Subject(name=model.name, title=card.title if card else model.name, asked_name=model.asked_name),
+        model=Subject(name=model.name, title=title, asked_name=model.asked_name),
         quant=model.shown[1],
         device=Subject(name=case.device.name, title=case.device.title),
         device_kind=case.device.kind,

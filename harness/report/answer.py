@@ -377,10 +377,11 @@ def basis_line(answer: Answer) -> str:
         return "Other models' speeds here are fitted to what the engine showed here."
     if evidence.is_unmeasured:
         return "Nobody has measured anything like it; edge-harness check would."
+    counted = "one measurement" if evidence.count == 1 else f"{evidence.count} measurements"
     words = {
         Basis.TIMED: "Fitted to this machine's engine; edge-harness check measures this model.",
-        Basis.TAUGHT: f"Fitted to {evidence.count} speeds measured on this device.",
-        Basis.CHIP: f"Predicted from {evidence.count} measurements of this chip by others.",
+        Basis.TAUGHT: f"Fitted to {counted} on this device.",
+        Basis.CHIP: f"Predicted from {counted} of this chip by others.",
         Basis.RELATIVES: f"Nearest chip measured: {said_title(evidence.nearest)}; edge-harness check measures this.",
         Basis.LAW: "No measurement is near: the law alone; edge-harness check measures it.",
     }

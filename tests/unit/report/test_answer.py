@@ -6,10 +6,10 @@ import pytest
 
 from harness.app.answer import Answer, answer
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval
+from harness.domain.prediction import Basis, Interval
 from harness.domain.question import Question
 from harness.errors import RefusedError
-from harness.report.answer import as_you_read, between_s, first_screen, of_sizes, seconds, several, two
+from harness.report.answer import as_you_read, basis_line, between_s, first_screen, of_sizes, seconds, several, two
 
 
 def asked(model: str, device: str, **fields: object) -> Answer:
@@ -242,3 +242,15 @@ def test_encoders_are_compared_by_what_they_read() -> None:
     said = "\n".join(several([found, asked("bge-m3", "rtx 4090")]))
     assert f"reads, tokens/s   {two(found.prediction.speed.prefill_tokens_per_s.mid)}" in said
     assert found.sustained is None
+
+
+def test_a_model_that_sees_has_its_own_name() -> None:
+    assert first_screen(asked("qwen2.5-vl-7b", "rtx 3060 12gb"))[0].startswith("Yes. qwen2.5-vl-7b runs")
+    assert first_screen(asked("gemma-3-27b", "rtx 3090"))[0].startswith("Yes. Gemma 3 27B IT runs")
+
+
+def test_one_measurement_is_one() -> None:
+    found = asked("gpt-oss-120b", "rtx 4070 + 96gb ddr5-6000")
+    evidence = found.prediction.speed.decode_evidence.replace(basis=Basis.CHIP, count=1)
+    now = found.prediction.replace(speed=found.prediction.speed.replace(decode_evidence=evidence))
+    assert basis_line(found.replace(prediction=now)) == "Predicted from one measurement of this chip by others."
