@@ -110,17 +110,17 @@ def _engines(
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
-    """One line for each run whose worst judged error is above the limit; empty without a limit."""
+    """One line for each run whose worst judged error is above the limit, or that has none; empty without a limit."""
     if max_error_percent is None:
         return []
     lines = []
-    for comparison in filter(None, comparisons):
-        worst = comparison.worst()
-        if (
-            worst is not None
-            and worst.error_ratio is not None
-            and 100 * abs(worst.error_ratio) > max_error_percent
-        ):
+    for comparison in comparisons:
+        worst = None
+        if comparison is not None:
+            worst = comparison.worst()
+        if comparison is None or worst is None or worst.error_ratio is None:
+            lines.append("a run has no figure that was predicted and measured: no error can be judged")
+        elif 100 * abs(worst.error_ratio) > max_error_percent:
             lines.append(
                 f"run {comparison.run_id}: {worst.name} is predicted "
                 f"{worst.error_ratio:+.1%} off, allowed are {max_error_percent:g} %"

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from harness.app import check
 from harness.app.answer import answer
 from harness.app.results import gather
 from harness.cli import cli
@@ -25,6 +26,7 @@ from harness.gates.judge import Errors, judge, judgement_of
 from harness.gates.live import gate_in_rounds, gate_in_turns
 from harness.gates.pins import pins_of
 from harness.gates.sittings import alternate, comparable, sittings_of
+from harness.records.compare import compare
 from harness.records.store import load, save
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Spread, spread_of
@@ -475,3 +477,19 @@ def test_what_no_number_of_runs_settles(counts: tuple[int, int], words: str) -> 
 
     assert judged.answer == "inconclusive"
     assert words in judged.settles
+
+
+def test_an_error_that_nobody_can_judge_is_not_within_its_limit() -> None:
+    unpredicted = compare(structs.replace(GOOD, prediction=None))
+
+    assert check.gate([unpredicted], None) == []
+    assert len(check.gate([unpredicted], 10.0)) == 1
+
+
+def test_rounds_that_were_interrupted_end_as_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("harness.app.run.run_cells", lambda *_, **__: [structs.replace(REFUSED, outcome="interrupted")])
+    (tmp_path / "b.toml").write_text('[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1e12\n')
+    words = ["run", "smollm2-135m", "--until-decided", str(tmp_path / "b.toml")]
+
+    assert CliRunner().invoke(cli, words, standalone_mode=False).return_value == 130
