@@ -171,7 +171,7 @@ def _until_decided(
 ) -> Answer:
     """Rounds of runs until the budgets of a file are decided; the answer and the status are the gate's."""
     from harness.app.results import gather
-    from harness.app.run import run_cells
+    from harness.app.run import exit_of, run_cells
     from harness.app.this_machine import this_machine
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import exit_code
@@ -186,4 +186,7 @@ def _until_decided(
     )
     text = clean_lines(summary(judgements, [f"{counted(len(records), 'run')} made."]))
     document = {"records": records, "judgements": judgements}
-    return Answer(document, lambda: click.echo(text, nl=False), exit_code(judgements))
+    status: int = exit_code(judgements)
+    if records and records[-1].outcome == "interrupted":
+        status = exit_of(records)
+    return Answer(document, lambda: click.echo(text, nl=False), status)
