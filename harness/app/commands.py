@@ -32,7 +32,8 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     if not way.runs or case.device.kind in HANDHELD:
         return ()
     if way.kind.is_read and way.kind is not WayKind.MAPPED:
-        return (_stream(case, way),) if case.device.os in STREAMING_SYSTEMS else ()
+        line = _stream(case, way) if case.device.os in STREAMING_SYSTEMS else ""
+        return (line,) if line else ()
     program = program_named(way.scenario.program)
     makers = {"ollama": _ollama, "lm-studio": _lm_studio, "llama-cpp-python": _llama_cpp_python, "mlx": _mlx}
     makers["koboldcpp"] = _koboldcpp
@@ -123,11 +124,15 @@ def _local(model: ResolvedModel, *more: str) -> str:
 
 
 def _stream(case: Case, way: Way) -> str:
-    """edge-harness's own streaming under the limit that the verdict counted with."""
+    """edge-harness's own streaming under the limit that the verdict counted with; empty where it is told less."""
+    if way.scenario.replace(thread_count=0).flags or case.draft or case.head:
+        return ""
     name, quant = case.model.shown
+    threads = f" -t {way.scenario.thread_count}" if way.scenario.thread_count else ""
     budget = f"--ram-budget {way.prediction.verdict.available_bytes // MIB}MiB"
     return (
         f"edge-harness stream {case.model.path or name} -q {quant} {budget} -c {way.scenario.context_tokens}"
+        f"{threads}"
     )
 
 

@@ -312,6 +312,8 @@ def test_each_program_has_an_answer_of_its_own() -> None:
         ("llama-cpp-python", "rtx-4090-desktop", ("qwen3-8b", "--draft", "qwen3-0.6b")),
         ("lm-studio", "rtx 3060 12GB + 32GB", ("qwen3-30b-a3b",)),
         ("llama-cpp-python", "2x rtx 3090", ("qwen3-8b",)),
+        ("llama-server", "raspberry-pi-5", ("gpt-oss-20b", "--kv-type", "q8_0")),
+        ("llama-server", "raspberry-pi-5", ("gpt-oss-20b", "--users", "2")),
     ],
 )
 def test_no_command_is_shown_that_would_not_do_what_was_predicted(
@@ -323,3 +325,8 @@ def test_no_command_is_shown_that_would_not_do_what_was_predicted(
 def test_an_encoder_is_not_compared_with_a_model_that_writes() -> None:
     done = CliRunner().invoke(cli, ["fit", "bge-m3", "qwen3-8b", "-d", "rtx-4090-desktop"], standalone_mode=False)
     assert "compared with encoders only" in str(done.exception)
+
+
+def test_streaming_is_told_the_threads_that_were_asked_for() -> None:
+    (line,) = fit("gpt-oss-20b", "-d", "raspberry-pi-5", "-t", "2", "--json")["commands"]
+    assert line.startswith("edge-harness stream ") and line.endswith(" -t 2")
