@@ -15,6 +15,7 @@ from harness.predict.verdict import needed_bytes_of
 from harness.units import GIB, MIB
 
 WIDTH: Final = 78
+MOST_LINES: Final = 14
 MOST_WORDS: Final = 110
 """Of a first screen, the command aside."""
 _FEW_WORDS: Final = 8
@@ -58,8 +59,10 @@ def first_screen(
     lines += [f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2)]
     last = [*textwrap.wrap(basis_line(answer), WIDTH - 2), f"More: {'  '.join(more)}" if more else ""]
     words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
-    lines += [f"  {line}" for line in _taken_for_granted(answer, MOST_WORDS - words)]
-    return [*lines, *(f"  {line}" for line in last if line)]
+    last = [line for line in last if line]
+    room = MOST_LINES - len(lines) - len(last)
+    lines += [f"  {line}" for line in _taken_for_granted(answer, MOST_WORDS - words, room)]
+    return [*lines, *(f"  {line}" for line in last)]
 
 
 def sentence(answer: Answer) -> str:
@@ -355,15 +358,15 @@ def _other_way(answer: Answer) -> str:
     return ""
 
 
-def _taken_for_granted(answer: Answer, most_words: int) -> list[str]:
-    """What was read into the names, in two lines of so many words at most."""
+def _taken_for_granted(answer: Answer, most_words: int, room: int) -> list[str]:
+    """What was read into the names, in two lines of so many words at most; in fewer where there is room for fewer."""
     words = f"Taken for granted: {'; '.join(answer.notes)}".split()
-    if not answer.notes or most_words < _FEW_WORDS:
+    if not answer.notes or most_words < _FEW_WORDS or room < 1:
         return []
     said = " ".join(words[: most_words - 1])
     if len(words) >= most_words:
         said += " ..."
-    return textwrap.wrap(said, WIDTH - 2, max_lines=2, placeholder=" ...")
+    return textwrap.wrap(said, WIDTH - 2, max_lines=min(room, 2), placeholder=" ...")
 
 
 def basis_line(answer: Answer) -> str:
@@ -517,7 +520,7 @@ def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
         return "unsure", f"{two(value.low)} to {two(value.high)} {unit}{tail}"
     if value.mid < 0.5 and unit == "tokens/s":
         slow = value.through(lambda rate: 1 / rate)
-        return f"{seconds(slow.mid)} a token", f"likely {between_s(slow)}"
+        return f"{seconds(slow.mid)} a token", f"likely {between_s(slow)}{tail}"
     return f"{two(value.mid)} {unit}", f"likely {two(value.low)} to {two(value.high)}{tail}"
 
 

@@ -254,3 +254,23 @@ def test_one_measurement_is_one() -> None:
     evidence = found.prediction.speed.decode_evidence.replace(basis=Basis.CHIP, count=1)
     now = found.prediction.replace(speed=found.prediction.speed.replace(decode_evidence=evidence))
     assert basis_line(found.replace(prediction=now)) == "Predicted from one measurement of this chip by others."
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "fields"),
+    [
+        ("some-new-model-13b", "rtx 3060", {"quant": "Q8_0"}),
+        ("qwen3-8b", "galaxy s24", {"target_tokens_per_s": 5.0, "minutes": 15.0}),
+    ],
+)
+def test_what_is_taken_for_granted_has_the_lines_that_are_left(
+    model: str, device: str, fields: dict[str, object]
+) -> None:
+    found = asked(model, device, **fields)
+    assert found.notes
+    assert len(first_screen(found, ["--details"])) <= 14
+
+
+def test_a_slow_figure_is_still_each_user_s() -> None:
+    said = first_screen(asked("deepseek-r1", "rtx 4090 64GB", users=2))
+    assert "for each of them" in next(line for line in said if " a token" in line)
