@@ -142,13 +142,11 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         (f, getattr(before.scenario, f), getattr(after.scenario, f))
         for f in before.scenario.__struct_fields__
     ]
-    return [f"{name}: {_told(old)} before, {_told(new)} after" for name, old, new in pairs if old != new]
-
-
-def _told(value: object) -> object:
-    if value == "":
-        return "unknown"
-    return value
+    return [
+        f"{name}: {str(old) or 'unknown'} before, {str(new) or 'unknown'} after"
+        for name, old, new in pairs
+        if old != new
+    ]
 
 
 def _file_of(record: RunRecord) -> str:

@@ -116,8 +116,7 @@ def _answered(judgement: Judgement, now: datetime) -> Answered:
 def _name(budget: Budget) -> str:
     """What a budget is about, whatever its limit."""
     names = (budget.metric, budget.label, budget.workload, budget.model, budget.device)
-    pinned = [f"{key}={value}" for key, value in lasting(budget).items()]
-    return " | ".join((*names, *pinned))
+    return " | ".join((*names, str(lasting(budget.pin))))
 
 
 def _build(judgement: Judgement) -> str:

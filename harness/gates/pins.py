@@ -41,13 +41,12 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
 
 def kind_of(record: RunRecord) -> str:
     """Equal for runs that differ in nothing but build and day, and so may be taken together."""
-    values = {key: value for key, value in pins_of(record).items() if key not in _OF_THE_BUILD}
-    return repr((record.machine.device, record.name, values))
+    return repr((record.machine.device, record.name, lasting(pins_of(record))))
 
 
-def lasting(budget: Budget) -> dict[str, Any]:
-    """What a budget pins that another build leaves as it is, by name."""
-    return {key: value for key, value in sorted(budget.pin.items()) if key not in _OF_THE_BUILD}
+def lasting(pins: dict[str, Any]) -> dict[str, Any]:
+    """Those that another build leaves as they are, by name."""
+    return {key: value for key, value in sorted(pins.items()) if key not in _OF_THE_BUILD}
 
 
 def difference(budget: Budget, record: RunRecord) -> str:
