@@ -4,6 +4,7 @@ Nothing after this divides by a count of 0, and no figure is larger than any mod
 could hold.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,7 +81,7 @@ def _check_against(
 
     Less is allowed, since some families differ from layer to layer.
     """
-    blocks = len({name.split(".")[1] for name in dims if name.startswith("blk.")})
+    blocks = len(set(re.findall(r"^blk\.[0-9]{1,5}\.", "\n".join(dims), re.MULTILINE)))
     if shape.layer_count > blocks:
         refuse("layer_count", shape.layer_count, f"at most {blocks}, the blocks that the file has tensors of")
     for field, count in (

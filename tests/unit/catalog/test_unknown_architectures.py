@@ -90,3 +90,11 @@ def test_a_file_of_states_beside_attention_must_tell_them() -> None:
     shape = load_model("falcon-h1-7b").shape.replace(recurrent=None)
     with pytest.raises(BadDataError, match="the model has recurrent layers"):
         check_shape(shape, "a file")
+
+
+def test_blocks_are_those_with_a_number() -> None:
+    shape = load_model("qwen3-30b-a3b").shape
+    tensors = weights_of(shape, "Q4_K_M").tensors
+    dims = {tensor.name.replace("blk.", "blk.x"): tensor.dims for tensor in tensors}
+    with pytest.raises(BadDataError, match="at most 0, the blocks"):
+        check_shape(shape, "a file", dims)
