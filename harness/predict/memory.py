@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from harness.domain.architecture import has
 from harness.domain.device import DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
@@ -126,9 +127,9 @@ def with_head(
     """
     api = device.api(scenario.api)
     shape = weights.shape
-    block = shape.replace(
-        layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0, recurrent=None
-    )
+    block = shape.replace(layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0)
+    if not has(shape.architecture, "state_beside_attention"):
+        block = block.replace(recurrent=None)
     cells = cells_of(scenario)
     scratch = scratch_bytes(block, scenario, whole_layout(block, api))
     blocks = [t for t in weights.tensors if block_of(t.name) >= 0]

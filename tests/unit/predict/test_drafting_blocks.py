@@ -2,8 +2,11 @@
 
 import pytest
 
+from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.predict.memory import memory_of, with_head
 from harness.predict.placed import parts_of
 from harness.predict.tensors import block_of
 from harness.predict.weights import read_of, weights_of
@@ -29,3 +32,10 @@ def test_parts_read_what_the_whole_reads(name, drafting, placement):
     assert read_of(weights).size_bytes == pytest.approx(plain.size_bytes)
     parts = parts_of(weights, placement)
     assert sum(read_of(part).size_bytes for part in parts[:3] if part.tensors) == pytest.approx(plain.size_bytes)
+
+
+def test_a_head_on_a_model_with_a_state_in_every_block_has_one_too():
+    weights = weights_of(load_model("falcon-h1-7b").shape, "Q4_K_M")
+    device = load_device("rtx 3090")
+    plain = memory_of(weights, Scenario(), device)
+    assert with_head(plain, weights, Scenario(), device).peak_bytes.mid > plain.peak_bytes.mid
