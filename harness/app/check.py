@@ -115,11 +115,9 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
         return []
     lines = []
     for comparison in comparisons:
-        worst = None
-        if comparison is not None:
-            worst = comparison.worst()
+        worst = comparison.worst() if comparison else None
         if comparison is None or worst is None or worst.error_ratio is None:
-            lines.append("a run has no figure that was predicted and measured: no error can be judged")
+            lines.append("a run has no figure that was predicted and measured")
         elif 100 * abs(worst.error_ratio) > max_error_percent:
             lines.append(
                 f"run {comparison.run_id}: {worst.name} is predicted "

@@ -133,12 +133,11 @@ def _judge_measured(
     for kind, alike in kinds.items():
         beside = [record for record in earlier if kind_of(record) == kind]
         case = _Case(budget, alike, beside or earlier, shared)
-        judged.append(_judge_kind(case, in_turns=in_turns))
-    worst = min(judged, key=lambda each: _WORST_FIRST.index(each.answer))
-    if len(kinds) > 1:
-        name = kinds[list(kinds)[judged.index(worst)]][0].name
-        return worst.replace(reason=f"{name}, the worst of {len(kinds)} kinds of runs: {worst.reason}")
-    return worst
+        found = _judge_kind(case, in_turns=in_turns)
+        if len(kinds) > 1:
+            found = found.replace(reason=f"{alike[0].name}, of {len(kinds)} kinds of runs: {found.reason}")
+        judged.append(found)
+    return min(judged, key=lambda each: _WORST_FIRST.index(each.answer))
 
 
 def _judge_kind(case: _Case, *, in_turns: bool) -> Judgement:

@@ -114,7 +114,7 @@ def test_a_slow_kind_is_not_made_good_by_many_of_another(other: dict[str, object
 
     assert judged.answer == "fail"
     assert judged.evidence == ("s",)
-    assert f"{slow.name}, the worst of 2 kinds" in judged.reason
+    assert f"{slow.name}, of 2 kinds" in judged.reason
     assert evaluate([budget], fast)[0].answer == "pass"
 
 
