@@ -61,7 +61,7 @@ def described(text: str, ref: str) -> DeviceProfile | None:
         name, _, gb = line.names[0]
         whole = file_called(name)
         if whole and fits(whole, line, gb) and not (line.beside and find(name)):
-            return under(also(whole, name), line)
+            return under(also(whole, name, gb), line)
     return build(line, ref)
 
 
@@ -111,7 +111,7 @@ def _cards_and_hosts(
     cards = list[Part]()
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
-        said = _readings(best, hits, name)
+        said = _readings(best, _of_size(hits, best, gb), name)
         if best.layer == "cards":
             cards.append(best.replace(number=number, readings=said))
             if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
@@ -292,12 +292,20 @@ def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     return tuple(said)
 
 
-def also(profile: DeviceProfile, name: str) -> DeviceProfile:
+def _of_size(hits: Sequence[Part], best: Part, gb: float) -> Sequence[Part]:
+    """What else a name can mean: whoever tells the memory does not mean a card of another."""
+    if not gb or gb not in best.sizes_gb:
+        return hits
+    return [part for part in hits if gb in part.sizes_gb]
+
+
+def also(profile: DeviceProfile, name: str, gb: float) -> DeviceProfile:
     """A device file with what else a name means than this device."""
     hits, said = find(name), tuple[str, ...]()
     gb_s = profile.pool(profile.engine().pool).bandwidth_bytes_per_s.value / GB
     if own := next((part for part in hits if abs(part.gb_s / gb_s - 1) < 0.03), None):
-        said = tuple(reading for reading in _readings(own, hits, name) if "also means" in reading)
+        readings = _readings(own, _of_size(hits, own, gb), name)
+        said = tuple(reading for reading in readings if "also means" in reading)
     elif hits and hits[0].gb_s:
         said = (f"{profile.title} stands for it; it also means {_figures(hits[0])}",)
     return profile.replace(readings=(*profile.readings, *said))

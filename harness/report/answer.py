@@ -354,7 +354,7 @@ def _other_way(answer: Answer) -> str:
         if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
             continue
         words = way_words(way, answer.layer_count, answer.card_titles)
-        return f"{capital(words)}: {speed_between(decode)}."
+        return f"The next best way ({speed_between(decode)}): {words}."
     return ""
 
 
