@@ -57,7 +57,10 @@ def first_screen(
         said.append(instead or instead_line(answer))
     said.append(_other_way(answer))
     lines += [f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2)]
-    last = [*textwrap.wrap(basis_line(answer), WIDTH - 2), f"More: {'  '.join(more)}" if more else ""]
+    last = [
+        *textwrap.wrap(basis_line(answer), WIDTH - 2, break_on_hyphens=False),
+        f"More: {'  '.join(more)}" if more else "",
+    ]
     words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
     last = [line for line in last if line]
     room = MOST_LINES - len(lines) - len(last)
@@ -347,7 +350,9 @@ def _hits(ratio: float) -> str:
 
 
 def _other_way(answer: Answer) -> str:
-    """The next best way, if it is another place and not clearly worse."""
+    """The next best way, if it is another place and not clearly worse; nobody computed it after a long prompt."""
+    if answer.scenario.prompt_tokens > _PAGE_TOKENS:
+        return ""
     best = answer.best.prediction.speed.decode_tokens_per_s
     for way in answer.ways[1:]:
         decode = way.prediction.speed.decode_tokens_per_s
