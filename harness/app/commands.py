@@ -47,6 +47,9 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
             is_told = True
         line = "" if is_told else maker(case, way)
         return (line,) if line else ()
+    if program.name == "llama-bench":
+        line = _llama_bench(case, way)
+        return (line,) if line else ()
     llama = _llama_server(case, way)
     is_plain = way.scenario.program in {"", "llama-server"}
     other = _ollama(case, way) if is_plain else ""
@@ -71,10 +74,10 @@ def way_flags(case: Case, way: Way) -> str:
 
 
 def _llama_server(case: Case, way: Way) -> str:
-    """llama-server's (or llama-cli's, llama-bench's) command, which makes nothing of its own beside what is told."""
+    """llama-server's (or llama-cli's) command, which makes nothing of its own beside what is told."""
     scenario = way.scenario
     name = program_named(scenario.program).name
-    program = name if name in {"llama-cli", "llama-bench"} else "llama-server"
+    program = "llama-cli" if name == "llama-cli" else "llama-server"
     draft = ""
     if case.draft is not None and case.verifier is None:
         draft = f"{_file(case.draft, '-hfd', '-md')} --spec-type draft-simple"
@@ -94,6 +97,23 @@ def _llama_server(case: Case, way: Way) -> str:
         "--embeddings" if case.model.reads_only else kept_flags(case, way),
     ]
     return " ".join(filter(None, words))
+
+
+def _llama_bench(case: Case, way: Way) -> str:
+    """llama-bench's command; empty for what it cannot do: drafts, pictures, several users."""
+    scenario = way.scenario
+    if case.draft or case.head or case.model.tower_bytes or scenario.batch_count > 1:
+        return ""
+    depth = f"-d {scenario.depth_tokens}" if scenario.depth_tokens else ""
+    words = [
+        f"llama-bench {_file(case.model, '-hf', '-m')} -p {scenario.prompt_tokens} -n {scenario.new_tokens}",
+        depth,
+        # It offloads all unasked, and knows no word for it.
+        way_flags(case, way).replace("-ngl all", ""),
+        scenario.flags.replace("--no-repack", "--repack 0"),
+        _own_options(scenario.program),
+    ]
+    return " ".join(" ".join(words).split())
 
 
 def _own_options(program: str) -> str:

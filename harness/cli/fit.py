@@ -78,7 +78,7 @@ def fit(
     fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
     questions = [
         Question(model=model, device=device, **fields)
-        for model, device in product(models, devices or ("this",))
+        for model, device in product(dict.fromkeys(models), dict.fromkeys(devices or ("this",)))
     ]
     if len(questions) > 1:
         if measured or measured_prompt or price or explained or details:

@@ -162,7 +162,9 @@ class Asked(Frozen):
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,
-        Meta(description="Decode speed that you need, in tokens/s: a slower one is a no."),
+        Meta(
+            description="Decode speed that you need, in tokens/s, of all users together: a slower one is a no."
+        ),
         Option("--min-speed"),
     ] = None
     minutes: Annotated[

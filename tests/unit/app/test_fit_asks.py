@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from harness.app.answer import answer
 from harness.app.resolve import resolve_device
 from harness.cli import cli
 from harness.domain.program import program_named
+from harness.domain.question import Question
 
 
 def fit(*words: str) -> Any:
@@ -330,3 +332,49 @@ def test_an_encoder_is_not_compared_with_a_model_that_writes() -> None:
 def test_streaming_is_told_the_threads_that_were_asked_for() -> None:
     (line,) = fit("gpt-oss-20b", "-d", "raspberry-pi-5", "-t", "2", "--json")["commands"]
     assert line.startswith("edge-harness stream ") and line.endswith(" -t 2")
+
+
+BENCH_FLAGS = {
+    *(
+        "-hf",
+        "-m",
+        "-p",
+        "-n",
+        "-d",
+        "-b",
+        "-ub",
+        "-ctk",
+        "-ctv",
+        "-t",
+        "-ngl",
+        "--n-gpu-layers",
+        "-ncmoe",
+        "--n-cpu-moe",
+    ),
+    *("-sm", "-mg", "-nkvo", "-fa", "-dev", "-lm", "-ts", "-ot", "--repack"),
+}
+"""Flags of llama-bench that a command may use. Source: its --help."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"context_tokens": 8192},
+        {"depth_tokens": 4096},
+        {"without": ("flash-attention", "repack", "mmap")},
+        {"kv_type": "Q8_0"},
+        {"api": "cpu", "thread_count": 4},
+    ],
+)
+def test_llama_bench_is_told_only_what_it_knows(fields: dict[str, object]) -> None:
+    (line,) = answer(
+        Question(model="gpt-oss-20b", device="rtx 4060 + 32GB", program="llama-bench", **fields), advises=False
+    ).commands
+    assert {word for word in line.split() if word.startswith("-")} <= BENCH_FLAGS
+    assert "all" not in line.split()
+
+
+def test_a_head_that_no_card_names_is_an_assumption() -> None:
+    notes = answer(Question(model="llama-3.1-8b", device="rtx 3090", draft="mtp"), advises=False).notes
+    assert any("MTP head" in note for note in notes)
