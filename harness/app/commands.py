@@ -28,8 +28,9 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     """What starts it so, the program that was asked about first; empty where no program does it by a command.
 
     Weights that are streamed are run by `edge-harness stream`, where the system lets it; on a phone nobody types.
+    None of these programs drives an NPU.
     """
-    if not way.runs or case.device.kind in HANDHELD:
+    if not way.runs or case.device.kind in HANDHELD or way.prediction.api == "npu":
         return ()
     if way.kind.is_read and way.kind is not WayKind.MAPPED:
         line = _stream(case, way) if case.device.os in STREAMING_SYSTEMS else ""

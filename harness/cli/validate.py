@@ -34,7 +34,7 @@ def validate(
     from harness.app import validate as use
 
     result = use.validate(rows)
-    return Answer(msgspec.to_builtins(result), lambda: render(result))
+    return Answer(msgspec.to_builtins(result), lambda: render(result, is_taught=rows is None))
 
 
 def _percent(ratio: float | None) -> str:
@@ -55,8 +55,18 @@ def _cells(name: str, score: "Score") -> list[str]:
     return [name, *counts, *middle, *widths, best]
 
 
-def render(result: "Report") -> None:
-    """Print a report as tables."""
+def render(result: "Report", *, is_taught: bool = False) -> None:
+    """Print a report as tables.
+
+    Args:
+        result: Errors, group by group.
+        is_taught: The law was fitted on these rows.
+    """
+    if is_taught:
+        say(
+            "The law was fitted on these rows, which flatters it. What it does on chips and sources that it never",
+            "saw stands in docs/methodology.md; --rows FILE judges it by rows of your own.",
+        )
     columns = ("", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score", "best constant")
     how = result.left_out or "shipped coefficients"
     if result.headline:
@@ -76,8 +86,6 @@ def render(result: "Report") -> None:
     misses = [[format(m[name], ".3g") if name in said else str(m[name]) for name in m] for m in result.worst]
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     lines = [f"not predictable: {sum(result.unpredictable.values())} rows ({lost})"]
-    if result.rows_count:
-        lines += []
-    else:
-        lines += ["the file has a header and no rows"]
+    if not result.rows_count:
+        lines.append("the file has a header and no rows")
     say(table("Worst rows", (*names, *said), misses), *lines)
