@@ -101,6 +101,8 @@ def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | 
         scenario = scenario.replace(program="" if here else "llama-server")
     if question.placement is not None:
         scenario = scenario.replace(placement=over_cards(device, question.placement))
+    if model.weights.shape.lazy_row_count:
+        assumed.insert(0, "its table of n-grams stays on disk, so its file is larger than what memory holds")
     if head == "mtp" and not model.weights.shape.mtp_layer_count:
         assumed.append("a file of it that holds an MTP head: without one no engine drafts so")
     systems, others = _beside(question.beside)

@@ -365,7 +365,7 @@ def _other_way(answer: Answer) -> str:
 
 def _taken_for_granted(answer: Answer, most_words: int, room: int) -> list[str]:
     """What was read into the names, in two lines of so many words at most; in fewer where there is room for fewer."""
-    words = f"Taken for granted: {'; '.join(answer.notes)}".split()
+    words = f"Taken for granted: {'; '.join(note.rstrip('.') for note in answer.notes)}".split()
     if not answer.notes or most_words < _FEW_WORDS or room < 1:
         return []
     said = " ".join(words[: most_words - 1])

@@ -378,3 +378,9 @@ def test_llama_bench_is_told_only_what_it_knows(fields: dict[str, object]) -> No
 def test_a_head_that_no_card_names_is_an_assumption() -> None:
     notes = answer(Question(model="llama-3.1-8b", device="rtx 3090", draft="mtp"), advises=False).notes
     assert any("MTP head" in note for note in notes)
+
+
+def test_a_table_that_stays_on_disk_is_said() -> None:
+    # 320,001,536 rows of 160 weights. Source: the header of the published file.
+    notes = answer(Question(model="qwen3.8-flash-next", device="m3 ultra 96GB", quant="Q4_K_M"), advises=False).notes
+    assert "table of n-grams stays on disk" in notes[0]
