@@ -16,6 +16,8 @@ _UNSEEN_CLASS: Final = (
 )
 _UNSEEN: Final = re.compile(f"[\x00-\x1f{_UNSEEN_CLASS}]+")
 _UNSEEN_IN_LINES: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN_CLASS}]")
+_COMMAND: Final = re.compile(r"(?m)^([^\S\n]*):(?=:)")
+"""A line that GitHub's workflows take for a command, as a wrapped name can begin one."""
 
 
 def clean(text: str, most: int = NAME_MAX) -> str:
@@ -71,7 +73,7 @@ class CleanStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """Write the text, cleaned; once nobody reads, to nowhere."""
         with self._or_nowhere():
-            super().write(clean_lines(text) if self.styled else text)
+            super().write(_COMMAND.sub(r"\1: ", clean_lines(text) if self.styled else text))
         if self.styled:
             self.flush()
         return len(text)

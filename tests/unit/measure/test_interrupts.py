@@ -35,11 +35,16 @@ def wait(arguments: dict[str, str], _emit: object) -> None:
 def started(
     prefix: list[str], call: str, told: Path, *, ignored: signal.Signals | None = None
 ) -> subprocess.Popen[str]:
+    def heard() -> None:
+        # Whoever runs the tests by nohup or in the background ignores some of them.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN if number is ignored else signal.SIG_DFL)
+
     process = subprocess.Popen(
         [*prefix, sys.executable, "-c", WAITING.format(call=call), str(told)],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN),  # noqa: PLW1509
+        preexec_fn=heard,  # noqa: PLW1509
     )
     until_s = time.monotonic() + 60
     while not told.exists() and time.monotonic() < until_s:
