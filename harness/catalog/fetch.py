@@ -14,16 +14,13 @@ from typing import Any, Final
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import JOINED, from_registry
 from harness.catalog.file_hash import remember, sha256_of
-from harness.catalog.hub import files_in, folder_of, from_hub, names_in
+from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import inside
 from harness.domain.model import ModelCard, ModelFile
 from harness.errors import FetchError, RefusedError, UnknownNameError
 from harness.units import MIB, format_bytes
 
 DISK_MARGIN_BYTES: Final = 256 * MIB
-_FILE_MAX_BYTES: Final = 8 << 30
-"""Of a file whose size no card tells: an encoder or a classifier."""
 
 
 def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
@@ -114,25 +111,6 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
             remember(target, file.sha256)
         shutil.rmtree(staging, ignore_errors=True)
     return target
-
-
-def snapshot(repo: str, files: list[str]) -> Path:
-    """A folder with those of ``files`` that a repository of the hub has, fetched where they are not in the cache.
-
-    Raises as ``bring``; FetchError also where the hub does not answer, or has no such repository, or
-    a file is larger than such models are.
-    """
-    folder = folder_of(repo)
-    for name in sorted(set(files) & set(names_in(repo))):
-        path = inside(folder, name, repo)
-        if not path.is_file():
-            file = files_in(repo, name)[0]
-            if file.size_bytes > _FILE_MAX_BYTES:
-                raise FetchError(
-                    f"{repo}/{name}: found {file.size_bytes} bytes, expected at most {_FILE_MAX_BYTES}"
-                )
-            bring(file, path, f"{repo}/{name}")
-    return folder
 
 
 def _fetch(file: ModelFile, place: str, staging: Path, progress: Progress) -> Path:

@@ -16,7 +16,6 @@ import pytest
 from harness.app.locate import obtain
 from harness.app.resolve import resolve_model
 from harness.catalog import hub as hub_module
-from harness.catalog.fetch import snapshot
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
 from harness.catalog.names import hub_parts
@@ -310,18 +309,6 @@ def test_a_file_that_is_not_here_is_no_model_that_was_guessed(hub: Any) -> None:
     assert resolve_model("my-finetune-13b.Q4_K_M.gguf").guess is not None  # good enough to ask whether it would fit
     with pytest.raises(BadDataError, match=r"my-finetune-13b\.Q4_K_M\.gguf: found No such file"):
         obtain("my-finetune-13b.Q4_K_M.gguf", "")
-
-
-def test_a_snapshot_takes_empty_files_and_refuses_those_beyond_any_encoder(
-    hub: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.files = {("org/encoder", "config.json"): b"", ("org/encoder", "model.onnx"): b"x" * 11}
-    monkeypatch.setattr("harness.catalog.fetch._FILE_MAX_BYTES", 10)
-
-    assert (snapshot("org/encoder", ["config.json", "absent.json"]) / "config.json").read_bytes() == b""
-    with pytest.raises(FetchError, match=r"model.onnx: found 11 bytes, expected at most 10"):
-        snapshot("org/encoder", ["model.onnx"])
-    assert hub.sent_bytes < 1000
 
 
 def test_of_a_repository_of_gguf_files_the_header_counts_and_its_tower(hub: Any, gguf: Path) -> None:
