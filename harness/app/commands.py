@@ -1,6 +1,7 @@
 """What to type to run a model as it was predicted, by the program that was asked about."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from harness.app.case import Case
@@ -32,29 +33,29 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     """
     if not way.runs or case.device.kind in HANDHELD or way.prediction.api == "npu":
         return ()
-    if way.kind.is_read and way.kind is not WayKind.MAPPED:
-        line = _stream(case, way) if case.device.os in STREAMING_SYSTEMS else ""
-        return (line,) if line else ()
-    program = program_named(way.scenario.program)
+    return tuple(filter(None, _lines(case, way)))
+
+
+def _lines(case: Case, way: Way) -> Iterator[str]:
+    """Commands of the program that was asked about; an empty one where it cannot be told what was predicted."""
+    name = program_named(way.scenario.program).name
     makers = {"ollama": _ollama, "lm-studio": _lm_studio, "llama-cpp-python": _llama_cpp_python, "mlx": _mlx}
     makers["koboldcpp"] = _koboldcpp
-    if program.name == "jan":
-        return ()
-    if maker := makers.get(program.name):
+    if way.kind.is_read and way.kind is not WayKind.MAPPED:
+        if case.device.os in STREAMING_SYSTEMS:
+            yield _stream(case, way)
+    elif name == "llama-bench":
+        yield _llama_bench(case, way)
+    elif name in makers:
         # Their commands say nothing of llama.cpp's options, or of a draft; some choose a batch by themselves.
         told = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
-        is_told = told or case.draft or case.head or way.card is not None
-        if way.kind is WayKind.EXPERTS and program.name in {"lm-studio", "llama-cpp-python"}:
-            is_told = True
-        line = "" if is_told else maker(case, way)
-        return (line,) if line else ()
-    if program.name == "llama-bench":
-        line = _llama_bench(case, way)
-        return (line,) if line else ()
-    llama = _llama_server(case, way)
-    is_plain = way.scenario.program in {"", "llama-server"}
-    other = _ollama(case, way) if is_plain else ""
-    return (llama, other) if other else (llama,)
+        places_experts = way.kind is WayKind.EXPERTS and name in {"lm-studio", "llama-cpp-python"}
+        if not (told or case.draft or case.head or way.card is not None or places_experts):
+            yield makers[name](case, way)
+    elif name != "jan":
+        yield _llama_server(case, way)
+        if way.scenario.program in {"", "llama-server"}:
+            yield _ollama(case, way)
 
 
 def way_flags(case: Case, way: Way) -> str:
