@@ -4,7 +4,7 @@ python -m bench validation                        # every leave-out, and the oth
 python -m bench validation --by chip+source,source
 python -m bench validation --by given-1,other     # one measurement of each chip given; speculation, streaming, heat
 python -m bench validation --by floor             # what two sources of one test differ by; seconds
-python -m bench validation --write FOLDER         # coefficients.json and heat.json, fitted on all rows
+python -m bench validation --write FOLDER         # coefficients.json and heat_coefficients.json, fitted on all rows
 """
 
 from functools import cache
@@ -84,7 +84,7 @@ def _record(name: str) -> tuple[str, Any]:
 def main(by: str, path: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
     if path is not None:
-        fits = {"coefficients.json": fit_all(_whole(), SOURCE), "heat.json": heat.fit(heat.shipped(), SOURCE)}
+        fits = {"coefficients.json": fit_all(_whole(), SOURCE), "heat_coefficients.json": heat.fit(heat.shipped(), SOURCE)}
         for name, fit in fits.items():
             (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit), indent=1) + b"\n")
         return

@@ -31,7 +31,7 @@ from harness.domain.prediction import Interval
 from harness.predict.decode import Work
 from harness.predict.interval import interval
 
-FILE: Final = "data/heat.json"
+FILE: Final = "data/heat_coefficients.json"
 _SHARPNESS: Final = 4.0
 _TABLET_RATIO: Final = 2.0
 """Surface of a tablet over that of a phone, less what its middle does not spread."""

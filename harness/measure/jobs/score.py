@@ -59,7 +59,7 @@ def run_quality(job: QualityJob, emit: Emit) -> None:
                 raise EngineError("its predictions are no finite numbers")
             scores.add(logs, truth, score(base, chunk))
         emit("sample", watch.sample("score", f"score{CHUNK_TOKENS}", len(chunk)))
-    questions = list(shipped_table("data/questions.toml")["questions"].items())[: job.question_count]
+    questions = list(shipped_table("data/text/questions.toml")["questions"].items())[: job.question_count]
     if questions:
         emit("task", answered(model, dict(questions)))
     own, reference = scores.columns()
