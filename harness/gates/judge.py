@@ -20,6 +20,7 @@ from harness.domain.figure import FIGURES
 from harness.printable import MESSAGE_MAX, clean
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Spread, found, runs_needed
+from harness.units import counted
 
 FALSE_ALARM_RATIO: Final = 0.01
 """Share of gates, each of a whole file, that fail a build which keeps all limits or did not change."""
@@ -198,5 +199,6 @@ def _settled(needed: int | None, counts: tuple[int, int], spread: Spread) -> str
     if needed is not None:
         return f"{needed} {spread.unit}s would settle it in 95 of 100 gates"
     if counts[1]:
-        return f"{counts[1]} {spread.unit}s of the baseline are too few for any number: keep more of them"
+        kept = counted(counts[1], spread.unit)
+        return f"no number of {spread.unit}s is enough beside {kept} of the baseline: keep more of them"
     return f"no number of {spread.unit}s is sure to settle it"
