@@ -69,8 +69,8 @@ def report(
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
-    Files of llama-bench (JSON, JSON lines, tables), Ollama, LM Studio, llama-server and guidellm are read,
-    too. Without a RESULT the report holds predictions alone.
+    Files of llama-bench (JSON, JSON lines, tables), and what Ollama, LM Studio and llama-server answer, are
+    read too. Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
     from harness.cli._progress import RunProgress

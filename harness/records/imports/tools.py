@@ -39,7 +39,6 @@ UNDATED: Final = "1970-01-01T00:00:00+00:00"
 LEAST, MOST = 1e-15, 1e19
 """Of any amount, nanoseconds since 1970 among them: powers of what is beyond are no numbers any more."""
 _LAST_UNIX_S: Final = 4e9
-_DEEPEST: Final = 6
 _MODEL: Final = ModelIdentity(
     name="unknown model", quant="", size_bytes=0, sha256="", architecture="", parameter_count=0
 )
@@ -78,30 +77,14 @@ def dated(value: Any) -> str:
 
 
 def at(document: Any, path: str) -> Any:
-    """What stands at a path of ``imports.toml``; None where there is nothing.
-
-    ``**.name`` is the first text under that key, however deep.
-    """
-    value: Any = None
+    """What stands at a path of ``imports.toml``; None where there is nothing."""
     for way in path.split("|"):
-        if way.startswith("**."):
-            value = _anywhere(document, way.removeprefix("**."), _DEEPEST)
-        else:
-            value = document
-            for name in way.split("."):
-                value = value.get(name) if isinstance(value, dict) else None
+        value = document
+        for name in way.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
         if value not in (None, ""):
             return value
     return None
-
-
-def _anywhere(document: Any, name: str, depth: int) -> str:
-    if depth == 0 or not isinstance(document, dict):
-        return ""
-    here = text(document.get(name))
-    return here or next(
-        (value for each in document.values() if (value := _anywhere(each, name, depth - 1))), ""
-    )
 
 
 def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
@@ -158,7 +141,6 @@ def record(
         machine=filled(UNKNOWN_MACHINE, table.get("machine", {}), *documents),
         scenario=scenario or Scenario(thread_count=engine.thread_count),
         outcome="ok",
-        detail=table.get("detail", ""),
         model=identity,
         engine=engine,
         samples=tuple(samples),
@@ -169,51 +151,45 @@ def record(
 
 def tool_of(document: Any) -> str:
     """Whose results a JSON document holds; empty for nobody's known here."""
+    answers = document if isinstance(document, list) else [document]
     for tool, table in TOOLS.items():
-        parts = _parts(document, table)
-        if parts and all(at(part, path) is not None for part in parts for path in table["needs"]):
+        if answers and all(at(answer, path) is not None for answer in answers for path in table["needs"]):
             return tool
     return ""
 
 
 def from_document(document: Any, tool: str, source: Path | str) -> list[RunRecord]:
-    """One record for each part of it.
+    """One record for each answer in it.
 
     Raises:
-        BadDataError: A part took no time, or names no model where it must.
+        BadDataError: An answer took no time, or names no model.
     """
     if tool == "llama-bench":
         return of_llama_bench(document, source)
     table = TOOLS[tool]
     records = []
-    for index, part in enumerate(_parts(document, table)):
+    for index, answer in enumerate(document if isinstance(document, list) else [document]):
         place = f"{source}[{index}]"
-        if table.get("named") and not text(at(part, table["model"]["name"])):
+        if not text(at(answer, table["model"]["name"])):
             raise BadDataError(place, "model", "nothing", "the name of the model that answered")
-        records.append(record(place, tool, _samples(part, table), part, document))
+        records.append(record(place, tool, _samples(answer, table), answer))
     return records
 
 
-def _parts(document: Any, table: Mapping[str, Any]) -> list[Any]:
-    listed = at(document, table["parts"]) if "parts" in table else document
-    return listed if isinstance(listed, list) else [listed]
-
-
-def _samples(part: Any, table: Mapping[str, Any]) -> list[Sample]:
+def _samples(answer: Any, table: Mapping[str, Any]) -> list[Sample]:
     samples: list[Sample] = []
     for test in table["tests"]:
-        tokens = test["tokens"] if isinstance(test["tokens"], int) else count(at(part, test["tokens"]))
+        tokens = count(at(answer, test["tokens"]))
         if "rate" in test:
-            rate = number(at(part, test["rate"]))
+            rate = number(at(answer, test["rate"]))
             seconds = tokens / rate if rate else 0.0
         else:
-            seconds = number(at(part, test["time"])) * test["unit_s"]
-        label = test.get("label") or f"{'pp' if test['phase'] == 'prefill' else 'tg'}{tokens}"
-        prompt = next((s.token_count for s in samples if s.phase == "prefill"), 0)
-        if seconds and (tokens or "label" in test):
-            samples.append(
-                sample(test["phase"], label + (f" @ d{prompt}" if prompt else ""), tokens, seconds)
-            )
+            seconds = number(at(answer, test["time"])) * test["unit_s"]
+        label = f"{'pp' if test['phase'] == 'prefill' else 'tg'}{tokens}"
+        if samples:
+            label += f" @ d{samples[0].token_count}"
+        if seconds and tokens:
+            samples.append(sample(test["phase"], label, tokens, seconds))
     return samples
 
 

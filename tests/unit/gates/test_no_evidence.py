@@ -463,7 +463,10 @@ def test_one_run_of_each_side_is_no_turn() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "words"),
-    [((3, 3), "no number of runs is enough beside 3 runs of the baseline"), ((3, 0), "no number of runs is sure to settle it")],
+    [
+        ((3, 3), "no number of runs is enough beside 3 runs of the baseline"),
+        ((3, 0), "no number of runs is sure to settle it"),
+    ],
 )
 def test_what_no_number_of_runs_settles(counts: tuple[int, int], words: str) -> None:
     budget = (

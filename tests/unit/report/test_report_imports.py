@@ -27,23 +27,6 @@ LLAMA_BENCH = {
 }  # fmt: skip
 """What llama-bench of build 0c1e570 printed for ``-n 16 -r 3``; paths and one field changed."""
 
-GUIDELLM = {
-    "args": {"model": "org/tiny"},
-    "benchmarks": [
-        {
-            "start_time": 1767225600.0,
-            "metrics": {
-                "time_to_first_token_ms": {
-                    "successful": {"mean": 260.0, "median": 250.0, "percentiles": {"p99": 400.0}}
-                },
-                "inter_token_latency_ms": {"successful": {"median": 20.0}},
-                "output_tokens_per_second": {"successful": {"median": 48.0}},
-            },
-        }
-    ],
-}
-
-
 NOTHING = Change(value=0.0, low=0.0, high=0.0)
 SAME = CalibrationChange(
     row_count=510, accuracy=0.5, mean_confidence=0.5, ece=0.0, smooth_ece=0.0, nll=2.25, nll_change=NOTHING,
@@ -95,14 +78,6 @@ def test_a_device_learns_nothing_of_layers_that_lay_elsewhere(tmp_path, layers: 
     else:
         with pytest.raises(InputError, match="whole model on one device"):
             measurements_in(path)
-
-
-def test_guidellm(tmp_path) -> None:
-    (run,) = read_results(write(tmp_path, "x.json", GUIDELLM))
-
-    assert metric_values(run, "ttft_s") == [pytest.approx(0.25)]
-    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(50.0)]
-    assert (run.model.name, run.created) == ("tiny", "2026-01-01T00:00:00+00:00")
 
 
 @pytest.mark.parametrize(
