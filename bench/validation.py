@@ -84,7 +84,10 @@ def _record(name: str) -> tuple[str, Any]:
 def main(by: str, path: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
     if path is not None:
-        fits = {"coefficients.json": fit_all(_whole(), SOURCE), "heat_coefficients.json": heat.fit(heat.shipped(), SOURCE)}
+        fits = {
+            "coefficients.json": fit_all(_whole(), SOURCE),
+            "heat_coefficients.json": heat.fit(heat.shipped(), SOURCE),
+        }
         for name, fit in fits.items():
             (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit), indent=1) + b"\n")
         return

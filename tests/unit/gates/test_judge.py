@@ -13,8 +13,6 @@ ERRORS = Errors(0.01, 0.05)
 KNOWN = Spread(0.1, 0.02, 4)
 Z_95 = 1.6448536269514722
 """Standard normal quantile of 0.95, from its table."""
-T_99_OF_4 = 3.746947388
-"""Student's t, 4 degrees of freedom, 0.99 one-sided, from its table."""
 
 
 def judged(budget: Budget, mid: float, low: float | None, high: float | None, spread: Spread = KNOWN, counts=(3, 0)):
@@ -63,7 +61,7 @@ def test_a_clear_answer(budget, interval, answer, margin, change, reason) -> Non
 
 
 def test_what_three_runs_would_find() -> None:
-    """3 runs, 2 % between them by 4 degrees: the narrower of t(.995) s and z(.995) .1, and z(.95) s of power, over root 3."""
+    """Three runs, 2 % by 4 degrees: t(.995) s, narrower than z(.995) .1, and z(.95) s of power, over root 3."""
     t_995_of_4 = 4.604094871
     expected = 1 - exp(-(t_995_of_4 * 0.02 + Z_95 * 0.02) / sqrt(3))
 
@@ -100,7 +98,7 @@ def test_what_would_settle_it(spread, counts, needed, settles) -> None:
 
 
 def test_the_number_of_runs_that_settle_it() -> None:
-    """Turns that differ by 2 % (known by many): the least k with (t + 1.645) .02 / root k below the distance to the limit."""
+    """Turns that differ by 2 %, told by many: the least k with (2.326 + 1.645) .02 / root k below the distance."""
     distance = log(1.0 / 0.95)  # .0513
     spread = Spread(None, 0.02, 1000, "turn")
     found = judged(BASELINE, 1.0, 0.90, 1.1, spread, (1, 0))
