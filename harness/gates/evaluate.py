@@ -292,7 +292,6 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
     time between two of them is that of a pass.
     """
     speed = prediction.speed
-    held = prediction.memory.anonymous_bytes
     rate = speed.decode_tokens_per_s
     is_cold = "@ cold" in budget.label
     together = scenario.batch_count
@@ -305,7 +304,7 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
         "ttft_s": first_cold if is_cold else speed.ttft_warm_s,
         "load_s": speed.load_cold_s if is_cold else speed.load_warm_s,
         "peak_memory_bytes": prediction.memory.peak_bytes,
-        "peak_anonymous_bytes": Interval(held, held, held),
+        "peak_anonymous_bytes": prediction.memory.anonymous,
         "itl_p50_s": rate.through(lambda speed: together / speed) if rate.low > 0 else None,
     }.get(budget.metric)
 

@@ -175,6 +175,11 @@ def test_three_answers(low: float | None, high: float | None, higher: bool, answ
             Budget(metric="peak_memory_bytes", ceiling=999.0, predicted=True, device="phone", model="tiny"), Run(),
             "fail", Exit.BROKEN, id="upper bound of memory passes the limit",
         ),
+        # of it 900 are anonymous: half as sure as the peak, whose ends lie 100 away, so 850 .. 950
+        pytest.param(
+            Budget(metric="peak_anonymous_bytes", ceiling=949.0, predicted=True, device="phone", model="tiny"), Run(),
+            "fail", Exit.BROKEN, id="upper bound of anonymous memory",
+        ),
     ],
 )  # fmt: skip
 def test_each_budget(
