@@ -144,3 +144,40 @@ def test_what_is_no_evidence_has_no_figures() -> None:
     assert (found.sample_count, found.line, found.value) == (0, 0, None)
     assert "\n" not in found.reason
     assert (found.limit, found.relative_to) == (20.0, "")
+
+
+def test_errors_are_shared_by_budgets_and_by_looks() -> None:
+    """1 of 100 files is accused wrongly: of eight budgets and four looks 1 of 3,200; 5 of 100 acquitted, over looks."""
+    assert Errors.of(8, 4) == (pytest.approx(0.01 / 32), pytest.approx(0.05 / 4))
+    assert Errors.of(0, 1) == (pytest.approx(0.01), pytest.approx(0.05))
+
+
+@pytest.mark.parametrize(
+    ("mid", "high", "answer"),
+    [
+        (0.80, 0.99, "fail"),
+        # "No change" is an end of the interval, so it is not left out.
+        (0.80, 1.0, "inconclusive"),
+        # The middle is the root of the limit: half of the slowdown in logs, not more.
+        (0.9, 0.99, "inconclusive"),
+    ],
+)
+def test_a_slowdown_on_the_edge(mid, high, answer) -> None:
+    """Both conditions must hold strictly before a build is accused."""
+    found = decide(Estimate(mid, 0.7, high, 9), 0.81, higher_is_better=True, finds_slowdown=True)
+
+    assert found == answer
+
+
+def test_runs_of_one_hour_promise_nothing_of_another() -> None:
+    """Sittings that differ by .1 %: no number of runs is named, although the formula would give one."""
+    found = judged(BASELINE, 0.949, 0.94, 1.0, Spread(None, 0.001, 100, "sitting"), (3, 0))
+
+    assert (found.answer, found.runs_needed) == ("inconclusive", None)
+
+
+def test_a_limit_that_is_near_needs_more_runs() -> None:
+    """2 % from the limit and turns that differ by 2 %: ((2.326 + 1.645) .02 / .0198)^2 = 16.1, so 17 turns."""
+    found = judged(BASELINE, 0.95 * 1.02, 0.90, 1.1, Spread(None, 0.02, 100_000, "turn"), (1, 0))
+
+    assert found.runs_needed == 17
