@@ -71,12 +71,14 @@ def searched(settings: list[Setting], take: Callable[[Setting], float], within_s
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
 @click.option("--peer", is_flag=True, help="Let Optuna search too.")
 def main(model: str, minutes: float, peer: bool) -> None:
-    """Print the choice's distance from the sweep's best, the share of settings pruned, and the times."""
+    """Print the choice's distance from the sweep's best, the share of settings that ran, and the times."""
     settings = grid()
     how = How(keep=False)
     tuned = tune(model, within_s=60 * minutes, device=this_machine(), how=how)
-    pruned = f"{tuned.never_ran_ratio:.0%} of {len(tuned.runners)} pruned"
-    click.echo(f"{tuned.model}: tuner {tuned.seconds:.0f} s, {pruned}, {tuned.winner.words}")
+    ran = sum(bool(runner.turns_s) for runner in tuned.runners)
+    click.echo(
+        f"{tuned.model}: tuner {tuned.seconds:.0f} s, {ran} of {len(tuned.runners)} settings ran, {tuned.winner.words}"
+    )
     choices = {"tuner": tuned.winner}
     with Pipeline(how) as pipeline:
         take = door(RunCell(model, "", scenario_of("chat")), pipeline, tuned.defaults)

@@ -22,12 +22,11 @@ import re
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean, median, stdev
-from typing import Any, Final, NamedTuple
+from statistics import fmean, geometric_mean, median, stdev
+from typing import Any, Final
 
 from msgspec.structs import asdict
 
@@ -36,22 +35,15 @@ from harness.app.locate import obtain
 from harness.app.on_target import run_on
 from harness.app.resolve import ResolvedModel, resolve_model, scenario_from
 from harness.app.run import RunCell, answers_of, prediction_of, run_cell
-from harness.app.speculate import forms_of, load_prompts, speculate
-from harness.catalog.gguf import read_gguf
-from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
-from harness.domain.figure import metric_values
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement, placement_of
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
-from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, HarnessError, RefusedError, installing
-from harness.measure.child import Limits
-from harness.measure.jobs.speculate import SpeculationJob
+from harness.errors import EngineError, RefusedError, installing
 from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.protocol import GenerateJob
@@ -81,8 +73,6 @@ _SLOWEST_TURN_RATIO: Final = 3.0
 _LEAST_TURN_S: Final = 15.0
 """No turn is ended before: a model's first load is none of its speed."""
 NOT_RUN: Final = "the time was up before it ran"
-_LEAST_DRAFT_S: Final = 20.0
-"""With less time left no draft is looked at."""
 _BENCH: Final = "llama-bench"
 _BLOCKS: Final = 9998
 """More than any model has: the layers of a whole one."""
@@ -148,45 +138,15 @@ class Runner(Frozen):
     left: str = ""
 
 
-class Drafting(Frozen):
-    """What a draft adds to the winner: speed of decoding with it over that without, prompt by prompt.
-
-    ``draft`` is a file's path, or ``lookup`` for prompt lookup; ``draft_tokens`` the most that one cycle
-    drafted.
-    """
-
-    draft: str
-    draft_tokens: int
-    gain: Estimate
-
-    @property
-    def pays(self) -> bool:
-        """Whether it is faster by more than chance."""
-        return (self.gain.low or 0.0) > 1.0
-
-    @property
-    def flags(self) -> str:
-        """As options of llama-server, whose own lookup continues after the last two tokens' newest match."""
-        longest = self.draft_tokens
-        if self.draft == "lookup":
-            return (
-                f"--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m {longest}"
-            )
-        return f"--spec-type draft-simple -md {shlex.quote(self.draft)} --spec-draft-n-max {longest}"
-
-
 class Tuned(Frozen):
     """The result of a race.
 
     Attributes:
-        drafting: The best draft that lies here, measured with the winner; None where none was worth a run.
         gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99
             %, are None where the time was up before three turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
         unproven: What was ahead in the races and not faster than the defaults in turns of their own, or had
             too few of them: the defaults are then the winner. None where there is no such.
-        never_ran_ratio: Share of the settings that the prediction left out, before the race or within its
-            first round.
     """
 
     model: str
@@ -196,10 +156,8 @@ class Tuned(Frozen):
     gain: Estimate
     runners: tuple[Runner, ...]
     rounds: int
-    never_ran_ratio: float
     seconds: float
     commands: dict[str, str] = {}
-    drafting: Drafting | None = None
     unproven: Setting | None = None
 
 
@@ -209,7 +167,6 @@ def tune(
     *,
     goal: str = "chat",
     within_s: float = 600.0,
-    memory_bytes: int | None = None,
     quality_ratio: float = 0.0,
     runtimes: Sequence[str] = (),
     api: str = "",
@@ -225,7 +182,6 @@ def tune(
         quant: The file's mixture.
         goal: ``chat``, ``prompt``, ``agent`` or ``users=N``.
         within_s: Time of the whole race.
-        memory_bytes: Settings that are predicted to need more, or did, are left out.
         quality_ratio: Growth of perplexity that may be paid for speed; 0 keeps the answers, and the cache in
             F16.
         runtimes: Those to race; all that can be used here unless given.
@@ -258,22 +214,21 @@ def tune(
     if device and device.pool_for(api) == "vram":
         split = best_split(resolved.weights, device, asked)
     first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
-    stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical))
+    isa = [name for engine in device.engines for name in engine.isa or ()] if device else []
+    stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical, isa))
     winner = defaults = stage[0]
     predicted: dict[Setting, Interval | None] = {}
-    never_ran: dict[Setting, str] = {}
     with Pipeline(how) as pipeline:
         run = door(
             RunCell(model, quant, asked),
             pipeline,
             defaults,
             allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio),
-            memory_bytes=memory_bytes,
             on=on,
             programs=programs,
         )
         race = Race(run, say=say)
-        # The rest of the time is for turns against the defaults, and a draft.
+        # The rest of the time is for turns against the defaults.
         for share in (0.4, 0.6):
             until_s = began_s + min(within_s * share, within_s - race.final_s())
             if race.turns and time.monotonic() > until_s:
@@ -281,50 +236,39 @@ def tune(
                 predicted |= dict.fromkeys(stage[1:])
                 race.left |= dict.fromkeys(stage[1:], NOT_RUN)
                 break
-            outlooks = {setting: _outlook(resolved, setting, asked, device) for setting in stage}
-            predicted |= {setting: outlook and outlook.request_s for setting, outlook in outlooks.items()}
-            pruned = pruned_by_prediction(outlooks, memory_bytes)
-            never_ran |= pruned
-            say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
-            racing = [setting for setting in stage if setting not in pruned]
-            mids = {setting: p.mid if (p := predicted[setting]) else math.inf for setting in racing}
-            holder = winner if race.turns else None
-            winner = race.run(
-                runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids, holder=holder
-            )
+            stage_s = {setting: _predicted_s(resolved, setting, asked, device) for setting in stage}
+            predicted |= stage_s
+            winner = race.run(stage, until_s=until_s, predicted_s=stage_s)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
-        # Turns that make an interval go before a draft.
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
         gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
-        ahead = winner
-        if not _is_proven(gain):
-            winner = defaults
-        drafting = None
-        if asked.batch_count == 1 and winner.runtime == "llamacpp":
-            with suppress(HarnessError):  # the race has its winner without a draft
-                drafting = drafted(path, winner.scenario(asked), how, until_s=began_s + within_s)
+    ahead = winner
+    if not _is_proven(gain):
+        winner = defaults
+        gain = Estimate(1.0, 1.0, 1.0, 0)
+    beside = race.beside(winner)
+    if gain.low is not None and winner != defaults:
+        beside[defaults] = gain.mid  # from turns of their own
     runners = tuple(
         Runner(
             setting=setting,
             predicted_s=predicted[setting],
             turns_s=tuple(race.turns.get(setting, ())),
-            slower_ratio=ratio,
-            left=race.left.get(setting, never_ran.get(setting, "")),
+            slower_ratio=beside.get(setting),
+            left=race.left.get(setting, ""),
         )
-        for setting, ratio in race.places(winner, defaults, gain, predicted)
+        for setting in sorted(predicted, key=lambda each: (each != winner, beside.get(each, math.inf)))
     )
     return Tuned(
         model=f"{resolved.name} {resolved.quant}".strip(),
         goal=goal,
         winner=winner,
         defaults=defaults,
-        gain=gain if winner == ahead else Estimate(1.0, 1.0, 1.0, 0),
+        gain=gain,
         runners=runners,
         rounds=race.rounds,
-        never_ran_ratio=(len(never_ran) + race.hopeless_count) / len(runners),
         seconds=time.monotonic() - began_s,
-        commands=commands(winner, path, asked, drafting),
-        drafting=drafting,
+        commands=commands(winner, path, asked),
         unproven=None if winner == ahead else ahead,
     )
 
@@ -350,7 +294,6 @@ def door(
     defaults: Setting,
     *,
     allowed_nats: float = _NLL_TOLERANCE,
-    memory_bytes: int | None = None,
     on: str = "local",
     programs: Path | None = None,
 ) -> Callable[[Setting], float]:
@@ -388,11 +331,11 @@ def door(
             limits = usual_limits._replace(wall_s=min(usual_limits.wall_s, most_s))
             pipeline.how = pipeline.how._replace(limits=limits)
             began_s = time.monotonic()
-            found_s = request_s(run_cell(cell, job, None, pipeline), asked.scenario, memory_bytes)
+            found_s = request_s(run_cell(cell, job, None, pipeline), asked.scenario)
             walls_s.append(time.monotonic() - began_s)
             return found_s
         _, records = run_on(on, [cell], job.replace(runtime="llamacpp"), pipeline.how, programs)
-        return request_s(records[0], asked.scenario, memory_bytes)
+        return request_s(records[0], asked.scenario)
 
     return seconds
 
@@ -407,56 +350,6 @@ def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
     if len(differences) < 2:
         return -math.inf
     return fmean(differences) - 2.0 * stdev(differences) / math.sqrt(len(differences))
-
-
-def drafted(path: Path, scenario: Scenario, how: How, *, until_s: float) -> Drafting | None:
-    """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
-
-    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to
-    pay, or where too little is left until that moment of the monotonic clock.
-    """
-    drafts = ["lookup"]
-    briefly = Limits(wall_s=_LEAST_DRAFT_S)
-    for draft in _drafts_for(path):
-        if until_s - time.monotonic() > 2 * _LEAST_DRAFT_S:
-            drafts += forms_of(draft, briefly)
-    if (left_s := until_s - time.monotonic()) < _LEAST_DRAFT_S:
-        return None
-    how = how._replace(limits=how.limits._replace(wall_s=left_s))
-    job = SpeculationJob(
-        target=str(path),
-        drafts=tuple(drafts),
-        prompts=load_prompts("code"),
-        new_tokens=64,
-        scenario=scenario.replace(context_tokens=1024),
-    )
-    result = speculate(job, how=how).result
-    if not isinstance(result, Speculation) or not result.speculative.drafted_count:
-        return None
-    return Drafting(
-        draft=next(draft for draft in job.drafts if Path(draft).name == result.draft),
-        draft_tokens=max(result.speculative.lengths),
-        gain=ratio_interval(result.ratios, [1.0] * len(result.ratios)),
-    )
-
-
-def _drafts_for(target: Path) -> list[Path]:
-    """Files at most half as large with the same tokenizer, beside the model's or among the downloaded ones."""
-    files = {*target.parent.glob("*.gguf"), *(cache_dir() / "models").rglob("*.gguf")}
-    drafts = []
-    for path in sorted(files):
-        with suppress(HarnessError, OSError):
-            if 2 * path.stat().st_size <= target.stat().st_size and _tokenizer_of(path) == _tokenizer_of(
-                target
-            ):
-                drafts.append(path)
-    return drafts
-
-
-def _tokenizer_of(path: Path) -> list[Any]:
-    return [
-        read_gguf(path).metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "bos_token_id")
-    ]
 
 
 class Race:
@@ -478,7 +371,6 @@ class Race:
         self.turns: dict[Setting, list[float]] = {}
         self.left: dict[Setting, str] = {}
         self.rounds = 0
-        self.hopeless_count = 0
         self._winner: Setting | None = None  # of the last race
         self._slower: dict[Setting, float] = {}  # how many times slower than that each was
         self._walls_s: list[float] = []
@@ -488,19 +380,18 @@ class Race:
         settings: Sequence[Setting],
         *,
         until_s: float,
-        predicted_s: Mapping[Setting, float] = {},
-        holder: Setting | None = None,
+        predicted_s: Mapping[Setting, Interval | None] = {},
     ) -> Setting:
         """The winner; RefusedError where none ran.
 
-        The ``holder`` of an earlier race, if it runs in this one, is beaten by who was faster in three turns
-        or more.
+        The winner of an earlier race, if it runs in this one, is beaten by who was faster in three turns or
+        more.
 
         A setting of whose runtime another one ran already is expected to take as much longer than that one as
-        is predicted; where this is hopeless, it leaves before its first turn. ``predicted_s`` has every
-        setting, infinity where nothing is predicted; where it is empty all run.
+        is predicted; where this is hopeless, it leaves before its first turn. What nothing is predicted of
+        runs.
         """
-        racing = list(settings)
+        racing = runtimes_in_turn(settings, predicted_s)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
         for setting in racing:
             self.turns.pop(setting, None)
@@ -511,7 +402,6 @@ class Race:
             for setting in racing if done % 2 == 0 else reversed(racing):
                 if done == 0 and (why := self._hopeless(setting, predicted_s)):
                     self.left[setting] = why
-                    self.hopeless_count += 1
                 elif done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
                     self.left[setting] = NOT_RUN
                 else:
@@ -528,32 +418,23 @@ class Race:
         if not racing:
             raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
         winner = racing[0]
+        holder = self._winner
         if holder in racing and holder != winner and len(self.turns[winner]) < _LEAST_PAIRS:
             self.left[winner] = (
                 f"ahead in {len(self.turns[winner])} of the {_LEAST_PAIRS} turns that it takes to win"
             )
             winner = holder
-        self._compare(settings, winner)
-        return winner
-
-    def _compare(self, settings: Sequence[Setting], winner: Setting) -> None:
-        """Say how many times slower each of this race was than its winner, and with that those of earlier ones."""
         ratios = {each: self._ratio(each, winner, _LEVEL).mid for each in settings if self.turns.get(each)}
         # The last winner runs in both: it tells how far the new one is from those that it has beaten.
-        between = ratios.get(self._winner, 1.0) if self._winner else 1.0
+        between = ratios.get(holder, 1.0) if holder else 1.0
         self._slower = {each: ratio * between for each, ratio in self._slower.items()} | ratios
         self._winner = winner
+        return winner
 
-    def places(
-        self, winner: Setting, defaults: Setting, gain: Estimate, settings: Iterable[Setting]
-    ) -> Iterator[tuple[Setting, float | None]]:
-        """The winner, those that ran by how many times as long as it they took, then the others of ``settings``."""
-        own = self._slower.get(winner, 1.0)
-        slower = {each: ratio / own for each, ratio in self._slower.items()}
-        if gain.low is not None and defaults in slower:
-            slower[defaults] = gain.mid  # from turns of their own
-        for setting in dict.fromkeys([winner, *sorted(slower, key=slower.__getitem__), *settings]):
-            yield setting, slower.get(setting)
+    def beside(self, setting: Setting) -> dict[Setting, float]:
+        """How many times as long as this one each took that ran."""
+        own = self._slower.get(setting, 1.0)
+        return {each: ratio / own for each, ratio in self._slower.items()}
 
     def against(self, winner: Setting, defaults: Setting, *, until_s: float) -> Estimate:
         """How many times faster the winner is than the defaults, from turns of their own.
@@ -579,13 +460,15 @@ class Race:
             pair_s = self._now_s() - began_s
         return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
-    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
+    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, Interval | None]) -> str:
         """Why a setting need not run, by what the first one of its runtime took; empty where it may win."""
         ran = [each for each in predicted_s if each in self.turns]
         first = next((each for each in ran if each.runtime == setting.runtime), None)
-        if first is None or math.inf in {predicted_s[first], predicted_s[setting]}:
+        expected = predicted_s.get(setting)
+        base = predicted_s[first] if first else None
+        if first is None or base is None or expected is None:
             return ""
-        expected_s = self.turns[first][0] * predicted_s[setting] / predicted_s[first]
+        expected_s = self.turns[first][0] * expected.mid / base.mid
         best_s = min(self.turns[each][0] for each in ran)
         if expected_s <= _HOPELESS_RATIO * best_s:
             return ""
@@ -609,7 +492,7 @@ class Race:
 
     def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
         """Those that may still win, best first; the others leave with their reason."""
-        ordered = sorted(racing, key=lambda each: _typical(self.turns[each]))
+        ordered = sorted(racing, key=lambda each: geometric_mean(self.turns[each]))
         if not ordered:
             return []
         best = ordered[0]
@@ -659,31 +542,34 @@ def usable(runtimes: Sequence[str]) -> list[str]:
 
     One that was asked for by name and cannot be used is refused with its reason.
     """
-    there: dict[str, str] = {}
-    for name in runtimes or plugins.names("harness.runtimes"):
+    by_package: dict[str, str] = {}
+    for name in runtimes or sorted(plugins.names("harness.runtimes"), key=lambda name: name != "llamacpp"):
         runtime = plugins.load("harness.runtimes", name, "RUNTIME")
         reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
         why = runtime.missing() or ("" if reads else "it reads no GGUF file in process")
         if runtimes and why:
             raise RefusedError(f"{name}: {why}")
         if not why:
-            # Without llama-cpp-python llamacpp is driven through another package, which is one runtime by two
-            # names.
-            there[name] = name if runtimes else getattr(runtime, "package", lambda name=name: name)()
-    if not there:
+            # Without llama-cpp-python llamacpp is driven through another package: one runtime by two names.
+            has_package = not runtimes and hasattr(runtime, "package")
+            by_package.setdefault(runtime.package() if has_package else name, name)
+    if not by_package:
         raise RefusedError(f"no runtime to race: {installing('llama')}, or {installing('ik')}")
-    by_package = {there[name]: name for name in sorted(there, key=lambda name: name == "llamacpp")}
-    return sorted(by_package.values(), key=lambda name: name != "llamacpp")
+    return list(by_package.values())
 
 
-def candidates(runtimes: Sequence[str], first: Setting, most_threads: int) -> Iterator[Setting]:
+def candidates(
+    runtimes: Sequence[str], first: Setting, most_threads: int, isa: Collection[str] = ()
+) -> Iterator[Setting]:
     """Settings of the first race: each runtime with the threads of ``first``, which comes first, and other numbers.
 
-    All are repacked or not.
+    All are repacked or not, but with AMX among the instruction sets: it multiplies packed weights alone, and
+    without it a prompt took twelve times as long (98.9 s a request for 8.3).
     """
+    layouts = (True,) if "amx" in isa else (True, False)
     usual = first.thread_count
     threads = dict.fromkeys([usual, *sorted({max(1, usual // 2), max(1, usual - 1), most_threads})])
-    for runtime, count, repack in itertools.product(runtimes, threads, (True, False)):
+    for runtime, count, repack in itertools.product(runtimes, threads, layouts):
         yield first.replace(runtime=runtime, thread_count=count, repack=repack)
 
 
@@ -707,50 +593,27 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
         yield winner.replace(kv_type="Q8_0")
 
 
-class Outlook(NamedTuple):
-    """What is predicted of one request: its seconds, and the least memory that it takes."""
+def runtimes_in_turn(
+    settings: Sequence[Setting], predicted_s: Mapping[Setting, Interval | None]
+) -> list[Setting]:
+    """Each runtime's best as predicted, then each one's next, and so on: the first turns tell the runtimes apart."""
 
-    request_s: Interval
-    memory_bytes: float
+    def seconds(setting: Setting) -> float:
+        predicted = predicted_s.get(setting)
+        return predicted.mid if predicted else math.inf
 
-
-def pruned_by_prediction(
-    outlooks: Mapping[Setting, Outlook | None], memory_bytes: int | None
-) -> dict[Setting, str]:
-    """Settings that cannot win, with the reason.
-
-    A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's
-    of the same runtime: settings of one runtime are told apart by the law, runtimes are not.
-    """
-    told = {setting: outlook for setting, outlook in outlooks.items() if outlook}
-    most = memory_bytes or math.inf
-    reasons = {
-        s: "predicted to need more memory than was given" for s, o in told.items() if o.memory_bytes > most
-    }
-    for setting, outlook in told.items():
-        rivals = (o for s, o in told.items() if s.runtime == setting.runtime and o.memory_bytes <= most)
-        best = min((rival.request_s.high for rival in rivals), default=math.inf)
-        if outlook.request_s.low > best:
-            reasons.setdefault(
-                setting, f"predicted {outlook.request_s.mid:.3g} s a request, the best at most {best:.3g}"
-            )
-    return reasons
-
-
-def runtimes_in_turn(settings: Sequence[Setting], seconds: Mapping[Setting, float]) -> list[Setting]:
-    """Each runtime's best by ``seconds``, then each one's next, and so on: the first turns tell the runtimes apart."""
     places: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-    by_speed = sorted(settings, key=seconds.__getitem__)
+    by_speed = sorted(settings, key=seconds)
     return sorted(by_speed, key=lambda each: next(places[each.runtime]))
 
 
-def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = None) -> float:
+def request_s(record: RunRecord, asked: Scenario) -> float:
     """Seconds of one request as ``asked``: the prompt at the best rate of prefill, the answer at that of decode.
 
     Samples that were disturbed count too: all settings are disturbed alike, and turns tell them apart.
 
     Raises:
-        RefusedError: The run did not end well, or took more memory than was given.
+        RefusedError: The run did not end well.
         KeyboardInterrupt: It was interrupted.
     """
     if record.outcome == "interrupted":
@@ -759,8 +622,6 @@ def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = Non
         raise RefusedError(
             f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}"
         )
-    if memory_bytes and (peak := metric_values(record, "peak_memory_bytes")) and peak[0] > memory_bytes:
-        raise RefusedError(f"it took {peak[0] / 1e6:.0f} MB, {memory_bytes / 1e6:.0f} MB are allowed")
     rates = []
     for phase in ("prefill", "decode"):
         samples = [s for s in record.samples if s.phase == phase and not s.warm_up and s.duration_s > 0]
@@ -776,12 +637,8 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
     )
 
 
-def commands(
-    setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None
-) -> dict[str, str]:
-    """The winner as commands of the programs that people run, on the model's ``file``.
-
-    Ik's are those of its own build.
+def commands(setting: Setting, file: Path, asked: Scenario) -> dict[str, str]:
+    """The winner as commands of the programs that people run, on the model's ``file``; ik's is that of its own build.
 
     What a Modelfile or llama-cpp-python cannot set stands there as a remark.
 
@@ -790,24 +647,15 @@ def commands(
         docs/modelfile.md (parameters num_thread, num_batch, num_ctx, num_gpu); abetlen, llama-cpp-python,
         ``Llama.__init__``.
     """
-    one, all_users = (setting.scenario(asked.replace(batch_count=count)) for count in (1, asked.batch_count))
+    scenario = setting.scenario(asked)
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
-    of_cpu = setting.api in {"", "cpu"}
     if setting.runtime == "ik":
-        repacking = ""
-        if setting.repack:
-            repacking = " -rtr"
-        told = (s.replace(repack=True).flags for s in (one, all_users))
-        cli, server = (f"{given} {flags}{repacking}" for flags in told)
-        return {
-            "ik_llama.cpp's llama-server": f"llama-server {server}",
-            "ik_llama.cpp's llama-cli": f"llama-cli {cli}",
-        }
-    given += " -dev none" * of_cpu  # with -ngl 0 alone a GPU computes long prompts
-    cli, server = (f"{given} {s.flags}" for s in (one, all_users))
-    if drafting and drafting.pays:
-        server += f" {drafting.flags}"
-    flags = f"{one.flags} {setting.where}"
+        repacking = " -rtr" if setting.repack else ""
+        flags = scenario.replace(repack=True).flags
+        return {"ik_llama.cpp's llama-server": f"llama-server {given} {flags}{repacking}"}
+    if setting.api in {"", "cpu"}:
+        given += " -dev none"  # with -ngl 0 alone a GPU computes long prompts
+    flags = f"{scenario.replace(batch_count=1).flags} {setting.where}"
     placed = placement_of(setting.where)
     kind = BLOCKS[setting.kv_type].type_id
     python = (
@@ -834,8 +682,7 @@ def commands(
         f"PARAMETER num_gpu {placed.gpu_layers}",
     ]
     return {
-        "llama-server": f"llama-server {server}",
-        "llama-cli": f"llama-cli {cli}",
+        "llama-server": f"llama-server {given} {scenario.flags}",
         "llama-cpp-python": python
         + _rest(flags, "llama-cpp-python", r"-((t|ub|ngl|ctk|ctv|fa|ts|mg) \S+|nkvo) ?"),
         "Ollama Modelfile": "\n".join(modelfile) + _rest(flags, "A Modelfile", r"-(t|ub|ngl) \S+ ?"),
@@ -851,27 +698,17 @@ def _rest(flags: str, program: str, settable: str) -> str:
     return f"\n# {program} cannot set: {rest}" if rest else ""
 
 
-def _typical(turns: Sequence[float]) -> float:
-    """Mean of the logs of the turns."""
-    if turns:
-        return math.fsum(map(math.log, turns)) / len(turns)
-    return math.inf
-
-
-def _outlook(
+def _predicted_s(
     model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
-) -> Outlook | None:
-    """What llama.cpp's law says of a setting; None where nothing can be predicted."""
+) -> Interval | None:
+    """Seconds of one request by llama.cpp's law; None where nothing can be predicted."""
     prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
     if prediction is None:
         return None
     prefill = prediction.speed.prefill_tokens_per_s
     decode = prediction.speed.decode_tokens_per_s
-    return Outlook(
-        Interval(
-            mid=_seconds(asked, prefill.mid, decode.mid),
-            low=_seconds(asked, prefill.high, decode.high),
-            high=_seconds(asked, prefill.low, decode.low),
-        ),
-        prediction.memory.peak_bytes.low,
+    return Interval(
+        mid=_seconds(asked, prefill.mid, decode.mid),
+        low=_seconds(asked, prefill.high, decode.high),
+        high=_seconds(asked, prefill.low, decode.low),
     )

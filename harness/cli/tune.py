@@ -1,7 +1,6 @@
 """``edge-harness tune``: the fastest way to run a model on this machine."""
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
@@ -76,14 +75,6 @@ def tune(
         Meta(description="Runtimes to race, with commas."),
         Option("--runtimes", default="all that can be used here"),
     ] = (),
-    profile: Annotated[
-        Path | None,
-        Meta(
-            description="Save the winner as defaults of `run` and `check`: in edge-harness.toml, or in a file to copy "
-            "from."
-        ),
-        Option("--profile", endings=(".toml",)),
-    ] = None,
 ) -> Answer:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.
 
@@ -106,7 +97,6 @@ def tune(
             quant,
             goal=goal,
             within_s=within_s,
-            memory_bytes=measuring.memory_bytes,
             quality_ratio=quality_ratio,
             runtimes=runtimes,
             api=api,
@@ -115,40 +105,10 @@ def tune(
             device=this_machine(),
             how=how,
         )
-    if profile is not None:
-        from harness.records.store import write_atomically
-
-        write_atomically(profile, profile_of(tuned).encode())
     alone = tuned.gain.sample_count == 0  # there is nothing to compare with
     settled = alone or tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
     settled = settled and not tuned.unproven and not any(runner.left == NOT_RUN for runner in tuned.runners)
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
-
-
-def profile_of(tuned: "Tuned") -> str:
-    """The winner as defaults of the verbs that run a model, in the form of ``edge-harness.toml``."""
-    import tomli_w
-
-    winner = tuned.winner
-    without = [
-        name
-        for name, there in (("flash-attention", winner.flash_attention), ("repack", winner.repack))
-        if not there
-    ]
-    defaults = {
-        "runtime": winner.runtime,
-        "threads": winner.thread_count,
-        "ubatch": winner.ubatch_tokens,
-        "kv-type": winner.kv_type,
-    }
-    if winner.runtime == "llama-bench":  # on a target; it is no runtime here
-        del defaults["runtime"]
-    if without:
-        defaults |= {"without": ",".join(without)}
-    if winner.api:
-        defaults |= {"api": winner.api, "placement": winner.where}
-    shared = {name: defaults[name] for name in ("runtime", "threads") if name in defaults}
-    return f"# {headline(tuned)}\n" + tomli_w.dumps({"run": defaults, "check": shared})
 
 
 def headline(tuned: "Tuned") -> str:
@@ -177,28 +137,12 @@ def headline(tuned: "Tuned") -> str:
     return f"{tuned.model}: {answer} {cut if not_run else ''}".rstrip()
 
 
-def _draft_line(tuned: "Tuned") -> str:
-    """What a draft adds, in one line; empty where none was worth a run."""
-    drafting = tuned.drafting
-    if drafting is None or drafting.gain.low is None:
-        return ""
-    name = Path(drafting.draft).name
-    gain = drafting.gain
-    ratio = f"{gain.mid:.2f} times ({gain.low:.2f} to {gain.high:.2f})"
-    if not drafting.pays:
-        return f"Drafts do not pay here: with {name} decoding is {ratio} as fast."
-    return (
-        f"With drafts of up to {drafting.draft_tokens} tokens by {name} decoding is {ratio} as fast, on code."
-    )
-
-
 def _show(tuned: "Tuned") -> None:
     raced = [each for each in tuned.runners if each.turns_s]
     shown = [_row(each) for each in raced]
     ran = f"{len(raced)} of {len(tuned.runners)} settings ran, {tuned.rounds} rounds, {tuned.seconds:.0f} s"
     say(
         headline(tuned),
-        *filter(None, [_draft_line(tuned)]),
         table(ran, ("setting", "beside the winner", "a request", "turns", "left because"), shown),
     )
     for program, command in tuned.commands.items():
