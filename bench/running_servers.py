@@ -4,8 +4,8 @@ python -m bench.running_servers MODEL.gguf PORT    (serves by xllamacpp until st
 """
 
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,11 +17,17 @@ from typing import Final
 
 from harness.errors import CouldNotRunError, HarnessError
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import free_port, program
+from harness.runtimes.executable import program
 from harness.runtimes.server.stream import Endpoint
 
 PROGRAMS: Final = ("llama-server", "xllamacpp", "llama-cpp-python")
 CONTEXT_TOKENS: Final = 2048
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def command_of(
@@ -37,7 +43,7 @@ def command_of(
     count, at = str(threads or default_thread_count()), [str(model), str(port)]
     room = str(context_tokens or CONTEXT_TOKENS * slots)
     if name == "llama-server":
-        found = program("llama-server") or shutil.which("llama-server")
+        found = program("llama-server")
         if found is None:
             raise CouldNotRunError("no llama-server: set EDGE_HARNESS_LLAMA_BIN to the folder of a release")
         return [
@@ -58,10 +64,8 @@ def command_of(
             "none",
         ]
     if name == "llama-cpp-python":
-        logits = [] if context_tokens else ["--logits_all", "true"]
-        options = [*logits, "--n_ctx", room, "--n_threads", count]
-        return [sys.executable, "-m", "llama_cpp.server", "--model", at[0], "--port", at[1], *options,
-                "--n_threads_batch", count]  # fmt: skip
+        return [sys.executable, "-m", "llama_cpp.server", "--model", at[0], "--port", at[1], "--n_ctx", room,
+                "--n_threads", count, "--n_threads_batch", count]  # fmt: skip
     return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots), room]
 
 

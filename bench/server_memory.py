@@ -21,14 +21,13 @@ from typing import Any, Final
 import click
 
 from bench.memory_conformance import ALLOWED_RATIO, KINDS, buffers_of, judged
-from bench.running_servers import PROGRAMS, command_of
+from bench.running_servers import PROGRAMS, command_of, free_port
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.weights import weights_of
-from harness.runtimes.executable import free_port
 
 _KINDS: Final = ("full: llama", "hybrid: qwen35", "hybrid: lfm2", "sliding: gemma3", "latent and experts: deepseek2")
 _CASES: Final = tuple((cells, slots) for cells in (4096, 32768, 131072) for slots in (1, 4))

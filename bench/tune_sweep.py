@@ -35,10 +35,9 @@ def grid() -> list[Setting]:
     first = Setting(runtime="", thread_count=default_thread_count())
     listed = candidates(usable([]), first, first.thread_count)
     return [
-        Setting(**{name: getattr(each, name) for name in each.__struct_fields__}
-                | {"ubatch_tokens": ubatch, "flash_attention": fused})
+        each.replace(ubatch_tokens=ubatch, flash_attention=fused)
         for each, ubatch, fused in itertools.product(listed, _UBATCHES, (True, False))
-    ]  # fmt: skip
+    ]
 
 
 def taken(settings: Iterable[Setting], take: Callable[[Setting], float]) -> dict[Setting, float]:

@@ -31,7 +31,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
 from harness.predict.speed import predict_speed
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import FOLDER_VARIABLE, common, rows
+from harness.runtimes.executable import FOLDER_VARIABLE, program, rows
 from harness.stats.intervals import ratio_interval
 
 WITHIN_RATIO: Final = 0.03
@@ -46,7 +46,8 @@ def run_theirs(model: Path, scenario: Scenario, repetitions: int) -> float:
     # One sequence before them warms up. One after them, since a thread writes the log: the process may end before the
     # last row is out.
     together = ",".join(["1", *[str(count)] * repetitions, "1"])
-    command = [*common("llama-batched-bench", model, s), "-c", str(s.context_tokens), "-npp", str(filled)]
+    command = [program("llama-batched-bench") or "", "-m", str(model), "-t", str(s.thread_count), "-ngl", "0"]
+    command += ["-c", str(s.context_tokens), "-npp", str(filled)]
     command += ["-ntg", str(s.new_tokens), "-npl", together, "--output-format", "jsonl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [float(row["speed_tg"]) for row in rows(done.stdout)[1 : repetitions + 1]]

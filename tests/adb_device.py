@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.runtimes.executable import free_port
+from bench.running_servers import free_port
 from harness.targets import target_named
 from harness.targets.shell import ShellTarget
 

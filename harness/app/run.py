@@ -24,7 +24,7 @@ from harness.measure import interrupts
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
-from harness.measure.jobs.served import OF_SERVER, ServedJob
+from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.served import plan as plan_served
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, state_of
 from harness.measure.protocol import GenerateJob
@@ -32,7 +32,7 @@ from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import as_made, program, serving
+from harness.runtimes.executable import as_made
 from harness.runtimes.server.dialects import differs
 from harness.units import counted
 
@@ -176,20 +176,14 @@ def answers_of(
 
     Also empty where the first turn was done before: its record has them.
     """
-    if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, job, pipeline, 1)):
+    if isinstance(job, ServedJob) or cell.scenario.context_tokens < 512:
+        return ()
+    if pipeline.done_before(_cell_key(cell, job, pipeline, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
-        server = None
-        if isinstance(job, ServedJob):
-            server = job
-        if server:
-            path = ""
-        else:
-            path = str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
+        path = str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
-        asked = TextJob(
-            runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count
-        )
+        asked = TextJob(runtime=job.runtime, scenario=alone, path=path, chunk_count=chunk_count)
         return answers_to(asked, pipeline)
     return ()
 
@@ -237,8 +231,6 @@ def run_cell(
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, job.runtime)
         if job.runtime == "executable":
-            if program("llama-bench") is None and program("llama-server"):
-                return _started(cell, located, job, device, pipeline, key)
             job = job.replace(scenario=as_made(cell.scenario))
         planned = plan_generation(
             job.replace(path=str(located.path)),
@@ -303,32 +295,6 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
         notes = {"server_model": planned.model.name}
         planned = planned._replace(model=planned.model.replace(name=model.name), notes=notes)
     return planned
-
-
-def _started(
-    cell: RunCell,
-    located: Located,
-    job: GenerateJob,
-    device: DeviceProfile | None,
-    pipeline: Pipeline,
-    key: str,
-) -> RunRecord:
-    """A run on a llama-server that is started for it, as the scenario places the model."""
-    scenario = cell.scenario
-    limits = pipeline.how.limits
-    if limits.memory_bytes is not None or limits.cpus:  # they bind the child, which only asks the server
-        raise RefusedError(
-            "--memory-limit and --cpus do not bind a llama-server that is started for a run: "
-            "name a folder with llama-bench, or limit the whole command, as by systemd-run or taskset"
-        )
-    with serving(located.path, scenario, limits.wall_s) as url:
-        asked = scenario.replace(**OF_SERVER)
-        same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
-        planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
-        prediction = prediction_of(
-            located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say
-        )
-        return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 
 def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.running_servers import free_port
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -24,7 +25,6 @@ from harness.measure.pipeline import How, Measurement, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, memory_of
 from harness.measure.tiny_model import tiny_shape, write_tiny
-from harness.runtimes.executable import free_port
 from harness.targets import adb, target_named
 from harness.targets.bench import There, between, on_target, program_for
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready

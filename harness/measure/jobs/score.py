@@ -9,13 +9,11 @@ from harness import plugins
 from harness.domain.base import REFERENCE, Frozen, shipped_table, shipped_text
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Scores, answered, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.server.prompt_scores import text_nll as server_nll
 from harness.stats.calibration.paired import calibration_change
 
 CHUNK_TOKENS: Final = 512
@@ -68,15 +66,14 @@ def run_quality(job: QualityJob, emit: Emit) -> None:
 
 
 class TextJob(Frozen):
-    """A runtime, and either the file that it loads or the server that it is; ``scenario`` as it is timed.
+    """A runtime and the file that it loads; ``scenario`` as it is timed.
 
     Without a ``text`` file the shipped text is read.
     """
 
     runtime: str
     scenario: Scenario
-    path: str = ""
-    server: ServedJob | None = None
+    path: str
     chunk_count: int = 4
     text: str = ""
 
@@ -94,13 +91,10 @@ def run_text(job: TextJob, emit: Emit) -> None:
         text = Path(job.text).read_text(encoding="utf-8")
     else:
         text = shipped_text(REFERENCE)
-    if job.server is not None:
-        emit("nll", server_nll(attached(job.server), text, job.chunk_count))
-        return
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
     if isinstance(runtime, LlamaCpp):
         with runtime.open(Path(job.path), job.scenario) as session:
             losses = text_nll(session, text, job.chunk_count)
             emit("nll", np.nan_to_num(losses, nan=_NO_NUMBER_NATS, posinf=_NO_NUMBER_NATS).tolist())
     else:
-        raise RefusedError("only llama.cpp and ik in process, and servers, can be scored on a text")
+        raise RefusedError("only llama.cpp and ik in process can be scored on a text")

@@ -13,7 +13,6 @@ from harness.app.on_target import _measure
 from harness.app.resolve import resolve_model
 from harness.app.run import cells_of, exit_of, prediction_of, run_cells
 from harness.app.speculate import speculate
-from harness.app.tune import Setting, _outlook
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.cpus import CoreKind, Cores
@@ -245,10 +244,6 @@ def test_every_verb_predicts_a_runtime_as_it_loads(runtime: str, repack: bool, i
     if not is_mapped:
         table = next(t for t in model.weights.tensors if t.name == "token_embd.weight")
         assert weights.anonymous_bytes == model.weights.tensor_bytes + table.size_bytes
-    raced = _outlook(model, Setting(runtime=runtime, thread_count=1, repack=repack), scenario, device)
-    assert raced is not None
-    assert raced.memory_bytes == prediction.memory.peak_bytes.low
-
     if not is_mapped:  # a record has it too, whatever becomes of the run
         tiny, job = (
             synthesize_tiny(tmp_path / "t.gguf", "F16"),
@@ -340,16 +335,3 @@ def test_a_target_runs_one_sequence(tmp_path: Path) -> None:
     cells = cells_of([str(tmp_path / "m.gguf")], "", BASE.replace(batch_count=4))
     with pytest.raises(RefusedError, match="one sequence"):
         on_target.run_on("local", cells, GenerateJob(), How(), tmp_path)
-
-
-@pytest.mark.parametrize("limits", [Limits(memory_bytes=1 << 30), Limits(cpus=(0,))])
-def test_a_started_server_takes_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> None:
-    (tmp_path / "llama-server").write_text("#!/bin/sh\n")
-    (tmp_path / "llama-server").chmod(0o755)
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    cells = cells_of([str(synthesize_tiny(tmp_path / "t.gguf", "F16"))], "", BASE)
-
-    (record,) = run_cells(cells, GenerateJob(runtime="executable"), how=How(limits=limits))
-
-    assert record.outcome == "refused"
-    assert "do not bind a llama-server" in record.detail

@@ -98,7 +98,9 @@ def test_a_setting_that_is_refused_tells_nothing_of_the_others(predicted: float 
         return 1.0
 
     race = Race(take, now_s=lambda: 0.0)
-    race.run(SETTINGS[:3], until_s=1e9, predicted_s={each: about(predicted) if predicted else None for each in SETTINGS})
+    race.run(
+        SETTINGS[:3], until_s=1e9, predicted_s={each: about(predicted) if predicted else None for each in SETTINGS}
+    )
     assert race.left[SETTINGS[0]] == "worse answers" and set(race.turns) == set(SETTINGS[1:3])
 
 

@@ -1,8 +1,5 @@
 """The commands that llama.cpp's programs get, and what is read of their output; the programs here are scripts."""
 
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,21 +18,6 @@ from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
 OLD = "-fa <0|1> -mmp <0|1>"
-STUBBORN = f"""#!{sys.executable}
-import signal, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Ready(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"{{}}")
-
-if "--port" in sys.argv:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Ready).serve_forever()
-"""
-"""A server that does not end when it is asked to."""
 
 
 @pytest.fixture
@@ -73,7 +55,6 @@ def test_placement_on_a_gpu(programs) -> None:
     split = Placement(gpu_layers=20, cpu_moe=8, tensor_split=(3.0, 1.0), kv_on_gpu=False)
     s = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1)
     assert "-ngl 20 --n-cpu-moe 8 -ts 3/1 -nkvo 1" in words(s)
-    assert " ".join(executable.placed(s, single=False)) == "-ngl 20 --n-cpu-moe 8 -ts 3,1 -nkvo"
     programs(NEW + " -dev, --device <none>")
     s = Scenario(thread_count=1, new_tokens=1, prompt_tokens=1)
     assert "-ngl 0 -dev none" in words(s)
@@ -95,53 +76,15 @@ def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPat
         words(Scenario(repack=False))
     with pytest.raises(RefusedError, match="llama-bench runs one sequence"):
         words(Scenario(batch_count=2, context_tokens=8192))
-    several = executable.serving(Path("m.gguf"), Scenario(batch_count=2, context_tokens=8192))
-    with pytest.raises(RefusedError, match="llama-server runs one sequence"), several:
-        pass
     monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     place = f"in {executable.FOLDER_VARIABLE}={tmp_path / 'nowhere'}: name"
-    assert f"no llama-bench and no llama-server {place}" in (executable.RUNTIME.missing() or "")
+    assert f"no llama-bench {place}" in (executable.RUNTIME.missing() or "")
     with pytest.raises(EngineError, match="no llama-bench in"):
         words(Scenario())
 
 
 def test_rows_are_read_among_other_lines() -> None:
     assert executable.rows('main: n_kv_max = 4096\n\n{"n_prompt": 64}\n[1, 2]\n') == [{"n_prompt": 64}]
-
-
-def test_a_server_that_ends_at_once_says_its_last_words(programs, tmp_path: Path) -> None:
-    programs(NEW + " -fit: off", "llama-server")
-    with pytest.raises(EngineError, match="did not start") as told, executable.serving(Path("m.gguf"), Scenario()):
-        pass
-    assert "-fit: off" in str(told.value)  # what it printed
-    assert executable.RUNTIME.missing() is None  # a folder with a server alone is used by it
-
-
-def test_a_server_that_does_not_end_is_killed(programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs("", "llama-server")
-    (tmp_path / "llama-server").write_text(STUBBORN)
-    monkeypatch.setattr(executable, "_END_S", 0.1)
-    with executable.serving(Path("m.gguf"), Scenario()) as url:
-        assert executable._answers(url)
-    assert not executable._answers(url)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
-def test_a_server_ends_with_a_killed_parent(programs, tmp_path: Path) -> None:
-    programs("", "llama-server")
-    (tmp_path / "llama-server").write_text(STUBBORN)
-    parent = (
-        "import os, pathlib, harness.domain.scenario as s, harness.runtimes.executable as e\n"
-        "with e.serving(pathlib.Path('m.gguf'), s.Scenario()) as url:\n"
-        "    print(url, flush=True)\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == -9, ended.stderr
-    until_s = time.monotonic() + 10
-    while executable._answers(ended.stdout.strip()):
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
 
 
 def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -> None:
