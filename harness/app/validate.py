@@ -46,7 +46,7 @@ _READERS: Final[dict[Kind, Callable[[Path | None], list[Row]]]] = {
     "batch": lambda path: batch_rows(path, model_of),
     "placement": lambda path: [row for row, _ in placed_rows(path, model_of)],
     "speculation": speculation_rows,
-    "streaming": streaming_rows,
+    "streaming": lambda path: streaming_rows(path, model_of),
     "energy": lambda path: [row for row, _ in heat_rows("energy", model_of, path)],
     "thermal": lambda path: [row for row, _ in heat_rows("thermal", model_of, path)],
 }

@@ -20,10 +20,12 @@ DEFAULT_SKEW: Final = 0.75
 """z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in
 ways of their own. Routers trained for balance are flatter."""
 
-ROUTED_RATIO: Final = 0.6
-"""Share of a token's active weights in routed experts, where the shape is not known: attention, shared
-experts and dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a
-known shape."""
+EXPERTS_RATIO: Final = 0.6
+"""Speed of a token whose experts are fetched one by one, to that with whole matrices in memory."""
+
+WAITING_S: Final = 0.5e-3
+"""Of each block, waiting for its router's choice: 0.3 to 0.6 ms where published systems have all experts in
+memory."""
 
 SYSTEM_BYTES: Final = 5e9
 """Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in
@@ -92,8 +94,19 @@ def expert_bytes(weights: Weights) -> tuple[int, int]:
     return sizes["expert"], sizes["output"] + sizes["other"]
 
 
-def streamed_token_s(
-    active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float
-) -> float:
-    """Seconds of one token: misses from disk, and arithmetic, which waits for the router's choice."""
-    return active_expert_bytes * (1 - hit) / disk_bytes_per_s + compute_s
+def cached_experts(
+    weights: Weights, room_bytes: float, disk_bytes_per_s: float, compute_s: float
+) -> tuple[float, float]:
+    """Seconds of a token of a mixture, and the share of wanted experts that a room of so many bytes finds there.
+
+    The most wanted experts fill the room, the others come from disk once the router asks for them.
+    ``compute_s``: of a token with all weights in memory.
+    """
+    experts = weights.shape.experts
+    assert experts is not None
+    routed, _ = expert_bytes(weights)
+    cached = min(float(experts.expert_count), experts.expert_count * max(room_bytes, 0.0) / routed)
+    hit = hit_ratio(experts.expert_count, cached, used_count=experts.used_count)
+    missed_bytes = routed * experts.used_count / experts.expert_count * (1 - hit)
+    waiting_s = WAITING_S * weights.shape.layer_count
+    return missed_bytes / disk_bytes_per_s + compute_s / EXPERTS_RATIO + waiting_s, hit

@@ -10,7 +10,7 @@ from harness.domain.prediction import Limit, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind
 from harness.predict.interval import UNSETTLED_RATIO, interval
-from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.predict.moe import cached_experts
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s, pass_s, streamed_bytes
 from harness.predict.tensors import block_of
@@ -178,10 +178,8 @@ def _expert_cache(
     weights: Weights, held: int, budget: int, disk_bytes_per_s: float, compute_s: float
 ) -> tuple[float | None, float | None]:
     """Decode speed with the most wanted experts in memory and the others read when the router asks for them."""
-    experts = weights.shape.experts
-    if experts is None:
+    if weights.shape.experts is None:
         return None, None
-    all_experts, _ = expert_bytes(weights)
     # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
     rest = sum(
         t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert"
@@ -189,7 +187,5 @@ def _expert_cache(
     room = budget - held - rest
     if room <= 0:
         return 0.0, 0.0
-    cached = min(float(experts.expert_count), experts.expert_count * room / all_experts)
-    hit = hit_ratio(experts.expert_count, cached, used_count=experts.used_count)
-    active = all_experts * experts.used_count / experts.expert_count
-    return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit
+    seconds, hit = cached_experts(weights, room, disk_bytes_per_s, compute_s)
+    return 1.0 / seconds, hit

@@ -11,7 +11,7 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.fitted import Fitted, few_tokens
 from harness.predict.interval import interval
-from harness.predict.moe import ROUTED_RATIO, SYSTEM_BYTES, hit_ratio, streamed_token_s
+from harness.predict.moe import SYSTEM_BYTES, cached_experts, expert_bytes
 from harness.predict.passes import Part, Pass
 from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.speculative import (
@@ -25,18 +25,13 @@ from harness.predict.streamed import EXPERTS_SPREAD
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, active_named
+from harness.published.row_work import ModelOf, active_named, row_weights
 from harness.published.rows import Row, one_row, row_of, why_not
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
 _CARD_BYTES_PER_S: Final = 320e9
 """The same of the graphics card of the dense rows (616 GB/s by its data sheet), at half."""
-_EXPERTS_RATIO: Final = 0.6
-"""Speed of reading experts that are fetched one by one, to that of a whole matrix."""
-_WAITING_S: Final = 0.018
-"""Of a token, what blocks wait for their router's choice: 0.3 to 0.6 ms each, where all experts are in
-memory."""
 _SPREADS: Final = {"speculation": 0.5, "mapped": 0.5}
 """Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
 _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
@@ -159,21 +154,26 @@ def _machine(device: str) -> Machine:
     )
 
 
-def streaming_rows(path: Path | None = None) -> list[Row]:
+def streaming_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     """Speeds of dense models that are mapped, and of mixtures read from disk; nothing is fitted.
 
     Raises:
         BadDataError: Columns are missing.
     """
-    return [one_row(raw, "streaming", _streaming) for raw in read_cells("streaming.csv", path, "streaming")]
+    cells = read_cells("streaming.csv", path, "streaming")
+    return [one_row(raw, "streaming", lambda own: _streaming(own, model_of)) for raw in cells]
 
 
-def _streaming(raw: Cells) -> Row:
+def _streaming(raw: Cells, model_of: ModelOf) -> Row:
     size, disk, speed, ram, card, active, params = raw.numbers(
         "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b",
         "params_b",
     )  # fmt: skip
     moe = raw["arch"].startswith("moe")
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
+    experts = None
+    if known is not None:
+        experts = known.shape.experts
     why = outside(raw)
     group = "weights mapped from disk"
     if moe:
@@ -184,17 +184,19 @@ def _streaming(raw: Cells) -> Row:
         ("sparse" not in raw["arch"], "reads only neurons that fire"),
         (size and disk and speed and ram, "no size, disk, memory or speed"),
         (not moe or (active and params), "no active parameters"),
+        (known is not None and (experts is not None or not moe), "no such model"),
     )
-    if reason:
+    if reason or known is None:
         return Row(raw, group, vote, speed, reason=reason)
     read = size * (active / params if moe else 1.0)
     host = _host_bytes_per_s(raw.get("device", ""))
     limited = "limit" in raw.get("system", "").lower()
-    if moe:
-        kept = min((ram if limited else max(ram - SYSTEM_BYTES, 0.5 * ram)) + card, size)
-        hit = hit_ratio(256, 256 * kept / size, used_count=8)
-        compute_s = read / (_EXPERTS_RATIO * host) + _WAITING_S
-        seconds = streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, compute_s)
+    if experts is not None and moe:
+        kept = card + (ram if limited else max(ram - SYSTEM_BYTES, 0.5 * ram))
+        weights = row_weights(known, size, raw.get("quant", ""))
+        routed, rest = expert_bytes(weights)
+        wanted = routed * experts.used_count / experts.expert_count
+        seconds, _ = cached_experts(weights, kept - rest, disk * 1e9, (wanted + rest) / host)
     else:
         mapped = max(size - card, 0.0)
         seconds = mapped / host + min(size, card) / _CARD_BYTES_PER_S

@@ -9,15 +9,14 @@ are allowed anywhere.
 import math
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.model import Tensor, Weights
+from harness.domain.model import Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, HarnessError
+from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
@@ -31,12 +30,11 @@ from harness.predict.placement import (
     fitted_link,
     link_bytes_per_s,
 )
-from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
-from harness.predict.weights import role_of, weights_of
+from harness.predict.weights import role_of
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import Known, ModelOf, rest_bytes_each
+from harness.published.row_work import ModelOf, row_weights
 from harness.published.rows import Row, api_named, refused, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
@@ -141,7 +139,7 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
         return row, None
     tokens, seen = (1, depth + count / 2) if phase == "decode" else (int(count), depth)
     asked = Pass(tokens, seen, ubatch_tokens=round(raw.number("n_ubatch")) or 512)
-    weights = _weights(known, size, quant)
+    weights = row_weights(known, size, quant)
     placement = _placement(raw, weights)
     split = split_of(weights, Scenario(placement=placement), asked)
     latent = known.shape.latent
@@ -155,34 +153,6 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
     placed = PlacedRow(asked, split, card, cards, host, "_R4" not in quant.upper(), step, _host_told(raw))
     return row._replace(law=placed.law), placed
-
-
-@lru_cache(maxsize=512)
-def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
-    """The tensors of a row's model with the bytes that its file has: in proportion, or as ``rest_bytes_each`` says."""
-    words = quant.upper().split()
-    try:
-        weights = weights_of(known.shape, quant_named(words[0] if words else ""))
-    except HarnessError:
-        weights = weights_of(known.shape, "F16")
-    size = size_bytes or known.file_bytes
-    each = rest_bytes_each(known, size_bytes or known.file_bytes)
-    routed = [tensor for tensor in weights.tensors if role_of(tensor.name) == "expert"]
-    rest_count = weights.weight_count - sum(t.element_count for t in routed)
-    in_routed = sum(tensor.size_bytes for tensor in routed)
-    even = size / weights.tensor_bytes
-    if each:
-        factor = (size - each * rest_count) / in_routed
-    else:
-        factor = even
-
-    def held(tensor: Tensor) -> Tensor:
-        is_rest = each and role_of(tensor.name) != "expert"
-        return tensor.replace(
-            size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes)
-        )
-
-    return weights.replace(tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
 
 
 _Share = Callable[[re.Match[str], float], float]
