@@ -212,6 +212,10 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
         device = device.replace(
             name=slug(f"{device.name}+{line.link}"), link_bytes_per_s=_link(line.link, device.year)
         )
+    gb = line.ram.gb
+    if gb > 1 and gb % (2 if gb > 8 else 1):
+        said = f"memory is not sold as {gb:g} GB (systems show less than is built in): taken as it stands"
+        device = device.replace(readings=(*device.readings, said))
     if line.ignored:
         said = f"left out, since nobody here knows it: {', '.join(line.ignored)}"
         device = device.replace(ignored=line.ignored, readings=(said, *device.readings))

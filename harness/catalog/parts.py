@@ -212,6 +212,9 @@ def _of_cloud(cloud: re.Match[str], known: dict[str, str]) -> str:
     family = cloud["family"]
     size = int(cloud["size"] or 1)
     part = known.get(squashed(cloud[0])) or known.get(family, "")
+    if not part and family[0] in _GB_PER_VCPU:  # families of one generation differ in their memory alone
+        alike = [known.get(letter + family[1:], "") for letter in _GB_PER_VCPU]
+        part = max(alike)
     if not part or known.get(squashed(cloud[0])):
         return part
     if family[0] == "g":
@@ -240,6 +243,7 @@ def _variants(text: str) -> Iterator[str]:
     for key in keys:
         yield key.removesuffix("5g") if key.endswith("5g") else f"{key}5g"
         yield from (f"{key}laptop", f"rtx{key}laptop")  # cards that are sold for laptops alone
+        yield re.sub(r"^(arc|rtx|radeon)", r"\1pro", key)
     if model := re.fullmatch(r"(sm([a-z])(\d\d)(\d))[a-z]{0,2}\d?", keys[0]):
         yield model[1]  # a Samsung for one region
         if model[2] in "am":  # SM-A156: Galaxy A15, the fifth generation of radio

@@ -17,13 +17,14 @@ from harness.errors import HarnessError, UnknownNameError
 from harness.units import GIB
 
 LISTS = Path(__file__).parents[2] / "data" / "names"
-LEAST_RIGHT_RATIO = {1: 0.95, 2: 0.95, 3: 0.85, 4: 0.95, 5: 0.95, 6: 0.95}
+LEAST_RIGHT_RATIO = {1: 0.95, 2: 0.95, 3: 0.85, 4: 0.95, 5: 0.95, 6: 0.95, 7: 0.97}
 """The third lists are of rarer names: at first 89 of 101 devices, 49 of 100 models, 22 more guessed in their size.
 In the fourth, at first 340 of 365 devices and 314 of 342 models, 13 more guessed in their size. The fifth are names
 of forums (laptops with a card, parts that nothing separates, codes, tags, files of fine-tunes): at first 79 and, of
 those written after the first mending, 62 more of 203 devices; 112 and 55 of 182 models. The sixth are of November 2026,
 with what programs print and whole lines of parts: at first 48 of 108 devices and 78 of 83 models; of 42 more devices,
-written after the mending, 38."""
+written after the mending, 38. The seventh are what lspci, system_profiler, /proc/cpuinfo, clouds, shops and phones print:
+at first 59 of 64 devices, none wrong, and 42 of 42 models."""
 MISTAKEN = {
     "Pixel 5": "Snapdragon 765G has a bus of 32 bit: 17.1 GB/s",
     "Nothing Phone 3a": "Snapdragon 7s Gen 3 has a bus of 32 bit: 25.6 GB/s",
