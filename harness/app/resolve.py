@@ -167,6 +167,8 @@ def one_quant(ref: str, named: str, asked: str) -> str:
     Raises:
         RefusedError: They differ.
     """
+    if asked and named.lower() == "qat":  # how it was trained, and no file of it
+        named = asked = f"qat-{asked}" if asked.lower().startswith("ud") else asked
     if named and asked and mixture_of(named)[0] != mixture_of(asked)[0]:
         raise RefusedError(f"{ref!r} names {named}, and {asked} is asked for: leave one of the two out")
     exact = understood(asked) if named and asked else None

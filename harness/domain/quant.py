@@ -84,7 +84,12 @@ def split(name: str) -> tuple[str, str]:
     rest = name
     for match in reversed(quantisations):
         rest = rest[: match.start()] + rest[match.end() :]
-    return rest.strip(" -_.:"), quantisations[0][1] if quantisations else ""
+    found = ""
+    if quantisations:
+        found = quantisations[0][1]
+    if found.lower().startswith("ud") and re.search(r"(?i)\bqat\b", rest):
+        found = f"qat-{found}"
+    return rest.strip(" -_.:"), found
 
 
 def understood(text: str, architecture: str = "") -> Quantisation | None:

@@ -50,6 +50,9 @@ _RULES: Final = checked_rows(
         "type": {"same", *BLOCKS},
     },
 )
+_SHORT_ROWS: Final = ("IQ4_NL", "Q5_0", "Q8_0")
+"""Types of a table of n-grams, whose rows 256 does not divide: Unsloth's UD-Q4_K_XL of Qwen3.8 Flash Next has
+26.8 GiB of it beside 77 (Helldez/BigMoeOnEdge, pull request 172)."""
 _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 
 
@@ -145,8 +148,14 @@ def types_in_order(
             chosen = next((rule["type"] for rule in rules[one.kind] if holds(rule["when"], facts)), "same")
             types[one.name] = _fitting(base if chosen == "same" else chosen, one.dims[0])
     for group, wanted in zip(GROUPS, bits, strict=False):
-        if wanted:
-            types |= _types_of_bits([p for p in placed if p.group == group and p.quantised], wanted, quant)
+        if not wanted:
+            continue
+        members = [p for p in placed if p.group == group and p.quantised]
+        if group == "layer_tables" and shape.lazy_row_count:  # rows that few tokens read, as experts are
+            fitting = (name for name in _SHORT_ROWS if _bits(name) > bits[GROUPS.index("experts")] - 0.5)
+            types |= dict.fromkeys((p.name for p in members), next(fitting, "Q8_0"))
+        else:
+            types |= _types_of_bits(members, wanted, quant)
     if native := _TABLES["native_experts"].get(shape.architecture):
         types |= {p.name: native for p in placed if p.group == "experts" and p.quantised}
     if shape.experts is not None and (kept := shape.experts.native_type):

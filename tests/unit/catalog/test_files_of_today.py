@@ -25,6 +25,11 @@ FILES = [
     ("mradermacher/Goetia-24B-v1.4-GGUF:Q6_K", 18.0),
     ("mradermacher/Q3.5-BlueStar-27B-GGUF:Q8_0", 26.6),
     ("unsloth/Qwen3.6-27B-MTP-GGUF:Q8_0", 27.1),
+    ("unsloth/Qwen3.8-Flash-Next-GGUF:UD-Q4_K_XL", 103.7),
+    # trained for Q4_0: sizes that llama-bench printed, ghost91-/llama-bench@b4632ea
+    ("unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q4_K_XL", 13.26),
+    ("unsloth/gemma-4-26B-A4B-it-qat-GGUF:Q4_0", 13.43),
+    ("unsloth/gemma-4-12b-it-qat-GGUF:UD-Q4_K_XL", 6.24),
 ]
 
 
@@ -66,3 +71,10 @@ def test_memory_of_a_guess_is_as_wide_as_models_of_its_size_differ() -> None:
 @pytest.mark.parametrize("name", ["Goetia-24B-v1.4", "Artemis-31B-v1.1", "Anubis-70B-v1.2"])
 def test_a_fine_tune_whose_base_nobody_tells_stays_a_guess(name: str) -> None:
     assert resolve_model(name).guess
+
+
+@pytest.mark.parametrize("recipe", ["UD-Q4_K_XL", "ud-q4_k_xl", "Q8_0", "Q4_0"])
+def test_a_model_trained_for_a_quantisation_is_asked_with_any_recipe(recipe: str) -> None:
+    asked = resolve_model("gemma-4-26b-a4b-qat", recipe)
+
+    assert asked.weights.file_bytes == resolve_model(f"gemma-4-26b-a4b-qat:{recipe}").weights.file_bytes
