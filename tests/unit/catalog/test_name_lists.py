@@ -23,7 +23,7 @@ In the fourth, at first 340 of 365 devices and 314 of 342 models, 13 more guesse
 of forums (laptops with a card, parts that nothing separates, codes, tags, files of fine-tunes): at first 79 and, of
 those written after the first mending, 62 more of 203 devices; 112 and 55 of 182 models. The sixth are of November 2026,
 with what programs print and whole lines of parts: at first 48 of 108 devices and 78 of 83 models; of 42 more devices,
-written after the mending, 38. The seventh are what lspci, system_profiler, /proc/cpuinfo, clouds, shops and phones print:
+written after the mending, 38. The seventh are what lspci, system_profiler, /proc/cpuinfo, clouds and shops print:
 at first 59 of 64 devices, none wrong, and 42 of 42 models."""
 MISTAKEN = {
     "Pixel 5": "Snapdragon 765G has a bus of 32 bit: 17.1 GB/s",
