@@ -187,7 +187,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
     cards = range(len(scenario.placement.tensor_split) if scenario else 1)
     is_told = _shares(row)[1] and "cache type not seen" not in row["notes"]
     by_pattern = not row["n_cpu_moe"] and _experts_away(row)  # nobody says of which blocks
-    if is_told and row["quant"] and row["gpu_model_mib"] and model.bits is None and not by_pattern:
+    if is_told and row["quant"] and row["gpu_model_mib"] and not by_pattern and model.weights.size_doubt == (1.0, 1.0):
         asked = scenario or Scenario(api=row["api"])
         parts = weight_parts(model.weights, asked, row["api"], None)
         on_cards = [part.anonymous_bytes for part in parts if part.kind is PartKind.WEIGHTS]

@@ -1,7 +1,5 @@
 """What one placement of a case takes and gives: memory, speed and verdict."""
 
-from typing import Final
-
 from harness.app.case import Case, no_cache
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile
@@ -36,10 +34,6 @@ from harness.predict.speed import predict_speed
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
-
-DOUBT_RATIO: Final = 1.3
-"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more
-load."""
 
 
 def predict(case: Case) -> Prediction:
@@ -154,7 +148,7 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
     """Memory with what may be otherwise of the weights' bits, and of a cache that may be any of the nearest shapes'."""
     model = case.model
     held = model.weights.tensor_bytes
-    less, more = ((ratio - 1) * held for ratio in _weights_between(model))
+    less, more = ((ratio - 1) * held for ratio in model.weights.size_doubt)
     if model.guess is not None:
         own = kv_cache_bytes(model.weights.shape, case.scenario)
         others = [kv_cache_bytes(shape, case.scenario) for shape in model.guess.around]
@@ -165,14 +159,6 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
         more += (high - 1) * held
     peak = memory.peak_bytes
     return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))
-
-
-def _weights_between(model: ResolvedModel) -> tuple[float, float]:
-    """Least and most bytes of the weights, over those counted; 1 and 1 where the quantisation is known."""
-    if model.bits is None:
-        return 1.0, 1.0
-    less, more = (bits * model.weights.weight_count / 8 / model.weights.tensor_bytes for bits in model.bits)
-    return min(less, 1.0), max(more, 1.0)
 
 
 def judged(case: Case, memory: MemoryPrediction) -> Prediction:
@@ -257,15 +243,7 @@ def speed_of(case: Case) -> SpeedPrediction:
 
     Weights may have any bits that files of the named quantisation have, and decode reads them.
     """
-    speed = predict_speed(case.model.weights, case.device, case.scenario)
-    costs = case.device.calibration(case.scenario.api)
-    unsure = 1.0
-    if case.device.doubts or (costs is not None and costs.disturbed_ratio):
-        unsure = DOUBT_RATIO
-    less, more = _weights_between(case.model)
-    decode = speed.decode_tokens_per_s
-    decode = decode.replace(low=decode.low / unsure / more, high=decode.high * unsure / less)
-    return speed.replace(decode_tokens_per_s=decode)
+    return predict_speed(case.model.weights, case.device, case.scenario)
 
 
 def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | None, Energy | None]:

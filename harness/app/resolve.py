@@ -57,8 +57,7 @@ _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
-    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its
-    quantisation where another mixture stands for that; ``path`` is its file, even one that is not here;
+    ``guess`` bounds it where nobody knows the model; ``path`` is its file, even one that is not here;
     ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower``
     is what it looks at images with. ``asked_name`` is what was typed where the card is another version's,
     ``asked_quant`` where a mixture stands for it: no file of the card, or of the mixture, is what was asked
@@ -71,7 +70,6 @@ class ResolvedModel(NamedTuple):
     card: ModelCard | None = None
     path: Path | None = None
     guess: Guess | None = None
-    bits: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     repo: str = ""
     file: str = ""
@@ -176,15 +174,6 @@ def one_quant(ref: str, named: str, asked: str) -> str:
         named if exact is not None and not exact.bits else asked or named
     )  # a recipe says more than its mixture
     return f"{ref.partition('/')[0]}:{chosen}" if chosen and is_repository(ref) else chosen
-
-
-def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
-    """Bits a weight that files of this quantisation have, where no mixture of llama.cpp is exactly meant."""
-    found = understood(quant, weights.shape.architecture)
-    if found is None or not found.low:
-        return None
-    computed = 8 * weights.tensor_bytes / weights.weight_count
-    return found.low * computed, found.high * computed
 
 
 def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]]:
@@ -363,8 +352,9 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
             f"about {weights.weight_count}: so many weights has its shape, which lacks or misstates a field"
         )
         raise BadDataError(f"{card.name}.toml", "parameter_count", str(card.parameter_count), counted)
-    bits = _bits(quant, weights)
-    published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
+    published = 0
+    if weights.size_doubt == (1.0, 1.0):
+        published = next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
         untied = weights_of(card.shape.replace(tied_embeddings=False), quant)
@@ -376,16 +366,16 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
     written = _as_written(quant, mixture) if said else ""
-    return ResolvedModel(
-        card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes), asked_quant=written
-    )
+    return ResolvedModel(card.name, mixture, weights, card=card, notes=tuple(notes), asked_quant=written)
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     mixture, notes = mixture_of(quant, shape.architecture)
     weights = weights_of(shape, quant)
-    bits, written = _bits(quant, weights), _as_written(quant, mixture) if notes else ""
-    return ResolvedModel(name, mixture, weights, bits=bits, notes=(*said, *notes), asked_quant=written)
+    written = ""
+    if notes:
+        written = _as_written(quant, mixture)
+    return ResolvedModel(name, mixture, weights, notes=(*said, *notes), asked_quant=written)
 
 
 def _as_written(quant: str, mixture: str) -> str:

@@ -304,7 +304,7 @@ def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
     why = differs(
         served,
         parameter_count=count,
-        size_bytes=model.weights.tensor_bytes if sure and model.bits is None else 0,
+        size_bytes=model.weights.tensor_bytes if sure and model.weights.size_doubt == (1.0, 1.0) else 0,
         architecture=model.weights.shape.architecture if sure else "",
     )
     named = sizes_in(served.name)[0] * 1e9

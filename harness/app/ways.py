@@ -164,7 +164,7 @@ def advice_for(case: Case, now: Way) -> list[Advice]:
         other = model
         if variant.quant != model.quant:
             weights = weights_of(model.weights.shape, variant.quant)
-            other = model._replace(quant=variant.quant, asked_quant="", bits=None, weights=weights)
+            other = model._replace(quant=variant.quant, asked_quant="", weights=weights)
         return ways(beside._replace(model=other, device=variant.device, scenario=variant.scenario))[0]
 
     unchanged = Variant(model.quant, case.scenario, case.device)

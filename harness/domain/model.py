@@ -218,6 +218,7 @@ class Weights(Frozen):
         synthetic: True when the weights are random: such a model has speed and size, never quality.
         speed_doubt: How far ln(speed) may lie below and above what these weights give, as their shape is a
             guess.
+        size_doubt: Least and most bytes that published files of its quantisation have, over those counted.
     """
 
     shape: ModelShape
@@ -226,6 +227,7 @@ class Weights(Frozen):
     quant: str
     synthetic: bool = False
     speed_doubt: tuple[float, float] = (0.0, 0.0)
+    size_doubt: tuple[float, float] = (1.0, 1.0)
 
     @property
     def tensor_bytes(self) -> int:

@@ -244,6 +244,13 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
     if work.moe:
         experts = 1.0
     size = max(work.prompt_weight_count or work.weight_count, 1e8)
+    # A kernel of its own that llama.cpp of that year multiplies matrices in this type by (data/kernels.csv).
+    kernel = None
+    if not machine.other_runtime:
+        key = f"{machine.api} {traits.isa or traits.vendor} {work.type_name.lower()}"
+        cells = first_cells("kernels", key)
+        if cells and machine.build_year >= float(cells[0]):
+            kernel = 1.0
     return {
         "one": 1.0,
         "year": machine.year,
@@ -257,7 +264,7 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "recurrent": work.recurrent_ratio or None,
         "phone": 1.0 if machine.phone else None,
         "interleaved": 1.0 if interleaved(work.type_name) else None,
-        "kernel": 1.0 if _has_kernel(work, machine) else None,
+        "kernel": kernel,
         "brain floats": 1.0 if work.type_name == "BF16" else None,
         "guessed peak": None if traits.known_peak else 1.0,
         "peak": math.log(traits.matrix_flops_per_s / 5e13),
@@ -266,14 +273,6 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
-
-
-def _has_kernel(work: Work, machine: Machine) -> bool:
-    """Whether llama.cpp of that year multiplies matrices in this type by a kernel of its own (``data/kernels.csv``)."""
-    traits = machine.traits
-    key = f"{machine.api} {traits.isa or traits.vendor} {work.type_name.lower()}"
-    (year,) = first_cells("kernels.csv", key) or ("inf",)
-    return not machine.other_runtime and machine.build_year >= float(year)
 
 
 _LEAST_S: Final = 1e-30

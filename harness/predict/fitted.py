@@ -107,6 +107,8 @@ class Fitted(NamedTuple):
                 few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
                 prompt_s = max(prompt_s, few_tokens(part.work, self.machine, few, values).total_s)
             return Terms(0.0, asked.sequences * prompt_s, 0.0, 0.0)
+        if asked.token_count == 1:
+            return decode_seconds(part.work, self.machine, values)
         return few_tokens(part.work, self.machine, asked, values)
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
@@ -162,8 +164,6 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     """Seconds by cause of a pass of few tokens, or of one token of each of many sequences."""
     one = decode_seconds(work, machine, values)
     count = asked.token_count
-    if count == 1:
-        return one
     prompt = Prompt(count, 0.0)
     laws = laws_of(features("prefill", work, machine, count), values)
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)

@@ -341,7 +341,7 @@ def driver_share(api: str, device: DeviceProfile | None) -> Interval:
 
 def driver_bytes(api: str, chip: str) -> Interval:
     """What an api's driver takes on a chip, by the start-ups that others published; 0 on a CPU."""
-    sizes = first_cells("driver_share.csv", chip.lower(), api)[1:4] or ("0", "0", "0")
+    sizes = first_cells("driver_share", chip.lower(), api)[1:4] or ("0", "0", "0")
     return Interval(*(int(size) * MIB for size in sizes))
 
 

@@ -228,7 +228,9 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
             Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s)
         )
     seconds = Terms(0.0, 0.0, 0.0, 0.0)
-    if not split.main.is_empty:
+    if not split.main.is_empty and len(engines.cards) == 1:
+        seconds = engines.cards[0].seconds([split.main], asked).times(beside)
+    elif not split.main.is_empty:
         seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)
     for part, factor in ((split.cpu, link.cpu), (split.experts, link.experts)):
         if not part.is_empty:

@@ -65,9 +65,9 @@ moving experts off an integrated GPU made published decodes 2 to 3.8 times slowe
 
 def link_bytes_per_s(machine: Machine, chip: str) -> float:
     """Specification of a card's link, one way; 15.75 GB/s for a family that is not known."""
-    _, gb_s = first_cells("chip_links.csv", machine.traits.family, "family") or ("", "15.75")
+    _, gb_s = first_cells("chip_links", machine.traits.family, "family") or ("", "15.75")
     speed = float(gb_s) * 1e9
-    if first_cells("chip_links.csv", chip.lower(), "eight lanes"):
+    if first_cells("chip_links", chip.lower(), "eight lanes"):
         speed /= 2
     if machine.api == "rocm":
         speed *= ROCM_LINK_RATIO

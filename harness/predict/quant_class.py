@@ -19,7 +19,7 @@ def bits_of(text: str) -> float:
 
 
 def _cells(text: str) -> tuple[str, ...]:
-    return first_cells("quant_classes.csv", text.upper()) or ("q4", "4.5")
+    return first_cells("quant_classes", text.upper()) or ("q4", "4.5")
 
 
 def interleaved(type_name: str) -> bool:

@@ -37,6 +37,9 @@ from harness.units import format_number
 _LOAD_SPREAD: Final = 0.45
 """ln of storage as read by a loader over its data sheet: within a factor 1.6."""
 _COLD_SPREAD: Final = 0.6
+DOUBT_RATIO: Final = 1.3
+"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more
+load."""
 
 REPACK_BYTES_PER_S: Final = 0.85e9
 """Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models
@@ -70,8 +73,17 @@ def predict_speed(
     together = scenario.batch_count
     ceiling = together / _reading_s(split, engines, together)
     prompt_s = pass_terms(read, engines, prompt).total_s
-    decode = _guessed(_below(_rate(split, engines, step, terms.total_s), ceiling), weights)
-    prefill = _guessed(_rate(read, engines, prompt, prompt_s), weights)
+    if split.away or len(engines.shares) > 1:
+        step_spread = _split_spread(split, engines, step)
+        prompt_spread = _split_spread(read, engines, prompt)
+    else:
+        step_spread = engines.cards[0].spread(split.main, step)
+        prompt_spread = engines.cards[0].spread(read.main, prompt)
+    decode = _guessed(
+        _below(interval(step.token_count / float(terms.total_s), *step_spread), ceiling), weights
+    )
+    decode = _doubted(decode, weights, device, scenario)
+    prefill = _guessed(interval(prompt.token_count / float(prompt_s), *prompt_spread), weights)
     load_cold, load_warm = (_load(weights, device, scenario, from_storage=cold) for cold in (True, False))
     first = first_token(scenario, prefill)
     total_s = float(terms.total_s)
@@ -255,21 +267,28 @@ def _reading_s(split: Split, engines: Engines, sequences: int) -> float:
     return main_s + (size(split.cpu) + size(split.experts)) / engines.host.bandwidth_bytes_per_s
 
 
-def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interval:
-    """Tokens/s of all sequences together, with the interval of whoever told the costs; wider for a split."""
-    mid = asked.token_count / float(seconds)
-    if split.away or len(engines.shares) > 1:
-        more = SPREAD_BY_LN * math.log(asked.sequences)
-        if engines.meeting is not None:
-            more = math.hypot(more, MEETING_SPREAD)
-        if split.away and not engines.host_told:
-            more = math.hypot(more, HOST_SPREAD)
-        above, below = (
-            math.hypot(one, more) for one in RESIDUALS["prefill" if asked.tokens > 1 else "decode"]
-        )
-    else:
-        above, below = engines.cards[0].spread(split.main, asked)
-    return interval(mid, above, below)
+def _split_spread(split: Split, engines: Engines, asked: Pass) -> tuple[float, float]:
+    """How far ln(time) of a model in several memories may lie above and below."""
+    more = SPREAD_BY_LN * math.log(asked.sequences)
+    if engines.meeting is not None:
+        more = math.hypot(more, MEETING_SPREAD)
+    if split.away and not engines.host_told:
+        more = math.hypot(more, HOST_SPREAD)
+    phase = "decode"
+    if asked.tokens > 1:
+        phase = "prefill"
+    above, below = RESIDUALS[phase]
+    return math.hypot(above, more), math.hypot(below, more)
+
+
+def _doubted(decode: Interval, weights: Weights, device: DeviceProfile, scenario: Scenario) -> Interval:
+    """A decode speed as wide as a busy probe asks, and the bits that files of the named quantisation have."""
+    costs = device.calibration(device.api(scenario.api))
+    unsure = 1.0
+    if device.doubts or (costs is not None and costs.disturbed_ratio):
+        unsure = DOUBT_RATIO
+    less, more = weights.size_doubt
+    return decode.replace(low=decode.low / unsure / more, high=decode.high * unsure / less)
 
 
 def _guessed(speed: Interval, weights: Weights) -> Interval:

@@ -82,7 +82,8 @@ def words_of(key: str) -> str:
 
 def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
     """Mean and width of a term before any row; ``widths`` are the fitted ones, by kind."""
-    if kind := kind_of(key):
+    kind, colon, _ = key.partition(":")
+    if colon:
         return 0.0, widths.get(kind, LEVEL_WIDTH)
     law, _, rest = key.partition("/")
     if rest in SIDES:

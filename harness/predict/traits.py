@@ -43,10 +43,15 @@ class Traits(NamedTuple):
         return self.family.partition("-")[0]
 
 
-@lru_cache
-def _table(name: str) -> list[tuple[str, ...]]:
-    """Rows of a table whose first cell is a regular expression."""
-    return [tuple(row.values()) for row in shipped_rows(f"data/{name}", "harness.predict")]
+_TABLES: Final = {
+    name: [tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.predict")]
+    for name in (
+        *("apple_gpus", "chip_links", "chip_names", "chip_peaks", "cpu_cores", "driver_share"),
+        *("family_peaks", "int8_ratios", "kernels", "os_limits", "quant_classes", "spec_devices"),
+    )
+}
+"""Tables whose first cell is a regular expression."""
+_BEGINNING: Final = re.compile(r"(?:\\b)?((?:[\w -](?![?*{]))*)")
 
 
 @lru_cache(maxsize=4096)
@@ -55,18 +60,15 @@ def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
 
     () for none.
     """
-    rows = ((pattern, cells) for pattern, *cells in _table(name) if not kind or cells[0] == kind)
-    return next(
-        (tuple(cells) for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ()
-    )
-
-
-def _may_hold(text: str, pattern: str) -> bool:
-    """Whether the letters that a pattern of one course begins with are there: to compile it takes longer."""
-    return "|" in pattern or _BEGINNING.match(pattern)[1] in text  # type: ignore[index]
-
-
-_BEGINNING: Final = re.compile(r"(?:\\b)?((?:[\w -](?![?*{]))*)")
+    for pattern, *cells in _TABLES[name]:
+        if kind and cells[0] != kind:
+            continue
+        # The letters that a pattern of one course begins with are looked for first: to compile it takes longer.
+        beginning = _BEGINNING.match(pattern)
+        may_hold = "|" in pattern or beginning is None or beginning[1] in text
+        if may_hold and re.search(pattern, text):
+            return tuple(cells)
+    return ()
 
 
 _HYPERTHREADS: Final = re.compile(
@@ -81,7 +83,7 @@ def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> 
     threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table
     knows has 8 FLOP for each byte/s of its bandwidth.
     """
-    if found := first_cells("cpu_cores.csv", text):
+    if found := first_cells("cpu_cores", text):
         cores, bits, ghz = map(float, found)
         running = min(thread_count / 2 if _HYPERTHREADS.search(text) else thread_count or cores, cores)
         return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
@@ -99,7 +101,7 @@ def chip_key(chip: str) -> str:
     text = _graphics(_plain(chip))
     if apple := _apple(text):
         return f"m{apple[0]}-{apple[1] or 'base'}-{apple[2]}"
-    if alias := first_cells("chip_names.csv", text, "chip"):
+    if alias := first_cells("chip_names", text, "chip"):
         return alias[1]
     text = _SAID_BESIDE.sub(" ", text)
     for pattern in _NUMBERED:
@@ -148,7 +150,7 @@ def _apple(text: str) -> tuple[int, str, int] | None:
 
 def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
     """GPU cores of the full chip, the fp32 peak of one in TFLOP/s, and its matrix peak over that."""
-    return first_cells("apple_gpus.csv", f"m{min(generation, 5)} {tier}".strip())
+    return first_cells("apple_gpus", f"m{min(generation, 5)} {tier}".strip())
 
 
 @lru_cache(maxsize=4096)
@@ -176,39 +178,39 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
             tensor = 1.0
         return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
     text = _graphics(text)
-    _, family = first_cells("chip_names.csv", text, "gpu") or ("", "")
-    _, memory = first_cells("chip_names.csv", text, "memory") or ("", "gddr" if family else "")
+    _, family = first_cells("chip_names", text, "gpu") or ("", "")
+    _, memory = first_cells("chip_names", text, "memory") or ("", "gddr" if family else "")
     if family in _HANDHELD:
         memory = "lpddr"
-    if peaks := first_cells("chip_peaks.csv", text):
+    if peaks := first_cells("chip_peaks", text):
         peak, matrix = map(float, peaks)
         return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
-    each, ratio = map(float, first_cells("family_peaks.csv", family) or ("45", "2"))
+    each, ratio = map(float, first_cells("family_peaks", family) or ("45", "2"))
     flops = each * bandwidth_bytes_per_s
     return Traits(family, shader_peak(family, flops, memory), ratio * flops, False, memory=memory)
 
 
 def _is_apple_phone(text: str) -> bool:
-    return bool(first_cells("chip_names.csv", text, "apple phone"))
+    return bool(first_cells("chip_names", text, "apple phone"))
 
 
 def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:
     flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-    _, isa = first_cells("chip_names.csv", text, "isa") or ("", "avx2")
-    matrix = float(first_cells("int8_ratios.csv", isa)[0]) * flops
+    _, isa = first_cells("chip_names", text, "isa") or ("", "avx2")
+    matrix = float(first_cells("int8_ratios", isa)[0]) * flops
     if _apple(text) or _is_apple_phone(text):
         family = "apple-phone"
         if _apple(text):
             family = "apple-cpu"
         return Traits(family, flops, matrix, known, count, "lpddr", isa)
-    _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
+    _, family = first_cells("chip_names", text, "cpu") or ("", "x86-cpu")
     return Traits(family, flops, matrix, known, count, "lpddr" if family == "arm-cpu" else "ddr", isa)
 
 
 def _npu_traits(text: str, bandwidth_bytes_per_s: float) -> Traits:
     """An accelerator: its data sheet's operations are no rate that a token sees, so its bandwidth is its measure."""
     apple = _apple(text) or _is_apple_phone(text)
-    _, family = first_cells("chip_names.csv", text, "npu") or ("", "npu")
+    _, family = first_cells("chip_names", text, "npu") or ("", "npu")
     flops = 300.0 * bandwidth_bytes_per_s
     return Traits("apple-npu" if apple else family, flops, flops, False, memory="lpddr")
 
@@ -231,6 +233,6 @@ def _cores(text: str) -> int:
     """GPU cores, where a name gives them; a count that is said to be of the CPU is none."""
     for pattern in (r"(\d+)[ -]?(?:core|c)?[ -]?gpu", r"(\d+)c\b", r"(\d+)-core(?! cpu)"):
         found = re.search(pattern, text)
-        if found and first_cells("chip_names.csv", found[1], "apple gpu cores"):
+        if found and first_cells("chip_names", found[1], "apple gpu cores"):
             return int(found[1])
     return 0

@@ -97,7 +97,7 @@ def judge(
     engine = device.engine_for(device.api(api))
     if engine is None or engine.kind != "gpu" or engine.pool != "ram":
         return worst
-    limit = first_cells("os_limits.csv", f"{device.os} {device.vendor} {device.chip}".lower())
+    limit = first_cells("os_limits", f"{device.os} {device.vendor} {device.chip}".lower())
     total_bytes = device.pool("ram").total_bytes.value
     if not limit or not float(limit[0]) * total_bytes < worst.needed_bytes <= total_bytes:
         return worst

@@ -71,14 +71,6 @@ def _plan(shape: ModelShape) -> tuple[Table, list[Placed], int]:
 
 
 @lru_cache(maxsize=1024)
-def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_matrix: bool) -> Weights:
-    table, placed, header = _plan(shape)
-    types = types_in_order(shape, placed, quant, bits, importance_matrix=importance_matrix)
-    tensors = tuple(tensor_of(name, dims, types[name]) for name, dims in table.items())
-    padded = sum(-(-t.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for t in tensors)
-    return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=quant)
-
-
 def weights_of(shape: ModelShape, quant: str) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
@@ -96,9 +88,15 @@ def weights_of(shape: ModelShape, quant: str) -> Weights:
     if recipe.own_output == shape.architecture:
         shape = shape.replace(tied_embeddings=False)
     mixture = quant_named(recipe.mixture)
-    return _weights(
-        shape, mixture, recipe.bits, recipe.importance_matrix or mixture in NEEDS_IMPORTANCE_MATRIX
-    )
+    table, placed, header = _plan(shape)
+    guided = recipe.importance_matrix or mixture in NEEDS_IMPORTANCE_MATRIX
+    types = types_in_order(shape, placed, mixture, recipe.bits, importance_matrix=guided)
+    tensors = tuple(tensor_of(name, dims, types[name]) for name, dims in table.items())
+    padded = sum(-(-t.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for t in tensors)
+    doubt = (1.0, 1.0)
+    if recipe.low:
+        doubt = (min(recipe.low, 1.0), max(recipe.high, 1.0))
+    return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=mixture, size_doubt=doubt)
 
 
 @lru_cache(maxsize=1 << 16)

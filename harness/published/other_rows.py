@@ -141,7 +141,7 @@ def _size(name: str) -> tuple[float, float]:
 def _machine(device: str) -> Machine:
     """The machine that a row's words name; one of no table is a card of the middle of them all."""
     text = device.lower()
-    api, size = first_cells("spec_devices.csv", text) or ("other", "600")
+    api, size = first_cells("spec_devices", text) or ("other", "600")
     if "a6000" in text and "ada" in text:
         gb_s = 960.0
     else:
@@ -207,7 +207,7 @@ def _streaming(raw: Cells, model_of: ModelOf) -> Row:
 
 def _host_bytes_per_s(device: str) -> float:
     """What the host reads weights at: 0.6 of a chip's bandwidth that its name tells."""
-    cells = first_cells("spec_devices.csv", device.lower())
+    cells = first_cells("spec_devices", device.lower())
     shared = cells and cells[0] in {"metal", "cpu"}
     if shared:
         return 0.6e9 * float(cells[1])

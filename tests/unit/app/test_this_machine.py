@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import this_machine
 from harness.app.case import Case
-from harness.app.placed import DOUBT_RATIO, predict, timing_notes
+from harness.app.placed import predict, timing_notes
 from harness.app.plans import stream_outlook
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.devices import dump_device, load_device
@@ -21,6 +21,7 @@ from harness.measure import machine
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
 from harness.measure.probe import save_profile
+from harness.predict.speed import DOUBT_RATIO
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
 pytestmark = pytest.mark.alone

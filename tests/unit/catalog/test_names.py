@@ -294,13 +294,13 @@ def test_quantisations_stand_for_a_mixture_with_an_interval(text: str, mixture: 
     assert found is not None
     assert found.mixture == mixture
     assert found.mixture in QUANTS
-    bits = resolve_model("llama-3.1-8b", text).bits
+    weights = resolve_model("llama-3.1-8b", text).weights
     if not low:
-        assert bits is None
+        assert weights.size_doubt == (1.0, 1.0)
         assert not found.why
     else:
-        assert bits is not None
-        assert bits[0] <= low <= high <= bits[1] < 1.9 * bits[0]
+        least, most = (8 * ratio * weights.tensor_bytes / weights.weight_count for ratio in weights.size_doubt)
+        assert least <= low <= high <= most < 1.9 * least
 
 
 @pytest.mark.parametrize("text", ["Q9", "Q9_K_M", "Q7KM", "0bpw", "17bpw", "99bit", "Q4_K_XXL", ""])
