@@ -7,7 +7,7 @@ from typing import Final
 from harness.app.case import Case, case_of
 from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
-from harness.app.placed import image_s, outlook, speed_of, timing_notes
+from harness.app.placed import image_s, outlook, timing_notes
 from harness.app.plans import SpeculationPlan, plan_speculation
 from harness.app.together import Resident, residents, staying_together
 from harness.app.ways import advice_for, longest_context, ways
@@ -21,6 +21,7 @@ from harness.domain.way import Way
 from harness.errors import HarnessError, RefusedError
 from harness.predict.advice import Advice
 from harness.predict.energy import Energy, Sustained
+from harness.predict.speed import predict_speed
 
 PAGE_TOKENS: Final = 650
 """Of a page of English text, 500 words."""
@@ -264,7 +265,7 @@ def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
     room = each - scenario.new_tokens
     listed = [prompt, *(depth for depth in (each // 2, room) if prompt < depth <= room)]
     for depth in dict.fromkeys(listed):
-        speed = speed_of(case.at(depth_tokens=depth))
+        speed = predict_speed(case.model.weights, case.device, scenario.replace(depth_tokens=depth))
         yield DepthSpeed(tokens=depth, decode_tokens_per_s=speed.decode_tokens_per_s)
 
 
@@ -286,10 +287,13 @@ def _reading(case: Case, way: Way) -> Iterator[Reading]:
             kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=read.through(lambda rate: tokens / rate)
         )
     elif tokens >= PAGE_TOKENS:
-        whole = case.at(depth_tokens=0, prompt_tokens=tokens, batch_count=1)
-        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=speed_of(whole).ttft_warm_s)
-        turn = case.at(depth_tokens=tokens, prompt_tokens=TURN_TOKENS, batch_count=1)
-        yield Reading(kind=ReadingKind.TURN, tokens=TURN_TOKENS, seconds=speed_of(turn).ttft_warm_s)
+        weights = case.model.weights
+        whole = scenario.replace(depth_tokens=0, prompt_tokens=tokens, batch_count=1)
+        first_s = predict_speed(weights, case.device, whole).ttft_warm_s
+        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=first_s)
+        turn = scenario.replace(depth_tokens=tokens, prompt_tokens=TURN_TOKENS, batch_count=1)
+        first_s = predict_speed(weights, case.device, turn).ttft_warm_s
+        yield Reading(kind=ReadingKind.TURN, tokens=TURN_TOKENS, seconds=first_s)
     if case.model.tower is not None:
         seconds = image_s(case.model, scenario, read)
         if seconds is not None:

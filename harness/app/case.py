@@ -13,6 +13,7 @@ from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion
 from harness.predict.program_fit import program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO, HEADS
+from harness.predict.verdict import check_entitlement
 from harness.units import format_bytes, parse_bytes
 
 USUAL_CONTEXT_TOKENS: Final = 4096
@@ -97,6 +98,7 @@ def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | 
     if device.engine_for(scenario.api) is None:
         there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
         raise RefusedError(f"{device.name} has no api {scenario.api!r}; it has {there}")
+    check_entitlement(question.entitled, device)
     if question.program is None:
         scenario = scenario.replace(program="" if here else "llama-server")
     if question.placement is not None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from harness.app.case import Case
-from harness.app.placed import predict, speed_of
+from harness.app.placed import predict
 from harness.domain.base import Frozen
 from harness.domain.device import MemoryPool
 from harness.domain.placement import Placement
@@ -13,6 +13,7 @@ from harness.domain.prediction import Interval
 from harness.domain.way import Way
 from harness.errors import HarnessError
 from harness.predict.energy import Sustained
+from harness.predict.speed import predict_speed
 from harness.predict.weights import weights_of
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ def causes(measured: float, case: Case, decode: Interval, late: Sustained | None
 def _slower(case: Case, late: Sustained | None) -> Iterator[SpeedCause]:
     """Everything that is known to make it slower, with the speed that it would give."""
     room = case.scenario.context_tokens // case.scenario.batch_count - case.scenario.new_tokens
-    deep = case.at(depth_tokens=max(room, 0))
-    speed = speed_of(deep).decode_tokens_per_s.mid
+    deep = predict_speed(
+        case.model.weights, case.device, case.scenario.replace(depth_tokens=max(room, 0))
+    ).decode_tokens_per_s
     yield SpeedCause(
-        cause=f"{room:,} tokens are in the cache", tokens_per_s=speed, advice="start a new conversation"
+        cause=f"{room:,} tokens are in the cache", tokens_per_s=deep.mid, advice="start a new conversation"
     )
     if late is not None:
         warm = f"the device is warm, as after {late.minutes:g} minutes"

@@ -2,7 +2,6 @@
 
 from harness.app.case import Case, no_cache
 from harness.app.resolve import ResolvedModel
-from harness.domain.device import DeviceProfile
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
 from harness.domain.prediction import (
@@ -13,7 +12,6 @@ from harness.domain.prediction import (
     PartKind,
     Prediction,
     SpeedPrediction,
-    Verdict,
 )
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
@@ -33,7 +31,7 @@ from harness.predict.placed import fullest_card, with_cards
 from harness.predict.speed import predict_speed
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
-from harness.predict.verdict import check_entitlement, judge, with_target
+from harness.predict.verdict import judge, with_target
 
 
 def predict(case: Case) -> Prediction:
@@ -43,7 +41,7 @@ def predict(case: Case) -> Prediction:
     runs it.
 
     Raises:
-        RefusedError: As :func:`memory_in`; the system has no higher limit to be entitled to.
+        RefusedError: As :func:`memory_in`.
     """
     now = in_memory(case)
     if now.verdict.word == "fits with streaming":
@@ -56,9 +54,9 @@ def in_memory(case: Case) -> Prediction:
     """The same, with the speed that it has if all of its weights stay in memory, and no wish.
 
     Raises:
-        RefusedError: As :func:`memory_in`; the system has no higher limit to be entitled to.
+        RefusedError: As :func:`memory_in`.
     """
-    return judged(case, memory_in(case))
+    return judged(case, memory_in(case), predict_speed(case.model.weights, case.device, case.scenario))
 
 
 def memory_in(case: Case) -> MemoryPrediction:
@@ -161,40 +159,29 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
     return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))
 
 
-def judged(case: Case, memory: MemoryPrediction) -> Prediction:
-    """A memory with its speed and verdict (RefusedError: as :func:`in_memory`)."""
-    check_entitlement(case.entitled, case.device)
-    speed = speed_of(case)
+def judged(case: Case, memory: MemoryPrediction, speed: SpeedPrediction) -> Prediction:
+    """A memory and a speed with their verdict: each of the cards that it is split over must hold its part."""
+    count = len(case.scenario.placement.tensor_split) or 1
+    api = case.scenario.api
+    verdict = judge(memory, speed, with_cards(case.device, count), entitled=case.entitled, api=api)
+    full = 0.0
+    if count > 1:
+        full = fullest_card(memory.parts, case.device)
+    if verdict.word == "fits" and full > 1:
+        left = int(verdict.needed_bytes / full)
+        why = "one of the cards has no room for its part"
+        verdict = verdict.replace(
+            word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,)
+        )
     name, quant = case.model.shown
     return Prediction(
         device=case.device.name,
         model=name,
         quant=quant,
-        api=case.scenario.api,
+        api=api,
         memory=memory,
         speed=speed,
-        verdict=verdict_of(case, memory, speed),
-    )
-
-
-def verdict_of(case: Case, memory: MemoryPrediction, speed: SpeedPrediction | None = None) -> Verdict:
-    """The verdict of a memory on all of the cards that the placement splits over, each of which must hold its part.
-
-    ``speed`` tells what limits it.
-    """
-    count = len(case.scenario.placement.tensor_split) or 1
-    device = with_cards(case.device, count)
-    verdict = judge(memory, speed, device, entitled=case.entitled, api=case.scenario.api)
-    if count > 1:
-        full = fullest_card(memory.parts, case.device)
-    else:
-        full = 0
-    if verdict.word != "fits" or full <= 1:
-        return verdict
-    left = int(verdict.needed_bytes / full)
-    why = "one of the cards has no room for its part"
-    return verdict.replace(
-        word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,)
+        verdict=verdict,
     )
 
 
@@ -218,7 +205,7 @@ def held_to(case: Case, now: Prediction) -> Prediction:
     depth = case.scenario.depth_tokens
     if wanted is not None and now.verdict.word == "fits":
         depth += case.scenario.prompt_tokens
-        after = speed_of(case.at(depth_tokens=depth))
+        after = predict_speed(case.model.weights, case.device, case.scenario.replace(depth_tokens=depth))
         judged_speed = judged_speed.replace(decode_tokens_per_s=after.decode_tokens_per_s)
     if case.beside:
         judged_speed, said = shared_speed(
@@ -236,14 +223,6 @@ def held_to(case: Case, now: Prediction) -> Prediction:
     if wanted is not None:
         verdict = with_target(verdict, judged_speed, wanted, depth)
     return now.replace(verdict=verdict.replace(reasons=(*verdict.reasons, *said)))
-
-
-def speed_of(case: Case) -> SpeedPrediction:
-    """The speed, its decode interval as wide as what is in doubt asks: a busy probe, a quantisation that nobody knows.
-
-    Weights may have any bits that files of the named quantisation have, and decode reads them.
-    """
-    return predict_speed(case.model.weights, case.device, case.scenario)
 
 
 def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | None, Energy | None]:
@@ -295,11 +274,3 @@ def timing_notes(case: Case) -> tuple[str, ...]:
     return (
         f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",
     )
-
-
-def cards_of(device: DeviceProfile) -> dict[int, DeviceProfile]:
-    """Each different card of a rig alone, by its place."""
-    first: dict[str, int] = {}
-    for place, card in enumerate(device.cards):
-        first.setdefault(card.title, place)
-    return {place: device.cards[place] for place in first.values()}

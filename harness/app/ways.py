@@ -2,15 +2,17 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 
 from harness.app.case import Case
-from harness.app.placed import cards_of, held_to, judged, memory_in, streamed, verdict_of
+from harness.app.placed import held_to, judged, memory_in, streamed
 from harness.domain.device import DeviceProfile
 from harness.domain.placement import Placement
-from harness.domain.prediction import MemoryPrediction, PartKind
+from harness.domain.prediction import MemoryPrediction, PartKind, Prediction
 from harness.domain.way import Way, WayKind
-from harness.errors import RefusedError
-from harness.predict.advice import Advice, Variant, advise
+from harness.errors import HarnessError, RefusedError
+from harness.predict.advice import Advice, Adviser, Change, Variant
+from harness.predict.speed import predict_speed
 from harness.predict.splits import best_split
 from harness.predict.weights import weights_of
 
@@ -21,64 +23,82 @@ _UNBOUNDED_TOKENS = 1 << 17
 def ways(case: Case) -> list[Way]:
     """Ways that run, the fastest to write first; where none does, the one that lacks least.
 
-    A placement that was asked for is the only one, but for reading from storage what has no room.
+    Whole, on each kind of card of several and over as many of them as there are; where that has no room,
+    split with the CPU, or by the CPU alone. A placement that was asked for is the only one, but for reading
+    from storage what has no room.
 
     Raises:
         RefusedError: As :func:`harness.app.placed.memory_in`; several cards on a device that has none.
     """
-    several = case.device.card_count > 1
-    if several and all(engine.pool == "ram" for engine in case.device.engines):
-        raise RefusedError(f"{case.device.name} has no card of its own: there are no several of it")
-    listed = list(_of_one(case) if case.is_placed else _searched(case))
-    running = [way for way in listed if way.fits] or [way for way in listed if way.runs]
+    device = case.device
+    if device.card_count > 1 and all(engine.pool == "ram" for engine in device.engines):
+        raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
+    has_card = device.pool_for(case.scenario.api) == "vram"
+    may_split = has_card and not case.is_placed
+    waiting: list[tuple[Case, int | None]] = [(case, None)]
+    if may_split and device.card_count > 1:
+        waiting = [(case._replace(device=card), place) for place, card in _unlike_cards(device)]
+        waiting += [(case.at(placement=placement), None) for placement in _over_cards(case)]
+    has_cpu = not case.is_placed and case.scenario.api != "cpu" and device.engine_for("cpu") is not None
+    listed: list[Way] = []
+    while waiting:
+        one, place = waiting.pop(0)
+        memory = memory_in(one)
+        speed = predict_speed(one.model.weights, one.device, one.scenario)
+        now = judged(one, memory, speed)
+        listed += _told(one, now, place)
+        if may_split and one.scenario.placement == case.scenario.placement and now.verdict.word != "fits":
+            placement = best_split(one.model.weights, one.device, one.scenario, _beside_on_card(memory))
+            if placement is not None:
+                waiting.append((one.at(placement=placement), place))
+        if not waiting and has_cpu and not any(way.kind.is_whole and way.fits and way.runs for way in listed):
+            has_cpu = False
+            may_split = False
+            waiting.append((case.at(api="cpu", placement=Placement()), None))
+    running = [way for way in listed if way.runs]
     if not running:
         return [min(listed, key=lambda way: _lack(case.device, way))]
+    # What is read from storage is a way where nothing that has room in memory is as fast.
+    in_memory = max((_decode(way) for way in running if way.fits), default=0.0)
     best: dict[tuple[object, ...], Way] = {}
-    for way in sorted(running, key=lambda way: -way.prediction.speed.decode_tokens_per_s.mid):
+    for way in sorted(running, key=_decode, reverse=True):
+        if not way.fits and _decode(way) <= in_memory:
+            continue
         # Reading from storage is one way, whichever engine computes.
-        key = (way.kind,) if way.kind.is_read else (way.kind, way.prediction.api, way.card)
+        key: tuple[object, ...] = (way.kind,)
+        if not way.kind.is_read:
+            key = (way.kind, way.prediction.api, way.card)
         best.setdefault(key, way)
     return list(best.values())
 
 
-def _searched(case: Case) -> Iterator[Way]:
-    """All that may run: whole, on each card of several and over all.
+def _decode(way: Way) -> float:
+    return way.prediction.speed.decode_tokens_per_s.mid
 
-    Where that has no room, beside or by the CPU.
+
+def _unlike_cards(device: DeviceProfile) -> Iterator[tuple[int, DeviceProfile]]:
+    """The first of each kind of card of a rig, alone, and its place."""
+    seen = set[str]()
+    for place, card in enumerate(device.cards):
+        if card.title not in seen:
+            seen.add(card.title)
+            yield place, card
+
+
+def _over_cards(case: Case) -> Iterator[Placement]:
+    """Placements over several cards: over the first two, three, ... of like ones, and over all that there are.
+
+    What does not fit on all of them is split with the CPU.
     """
     device = case.device
-    has_card = device.pool_for(case.scenario.api) == "vram"
-    found = list[Way]()
-    if device.card_count > 1 and has_card:
-        for place, card in cards_of(device).items():
-            for way in _on_card(case._replace(device=card)):
-                kind = WayKind.CARD if way.kind is WayKind.WHOLE else way.kind
-                found.append(way.replace(kind=kind, card=place))
-        found += _split(case)
-    elif has_card:
-        found += _on_card(case)
-    else:
-        found += _of_one(case)
-    yield from found
-    is_whole = any(way.kind.is_whole and way.fits and way.runs for way in found)
-    if not is_whole and case.scenario.api != "cpu" and device.engine_for("cpu") is not None:
-        yield from _of_one(case.at(api="cpu", placement=Placement()))
-
-
-def _on_card(case: Case) -> Iterator[Way]:
-    """All of it on one card; where that has no room, the split that moves least to the CPU as well."""
-    memory = memory_in(case)
-    yield from _of_one(case, memory)
-    if verdict_of(case, memory).word != "fits":
-        yield from _split(case, memory)
-
-
-def _split(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]:
-    """The split that moves least to the CPU, over all cards there are."""
-    beside_bytes = _beside_on_card(memory or memory_in(case))
-    placement = best_split(case.model.weights, case.device, case.scenario, beside_bytes)
+    shares = device.card_shares
+    if len({card.title for card in device.cards}) == 1:
+        for count in range(2, len(shares)):
+            few = (*shares[:count], *(0.0,) * (len(shares) - count))
+            yield case.scenario.placement.replace(tensor_split=few)
+    placement = best_split(case.model.weights, device, case.scenario, _beside_on_card(memory_in(case)))
     if placement is not None:
-        yield from _of_one(case.at(placement=placement))
+        yield placement
 
 
 def _beside_on_card(memory: MemoryPrediction) -> int:
@@ -88,30 +108,30 @@ def _beside_on_card(memory: MemoryPrediction) -> int:
     return sum(part.anonymous_bytes for part in mine if part.pool == "vram")
 
 
-def _of_one(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]:
+def _told(case: Case, now: Prediction, card: int | None) -> Iterator[Way]:
     """The way of one placement; where only RAM for the weights is short, those of reading them from storage."""
-    now = judged(case, memory or memory_in(case))
+    scenario = case.scenario
     if now.verdict.word != "fits with streaming":
-        yield Way(kind=_kind(case), scenario=case.scenario, prediction=held_to(case, now))
+        yield Way(kind=_kind(case, card), scenario=scenario, prediction=held_to(case, now), card=card)
         return
-    api = case.scenario.api
     # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU
     # alone.
-    wires = api != "cpu" and case.device.pool_for(api) == "ram"
+    wires = scenario.api != "cpu" and case.device.pool_for(scenario.api) == "ram" and not case.is_placed
     for way in streamed(case, now):
-        if wires and way.kind is WayKind.MAPPED and not case.is_placed:
+        if wires and way.kind is WayKind.MAPPED:
             continue
         yield Way(
             kind=way.kind,
-            scenario=case.scenario,
+            scenario=scenario,
             prediction=held_to(case, now.replace(speed=way.speed)),
+            card=card,
             pinned_count=way.pinned_count,
             hit_ratio=way.hit_ratio,
         )
 
 
-def _kind(case: Case) -> WayKind:
-    """What lies where by the case's placement."""
+def _kind(case: Case, card: int | None) -> WayKind:
+    """What lies where by the case's placement, on one ``card`` of several or on all that there are."""
     scenario, device = case.scenario, case.device
     placement = scenario.placement
     if device.pool_for(scenario.api) == "ram":
@@ -121,6 +141,8 @@ def _kind(case: Case) -> WayKind:
         return WayKind.LAYERS
     if placement.cpu_moe and case.model.weights.shape.experts is not None:
         return WayKind.EXPERTS
+    if card is not None:
+        return WayKind.CARD
     return WayKind.CARDS if len(placement.tensor_split) > 1 else WayKind.WHOLE
 
 
@@ -137,14 +159,13 @@ def longest_context(case: Case) -> int:
     Whole with the fast engine where it fits so at all, else by any way; at most what the model was made for.
     """
 
-    def best(context_tokens: int) -> Way:
-        return ways(case.at(context_tokens=context_tokens))[0]
+    def has_room(context_tokens: int) -> Iterator[Way]:
+        return (way for way in ways(case.at(context_tokens=context_tokens)) if way.runs and way.has_room)
 
-    can_be_whole = best(case.scenario.context_tokens).kind.is_whole
+    can_be_whole = any(way.kind.is_whole for way in has_room(case.scenario.context_tokens))
 
     def is_too_long(context_tokens: int) -> bool:
-        way = best(context_tokens)
-        return not (way.has_room and way.runs and (way.kind.is_whole or not can_be_whole))
+        return not any(way.kind.is_whole or not can_be_whole for way in has_room(context_tokens))
 
     most = case.model.weights.shape.context_max_tokens or _UNBOUNDED_TOKENS
     steps = range(case.scenario.context_tokens, most + 1, 256)
@@ -159,21 +180,19 @@ def advice_for(case: Case, now: Way) -> list[Advice]:
     Mixtures other than the given one are computed from the shape.
     """
     model = case.model
-
-    def evaluate(variant: Variant, beside: Case = case) -> Way:
-        other = model
-        if variant.quant != model.quant:
-            weights = weights_of(model.weights.shape, variant.quant)
-            other = model._replace(quant=variant.quant, asked_quant="", weights=weights)
-        return ways(beside._replace(model=other, device=variant.device, scenario=variant.scenario))[0]
-
-    unchanged = Variant(model.quant, case.scenario, case.device)
-    without = []
+    asked = Variant(model.quant, case.scenario, case.device)
+    adviser = Adviser(now.prediction, asked, model.weights.shape, model.weights.weight_count)
     for left in case.beside:
         rest = tuple(one for one in case.beside if one is not left)
-        way = evaluate(unchanged, case._replace(beside=rest))
-        without.append(("beside", f"leave out {left.name}", way))
-    count = model.weights.weight_count
-    return advise(
-        now.prediction, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without
-    )
+        change = Change("beside", f"leave out {left.name}", asked)
+        adviser.take(change, ways(case._replace(beside=rest))[0])
+    for change in adviser.changes():
+        changed = case._replace(device=change.asked.device, scenario=change.asked.scenario)
+        # No table of tensors, or a row of the cache that its blocks do not divide.
+        with suppress(HarnessError, ValueError):
+            if change.asked.quant != model.quant:
+                weights = weights_of(model.weights.shape, change.asked.quant)
+                other = model._replace(quant=change.asked.quant, asked_quant="", weights=weights)
+                changed = changed._replace(model=other)
+            adviser.take(change, ways(changed)[0])
+    return adviser.ranked()

@@ -1,8 +1,7 @@
 """Changes that would make a model fit, or fit better: each with its predicted gain and its cost in quality."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from harness.domain.base import Frozen
@@ -11,7 +10,6 @@ from harness.domain.model import ModelShape
 from harness.domain.prediction import Prediction, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
-from harness.errors import HarnessError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.predict.verdict import SEVERITY
@@ -33,6 +31,7 @@ TRIED_QUANTS: Final = (
 
 _MORE_RATIO: Final = 1.02
 """Speed over that of the step before, from which a further step gives more."""
+_CLEARLY_FASTER: Final = 1.05
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
 _NARROW: Final = ("Q8_0", "Q4_0")
@@ -47,8 +46,12 @@ class Variant(NamedTuple):
     device: DeviceProfile
 
 
-Evaluate = Callable[[Variant], Way]
-"""The best way of a variant; the advice tries variants through it."""
+class Change(NamedTuple):
+    """What to do, in words, and what is asked after it."""
+
+    kind: str
+    words: str
+    asked: Variant
 
 
 class Advice(Frozen):
@@ -78,136 +81,156 @@ class Advice(Frozen):
     quality_percent: float | None = 0.0
 
 
-def advise(
-    now: Prediction,
-    shape: ModelShape,
-    asked: Variant,
-    evaluate: Evaluate,
-    *,
-    parameter_count: int,
-    most: int = 8,
-    more: Iterable[tuple[str, str, Way]] = (),
-) -> list[Advice]:
-    """Ranked changes: first those that reach a better verdict, by cost in quality.
+class Adviser:
+    """Looks for changes that reach a better verdict, or the same one faster.
 
-    Then those that only speed it.
+    Whoever has one asks what each of its :meth:`changes` gives, tells it by :meth:`take`, and reads what is
+    worth its while from :meth:`ranked`.
 
-    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``more``
-    are other changes to this device's app: (kind, what to do, what is evaluated then). A further step of one
-    kind, such as a still shorter context, counts only if it gives more than the one before. At most ``most``
-    are returned.
+    Attributes:
+        now: What was predicted for ``asked``.
+        shape: Of the model.
+        parameter_count: Picks the nearer published perplexities.
+        found: What is worth its while so far.
     """
 
-    def speed_of(one: Prediction) -> float:
-        return 0.0 if one.verdict.word == "does not fit" else one.speed.decode_tokens_per_s.mid
+    def __init__(self, now: Prediction, asked: Variant, shape: ModelShape, parameter_count: int) -> None:
+        self.now = now
+        self.asked = asked
+        self.shape = shape
+        self.parameter_count = parameter_count
+        self.found: list[Advice] = []
+        self._fitting: Counter[str] = Counter()
+        self._last: dict[tuple[str, str], Advice] = {}
 
-    def made(kind: str, change: str, variant: Variant, way: Way) -> Advice:
+    def changes(self) -> Iterator[Change]:
+        """One change each, and several together where none of these alone makes it fit.
+
+        What follows many of a kind that fit costs more quality, and is left out.
+        """
+        has_cache = self.shape.kv_head_count > 0
+        # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
+        # room.
+        narrow: tuple[str, ...] = ()
+        if has_cache and self.now.verdict.word != "fits" and self.asked.scenario.kv_type in _WIDE_CACHES:
+            narrow = _NARROW
+        for change in _single(self.asked, narrow, has_cache=has_cache):
+            if self._fitting[change.kind] < MOST_OF_A_KIND:
+                yield change
+        fits = any(one.word == "fits" and one.kind != "entitlement" for one in self.found)
+        if fits or not has_cache or self.now.verdict.word == "fits":
+            return
+        for change in _combined(self.asked):
+            if self._fitting[change.kind] < MOST_OF_A_KIND:
+                yield change
+
+    def take(self, change: Change, way: Way) -> None:
+        """Keep a change by the best way after it, if it is worth its while.
+
+        A further step of one kind, such as a still shorter context, counts only if it gives more than the one
+        before.
+        """
         then = way.prediction
-        before = speed_of(now)
-        after = speed_of(then)
-        return Advice(
-            kind=kind,
-            change=change,
+        before = _speed_of(self.now)
+        speed_ratio = 0.0
+        if before:
+            speed_ratio = _speed_of(then) / before
+        quality = None
+        if change.kind != "kv":
+            quality = _quality(self.asked.quant, change.asked.quant, self.parameter_count)
+        one = Advice(
+            kind=change.kind,
+            change=change.words,
             word=then.verdict.word,
             way=way.kind,
             needed_bytes=then.verdict.needed_bytes,
-            saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
-            decode_tokens_per_s=after,
-            speed_ratio=after / before if before else 0.0,
-            quality_percent=None if kind == "kv" else _quality(asked.quant, variant.quant, parameter_count),
+            saved_bytes=self.now.verdict.needed_bytes - then.verdict.needed_bytes,
+            decode_tokens_per_s=_speed_of(then),
+            speed_ratio=speed_ratio,
+            quality_percent=quality,
         )
+        last = self._last.get((change.kind, change.asked.quant))
+        if last is not None and change.kind != "beside" and one.word == last.word:
+            more_ratio = one.decode_tokens_per_s / (last.decode_tokens_per_s or 1.0)
+            if more_ratio < _MORE_RATIO:
+                return
+        self._last[change.kind, change.asked.quant] = one
+        if self._is_worth(one):
+            self.found.append(one)
+            self._fitting[change.kind] += one.word == "fits"
 
-    def tried(variants: Iterable[tuple[str, str, Variant]]) -> Iterator[Advice]:
-        enough: Counter[str] = Counter()
-        last: dict[tuple[str, str], Advice] = {}
-        for kind, change, variant in variants:
-            if enough[kind] == MOST_OF_A_KIND:  # what follows costs more quality
-                continue
-            # no such tensor table, or a KV row that its blocks do not divide
-            with suppress(HarnessError, ValueError):
-                one = made(kind, change, variant, evaluate(variant))
-                before = last.get((kind, variant.quant))
-                more_ratio = one.decode_tokens_per_s / (before.decode_tokens_per_s or 1.0) if before else 0.0
-                if before and one.word == before.word and more_ratio < _MORE_RATIO:
-                    continue
-                last[kind, variant.quant] = one
-                enough[kind] += one.word == "fits" and _worth(now, one)
-                yield one
+    def _is_worth(self, one: Advice) -> bool:
+        """A better verdict; or, with the same one and by one change, clearly more speed."""
+        word = self.now.verdict.word
+        if SEVERITY[one.word] != SEVERITY[word]:
+            return SEVERITY[one.word] < SEVERITY[word]
+        if one.kind == "several" or (one.kind == "kv" and word != "fits with streaming"):
+            return False
+        return one.speed_ratio > _CLEARLY_FASTER
 
-    has_cache = shape.kv_head_count > 0
-    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
-    # room
-    narrow = (
-        _NARROW if has_cache and now.verdict.word != "fits" and asked.scenario.kv_type in _WIDE_CACHES else ()
-    )
-    listed = [
-        *tried(_variants(asked, narrow, has_cache=has_cache)),
-        *(made(k, c, asked, then) for k, c, then in more),
-    ]
-    found = [advice for advice in listed if _worth(now, advice)]
-    if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind != "entitlement" for a in found):
-        combined = tried(_combinations(asked)) if has_cache else ()
-        found += [a for a in combined if _worth(now, a) and SEVERITY[a.word] < SEVERITY[now.verdict.word]]
-    found.sort(key=_order)
-    kept: list[Advice] = []
-    for one in found:
-        if sum(a.kind == one.kind for a in kept) < MOST_OF_A_KIND:
-            kept.append(one)
-    return kept[:most]
+    def ranked(self, most: int = 8) -> list[Advice]:
+        """By verdict, cheap in quality before dear, fast before slow; of no kind too many."""
+        kept: list[Advice] = []
+        for one in sorted(self.found, key=_order):
+            if sum(other.kind == one.kind for other in kept) < MOST_OF_A_KIND:
+                kept.append(one)
+        return kept[:most]
+
+
+def _speed_of(one: Prediction) -> float:
+    """Decode speed, tokens/s; 0 for what does not run."""
+    if one.verdict.word == "does not fit":
+        return 0.0
+    return one.speed.decode_tokens_per_s.mid
 
 
 def _order(advice: Advice) -> tuple[int, float, float]:
-    """By verdict, cheap in quality before dear, fast before slow."""
     return SEVERITY[advice.word], advice.quality_percent or 0.0, -advice.decode_tokens_per_s
 
 
-def _variants(
-    asked: Variant, kv_types: Iterable[str], *, has_cache: bool
-) -> Iterator[tuple[str, str, Variant]]:
+def _single(asked: Variant, kv_types: Iterable[str], *, has_cache: bool) -> Iterator[Change]:
     """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit."""
     scenario = asked.scenario
     for quant in _narrower(asked.quant):
-        yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
+        yield Change("quant", f"quantise to {quant}", asked._replace(quant=quant))
     for kv_type in kv_types:
-        yield (
-            "kv",
-            f"keep the KV cache in {kv_type}",
-            asked._replace(scenario=_narrow_cache(scenario, kv_type)),
-        )
-    for context in _shorter(scenario) if has_cache else ():
-        cut = scenario.replace(context_tokens=context)
-        yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
-    if any(pool.entitled_bytes for pool in asked.device.pools):
+        narrowed = asked._replace(scenario=_narrow_cache(scenario, kv_type))
+        yield Change("kv", f"keep the KV cache in {kv_type}", narrowed)
+    if has_cache:
+        for context in _shorter(scenario):
+            cut = scenario.replace(context_tokens=context)
+            yield Change("context", f"cut the context to {context}", asked._replace(scenario=cut))
+    limits = [pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes]
+    if limits:
         pools = tuple(p.replace(usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
-        changed = asked._replace(device=asked.device.replace(pools=pools))
         words = "ask for the higher memory limit"
         if asked.device.os == "macos":  # what Metal may wire, until the next start of the system
-            limit_mib = (
-                max(pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes) / MIB
-            )
-            words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={limit_mib:.0f}"
-        yield "entitlement", words, changed
+            words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={max(limits) / MIB:.0f}"
+        yield Change("entitlement", words, asked._replace(device=asked.device.replace(pools=pools)))
 
 
 def _narrow_cache(scenario: Scenario, kv_type: str) -> Scenario:
     return scenario.replace(kv_type=kv_type, flash_attention=True)
 
 
-def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
-    """Narrower weights, a narrower cache and a shorter context together, where none of them alone is enough."""
+def _combined(asked: Variant) -> Iterator[Change]:
+    """Narrower weights, a narrower cache and a shorter context together."""
     scenario = asked.scenario
-    narrow = _narrow_cache(scenario, "Q8_0") if scenario.kv_type in _WIDE_CACHES else scenario
+    narrow = scenario
+    if scenario.kv_type in _WIDE_CACHES:
+        narrow = _narrow_cache(scenario, "Q8_0")
     for quant in (asked.quant, *_narrower(asked.quant)):
         for context in (scenario.context_tokens, *_shorter(scenario)):
-            changes = (
-                (quant != asked.quant, f"quantise to {quant}"),
-                (narrow is not scenario, f"keep the KV cache in {narrow.kv_type}"),
-                (context != scenario.context_tokens, f"cut the context to {context}"),
-            )
-            words = [change for made, change in changes if made]
+            words = []
+            if quant != asked.quant:
+                words.append(f"quantise to {quant}")
+            if narrow is not scenario:
+                words.append(f"keep the KV cache in {narrow.kv_type}")
+            if context != scenario.context_tokens:
+                words.append(f"cut the context to {context}")
             if len(words) > 1:
                 changed = asked._replace(quant=quant, scenario=narrow.replace(context_tokens=context))
-                yield "several", ", ".join(words), changed
+                yield Change("several", ", ".join(words), changed)
 
 
 def _narrower(quant: str) -> list[str]:
@@ -233,10 +256,3 @@ def _quality(before: str, after: str, parameter_count: int) -> float | None:
         return 0.0
     old, new = (perplexity_growth_percent(quant, parameter_count) for quant in (before, after))
     return None if old is None or new is None else 100 * ((100 + new) / (100 + old) - 1)
-
-
-def _worth(now: Prediction, advice: Advice) -> bool:
-    """A better verdict; or, with the same one, clearly more speed."""
-    if SEVERITY[advice.word] != SEVERITY[now.verdict.word]:
-        return SEVERITY[advice.word] < SEVERITY[now.verdict.word]
-    return advice.speed_ratio > 1.05 and (advice.kind != "kv" or now.verdict.word == "fits with streaming")

@@ -8,7 +8,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
-from harness.predict.advice import Advice, Variant, advise
+from harness.predict.advice import Advice, Adviser, Variant
 from harness.predict.memory import memory_of
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.verdict import judge
@@ -48,10 +48,13 @@ def evaluate(variant: Variant) -> Way:
     return Way(kind=WayKind.WHOLE, scenario=variant.scenario, prediction=answered)
 
 
-def ask(quant: str, scenario: Scenario, device: DeviceProfile, **more: object) -> tuple[Prediction, list[Advice]]:
+def ask(quant: str, scenario: Scenario, device: DeviceProfile, most: int = 8) -> tuple[Prediction, list[Advice]]:
     asked = Variant(quant, scenario, device)
     now = evaluate(asked).prediction
-    return now, advise(now, LLAMA.shape, asked, evaluate, parameter_count=8_030_261_248, **more)  # type: ignore[arg-type]
+    adviser = Adviser(now, asked, LLAMA.shape, 8_030_261_248)
+    for change in adviser.changes():
+        adviser.take(change, evaluate(change.asked))
+    return now, adviser.ranked(most)
 
 
 def test_a_model_too_big_for_a_phone_gets_a_smaller_mixture() -> None:

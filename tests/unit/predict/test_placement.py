@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from harness.app.case import Case
 from harness.app.commands import way_flags
-from harness.app.placed import memory_in, verdict_of
+from harness.app.placed import in_memory, memory_in
 from harness.app.resolve import resolve_device, resolve_model
 from harness.app.ways import longest_context, ways
 from harness.catalog.devices import load_device
@@ -245,7 +245,7 @@ def test_each_of_unlike_cards_has_room_for_its_part(device, model, gib, flags, i
     # the verdict of all of it there goes by the card that is fullest, too
     whole = Scenario(placement=Placement(tensor_split=tuple(map(float, gib))))
     memory = memory_in(Case.of(resolved, profile, whole))
-    verdict = verdict_of(Case.of(resolved, profile, whole), memory)
+    verdict = in_memory(Case.of(resolved, profile, whole)).verdict
     assert sum(bytes_by_card(memory)) < sum(rooms)
     fits = all(size <= room for size, room in zip(bytes_by_card(memory), rooms, strict=True))
     assert fits == is_whole == (verdict.word == "fits") == (verdict.needed_bytes <= verdict.available_bytes)
@@ -301,7 +301,7 @@ def test_a_split_that_overfills_one_of_two_like_cards_does_not_fit():
     for shares in ((1.0, 1.0), (3.0, 1.0)):  # 40 GiB: 20 and 20 of 23.3 each, 30 and 10
         asked = Scenario(placement=Placement(tensor_split=shares))
         case = Case.of(model, card, asked)
-        words.append(verdict_of(case, memory_in(case)).word)
+        words.append(in_memory(case).verdict.word)
     assert words == ["fits", "does not fit"]
 
 
