@@ -5,6 +5,7 @@ term that few devices speak for stays near its prior.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from harness.app.published import model_of
 from harness.domain.base import shipped_table
 from harness.predict.heat import HeatTerms, knee_seconds
-from harness.published.heat_rows import KINDS, HeatRow, heat_rows, name_words
+from harness.published.heat_rows import KINDS, HeatRow, heat_rows
 from harness.published.rows import Row
 from harness.published.score import Judged
 
@@ -82,9 +83,15 @@ def leave_out(rows: Sequence[tuple[Row, HeatRow]]) -> list[Judged]:
     return judged
 
 
+def _name_words(text: str) -> list[str]:
+    """Words of a device's or chip's name that tell it from others."""
+    plain = re.sub(r"\(.*?\)|\b(apple|geforce|radeon|nvidia|amd|intel|for galaxy|class)\b|[-,]", " ", text.lower())
+    return plain.split()
+
+
 def _same(one: str, other: str) -> bool:
     """One device under two names, such as a MacBook with and without its memory said."""
-    words = set(name_words(one)), set(name_words(other))
+    words = set(_name_words(one)), set(_name_words(other))
     return one == other or words[0] <= words[1] or words[1] <= words[0]
 
 

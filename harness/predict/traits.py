@@ -47,7 +47,7 @@ _TABLES: Final = {
     name: [tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.predict")]
     for name in (
         *("apple_gpus", "chip_links", "chip_names", "chip_peaks", "cpu_cores", "driver_share"),
-        *("family_peaks", "int8_ratios", "kernels", "os_limits", "quant_classes", "spec_devices"),
+        *("family_peaks", "int8_ratios", "kernels", "os_limits", "quant_classes"),
     )
 }
 """Tables whose first cell is a regular expression."""

@@ -9,15 +9,12 @@ from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from harness.catalog.devices import device_names, load_device
-from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.heat import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
 from harness.predict.quant_class import bits_of, quant_class
-from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, row_work
+from harness.published.row_work import ModelOf, device_named, row_work
 from harness.published.rows import Row, api_named, refused
 
 Kind = Literal["energy", "thermal"]
@@ -94,7 +91,6 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     Raises:
         BadDataError: It cannot be read, or columns are missing.
     """
-    profiles = [load_device(device) for device in device_names()]
     runs: dict[tuple[str, ...], list[Cells]] = {}
     for raw in read_cells(f"{kind}.csv", path, kind):
         if kind == "energy":
@@ -108,7 +104,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     rows: list[tuple[Row, HeatRow | None]] = []
     for run in runs.values():
         try:
-            own = read(run, _load(run[0], profiles, model_of))
+            own = read(run, _load(run[0], model_of))
         except BadDataError as error:
             rows.append((refused(run[0], group, error), None))
             continue
@@ -156,7 +152,7 @@ def _run(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
     return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
 
-def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> TokenLoad | None:
+def _load(raw: Cells, model_of: ModelOf) -> TokenLoad | None:
     """What a row tells of its token and its device; None without the model's size."""
     size, params, active, limit = raw.numbers("model_bytes", "params_b", "active_params_b", "power_limit_w")
     quant = quant_class(raw["quant"])
@@ -166,7 +162,7 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> T
         return None
     file_bytes = known.file_bytes * (1.0 if known.sized else bits_of(raw["quant"]) / 16)
     work = row_work(known, size or file_bytes, quant, 0.0)
-    profile = _profile(raw["chip"], raw["device"], profiles)
+    profile = device_named(raw["chip"]) or device_named(raw["device"])
     engine = None
     if profile is not None:
         engine = profile.engine_for(api)
@@ -182,8 +178,10 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> T
     sheet = None
     if profile is not None:
         sheet = profile.power.sustained_watts
-    # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
-    if not limit and sheet is not None and own_class not in {"phone", "tablet"}:
+    # What the profile says of a phone was measured on such a phone: a device left out must not be told by it. A
+    # laptop's card on battery has less than its data sheet.
+    told = own_class in {"phone", "tablet"} or "battery" in raw["device"]
+    if not limit and sheet is not None and not told:
         limit = sheet.value
     return TokenLoad(
         engine="card" if card else engine.kind if engine else api if api in {"cpu", "npu"} else "gpu",
@@ -195,23 +193,3 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> T
         year=profile.year if profile is not None else 2024,
         limit_watts=limit or None,
     )
-
-
-def name_words(text: str) -> list[str]:
-    """Words of a device's or chip's name that tell it from others."""
-    plain = re.sub(
-        r"\(.*?\)|\b(apple|geforce|radeon|nvidia|amd|intel|for galaxy|class)\b|[-,]", " ", text.lower()
-    )
-    return plain.split()
-
-
-def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> DeviceProfile | None:
-    """The shipped profile with that chip; among several, the one whose words fit best.
-
-    A key may name a family, as of Strix Halo: another number in it is another chip, with another power.
-    """
-    number = re.search(r"\d{3,}", chip)
-    alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
-    named = [profile for profile in alike if number is None or number[0] in profile.chip]
-    words = set(name_words(f"{chip} {device}"))
-    return max(named, key=lambda p: len(words & set(name_words(f"{p.chip} {p.title}"))), default=None)

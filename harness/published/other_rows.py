@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.prediction import Interval
+from harness.domain.scenario import Scenario
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
-from harness.predict.fitted import Fitted, few_tokens
+from harness.predict.fitted import Fitted, few_tokens, machine_of
 from harness.predict.interval import interval
 from harness.predict.moe import SYSTEM_BYTES, cached_experts, expert_bytes
 from harness.predict.passes import Part, Pass
@@ -23,15 +24,15 @@ from harness.predict.speculative import (
 )
 from harness.predict.streamed import EXPERTS_SPREAD
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
-from harness.predict.traits import first_cells, traits_of
+from harness.predict.traits import traits_of
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, active_named, row_weights
+from harness.published.row_work import ModelOf, active_named, device_named, row_weights
 from harness.published.rows import Row, one_row, row_of, why_not
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
-_CARD_BYTES_PER_S: Final = 320e9
-"""The same of the graphics card of the dense rows (616 GB/s by its data sheet), at half."""
+_CARD_BYTES_PER_S: Final = 600e9
+"""Of a graphics card that nobody names, by its data sheet."""
 _SPREADS: Final = {"speculation": 0.5, "mapped": 0.5}
 """Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
 _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
@@ -138,20 +139,18 @@ def _size(name: str) -> tuple[float, float]:
     return count, 1e9 * active_named(name) or count
 
 
-def _machine(device: str) -> Machine:
-    """The machine that a row's words name; one of no table is a card of the middle of them all."""
-    text = device.lower()
-    api, size = first_cells("spec_devices", text) or ("other", "600")
-    if "a6000" in text and "ada" in text:
-        gb_s = 960.0
-    else:
-        gb_s = float(size)
-    if re.search(r"\bcpu\b", text):
-        api, gb_s = "cpu", gb_s if api == "cpu" else 0.5 * gb_s
-    named = re.search(r"\((cuda|vulkan|rocm|metal)", text)
-    return Machine(
-        named[1] if named else api, gb_s * 1e9, traits_of(device, named[1] if named else api, gb_s * 1e9)
-    )
+def _machine(words: str) -> Machine:
+    """The machine that a row's words name; else a card of the middle of them all."""
+    device = device_named(words)
+    named = re.search(r"\b(cpu|cuda|vulkan|rocm|metal)\b", words.lower())
+    api = ""
+    if named:
+        api = named[1]
+    if device is None:
+        return Machine(api or "other", _CARD_BYTES_PER_S, traits_of(words, api or "other", _CARD_BYTES_PER_S))
+    if api not in {name for engine in device.engines for name in engine.apis}:
+        api = ""
+    return machine_of(device, Scenario(api=api))
 
 
 def streaming_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
@@ -199,19 +198,18 @@ def _streaming(raw: Cells, model_of: ModelOf) -> Row:
         seconds, _ = cached_experts(weights, kept - rest, disk * 1e9, (wanted + rest) / host)
     else:
         mapped = max(size - card, 0.0)
-        seconds = mapped / host + min(size, card) / _CARD_BYTES_PER_S
+        seconds = mapped / host + min(size, card) / (0.5 * _CARD_BYTES_PER_S)
         seconds += mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
     law = partial(interval, 1 / seconds, *(EXPERTS_SPREAD if moe else (_SPREADS["mapped"],)))
     return Row(raw, group, vote, speed, disk * 1e9 / read, law=law)
 
 
-def _host_bytes_per_s(device: str) -> float:
-    """What the host reads weights at: 0.6 of a chip's bandwidth that its name tells."""
-    cells = first_cells("spec_devices", device.lower())
-    shared = cells and cells[0] in {"metal", "cpu"}
-    if shared:
-        return 0.6e9 * float(cells[1])
-    return _HOST_BYTES_PER_S
+def _host_bytes_per_s(words: str) -> float:
+    """What the host reads weights at: 0.6 of the bandwidth of its memory."""
+    device = device_named(words)
+    if device is None:
+        return _HOST_BYTES_PER_S
+    return 0.6 * device.pool("ram").bandwidth_bytes_per_s.value
 
 
 def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:

@@ -1,10 +1,13 @@
-"""What a published row's test needs of its machine: from a model's card where there is one, else from its size."""
+"""What a published row says of its model, by a card or by its size, and the device that it names."""
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from harness.catalog.devices import load_device
+from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.errors import HarnessError
 from harness.predict.decode import Work
@@ -132,3 +135,16 @@ def row_weights(known: Known, size_bytes: float, quant: str) -> Weights:
         )
 
     return weights.replace(tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
+
+
+_SHORTER: Final = ("", r"[,(].*", r" .*")
+"""What may stand behind the name of a device: all of it names one, or the words before this do."""
+
+
+@lru_cache(maxsize=1024)
+def device_named(words: str) -> DeviceProfile | None:
+    """The device of a row's words; None where they name none."""
+    for rest in _SHORTER:
+        with suppress(HarnessError):
+            return load_device(re.sub(rest, "", words))
+    return None
