@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from harness.app.case import Case, case_of
+from harness.app.case import Case, case_with
 from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.placed import image_s, outlook, timing_notes
 from harness.app.plans import SpeculationPlan, plan_speculation
+from harness.app.resolve import ResolvedModel, resolve_model
 from harness.app.together import Resident, residents, staying_together
 from harness.app.ways import advice_for, longest_context, ways
 from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
 from harness.domain.option import Option
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Prediction
@@ -161,9 +163,15 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
     return found.replace(advice=tuple(advice_for(case, found.best)))
 
 
-def ready(question: Question) -> Case:
-    """The case of a question, its longest context found where that is wanted (errors as :func:`answer`)."""
-    case = case_of(question)
+def ready(
+    question: Question, model: ResolvedModel | None = None, device: DeviceProfile | None = None
+) -> Case:
+    """The case of a question, its longest context found where that is wanted (errors as :func:`answer`).
+
+    A ``model`` and a ``device`` are given where many questions are asked of one.
+    """
+    model = model or resolve_model(question.model, question.quant or None)
+    case = case_with(question, model, device)
     if not case.is_longest:
         return case
     return case.at(context_tokens=longest_context(case))

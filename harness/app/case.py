@@ -70,20 +70,15 @@ class Case(NamedTuple):
         return self._replace(scenario=self.scenario.replace(**changes))
 
 
-def case_of(question: Question) -> Case:
-    """Look up what a question names.
+def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
+    """What a question asks of a model that is looked up, and of its device, or the one that is given.
 
     Raises:
-        UnknownNameError: No such model, device, quantisation, program, api or system.
+        UnknownNameError: No such device, program, api or system.
         RefusedError: What is asked for cannot be had together, such as another vocabulary of a draft.
         InputError: Tokens that have no room in the context that was asked for.
         BadDataError: A file breaks its format.
     """
-    return case_with(question, resolve_model(question.model, question.quant or None))
-
-
-def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
-    """The same for a model, and a device if it is given, that were looked up already: many questions ask of one."""
     head, drafted = _head(question.draft)
     if head and question.verifier:
         raise RefusedError("a verifier has no meaning with a head that drafts, which lies with its target")

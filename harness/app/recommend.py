@@ -9,17 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Final, Literal, NamedTuple, get_args
 
-from harness.app.answer import Answer, answer
-from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.app.answer import Answer, answered, ready
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
 from harness.catalog.models import load_card, model_names
 from harness.domain.architecture import has
 from harness.domain.base import Frozen, shipped_rows
+from harness.domain.device import DeviceProfile
+from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
 from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
 from harness.domain.way import WayKind
 from harness.errors import HarnessError, RefusedError, UnknownNameError
 from harness.predict.quality import perplexity_growth_percent
+from harness.predict.quant_mix import BASE_TYPE
 from harness.records.ladder import measured_growth_percent
 
 Task = Literal["chat", "code", "agents", "vision", "embedding", "long"]
@@ -114,6 +117,7 @@ class _Case(NamedTuple):
     """What all models are asked, and by what they are judged."""
 
     device: str
+    profile: DeviceProfile | None
     asked: Asked
     room_bytes: float
     least_tokens_per_s: float
@@ -183,7 +187,9 @@ def _case(device: str, asked: Asked, records: Iterable[RunRecord]) -> _Case:
     profile = resolve_device(device)
     pool = profile.pool(profile.engine().pool)
     room = pool.usable_bytes.value * profile.card_count
-    return _Case(device, asked, room, asked.target_tokens_per_s or 0.0, list(records))
+    # This machine is another one with each scenario: what was timed with its threads.
+    own = None if device in THIS_MACHINE else profile
+    return _Case(device, own, asked, room, asked.target_tokens_per_s or 0.0, list(records))
 
 
 def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
@@ -212,10 +218,13 @@ def _best_of(name: str, case: _Case) -> Choice | str:
         quants = (usual.card.default_quant if usual.card else usual.quant,)
     slow = ""
     for quant in quants:
+        least_bytes = usual.weights.resident.weight_count * BLOCKS[BASE_TYPE[quant]].bits_per_weight / 8
+        if quant != usual.quant and least_bytes > case.room_bytes:  # told without its tensors
+            continue
         model = resolve_model(name, quant)
         if model.weights.resident.file_bytes > case.room_bytes:
             continue
-        found = _asked(name, quant, case)
+        found = _asked(model, name, quant, case)
         if found is None or not (found.best.kind.is_whole and found.runs):
             continue
         growth = 0.0 if _is_native(model) else _growth(model, case.ladders)
@@ -228,23 +237,23 @@ def _best_of(name: str, case: _Case) -> Choice | str:
     if slow:
         return slow
     quant = quants[0] if _is_native(usual) else _SPLIT_MIXTURE
-    found = _asked(name, quant, case)
+    model = resolve_model(name, quant)
+    found = _asked(model, name, quant, case)
     if found is None or not found.runs:
         return "it does not fit"
-    choice = _choice(
-        found, name, 0.0 if _is_native(usual) else _growth(resolve_model(name, quant), case.ladders)
-    )
+    choice = _choice(found, name, 0.0 if _is_native(usual) else _growth(model, case.ladders))
     if choice.tokens_per_s.mid < case.least_tokens_per_s:
         return f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
     return choice
 
 
-def _asked(name: str, quant: str, case: _Case) -> Answer | None:
+def _asked(model: ResolvedModel, name: str, quant: str, case: _Case) -> Answer | None:
     """What ``fit`` answers; None where it refuses the question."""
     fields = {field: getattr(case.asked, field) for field in Asked.__struct_fields__}
     fields |= {"quant": quant, "target_tokens_per_s": None}
+    question = Question(model=name, device=case.device, **fields)
     try:
-        return answer(Question(model=name, device=case.device, **fields), advises=False)
+        return answered(question, ready(question, model, case.profile))
     except UnknownNameError:  # of the device, the api or a type of the cache: no model's own fault
         raise
     except HarnessError:
@@ -303,7 +312,7 @@ def _unscored(task: Task, scored: set[str], case: _Case) -> tuple[Choice, ...]:
         known = downloads.get(name, 0)
         if name in scored or (card.purpose == "reads") != reads or not (reads or known):
             continue
-        one = _asked(name, "", case)
+        one = _asked(resolve_model(name), name, "", case)
         if one is not None and one.runs and one.best.kind.is_whole:
             found.append(_choice(one, name, None).replace(downloads=known))
     return tuple(sorted(found, key=lambda choice: (-choice.downloads, -choice.needed_bytes)))

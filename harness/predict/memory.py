@@ -486,7 +486,7 @@ def _variant_bytes(
     is_known = calibration is not None and calibration.isa is not None
     if is_known or "avx2" not in isa or not scenario.repack:
         return 0, 0
-    variants = (("avx2",), tuple(one for one in isa if one != "amx"), isa)
+    variants = dict.fromkeys([("avx2",), tuple(one for one in isa if one != "amx"), isa])
     others = [part for part in parts if part.kind not in {PartKind.WEIGHTS, PartKind.REPACKED}]
     peaks = [
         _peak_bytes(weights, scenario, [*_cpu_weights(weights, scenario, one), *others]) for one in variants

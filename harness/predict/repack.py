@@ -12,6 +12,7 @@ Source: llama.cpp, ggml/src/ggml-cpu/repack.cpp (``ggml_repack_get_optimal_repac
 
 import re
 from collections.abc import Collection
+from functools import cache
 from typing import Final
 
 from harness.domain.ggml import BLOCKS
@@ -32,7 +33,11 @@ def repacked_types(isa: Collection[str] | None) -> dict[str, int]:
 
     A CPU that tells none of its sets (None) is taken for x86 with AVX2.
     """
-    words = " ".join(["avx2"] if isa is None else isa)
+    return _rows_of(" ".join(["avx2"] if isa is None else isa))
+
+
+@cache
+def _rows_of(words: str) -> dict[str, int]:
     for sets, column in _COLUMNS.items():
         if re.search(sets, words):
             rows = {name: int(getattr(block, column)) for name, block in BLOCKS.items()}
