@@ -28,8 +28,6 @@ _DROPPED: Final = frozenset(TABLES["dropped"].split())
 _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
 _READS: Final = re.compile(rf"\b({TABLES['reads']})\b", re.IGNORECASE)
-_WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
-"""A whole model that carries its prediction layer, not the layer alone."""
 _SIZED: Final = re.compile(r"\d[bm]\b")
 _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet|reap|pruned|\bvl\b|chimera")
 """What beside a card's words tells that the model is another one."""
@@ -173,7 +171,7 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     if name in model_names():
         return load_card(name), "the card of that name", ""
     bare, quant = split(name)
-    if _WHOLE.search(name) and (quant or _SIZED.search(key(bare))):
+    if quant or "gguf" in name.lower():  # a whole model that carries its block for drafting, not the block alone
         bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
     for model, size_b, why in _meant(bare, _index(str(data_root("models")), tuple(model_names()))):
         if model and (card := _sized(load_card(model), size_b or params_b)):
