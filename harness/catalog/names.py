@@ -171,7 +171,7 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     if name in model_names():
         return load_card(name), "the card of that name", ""
     bare, quant = split(name)
-    if quant or "gguf" in name.lower():  # a whole model that carries its block for drafting, not the block alone
+    if quant or "gguf" in name.lower():  # a whole model that carries its block for drafting
         bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
     for model, size_b, why in _meant(bare, _index(str(data_root("models")), tuple(model_names()))):
         if model and (card := _sized(load_card(model), size_b or params_b)):
