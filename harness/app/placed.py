@@ -148,10 +148,9 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
     held = model.weights.tensor_bytes
     less, more = ((ratio - 1) * held for ratio in model.weights.size_doubt)
     if model.guess is not None:
-        own = kv_cache_bytes(model.weights.shape, case.scenario)
-        others = [kv_cache_bytes(shape, case.scenario) for shape in model.guess.around]
-        less += min(own, *others) - own
-        more += max(own, *others) - own
+        cache = kv_cache_bytes(model.weights.shape, case.scenario)
+        less += (model.guess.cache_ratios[0] - 1) * cache
+        more += (model.guess.cache_ratios[1] - 1) * cache
         low, high = model.guess.weights_ratios
         less += (low - 1) * held
         more += (high - 1) * held

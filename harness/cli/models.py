@@ -99,7 +99,7 @@ def _decoder(name: str, quant: str | None) -> Answer:
     context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
     scenario = Scenario(context_tokens=context)
     cache = kv_cache_bytes(shape, scenario)
-    likely = sorted((cache, *(kv_cache_bytes(other, scenario) for other in (guess.around if guess else ()))))
+    low, high = guess.cache_ratios if guess else (1.0, 1.0)
     types: dict[str, dict[str, int]] = {}
     for tensor in model.weights.tensors:
         sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})
@@ -123,17 +123,16 @@ def _decoder(name: str, quant: str | None) -> Answer:
         "synthetic": model.weights.synthetic,
         "types": types,
         "why": model.notes,
-        "like": guess.like if guess else (),
         "cache": {
             "context_tokens": context,
             "bytes": cache,
-            "low_bytes": likely[0],
-            "high_bytes": likely[-1],
+            "low_bytes": round(low * cache),
+            "high_bytes": round(high * cache),
         },
     }
     between = ""
     if guess:
-        between = f", {format_bytes(likely[0])} to {format_bytes(likely[-1])}"
+        between = f", {format_bytes(low * cache)} to {format_bytes(high * cache)}"
     rows = [
         ("taken for", f"{kind} {model.name}"),
         (f"size in {model.quant}", format_bytes(model.weights.file_bytes)),
