@@ -32,7 +32,6 @@ $eh --help > help.txt
 $eh devices show > /dev/null
 $eh models show > /dev/null
 $eh fit llama-3.2-1b -d iphone-16-pro > /dev/null
-$eh matrix --help > /dev/null
 fails_with 4 "not there" $eh workloads run
 fails_with 2 "no system named" $eh fit llama-3.2-1b -d iphone-16-pro --with memory
 echo "verbs: ok"

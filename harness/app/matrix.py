@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from harness.app.case import case_with
 from harness.app.resolve import (
@@ -127,16 +127,6 @@ def ask(
     return Grid(profiles, found, lengths, asked or Asked())
 
 
-def columns(cells: Sequence[Cell]) -> dict[str, list[Any]]:
-    """Cells as columns of equal length; an interval as its middle and its two ends."""
-    names = [name for name in Cell._fields if name not in {"pool", "decode_tokens_per_s"}]
-    table = {name: [getattr(cell, name) for cell in cells] for name in names}
-    for end, name in (("mid", ""), ("low", "low_"), ("high", "high_")):
-        speeds = [cell.decode_tokens_per_s for cell in cells]
-        table[f"decode_{name}tokens_per_s"] = [getattr(speed, end) if speed else None for speed in speeds]
-    return table
-
-
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     """Names of models or devices that match any pattern or are meant by it, in the catalog's order, then paths.
 
@@ -151,7 +141,7 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
             continue
         hits = [name for name in known if fnmatchcase(name, pattern)]
         if not hits and kind == "model" and (quant := split(pattern)[1]):
-            raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures with --quants")
+            raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures as quants")
         if not hits and kind == "model":
             load_model(pattern)  # no guess stands in a table, where nothing says that it is one
             hits = [resolve_model(pattern).name]

@@ -94,7 +94,7 @@ def _gone(name: str, error: EngineError) -> click.Command:
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
 
-    Predict (fit, matrix), measure (check, run), compare the two (history, report), and gate releases on the
+    Predict (fit, recommend), measure (check, run), compare the two (history, report), and gate releases on the
     result (gate). `edge-harness COMMAND --help` explains each command.
 
     Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:

@@ -47,11 +47,6 @@ ContextLength = Annotated[
     Meta(ge=64, le=MOST_TOKENS, description="Context length: tokens that the KV cache can hold."),
     Option("--context -c", "Request", unit="tokens"),
 ]
-ContextLengths = Annotated[
-    tuple[Annotated[int, Meta(ge=1, le=MOST_TOKENS)], ...],
-    Meta(description="Context lengths in tokens, with commas: 4096,32k."),
-    Option("--contexts -c", "Request", unit="tokens"),
-]
 Depths = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=MOST_TOKENS)], ...],
     Meta(description="Tokens already in the cache before the test; several with commas: 0,2048."),

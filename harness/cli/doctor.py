@@ -78,7 +78,7 @@ def _sentence(found: "Sequence[Finding]") -> str:
     }
     engines = sorted(usable - {"server"})  # which only asks one that runs elsewhere
     if not engines:
-        return "Not ready: no engine that runs models is installed. Predictions work: fit, matrix, recommend."
+        return "Not ready: no engine that runs models is installed. Predictions work: fit, recommend."
     limits = [f.brief for f in found if f.state == "limited"]
     if limits:
         return f"Ready, but {'; '.join(limits)}."

@@ -1,7 +1,9 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import click
 from msgspec import Meta
@@ -10,7 +12,10 @@ from harness.cli._command import verb
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Asked, Question
-from harness.errors import Exit, RefusedError
+from harness.errors import Exit, InputError, RefusedError, UnknownNameError
+
+MOST_QUESTIONS: Final = 2000
+"""Models times devices of one command: at some ten milliseconds each, well under a minute."""
 
 Format = Literal["llama-swap", "models-ini"]
 
@@ -21,7 +26,9 @@ def fit(
     asked: Asked,
     devices: Annotated[
         tuple[str, ...],
-        Meta(description="Device: a name, a line of parts or a file; repeat it to compare several."),
+        Meta(
+            description="Device: a name, a pattern ('iphone-*'), a line of parts or a file; repeat it to compare several."
+        ),
         Option("--device -d", metavar="DEVICE", default="this machine", is_repeated=True, names="devices"),
     ] = (),
     measured: Annotated[
@@ -66,38 +73,27 @@ def fit(
 ) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.
 
-    MODEL is a name, a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by
+    MODEL is a name, a pattern ('llama-3*'), a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by
     the CPU or from storage.
 
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
     from harness.app.answer import answer
-    from harness.report.answer import several
+    from harness.catalog.devices import device_names
+    from harness.catalog.models import model_names
     from harness.report.configurations import configuration
 
     fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
-    questions = [
-        Question(model=model, device=device, **fields)
-        for model, device in product(dict.fromkeys(models), dict.fromkeys(devices or ("this",)))
-    ]
+    pairs = product(
+        _named("model", models, model_names), _named("device", devices or ("this",), device_names)
+    )
+    questions = [Question(model=model, device=device, **fields) for model, device in pairs]
     if len(questions) > 1:
         if measured or measured_prompt or price or explained or details:
             raise RefusedError(
                 "--measured, --price, --details and --explain are about one model on one device"
             )
-        answers = [answer(question, advises=False) for question in questions]
-        if len({one.reads_only for one in answers}) > 1:
-            raise RefusedError("an encoder, which writes nothing, is compared with encoders only")
-        if any(one.is_wanted for one in answers):
-            status = Exit.OK
-        else:
-            status = Exit.BROKEN
-
-        def show() -> None:
-            for line in several(answers):
-                click.echo(line)
-
-        return Answer(answers, show, status)
+        return _several(questions)
     if form is not None:
         found = answer(questions[0], advises=False)
         if not found.residents:
@@ -107,6 +103,40 @@ def fit(
     return _one(
         questions[0], measured, measured_prompt, price, advises=advises, details=details, explained=explained
     )
+
+
+def _named(kind: str, words: Iterable[str], names: Callable[[], Sequence[str]]) -> list[str]:
+    """Each word once, or in place of a pattern the names of the catalog that it matches."""
+    found: list[str] = []
+    for word in words:
+        if "*" not in word:
+            found.append(word)
+            continue
+        hits = [name for name in names() if fnmatchcase(name, word)]
+        if not hits:
+            raise UnknownNameError(kind, word, names())
+        found += hits
+    return list(dict.fromkeys(found))
+
+
+def _several(questions: Sequence[Question]) -> Answer:
+    """Several models or devices beside each other."""
+    from harness.app.answer import answer
+    from harness.report.answer import several
+
+    if len(questions) > MOST_QUESTIONS:
+        raise InputError(
+            f"found {len(questions):,} pairs of a model and a device, expected {MOST_QUESTIONS:,}"
+        )
+    answers = [answer(question, advises=False) for question in questions]
+    if len({one.reads_only for one in answers}) > 1:
+        raise RefusedError("an encoder, which writes nothing, is compared with encoders only")
+
+    def show() -> None:
+        for line in several(answers):
+            click.echo(line)
+
+    return Answer(answers, show, Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN)
 
 
 def _one(

@@ -45,12 +45,6 @@ def report(
         Meta(description="Models to predict: names or patterns."),
         Option("--models -m", default="the models of the results, and five others"),
     ] = (),
-    quants: Annotated[
-        tuple[str, ...],
-        Meta(description="Quantisations to predict, a table each."),
-        Option("--quants -q", default="Q4_K_M"),
-    ] = (),
-    contexts: Annotated[options.ContextLengths, Option("--contexts -c", default="4096")] = (),
     budget: Annotated[
         Path | None,
         Meta(
@@ -88,7 +82,7 @@ def report(
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(_ENDINGS)}{others}")
     if shape == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
-    drawn = {"budget", "baseline", "devices", "models", "quants", "contexts"}
+    drawn = {"budget", "baseline", "devices", "models"}
     refuse_typed(drawn, f"in {shape}: only a page (.html) shows it", when=shape != "html")
     records = gather(results)
     if shape == "md" and not records:
@@ -98,16 +92,9 @@ def report(
     else:
         judgements = _judged(records, budget, baseline)
         predicted = []
-        if len(records) != 1 or devices or models or quants or contexts:
+        if len(records) != 1 or devices or models:
             with RunProgress("predicting") as progress:
-                predicted = tables(
-                    records,
-                    devices=devices,
-                    models=models,
-                    quants=quants,
-                    contexts=contexts,
-                    each=progress.each,
-                )
+                predicted = tables(records, devices=devices, models=models, each=progress.each)
         text = html.render(page_of(records, tables=predicted, judgements=judgements))
     put(clean_lines(text), out).show()
     if out is not None:

@@ -442,8 +442,16 @@ def several(answers: Sequence[Answer]) -> list[str]:
             lines.append(f"  {label:<{_LABEL_WIDTH - 2}}{line}".rstrip())
     else:
         lines.append(f"{'':<37}{'tokens/s':<18}{'starts':<9}memory")
+        model = ""
         for at, one in enumerate(answers):
-            name = textwrap.shorten(heads[at], 34, placeholder=" ...")
+            name = heads[at]
+            if many_models and many_devices:  # a model's devices stand below its name
+                if not name.startswith(f"{model}, "):
+                    model = f"{model_name(one)} {one.quant}"
+                    lines.append(f"  {model}")
+                name = f"  {name.removeprefix(f'{model}, ')}"
+            if len(name) > 34:
+                name = f"{name[:30]} ..."
             starts = seconds(one.prediction.speed.ttft_warm_s.mid) if one.runs else ""
             lines.append(f"  {name:<35}{rows[0][1][at]:<18}{starts:<9}{rows[-1][1][at]}")
     first = answers[0]

@@ -94,11 +94,9 @@ def tables(
     *,
     devices: Sequence[str] = (),
     models: Sequence[str] = (),
-    quants: Sequence[str] = (),
-    contexts: Sequence[int] = (),
     each: Each = lambda cells, _count: cells,
 ) -> list[Table]:
-    """One table a quantisation and context; what nobody named is the records' models, and a few of each.
+    """A table of devices and models; what nobody named is the records' models, and a few of each.
 
     Raises:
         UnknownNameError: A pattern matches nothing.
@@ -108,27 +106,19 @@ def tables(
     grid = ask(
         devices=devices or USUAL_DEVICES,
         models=models or tuple(dict.fromkeys((*own, *USUAL_MODELS))),
-        quants=quants or (USUAL_QUANT,),
-        contexts=contexts or (USUAL_CONTEXT,),
+        quants=(USUAL_QUANT,),
+        contexts=(USUAL_CONTEXT,),
     )
     cells = list(each(grid.cells(), grid.cell_count))
     titles = {model.name: model.card.title if model.card else model.name for model in grid.models}
     sizes = {model.name: model.weights.weight_count for model in grid.models}
     profiles = {device.name: device for device in grid.devices}
-    by_setting: dict[tuple[str, int], list[Cell]] = {}
-    for cell in cells:
-        by_setting.setdefault((cell.quant, cell.context_tokens), []).append(cell)
-    found = []
-    for (quant, context), group in by_setting.items():
-        by_speed = sorted(
-            profiles, key=lambda name: sum(_speed(cell) for cell in group if cell.device == name)
-        )
-        answers = {(cell.model, cell.device): _place(cell, profiles[cell.device]) for cell in group}
-        by_size = sorted(sizes, key=sizes.__getitem__)
-        rows = [(titles[model], [answers[model, device] for device in by_speed]) for model in by_size]
-        heads = [(profiles[name].title, _memory(profiles[name])) for name in by_speed]
-        found.append(Table(quant, context, heads, rows))
-    return found
+    by_speed = sorted(profiles, key=lambda name: sum(_speed(cell) for cell in cells if cell.device == name))
+    answers = {(cell.model, cell.device): _place(cell, profiles[cell.device]) for cell in cells}
+    by_size = sorted(sizes, key=sizes.__getitem__)
+    rows = [(titles[model], [answers[model, device] for device in by_speed]) for model in by_size]
+    heads = [(profiles[name].title, _memory(profiles[name])) for name in by_speed]
+    return [Table(USUAL_QUANT, USUAL_CONTEXT, heads, rows)]
 
 
 def how(cell: Cell, device: DeviceProfile) -> str:

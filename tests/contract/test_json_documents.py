@@ -40,7 +40,7 @@ def test_every_verb_with_json_has_a_schema() -> None:
         ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
         ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB", "--price", "0.3,1", "--measured", "9"],
         ["fit", "llama-3.2-3b", "-d", "iphone-15-pro", "-d", "macbook-air-m3", "--no-advice"],
-        ["matrix", "-d", "iphone-12", "-m", "llama-3.2-1b"],
+        ["fit", "llama-3.2-1b*", "smollm2-135m", "-d", "iphone-12"],
         ["recommend", "macbook-air-m3"],
         ["history", RECORD, RECORD],
         ["devices", "show"],

@@ -96,7 +96,7 @@ def test_a_value_without_text_is_refused(name: str, option: click.Option) -> Non
 @pytest.mark.parametrize("name", [n for n, o in OPTIONS if "--api" in o.opts])
 def test_an_api_that_is_none_is_told_before_anything_is_measured(name: str, tmp_path: Path) -> None:
     model = synthesize_tiny(tmp_path / "m.gguf", "Q8_0")
-    given = {"recommend": ["iphone-12"], "matrix": [], "speculate": [str(model), "--draft", "lookup"]}
+    given = {"recommend": ["iphone-12"], "speculate": [str(model), "--draft", "lookup"]}
     given["engines pull"] = []
     done = CliRunner().invoke(cli, [*name.split(), *given.get(name, [str(model)]), "--api", "vulcan"])
     assert isinstance(done.exception, UnknownNameError), done.output
@@ -279,7 +279,6 @@ MOST_OPTIONS = {"fit": 31}
     ("arguments", "words"),
     [
         (["ladder", "m", "--quants", ","], "found ',', expected names with a comma between"),
-        (["matrix", "-c", "4096,"], "found '', expected a whole number"),
         (["run", "m", "--depth", "0,,1"], "found '', expected a whole number"),
         (["speculate", "m", "--draft", "d", "--gamma", "many"], "found 'many', expected a whole number"),
         (["speculate", "m", "--draft", "d", "--gamma", "64"], "found 64, expected 1 to 63"),

@@ -56,7 +56,7 @@ TABLES = (
     ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
     ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB"],
     ["fit", "llama-3.1-8b", "-d", "raspberry-pi-5-16gb", "--ram-budget", "3GiB"],
-    ["matrix", "-d", "iphone-*", "-m", "llama-3*"],
+    ["fit", "llama-3*", "-d", "iphone-*"],
     ["recommend", "macbook-air-m3"],
     ["history", "tests/records/v2-generate.json", "tests/records/v2-speculate.json"],
     ["doctor"],
@@ -149,7 +149,7 @@ def test_an_unknown_home_in_a_path_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("devices", "show"), ("matrix", "-d", "iphone-1*", "-m", "llama-3.2-1b"), ("models", "show")]
+    "words", [("devices", "show"), ("fit", "llama-3.2*", "-d", "iphone-1*", "--json"), ("models", "show")]
 )
 def test_a_broken_file_of_the_users_is_named_and_skipped(words: tuple[str, ...], tmp_path: Path) -> None:
     for kind in ("devices", "models"):
@@ -158,7 +158,7 @@ def test_a_broken_file_of_the_users_is_named_and_skipped(words: tuple[str, ...],
     done = run(*words, EDGE_HARNESS_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(f"edge-harness: skipped {tmp_path}")
-    assert done.stderr.count("\n") == (2 if words[0] == "matrix" else 1)
+    assert done.stderr.count("\n") == (2 if words[0] == "fit" else 1)
     assert "broken" not in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The two verbs that predict, from the command line to the exit status."""
+"""The verb that predicts, from the command line to the exit status."""
 
 import json
 import subprocess
@@ -105,17 +105,14 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         ),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--placement", "-sm row"), ": split mode changes nothing"),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),
-        (("matrix", "-m", "nope"), "models show"),
-        (("matrix", "-m", ","), "names with a comma between"),
-        (("matrix", "-m", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "No such option '--entitled'"),
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
         (("history", "--outcome", "crahsed"), "Did you mean 'crashed'?"),
-        (("matrix", "-m", "llama3.1:8b-q8_0"), "mixtures with --quants"),
         (("models", "show", "llama-3.1-8b", "-q", "bogus"), "no quantisation named"),
         (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),
-        (("matrix", "-m", "nope-*"), "nope-*"),
-        (("matrix", "-c", "many"), "whole number"),
+        (("fit", "nope-*", "-d", "iphone-12"), "nope-*"),
+        (("fit", "*", "-d", "*"), "expected 2,000"),
+        (("fit", "llama-3.1-8b", "-c", "many"), "whole number"),
     ],
 )
 def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...], word: str) -> None:
@@ -126,40 +123,23 @@ def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...]
     assert not done.stdout
 
 
-def test_matrix_has_a_cell_for_each_combination(tmp_path: Path) -> None:
-    asked = ("-d", "iphone-16*", "-m", "llama-3.2-?b", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
-    done = run("matrix", *asked, "--json", home=tmp_path)
-    columns = json.loads(done.stdout)
-    columns = {name: cells for name, cells in columns.items() if isinstance(cells, list)}
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    assert len(rows) == len({r["device"] for r in rows}) * len({r["model"] for r in rows}) * 2 * 2
-    one = next(r for r in rows if (r["device"], r["model"]) == ("iphone-16-pro", "llama-3.2-1b"))
-    assert one["verdict"] == "fits"
-    weights = weights_of(load_model("llama-3.2-1b").shape, one["quant"])
-    assert int(one["needed_bytes"]) > sum(t.size_bytes for t in weights.tensors)
-    assert float(one["decode_tokens_per_s"]) > 5
+def test_patterns_ask_of_each_pair(tmp_path: Path) -> None:
+    asked = ("fit", "llama-3.2-1b*", "smollm2-135m", "-d", "iphone-16*", "-q", "Q8_0", "--json")
+    answers = json.loads(run(*asked, home=tmp_path).stdout)["items"]
+    pairs = [(one["model"]["name"], one["device"]["name"]) for one in answers]
+    devices = {device for _, device in pairs}
+    assert {"iphone-16", "iphone-16-pro"} <= devices
+    assert set(pairs) == {(model, device) for model in ("llama-3.2-1b", "smollm2-135m") for device in devices}
+    one = answers[pairs.index(("llama-3.2-1b", "iphone-16-pro"))]
+    alone = run("fit", "llama-3.2-1b", "-d", "iphone-16-pro", "-q", "Q8_0", "--no-advice", "--json", home=tmp_path)
+    alone = json.loads(alone.stdout)
+    assert one["prediction"] == alone["prediction"]
+    weights = weights_of(load_model("llama-3.2-1b").shape, "Q8_0")
+    assert one["prediction"]["verdict"]["needed_bytes"] > sum(t.size_bytes for t in weights.tensors)
 
 
-def test_matrix_takes_names_as_fit_does(tmp_path: Path) -> None:
-    written = run(
-        "matrix", "-d", "RTX 4090", "-m", "llama3.1:8b", "-q", "AWQ", "--api", "CUDA", "--json", home=tmp_path
-    )
-    found = json.loads(written.stdout)
-    assert (found["device"], found["model"], found["quant"]) == (["rtx-4090-desktop"], ["llama-3.1-8b"], ["Q4_0"])
-
-
-def test_a_matrix_takes_repeated_names_as_more_of_them(tmp_path: Path) -> None:
-    words = ("-d", "iphone-12", "-d", "pixel-8,raspberry-pi-5", "-m", "smollm2-135m", "-m", "qwen2.5vl:3b")
-    table = json.loads(run("matrix", *words, "--json", home=tmp_path).stdout)
-    assert set(zip(table["device"], table["model"], strict=True)) == {
-        (device, model)
-        for device in ("iphone-12", "pixel-8", "raspberry-pi-5")
-        for model in ("smollm2-135m", "qwen2.5-vl-3b")
-    }
-
-
-def test_a_matrix_of_many_cells_is_a_row_a_device(tmp_path: Path) -> None:
-    done = run("matrix", "-d", "rtx-*", "-m", "qwen3-8b,qwen3-4b", "-c", "4096,8192", home=tmp_path)
-    assert done.returncode == 0
-    assert "largest that fits" in done.stdout
-    assert "rtx-4090-desktop" in done.stdout
+def test_a_grid_has_the_devices_of_each_model_below_its_name(tmp_path: Path) -> None:
+    lines = run("fit", "qwen3-8b", "qwen3-4b", "-d", "rtx-40*", home=tmp_path).stdout.splitlines()
+    heads = [lines.index(f"  Qwen3 {size} Q4_K_M") for size in ("8B", "4B")]
+    for head in heads:
+        assert any(line.startswith("    RTX 4090") and "tokens" not in line for line in lines[head + 1 : head + 9])
