@@ -12,13 +12,13 @@ import warnings
 from importlib import import_module
 from itertools import pairwise
 from pkgutil import iter_modules
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from harness import __version__, plugins
 from harness.cli._command import TABLES, Verbs
-from harness.errors import EngineError, Exit, HarnessError
+from harness.errors import Exit, HarnessError
 from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
@@ -34,17 +34,14 @@ class Commands(Verbs):
         return sorted({*_own_verbs(), *plugins.entry_names(VERBS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb of that name; one whose package is gone says so when it is called."""
+        """The verb of that name; one whose package is gone or broken ends with why (EngineError)."""
         del ctx
         command: click.Command | None = None
         name = cmd_name.replace("-", "_")
         if cmd_name in _own_verbs():
             command = getattr(import_module(f"{__name__}.{name}"), name)
         elif cmd_name in plugins.entry_names(VERBS):
-            try:
-                command = plugins.load_entry(VERBS, cmd_name, "verb")
-            except EngineError as error:
-                command = _gone(cmd_name, error)
+            command = plugins.load_entry(VERBS, cmd_name, "verb")
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -54,13 +51,6 @@ class Commands(Verbs):
                 name = word.strip(" =") or (before if before.startswith("-") else "an argument")
                 raise click.UsageError(f"{name}: found {''!r}, expected some text, or nothing of it at all")
         return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb; the words typed, its own first, are kept as they are for the edge-harness on a target."""
-        ctx.meta["words"] = list(args)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Verbs under their headings."""
@@ -72,21 +62,6 @@ class Commands(Verbs):
 
 def _own_verbs() -> list[str]:
     return [m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")]
-
-
-def _gone(name: str, error: EngineError) -> click.Command:
-    """A verb in place of one that an installed package declares and does not have: it ends with that error."""
-
-    def refuse(*_words: str, **_fields: object) -> None:
-        raise error
-
-    return click.Command(
-        name,
-        callback=refuse,
-        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
-        context_settings={"ignore_unknown_options": True, "help_option_names": []},
-        short_help="(not installed)",
-    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -155,21 +130,13 @@ def unforeseen(error: Exception) -> str:
     import tempfile
     import traceback
 
-    place: Any = getattr(error, "filename", None)
-    reason = getattr(error, "strerror", None) or str(error)
-    if place:
-        what = f"{place}: {reason}"
-    elif reason:
-        what = f"{type(error).__name__}: {reason}"
-    else:
-        what = type(error).__name__
+    what = f"an error that nobody foresaw: {type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        what = f"cannot go on: {error.filename or 'a file'}: {error.strerror or error}"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="edge-harness-", suffix=".txt", delete=False) as file:
             traceback.print_exception(error, file=file)
         told = f"the traceback is in {file.name}"
     except OSError:
         told = "its traceback could not be kept: the temporary folder cannot be written"
-    known = isinstance(error, OSError)
-    return clean(
-        f"{'cannot go on' if known else 'an error that nobody foresaw'}: {what} ({told})", MESSAGE_MAX
-    )
+    return clean(f"{what} ({told})", MESSAGE_MAX)

@@ -5,7 +5,7 @@ Options come from annotations (:mod:`harness.cli._parameters`); examples and exc
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ from harness.cli._parameters import Flag, built, parameters_of
 from harness.domain.base import shipped_table
 from harness.domain.foreign import toml_in
 from harness.domain.option import HEADINGS
-from harness.errors import BadDataError, InputError
+from harness.errors import BadDataError, EngineError, InputError
 
 TABLES: Final = shipped_table("data/commands.toml")
 CONFIG: Final = "edge-harness.toml"
@@ -42,39 +42,47 @@ class Rule(NamedTuple):
 
     def faults(self, context: click.Context) -> list[str]:
         """One message for each typed option that this rule refuses."""
-        flag = self.beside or self.without
-        other = _flags(context.command).get(flag)
+        known = _flags(context.command)
+        other = known.get(self.beside or self.without)
         if other is None or (self.verbs and path_of(context) not in self.verbs):
             return []
         value = context.params.get(other.name or "")
-        text = str(value)
+        holds = bool(value)
         if self.value:
-            holds = re.fullmatch(self.value, text, re.IGNORECASE) is not None
-        elif flag in other.secondary_opts:
-            holds = value is False
-        else:
-            holds = bool(value)
+            holds = re.fullmatch(self.value, str(value), re.IGNORECASE) is not None
         if holds != bool(self.beside):
             return []
+        shown = f"without {self.without}"
         if self.beside:
-            shown = f"with {flag}"
-        else:
-            shown = f"without {flag}"
-        if self.beside and self.value and value is not None:
-            shown += f" {text.removesuffix('.0')}"
-        reason = ""
+            shown = f"with {self.beside}"
+            if self.value:
+                shown += f" {value}"
         if self.why:
-            reason = f": {self.why}"
+            shown += f": {self.why}"
         given = typed(context)
-        known = _flags(context.command)
         asked = [name for name in self.refuse if name in known and known[name].name in given]
-        return [f"{name} has no meaning {shown}{reason}" for name in asked]
+        return [f"{name} has no meaning {shown}" for name in asked]
 
 
-RULES: Final = [
-    Rule(**{("beside" if key == "with" else key): value for key, value in row.items()})
-    for row in TABLES["rules"]
-]
+RULES: Final = [Rule(**row) for row in TABLES["rules"]]
+
+
+def refuse_typed(names: Collection[str], beside: str, *, when: object = True) -> None:
+    """Refuse those of ``names`` that were typed, ``when`` they say nothing to what is asked for (``beside``).
+
+    For what only the data tells, such as a model without experts; options that exclude each other stand in
+    the table.
+
+    Raises:
+        click.UsageError: One was typed.
+    """
+    context = click.get_current_context()
+    for name, option in typed(context).items():
+        if when and name in names:
+            flags = option.opts
+            if context.params[name] is False:
+                flags = option.secondary_opts
+            raise click.UsageError(f"{flags[0]} has no meaning {beside}")
 
 
 def path_of(context: click.Context) -> str:
@@ -84,10 +92,9 @@ def path_of(context: click.Context) -> str:
 
 def typed(context: click.Context) -> dict[str, click.Parameter]:
     """Parameters that the user gave on the command line or by a variable, by their names."""
-    parameters = {p.name or "": p for p in context.command.params}
     sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-    given = {name: p for name, p in parameters.items() if name in context.params}
-    return {name: p for name, p in given.items() if context.get_parameter_source(name) in sources}
+    parameters = {p.name or "": p for p in context.command.params if p.name in context.params}
+    return {name: p for name, p in parameters.items() if context.get_parameter_source(name) in sources}
 
 
 def _flags(command: click.Command) -> dict[str, click.Parameter]:
@@ -122,54 +129,32 @@ class Verb(click.Command):
     """A command with grouped help, defaults from a file, and the exclusions of the one table."""
 
     context_class = HelpContext
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        self._is_whole = False
-        super().__init__(*arguments, **settings)
+    _own: list[click.Parameter] | None = None
 
     @property
     def params(self) -> list[click.Parameter]:
         """Those of the verb's annotations, then those of its decorators; read when first asked for."""
-        if not self._is_whole and self.callback is not None:
-            self._is_whole = True
-            self._params[:0] = parameters_of(self.callback)
-        return self._params
+        if self._own is None and self.callback is not None:
+            self._own = [*parameters_of(self.callback), *self._decorated]
+        return self._own or []
 
     @params.setter
     def params(self, params: list[click.Parameter]) -> None:
-        self._params = params
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """A context whose defaults are those of the user's file."""
-        if parent is not None:
-            words = [*parent.command_path.split()[1:], info_name or ""]
-            extra["default_map"] = file_defaults(self, words, parent.find_root().command)
-        return super().make_context(info_name, args, parent, **extra)
+        self._decorated = params
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; a bad default names its file.
+        """Parse, with the defaults of the user's file.
 
         An option that takes one value and was given two is refused: the last one alone would count.
         """
-        try:
-            _, _, order = self.make_parser(ctx).parse_args(list(args))
-            for option in (
-                p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag
-            ):
-                if order.count(option) > 1:
-                    raise click.UsageError(
-                        f"{option.opts[0]} was given {order.count(option)} times, expected once", ctx
-                    )
-            return super().parse_args(ctx, args)
-        except click.BadParameter as error:
-            name = ""
-            if error.param:
-                name = error.param.name or ""
-            if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
-                raise InputError(f"{_config_file()}: {path_of(ctx)}: {name}: {error.message}") from None
-            raise
+        ctx.default_map = file_defaults(ctx)
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for option in order:
+            is_single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
+            if is_single and order.count(option) > 1:
+                count = order.count(option)
+                raise click.UsageError(f"{option.opts[0]} was given {count} times, expected once", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb, unless the table excludes something that was typed.
@@ -179,8 +164,7 @@ class Verb(click.Command):
         for rule in RULES:
             for fault in rule.faults(ctx):
                 raise click.UsageError(fault, ctx)
-        if self.callback is None:
-            return None
+        assert self.callback is not None
         as_json = ctx.params.pop("as_json", False)
         answer = ctx.invoke(self.callback, **built(self.callback, ctx.params))
         if isinstance(answer, Answer):
@@ -190,20 +174,19 @@ class Verb(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings; a default from the user's file says so."""
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        defaults = ctx.default_map or {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
-            heading = "Options"
+            heading = "Output"
             if isinstance(parameter, Flag):
                 heading = parameter.heading
-            if "--help" in parameter.opts:
-                heading = "Output"
-            if parameter.name in (ctx.default_map or {}):
-                value = (ctx.default_map or {})[parameter.name]
+            if parameter.name in defaults:
+                value = defaults[parameter.name]
                 if isinstance(value, list):
                     value = ", ".join(value)
-                said = record[1].partition(" [default")[0].rstrip()
+                said = record[1].partition("  [default")[0]
                 record = (record[0], f"{said}  [{value} in {_config_file().name}]")
             sections[heading].append(record)
         for heading, rows in sections.items():
@@ -241,16 +224,25 @@ class Verbs(click.Group):
         self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]
     ) -> None:
         """Those of some verbs that there are, under a heading; nothing without any."""
-        commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
-        if commands:
+        rows = []
+        for name in names:
+            try:
+                command = self.get_command(ctx, name)
+            except EngineError:
+                rows.append((name, "(not installed)"))
+                continue
+            if command is not None:
+                rows.append((name, command.get_short_help_str(200)))
+        if rows:
             with formatter.section(heading):
-                formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in commands])
+                formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb that is typed."""
+        """The verb that is typed; the words, its own first, are kept for the edge-harness on a target."""
         name = args[0]
+        ctx.meta.setdefault("words", list(args))
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
@@ -272,8 +264,8 @@ def _config_file() -> Path:
     return here / CONFIG
 
 
-def file_defaults(command: click.Command, words: list[str], root: click.Command) -> dict[str, Any]:
-    """Defaults of one verb of ``root`` from the user's file, by the names of parameters.
+def file_defaults(context: click.Context) -> dict[str, Any]:
+    """Defaults of a verb from the user's file, by the names of parameters.
 
     A key of the file's top is for every verb that has the option; a table such as ``[run]`` or
     ``[workloads.run]`` for that verb. A file may lie in a stranger's folder: what it may set names no file,
@@ -281,28 +273,29 @@ def file_defaults(command: click.Command, words: list[str], root: click.Command)
 
     Raises:
         BadDataError: It is no TOML, a key is no option, or a value is nothing that a file may set.
+        InputError: A value is none that the option takes.
     """
     file = _config_file()
     if not file.is_file():
         return {}
-    document = toml_in(file)
+    table: Any = toml_in(file)
     if file.name != CONFIG:
-        document = document["tool"]["edge-harness"]
-    flags = _flags(command)
+        table = table["tool"]["edge-harness"]
+    words = path_of(context).split()
+    flags = _flags(context.command)
     defaults: dict[str, Any] = {}
-    table: Any = document
     for depth, word in enumerate(("", *words)):
         if word:
             table = table.get(word, {})
         if not isinstance(table, dict):
             raise BadDataError(file, word, repr(table), "a table of options")
         for key, value in table.items():
+            parameter = flags.get(f"--{key}")
             if isinstance(value, dict):
                 continue
-            parameter = flags.get(f"--{key}")
             if parameter is not None:
-                defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}")
-            elif depth == len(words) or f"--{key}" not in _all_flags(root):
+                defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}", context)
+            elif depth == len(words) or f"--{key}" not in _all_flags(context.find_root().command):
                 raise BadDataError(file, key, repr(value), f"an option of {' '.join(words)}")
     return defaults
 
@@ -313,28 +306,26 @@ def _all_flags(command: click.Command) -> set[str]:
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            verb = command.get_command(context, name)
-            if verb:
-                found |= _all_flags(verb)
-            else:
-                found |= set()
+            found |= _all_flags(command.get_command(context, name) or click.Command(name))
     return found
 
 
-def _default(parameter: click.Parameter, value: Any, place: str) -> Any:
+def _default(parameter: click.Parameter, value: Any, place: str, context: click.Context) -> Any:
     """A value of the file as it would be typed."""
-    if isinstance(value, list):
-        texts = [str(part) for part in value]
-    else:
-        texts = [str(value)]
+    texts = [str(part) for part in (value if isinstance(value, list) else [value])]
     if isinstance(parameter.type, click.Path) or parameter.required or any("://" in text for text in texts):
         raise InputError(
             f"{place}: give this on the command line: a file sets no path, no server, nothing required"
         )
-    if getattr(parameter, "is_flag", False):
-        if not isinstance(value, bool):
-            raise InputError(f"{place}: found {value!r}, expected true or false")
-        return value
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        if isinstance(value, bool):
+            return value
+        raise InputError(f"{place}: found {value!r}, expected true or false")
+    found: Any = ",".join(texts)
     if parameter.multiple:
-        return texts
-    return ",".join(texts)
+        found = texts
+    try:
+        parameter.type_cast_value(context, found)
+    except click.BadParameter as error:
+        raise InputError(f"{place}: {error.message}") from None
+    return found

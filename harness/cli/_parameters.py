@@ -8,7 +8,7 @@ returns an :class:`Answer` takes ``--json``.
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_origin
+from typing import Any
 
 import click
 import msgspec
@@ -26,17 +26,16 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         self.hint = hint
         self.option = option
         item = item_of(hint)
-        several = ",..."
-        if item is None:
-            several = ""
-        kinds = [kind for kind, _ in kinds_of(hint if item is None else item)]
-        self.name = f"text{several}"
+        kinds = [kind for kind, _ in kinds_of(item or hint)]
+        self.name = "text"
         if option.unit == "bytes":
             self.name = "size"
         elif int in kinds:
-            self.name = f"count{several}"
+            self.name = "count"
         elif float in kinds:
-            self.name = f"number{several}"
+            self.name = "number"
+        if item is not None:
+            self.name += ",..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value of the text; a usage error says what was found and expected.
@@ -65,7 +64,7 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
 class Ending(click.Path):
     """A file to be written, in the format of its ending: told before anything is measured for it."""
 
-    def __init__(self, *endings: str) -> None:
+    def __init__(self, endings: tuple[str, ...]) -> None:
         super().__init__(dir_okay=False, path_type=Path)
         self.endings = endings
 
@@ -84,107 +83,75 @@ class Flag(click.Option):
         self.heading = heading
 
 
-class _Field(NamedTuple):
-    """One annotated parameter of a verb, or field of a struct that it takes."""
-
-    name: str
-    hint: Any
-    option: Option
-    description: str
-    default: Any = inspect.Parameter.empty
-
-
 def parameters_of(verb: Callable[..., Any]) -> list[click.Parameter]:
     """The parameters of a function that is a verb."""
-    found: list[click.Parameter] = []
-    for parameter in inspect.signature(verb).parameters.values():
-        struct = _struct_of(parameter)
-        if struct is not None:
-            found += map(_parameter, _fields_of(struct))
-        elif field := _field(parameter.name, parameter.annotation, parameter.default):
-            found.append(_parameter(field))
-    if inspect.signature(verb).return_annotation is Answer:
+    signature = inspect.signature(verb)
+    found = []
+    for parameter in signature.parameters.values():
+        fields = [(parameter.name, parameter.annotation, parameter.default)]
+        if _is_struct(parameter):
+            fields = [
+                (each.name, each.type, parameter.empty if each.required else each.default)
+                for each in msgspec.structs.fields(parameter.annotation)
+            ]
+        found += [_parameter(*field) for field in fields]
+    if signature.return_annotation is Answer:
         says = "Print one JSON document on stdout."
         found.append(Flag(["--json", "as_json"], heading="Output", is_flag=True, help=says))
-    return found
+    return [parameter for parameter in found if parameter is not None]
 
 
 def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
     """What a verb is called with: the values of its options, its structs built of theirs."""
     given = dict(values)
     for parameter in inspect.signature(verb).parameters.values():
-        struct = _struct_of(parameter)
-        if struct is not None:
-            given[parameter.name] = struct(
-                **{field.name: given.pop(field.name) for field in _fields_of(struct)}
-            )
+        if _is_struct(parameter):
+            struct = parameter.annotation
+            own = {name: given.pop(name) for name in struct.__struct_fields__ if name in given}
+            given[parameter.name] = struct(**own)
     return given
 
 
-def _struct_of(parameter: inspect.Parameter) -> type[msgspec.Struct] | None:
-    hint = parameter.annotation
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return hint
-    return None
+def _is_struct(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.annotation, type) and issubclass(parameter.annotation, msgspec.Struct)
 
 
-def _fields_of(struct: type[msgspec.Struct]) -> list[_Field]:
-    """Those fields of a struct that are options."""
-    found = []
-    for each in msgspec.structs.fields(struct):
-        if each.required:
-            default = inspect.Parameter.empty
-        else:
-            default = each.default
-        field = _field(each.name, each.type, default)
-        if field is not None:
-            found.append(field)
-    return found
-
-
-def _field(name: str, hint: Any, default: Any) -> _Field | None:
-    """A field with its option; None where it is none."""
-    if get_origin(hint) is not Annotated:
-        return None
-    options = [each for each in hint.__metadata__ if isinstance(each, Option)]
-    said = [each.description for each in hint.__metadata__ if isinstance(each, Meta) and each.description]
+def _parameter(name: str, hint: Any, default: Any) -> click.Parameter | None:
+    """What click knows of a field; None where its annotation has no option."""
+    said = getattr(hint, "__metadata__", ())
+    options = [each for each in said if isinstance(each, Option)]
     if not options:
         return None
-    return _Field(name, hint, options[-1], said[-1] if said else "", default)
-
-
-def _parameter(field: _Field) -> click.Parameter:
-    """What click knows of a field."""
-    option = field.option
-    is_required = field.default is inspect.Parameter.empty
-    settings: dict[str, Any] = {"required": is_required}
-    if not is_required:
-        settings["default"] = field.default
-    if option.metavar:
-        settings["metavar"] = option.metavar
-    if field.hint.__origin__ is bool:
-        settings |= {"is_flag": True}
+    option = options[-1]
+    is_several = item_of(hint) is not None
+    settings: dict[str, Any] = {"type": _type(hint, option), "metavar": option.metavar or None}
+    if default is inspect.Parameter.empty:
+        settings["required"] = True
     else:
-        settings["type"] = _type(field)
-    is_several = item_of(field.hint) is not None
+        settings |= {"required": False, "default": default}
     if not option.flags:
-        settings.pop("metavar", None)
-        name = option.metavar or field.name.upper()
-        return click.Argument([field.name], metavar=name, nargs=-1 if is_several else 1, **settings)
-    settings["help"] = field.description + _default_words(field)
-    settings["multiple"] = is_several and option.is_repeated
-    return Flag([*option.flags.split(), field.name], heading=option.heading, **settings)
+        settings["metavar"] = option.metavar or name.upper()
+        return click.Argument([name], nargs=-1 if is_several else 1, **settings)
+    words = [each.description or "" for each in said if isinstance(each, Meta)]
+    return Flag(
+        [*option.flags.split(), name],
+        heading=option.heading,
+        help="".join(words) + _default_words(option, default),
+        is_flag=settings["type"] is click.BOOL,
+        multiple=is_several and option.is_repeated,
+        **settings,
+    )
 
 
-def _type(field: _Field) -> click.ParamType:  # type: ignore[type-arg]
-    """The kind of a value: click's own for paths and for words alone."""
-    option = field.option
-    hint = field.hint
+def _type(hint: Any, option: Option) -> click.ParamType:  # type: ignore[type-arg]
+    """The kind of a value: click's own for switches, paths and words alone."""
     if option.is_repeated or not option.flags:
         hint = item_of(hint) or hint
-    kinds = [kind for kind, _ in kinds_of(hint)]
+    kinds = dict(kinds_of(hint))
+    if bool in kinds:
+        return click.BOOL
     if option.endings:
-        return Ending(*option.endings)
+        return Ending(option.endings)
     if Path in kinds:
         is_file = option.path != "folder"
         is_folder = option.path != "file"
@@ -195,17 +162,15 @@ def _type(field: _Field) -> click.ParamType:  # type: ignore[type-arg]
     return Typed(hint, option)
 
 
-def _default_words(field: _Field) -> str:
+def _default_words(option: Option, default: Any) -> str:
     """What the help says of the default; nothing of one that would say nothing."""
-    words = field.option.default
-    value = field.default
-    if not words and isinstance(value, tuple):
-        words = ",".join(map(str, value))
-    elif not words and not isinstance(value, bool | None | type) and value != "":
-        if isinstance(value, float):
-            words = f"{value:g}"
-        else:
-            words = str(value)
+    words = option.default
+    if not words and isinstance(default, tuple):
+        words = ",".join(map(str, default))
+    elif not words and isinstance(default, float):
+        words = f"{default:g}"
+    elif not words and isinstance(default, int | str) and not isinstance(default, bool):
+        words = str(default)
     if words:
         return f"  [default: {words}]"
     return ""

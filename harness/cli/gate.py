@@ -9,8 +9,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs
-from harness.cli._effect import refuse_typed
+from harness.cli._command import Verbs, refuse_typed
 from harness.cli._output import Answer, put
 from harness.domain.base import Frozen
 from harness.domain.option import Option

@@ -7,8 +7,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
-from harness.cli._effect import refuse_typed
+from harness.cli._command import refuse_typed, verb
 from harness.cli._output import put
 from harness.domain.option import Option
 from harness.errors import RefusedError

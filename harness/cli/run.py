@@ -8,8 +8,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
-from harness.cli._effect import refuse_typed
+from harness.cli._command import refuse_typed, verb
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
@@ -54,7 +53,7 @@ def run(
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")] = (),
     quant: Quant = "",
     depth_tokens: options.Depths = (0,),
-    thread_count: Annotated[
+    thread_counts: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=1024)], ...],
         Meta(description="CPU threads; several numbers with commas: 1,2."),
         Option(
@@ -133,15 +132,15 @@ def run(
     jobs = [side.replace(repetitions=repetitions, cold_loads=cold_loads, greedy=greedy) for side in sides]
     if programs is not None and len(jobs) > 1:
         raise click.UsageError("--on with --programs takes one runtime")
-    if thread_count == (0,):
-        thread_count = (measuring.threads(0),)
+    if thread_counts == (0,):
+        thread_counts = (measuring.threads(0),)
     with measuring.started() as how:
         cells = cells_of(
             models or ("",),
             quant,
             setting.scenario(measuring),
             depth_tokens=depth_tokens,
-            thread_count=thread_count,
+            thread_count=thread_counts,
             batch_count=batch_count,
         )
         if until_decided is not None:

@@ -215,7 +215,7 @@ def test_a_file_sets_defaults_and_help_shows_them(
         ("[fit]\ndevise = 'x'\n", "devise: found 'x', expected an option of fit"),
         ("devise = 'x'\n", "devise: found 'x', expected an option of fit"),
         ("fit = 3\n", "fit: found 3, expected an option of fit"),
-        ("[fit]\ncontext = 'many'\n", "fit: context_tokens: found 'many', expected a whole number"),
+        ("[fit]\ncontext = 'many'\n", "context: found 'many', expected a whole number"),
         ("[fit]\nadvice = 'no'\n", "advice: found 'no', expected true or false"),
         ("[fit]\nverifier = 'http://stranger'\n", "give this on the command line"),
         ("[fit\n", "no valid TOML"),
