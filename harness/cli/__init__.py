@@ -116,9 +116,10 @@ def main() -> None:
             message = unforeseen(error)
             click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
-            from harness.cli._output import emit_json
+            from harness.cli._output import json_document
 
-            emit_json({"error": {"message": message, "exit_status": int(status)}}, "error")
+            error_document = {"error": {"message": message, "exit_status": int(status)}}
+            click.echo(json_document(error_document, "error").decode())
     sys.exit(status)
 
 

@@ -41,15 +41,11 @@ class Answer(NamedTuple):
     def told(self, verb: str) -> int:
         """Print it, as the JSON document of ``verb`` where one is named; its exit status."""
         if verb:
-            emit_json(self.document() if callable(self.document) else self.document, verb)
+            document = self.document() if callable(self.document) else self.document
+            click.echo(json_document(document, verb).decode())
         else:
             self.show()
         return int(self.status)
-
-
-def emit_json(document: Any, verb: str) -> None:
-    """Print one JSON object on stdout, as :func:`json_document` makes it."""
-    click.echo(json_document(document, verb).decode())
 
 
 def json_document(document: Any, verb: str) -> bytes:
@@ -128,7 +124,7 @@ class Table(NamedTuple):
         from rich.table import Table as Sheet
         from rich.text import Text
 
-        widths, dropped = self._fitted(options.max_width)
+        widths = self._widths(options.max_width)
         title = None
         if self.title:
             title = Text(self.title)
@@ -136,58 +132,42 @@ class Table(NamedTuple):
             title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0)
         )
         for index, width in widths.items():
-            heading = Text(self.columns[index])
-            sheet.add_column(heading, justify="right" if index in self.right else "left", width=width)
+            heading = Text(self.columns[index], justify="right" if index in self.right else "left")
+            sheet.add_column(heading, justify=heading.justify or "left", width=width, overflow="ellipsis")
         for row in self.rows:
-            sheet.add_row(*(Text(_shortened(row[index], width)) for index, width in widths.items()))
+            sheet.add_row(*(Text(row[index]) for index in widths))
         yield sheet
-        names = [self.columns[index] for index in dropped if self.columns[index]]
-        if names:
-            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(names)}")
+        dropped = [name for index, name in enumerate(self.columns) if name and index not in widths]
+        if dropped:
+            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(dropped)}")
         yield Text("")
 
-    def _fitted(self, most: int) -> tuple[dict[int, int], list[int]]:
-        """Width of each column that is shown, and those that are not."""
-        whole = []
-        least = []
+    def _widths(self, most: int) -> dict[int, int]:
+        """Width of each column that is shown: as its longest word or number, and what room is left."""
+        whole = {}
+        widths = {}
         for index, name in enumerate(self.columns):
             cells = [row[index] for row in self.rows]
-            whole.append(max(map(len, [name, *cells])))
-            if index not in self.right:
-                words = [name, *cells]
-            else:
-                words = [name]
-            word = max(len(word) for cell in words for word in cell.split() or [""])
+            whole[index] = max(map(len, [name, *cells]))
             if index in self.right:
-                number = max(map(len, cells), default=0)
+                widths[index] = max(map(len, [*name.split(), *cells]))
             else:
-                number = min(_PROSE_WIDTH, whole[-1])
-            least.append(max(word, number))
-        shown = list(range(len(self.columns)))
+                words = " ".join([name, *cells]).split()
+                widths[index] = max([min(_PROSE_WIDTH, whole[index]), *map(len, words)])
         spare = [self.columns.index(name) for name in self.spare if name in self.columns]
-        spare += [index for index in reversed(shown) if index not in spare and index]
-        dropped: list[int] = []
-        while len(shown) > 2 and spare and sum(least[i] + 2 for i in shown) - 1 > most:
-            shown.remove(index := spare.pop(0))
-            dropped.append(index)
-        room = most - 2 * len(shown) + 1
-        widths = {index: least[index] for index in shown}
-        if sum(widths.values()) > room:  # two columns, and still too wide: words are shortened
-            widths[shown[-1]] = max(room - sum(widths[i] for i in shown[:-1]), room // 2)
-            widths[shown[0]] = min(widths[shown[0]], room - sum(widths[i] for i in shown[1:]))
-        for index in sorted(
-            shown, key=lambda i: whole[i] - widths[i]
-        ):  # what is left goes to who needs least
-            widths[index] = min(whole[index], widths[index] + max(room - sum(widths.values()), 0))
-        return widths, dropped
-
-
-def _shortened(cell: str, width: int) -> str:
-    """The cell with words longer than the column cut in their middle, where names and paths are least telling."""
-    half = (width - 1) // 2
-    return " ".join(
-        w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" ")
-    )
+        spare += [index for index in reversed(whole) if index not in spare and index]
+        while len(widths) > 2 and sum(widths.values()) + 2 * len(widths) - 1 > most:
+            del widths[spare.pop(0)]
+        room = most - sum(widths.values()) - 2 * len(widths) + 1
+        for index in sorted(widths, key=lambda index: whole[index] - widths[index]):
+            more = max(min(room, whole[index] - widths[index]), 0)
+            widths[index] += more
+            room -= more
+        if room < 0:  # two columns, and still too wide: long words are cut
+            first, last = sorted(widths, key=widths.__getitem__)
+            widths[first] = min(widths[first], most // 3)
+            widths[last] = most - widths[first] - 3
+        return widths
 
 
 def table(

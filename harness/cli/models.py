@@ -15,8 +15,10 @@ from harness.errors import RefusedError
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
-    from harness.domain.model import ModelCard
+    from harness.domain.model import ModelShape
 
+_LISTED = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
+"""Fields of a card that the list has."""
 _CACHE_TOKENS = 32_768
 """Context at which the size of a model's cache is shown, where it takes as much."""
 
@@ -55,21 +57,24 @@ def show(
 def _list() -> Answer:
     from harness.catalog.models import load_card, model_names
 
-    cards = [load_card(name) for name in model_names()]
     columns = ("model", "weights", "active", "context", "kind", "files")
-    rows = [
-        (
-            card.name,
-            _count(card.parameter_count),
-            _count(card.active_parameter_count),
-            f"{card.shape.context_max_tokens / 1024:g}k" if card.shape.context_max_tokens else "any",
-            _kind(card),
-            " ".join(f.quant for f in card.files),
+    document = []
+    rows = []
+    for name in model_names():
+        card = load_card(name)
+        context = card.shape.context_max_tokens
+        kind = _kind(card.shape)
+        quants = [file.quant for file in card.files]
+        length = f"{context / 1024:g}k" if context else "any"
+        counts = _count(card.parameter_count), _count(card.active_parameter_count)
+        rows.append((name, *counts, length, kind, " ".join(quants)))
+        said = {field: getattr(card, field) for field in _LISTED}
+        document.append(
+            said
+            | {"architecture": card.shape.architecture, "context_max_tokens": context, "kind": kind}
+            | {"quants": quants}
         )
-        for card in cards
-    ]
-    view = table(f"{len(rows)} models", columns, rows)
-    return Answer([_summary(card) for card in cards], lambda: say(view))
+    return Answer(document, lambda: say(table(f"{len(rows)} models", columns, rows)))
 
 
 def _decoder(name: str, quant: str | None) -> Answer:
@@ -78,82 +83,74 @@ def _decoder(name: str, quant: str | None) -> Answer:
 
     from harness.app.resolve import resolve_model
     from harness.domain.ggml import BLOCKS
-    from harness.domain.model import ModelCard
     from harness.domain.scenario import Scenario
     from harness.predict.kv_cache import kv_cache_bytes
 
     model = resolve_model(name, quant)
-    shape = model.weights.shape
+    card = model.card
+    weights = model.weights
     guess = model.guess
-    card = model.card or ModelCard(
-        name=model.name,
-        title=model.name,
-        family=shape.architecture,
-        licence="not known",
-        shape=shape,
-        source="; ".join(model.notes[:1]) or "its file",
-        parameter_count=model.weights.weight_count,
-        active_parameter_count=round(guess.active_b * 1e9) if guess else 0,
-    )
-    context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
-    scenario = Scenario(context_tokens=context)
-    cache = kv_cache_bytes(shape, scenario)
-    low, high = guess.cache_ratios if guess else (1.0, 1.0)
+    context = min(weights.shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
+    cache = kv_cache_bytes(weights.shape, Scenario(context_tokens=context))
+    low, high = (round(ratio * cache) for ratio in (guess.cache_ratios if guess else (1.0, 1.0)))
     types: dict[str, dict[str, int]] = {}
-    for tensor in model.weights.tensors:
+    for tensor in weights.tensors:
         sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})
         sums["tensors"] += 1
         sums["weights"] += tensor.element_count
         sums["size_bytes"] += tensor.size_bytes
-    if guess:
-        kind = "guess"
-    elif model.card:
-        kind = "card"
-    elif model.path:
-        kind = "file"
-    elif model.repo:
-        kind = "hub"
-    else:
-        kind = "shape"
-    document = msgspec.to_builtins(card) | {
+    kinds = {"guess": guess, "card": card, "file": model.path, "hub": model.repo, "shape": True}
+    kind = next(word for word, is_so in kinds.items() if is_so)
+    document = (msgspec.to_builtins(card) if card else {"parameter_count": weights.weight_count}) | {
+        "name": model.name,
+        "shape": weights.shape,
         "kind": kind,
         "quant": model.quant,
-        "file_bytes": model.weights.file_bytes,
-        "synthetic": model.weights.synthetic,
+        "file_bytes": weights.file_bytes,
+        "synthetic": weights.synthetic,
         "types": types,
         "why": model.notes,
         "cache": {
             "context_tokens": context,
             "bytes": cache,
-            "low_bytes": round(low * cache),
-            "high_bytes": round(high * cache),
+            "low_bytes": low,
+            "high_bytes": high,
         },
     }
     between = ""
     if guess:
-        between = f", {format_bytes(low * cache)} to {format_bytes(high * cache)}"
+        between = f", {format_bytes(low)} to {format_bytes(high)}"
     rows = [
         ("taken for", f"{kind} {model.name}"),
-        (f"size in {model.quant}", format_bytes(model.weights.file_bytes)),
+        (f"size in {model.quant}", format_bytes(weights.file_bytes)),
         (f"cache of {context} tokens", f"{format_bytes(cache)} in F16{between}"),
-        *_rows(card),
     ]
+    if card:
+        parameters = f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token"
+        rows += [("licence", card.licence), ("source", card.source), ("parameters", parameters)]
+    for key, value in msgspec.to_builtins(weights.shape).items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", str(each)) for inner, each in value.items()]
+        elif value not in {None, 0, ""}:
+            rows.append((key, str(value)))
+    for file in card.files if card else ():
+        origins = [file.path]
+        if file.hub:
+            origins.append(f"hub {file.hub.repo}/{file.hub.file}")
+        if file.registry:
+            origins.append(f"registry {' '.join(file.registry.packages)}")
+        where = "; ".join(filter(None, origins)) or "no source"
+        rows.append((f"file {file.quant}", f"{format_bytes(file.size_bytes)}, sha256 {file.sha256}, {where}"))
+    by_type = []
+    for type_name, sums in types.items():
+        bits = BLOCKS[type_name].bits_per_weight
+        counts = str(sums["tensors"]), f"{sums['weights']:,}", format_bytes(sums["size_bytes"])
+        by_type.append((type_name, *counts, f"{bits:.4g}"))
 
     def tell() -> None:
-        say(table(f"{card.title} ({card.family})", ("field", "value"), rows))
-        by_type = [
-            (
-                name,
-                str(sums["tensors"]),
-                f"{sums['weights']:,}",
-                format_bytes(sums["size_bytes"]),
-                f"{bits:.4g}",
-            )
-            for name, sums in types.items()
-            if (bits := BLOCKS[name].bits_per_weight)
-        ]
+        say(table(f"{card.title} ({card.family})" if card else model.name, ("field", "value"), rows))
         say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type))
-        for note in filter(None, (*model.notes, card.notes)):
+        for note in filter(None, (*model.notes, card.notes if card else "")):
             click.echo(f"  {note}")
 
     return Answer(document, tell)
@@ -248,59 +245,17 @@ def _onnx(path: Path) -> Answer:
     return Answer(document, show)
 
 
-def _rows(card: "ModelCard") -> list[tuple[str, str]]:
-    import msgspec
-
-    rows = [
-        ("licence", card.licence),
-        ("source", card.source),
-        (
-            "parameters",
-            f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token",
-        ),
-        ("default quant", card.default_quant),
-    ]
-    for key, value in msgspec.to_builtins(card.shape).items():
-        if isinstance(value, dict):
-            rows += [(f"{key}.{inner}", str(v)) for inner, v in value.items()]
-        elif value not in {None, 0, ""}:
-            rows.append((key, str(value)))
-    for file in card.files:
-        if file.hub:
-            origins = [f"hub {file.hub.repo}/{file.hub.file}"]
-        else:
-            origins = []
-        if file.registry:
-            origins += [f"registry {' '.join(file.registry.packages)}"]
-        if file.path:
-            origins += [file.path]
-        where = "; ".join(origins) or "no source"
-        rows.append((f"file {file.quant}", f"{format_bytes(file.size_bytes)}, sha256 {file.sha256}, {where}"))
-    return rows
-
-
-def _summary(card: "ModelCard") -> dict[str, object]:
-    own = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
-    of_shape = {name: getattr(card.shape, name) for name in ("architecture", "context_max_tokens")}
-    fields = {name: getattr(card, name) for name in own} | of_shape
-    return fields | {"kind": _kind(card), "quants": [f.quant for f in card.files]}
-
-
-def _kind(card: "ModelCard") -> str:
-    shape = card.shape
+def _kind(shape: "ModelShape") -> str:
+    """What is special about its layers: ``mla+moe``; ``dense`` where nothing is."""
+    parts = []
     if shape.recurrent:
         parts = ["recurrent" if not shape.recurrent.attention_step_count else "hybrid"]
-    else:
-        parts = []
     parts += ["mla"] * (shape.latent is not None) + ["moe"] * (shape.experts is not None)
     parts += ["sliding"] * (shape.sliding_window_tokens > 0)
     return "+".join(parts) or "dense"
 
 
 def _count(count: int) -> str:
-    for unit, letter in ((10**9, "B"), (10**6, "M")):
-        if count >= 0.9995 * unit:  # what would print as 1000 of the unit below
-            return f"{count / unit:.3g}{letter}"
-    if count:
-        return str(count)
-    return "?"
+    if count >= 999_500_000:  # what would print as 1000M
+        return f"{count / 1e9:.3g}B"
+    return f"{count / 1e6:.3g}M"

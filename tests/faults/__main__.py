@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import click
 
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import console, json_document, table
 from harness.errors import Exit
 from tests.faults import children, commands, servers
 from tests.faults.children import Inject
@@ -100,14 +100,12 @@ def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
     lines = campaign(count, seed, kinds)
     broken = [line for line in lines if line.failures]
     if as_json:
-        emit_json(
-            {
-                "seconds": round(time.monotonic() - began_s, 1),
-                "seed": seed,
-                "kinds": [line._asdict() for line in lines],
-            },
-            "tests faults",
-        )
+        document = {
+            "seconds": round(time.monotonic() - began_s, 1),
+            "seed": seed,
+            "kinds": [line._asdict() for line in lines],
+        }
+        click.echo(json_document(document, "tests faults").decode())
     else:
         columns = ("fault", "injected", "recorded", "lost", "torn", "hangs", "no cause", "what the user reads")
         rows = [
