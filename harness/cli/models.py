@@ -37,20 +37,11 @@ def show(
 
     Without it, list all.
 
-    MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
+    MODEL is a name, hf:org/repo, or a path to a card, a config.json or a GGUF file.
     """
-    from harness.catalog.paths import as_path
-
     if model is None:
         refuse_typed({"quant"}, "without a MODEL")
         return _list()
-    path = as_path(model)
-    if path is not None and path.suffix not in {".gguf", ".toml"}:
-        from harness.onnx.files import onnx_model
-
-        if (graph := onnx_model(path)) is not None:
-            refuse_typed({"quant"}, "for an ONNX graph")
-            return _onnx(graph)
     return _decoder(model, quant or None)
 
 
@@ -211,38 +202,6 @@ def synthesize(
         "weights": "synthetic",
     }
     return Answer(document, lambda: click.echo(str(path)))
-
-
-def _onnx(path: Path) -> Answer:
-    """What an ONNX file says of itself."""
-    from harness.onnx.files import quantization, size_bytes
-    from harness.onnx.graph import read_graph
-
-    graph = read_graph(path)
-    size = size_bytes(path)
-    document = {
-        "path": str(path),
-        "producer": graph.producer,
-        "quantization": quantization(graph),
-        "size_bytes": size,
-        **{name: getattr(graph, name) for name in ("weight_bytes", "inline_bytes", "opsets")},
-        "operations": dict(graph.op_counts.most_common()),
-        "inputs": [port._asdict() for port in graph.inputs],
-        "outputs": [port._asdict() for port in graph.outputs],
-    }
-
-    def show() -> None:
-        click.echo(
-            f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
-        )
-        for port in (*graph.inputs, *graph.outputs):
-            click.echo(f"  {port.name}: {port.dtype} {' x '.join(map(str, port.dims))}")
-        if graph.inline_bytes:
-            click.echo(
-                f"  {format_bytes(graph.inline_bytes)} of weights inside the model file are held twice"
-            )
-
-    return Answer(document, show)
 
 
 def _kind(shape: "ModelShape") -> str:

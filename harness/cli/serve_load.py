@@ -10,7 +10,6 @@ from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
 from harness.domain.option import Option, whole_number
-from harness.domain.question import MOST_TOKENS
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -35,34 +34,18 @@ def _limit(text: str) -> tuple[str, float]:
 @verb
 def serve_load(
     measuring: options.Measuring,
-    named: Annotated[str, Option(metavar="[MODEL]", names="models")] = "",
     url: Annotated[
         str,
         Meta(description="Address of the server: http://127.0.0.1:8080."),
         Option("--url", metavar="URL"),
-    ] = "",
+    ],
+    named: Annotated[str, Option(metavar="[MODEL]", names="models")] = "",
     server_model: options.ServerModel = "",
-    silence_s: Annotated[
-        float,
-        Meta(gt=0, le=1e5, description="Give up when the server sends nothing for this many seconds."),
-        Option("--silence", "Measuring"),
-    ] = 60.0,
     users: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=10_000)], ...],
-        Meta(
-            description="Closed loop: this many users at once, each waiting for its answer; several levels with "
-            "commas: 1,2,4,8,16."
-        ),
+        Meta(description="This many users at once, each waiting for its answer; several levels with commas."),
         Option("--users"),
-    ] = (),
-    rates: Annotated[
-        tuple[Annotated[float, Meta(gt=0, le=1e9)], ...],
-        Meta(
-            description="Open loop: this many requests a second, arriving at random (Poisson); several levels with "
-            "commas: 0.5,1,2."
-        ),
-        Option("--rate"),
-    ] = (),
+    ] = (1, 2, 4, 8),
     request_count: Annotated[
         int,
         Meta(ge=1, le=100_000, description="Requests at each level of load."),
@@ -78,15 +61,6 @@ def serve_load(
         Meta(description="Tokens to generate for each request, or a range."),
         Option("--tokens -n", "Request", "COUNT", default="64", reads=_range),
     ] = (64, 64),
-    prefix_tokens: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=MOST_TOKENS,
-            description="Tokens of a prefix that all prompts share, and a server can cache.",
-        ),
-        Option("--prefix", unit="tokens"),
-    ] = 0,
     limits_s: Annotated[
         tuple[tuple[str, float], ...],
         Meta(
@@ -97,7 +71,7 @@ def serve_load(
     ] = (),
     seed: options.Seed = 1,
 ) -> Answer:
-    """Load-test a server: with so many users at once, or so many requests a second.
+    """Load-test a server with so many users at once.
 
     Name the MODEL that the server runs, and the throughput for each number of users is predicted first. 99th
     percentiles come with the upper end of their 95 % interval where there are enough requests for one.
@@ -114,20 +88,16 @@ def serve_load(
     for name in names:
         if names.count(name) > 1:
             raise click.UsageError(f"--goodput: found {name} twice, expected one limit of each")
-    if not url or bool(users) == bool(rates):
-        raise click.UsageError("expected --url with either --users or --rate")
     job = LoadJob(
         url=url,
         model=server_model,
-        levels=tuple(map(float, users)) or rates,
-        open_loop=bool(rates),
+        levels=tuple(map(float, users)),
         request_count=request_count,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
-        prefix_tokens=prefix_tokens,
         limits_s=dict(limits_s),
         seed=seed,
-        patience=Patience(silence_s=silence_s),
+        patience=Patience(silence_s=options.SILENCE_S),
     )
     with measuring.started() as how, Pipeline(how) as pipeline:
         planned = plan(job, throughput_of(named) if named else None)

@@ -301,7 +301,7 @@ class LoadLevel(Frozen):
     """One level of load on a server; the latencies of its requests are samples with its label.
 
     Attributes:
-        offered: Users at once, or requests a second; 0 for a trace.
+        offered: Users at once.
         label: End of the labels of its samples.
         duration_s: From the first request to the end of the last.
         completed_count: Requests that were answered.
@@ -342,28 +342,23 @@ class Load(ResultKind):
     """Requests at once against a server.
 
     Attributes:
-        open_loop: Whether levels are requests a second; else users.
         limits_s: Longest ttft, itl and e2el of a good request.
     """
 
     levels: Annotated[tuple[LoadLevel, ...], Meta(min_length=1)]
-    open_loop: bool = False
     limits_s: dict[str, float] = {}
 
     @property
     def saturation(self) -> float | None:
         """Level at which the server is saturated; None where the levels do not show it.
 
-        Closed loop: the fewest users that give 95 % of the best output throughput, where more users were
-        tried. Open loop: the lowest rate of which it completed less than 95 %.
+        The fewest users that give 95 % of the best output throughput, where more users were tried.
         """
-        if self.open_loop:
-            return min((v.offered for v in self.levels if v.requests_per_s < 0.95 * v.offered), default=None)
         return _enough([(v.offered, v.new_tokens_per_s) for v in self.levels])
 
     @property
     def predicted_saturation(self) -> float | None:
-        """The same of a closed loop by what was predicted before."""
+        """The same by what was predicted before."""
         return _enough([(v.offered, v.predicted_tokens_per_s or 0.0) for v in self.levels])
 
 

@@ -90,11 +90,6 @@ class OnnxGraph(NamedTuple):
         """Bytes of all stored tensors."""
         return sum(t.size_bytes for t in self.tensors)
 
-    @property
-    def inline_bytes(self) -> int:
-        """Bytes of the tensors that stand in the model file itself."""
-        return sum(t.size_bytes for t in self.tensors if not t.location)
-
 
 def read_graph(path: Path) -> OnnxGraph:
     """Read the header of an ONNX file; BadDataError where there is none, or it is no ONNX model."""

@@ -84,7 +84,7 @@ def course_of(record: RunRecord) -> tuple[str, ...]:
     elif isinstance(result, Speculation):
         limits += (result.draft,)
     elif isinstance(result, Load):
-        limits += (result.open_loop, *(level.offered for level in result.levels))
+        limits += tuple(level.offered for level in result.levels)
     return (
         record.name,
         record.quant,

@@ -155,17 +155,16 @@ def test_a_closed_exchange_frees_the_servers_slot(url: str) -> None:
 
 @pytest.mark.shared_machine
 def test_load_on_a_real_server(url: str, tmp_path: Path) -> None:
-    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 4), "prefix_tokens": 32}
+    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 4)}
     job = load.LoadJob(url=url, levels=(1.0, 2.0), request_count=4, **lengths)
     record = measured(load.plan(job), tmp_path)
     assert isinstance(record.result, Load), record.detail
     assert [level.completed_count for level in record.result.levels] == [4, 4]
     assert all(level.new_tokens == 16 and not level.failures for level in record.result.levels)
-    assert all(4 * 36 <= level.prompt_tokens <= 4 * 40 for level in record.result.levels)
+    assert all(4 * 4 <= level.prompt_tokens <= 4 * 8 for level in record.result.levels)
     assert record.memory is not None
     attached = SERVER.attach(url)
     assert record.memory.peak_rss_bytes == pytest.approx(psutil.Process(attached.pid).memory_info().rss, rel=0.5)
-    assert record.result.levels[0].cached_tokens >= 2 * 31  # the shared beginning, after each slot saw it once
 
 
 def test_a_server_that_is_killed_and_comes_back(tiny: Path) -> None:

@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from harness.domain.base import Frozen
@@ -29,28 +29,25 @@ from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience, ServerError
 
 MOST_AT_ONCE: Final = 512
-"""Requests in flight; an open loop that needs more has left the server far behind."""
+"""Sequences of which a prediction is made."""
 
 
 class LoadJob(Frozen):
     """What load to put on a server.
 
     Attributes:
-        levels: Users (closed loop) or requests a second (open loop, Poisson), one level after the other.
+        levels: Users, each waiting for its answer (a closed loop), one level after the other.
         prompt_tokens: Least and most of each request's own prompt, equally likely between; so are
             ``new_tokens``.
-        prefix_tokens: Tokens with which every prompt begins.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as
             good.
     """
 
     url: str
     levels: tuple[float, ...]
-    open_loop: bool = False
     request_count: int = 32
     prompt_tokens: tuple[int, int] = (128, 128)
     new_tokens: tuple[int, int] = (64, 64)
-    prefix_tokens: int = 0
     limits_s: dict[str, float] = {}
     seed: int = 1
     model: str = ""
@@ -71,20 +68,20 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
         raise RefusedError(f"--goodput: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
-    if not job.open_loop and max(job.levels) > job.request_count:
+    if max(job.levels) > job.request_count:
         raise RefusedError(
             f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
         )
-    prompt_most = job.prefix_tokens + job.prompt_tokens[1]
+    prompt_most = job.prompt_tokens[1]
     new_most = job.new_tokens[1]
     server = attached(job, prompt_most + new_most)
 
     predicted: dict[float, float] = {}
     if predict is not None:
-        if job.open_loop or not server.local:
-            raise RefusedError("MODEL: only a server on this machine is predicted, and only with --users")
+        if not server.local:
+            raise RefusedError("MODEL: only a server on this machine is predicted")
         prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
-        usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
+        usual = Scenario(prompt_tokens=prompt, new_tokens=new)
         most = server.described.slot_count or MOST_AT_ONCE
         for users in job.levels:
             predicted[users] = predict(usual.replace(batch_count=min(int(users), most)))
@@ -93,7 +90,7 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         told = result.told("level", LoadLevel)
         levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in told)
         if levels:
-            return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s)
+            return Load(levels=levels, limits_s=job.limits_s)
         return None
 
     return Measurement(
@@ -129,7 +126,7 @@ def run_load(job: LoadJob, emit: Emit) -> None:
 
 
 class Level:
-    """One level of load, of so many users or requests a second."""
+    """One level of load, of so many users."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
         self._job = job
@@ -137,28 +134,16 @@ class Level:
         self._server = server
         self._emit = emit
         self._random = random.Random(f"{job.seed} {level}")
-        prefix = random.Random(job.seed)
-        self._prefix: Any = server.prompt(job.prefix_tokens, prefix) if job.prefix_tokens else None
         self._done: list[tuple[float, ServerAnswer | ServerError]] = []
-        self.label = f"@ {level:g} {'requests/s' if job.open_loop else 'users'}"
+        self.label = f"@ {level:g} users"
 
     def run(self) -> None:
         """Send, wait for every answer, tell; ServerError where no request succeeded."""
         requests = self._requests()
         # Prompts are made before the clock starts: fitting them asks the server.
-        paced = self._job.open_loop
         watch = Watch(child_probe(self._server.pid))
-        with watch, ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
-            sent: list[Future[None]] = []
-            for at_s, request in requests:
-                time.sleep(max(0.0, watch.start_s + at_s - time.perf_counter()))
-                if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
-                    error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
-                    self._done.append((time.perf_counter(), error))
-                    continue
-                sent.append(users.submit(self._ask, request))
-            for each in sent:
-                each.result()
+        with watch, ThreadPoolExecutor(int(self._level)) as users:
+            list(users.map(self._ask, requests))
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, ServerAnswer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
         late = watch.validity.doubted(READ_LATE)
@@ -199,23 +184,15 @@ class Level:
         }
         return all(taken[name] <= most for name, most in self._job.limits_s.items())
 
-    def _requests(self) -> list[tuple[float, Request]]:
-        """When each request is sent, and what it asks for."""
+    def _requests(self) -> list[Request]:
+        """What each request asks for."""
         job = self._job
         draw = self._random
-        at_s = 0.0
         requests = []
         for _ in range(job.request_count):
             length = draw.randint(*job.prompt_tokens)
             new = draw.randint(*job.new_tokens)
-            prompt = self._server.prompt(length, draw)
-            if isinstance(prompt, str):
-                prompt = " ".join(filter(None, (self._prefix, prompt)))
-            else:
-                prompt = (*(self._prefix or ()), *prompt)
-            requests.append((at_s, Request(prompt=prompt, new_tokens=new, reuse=self._prefix is not None)))
-            if job.open_loop:
-                at_s += draw.expovariate(self._level)
+            requests.append(Request(prompt=self._server.prompt(length, draw), new_tokens=new))
         return requests
 
     def _ask(self, request: Request) -> None:

@@ -83,9 +83,9 @@ def test_closed_loop_fills_the_slots_and_saturates():
     assert sum(path == "/completion" for path, _ in server.asked) == 24
 
 
-def test_open_loop_counts_what_it_refuses_and_what_was_good():
+def test_what_is_refused_and_what_was_good_is_counted():
     levels, samples, _ = run(
-        paced(slots=64, fail=lambda n: n % 3 == 0), levels=(50.0,), open_loop=True, request_count=9,
+        paced(slots=64, fail=lambda n: n % 3 == 0), levels=(3.0,), request_count=9,
         limits_s={"e2el": 10.0, "ttft": 1e-4},
     )  # fmt: skip
     (level,) = levels
@@ -93,15 +93,7 @@ def test_open_loop_counts_what_it_refuses_and_what_was_good():
     assert list(level.failures.values()) == [3]
     assert "429 (too many requests): busy" in next(iter(level.failures))
     assert level.good_count == 0  # no first token within 0.1 ms
-    assert {s.label for s in samples} == {"ttft @ 50 requests/s", "tg @ 50 requests/s", "e2el @ 50 requests/s"}
-
-
-def test_all_prompts_begin_with_the_prefix():
-    _, _, server = run(paced(slots=1), levels=(1.0,), request_count=3, prefix_tokens=4)
-    prompts = [asked["prompt"] for path, asked in server.asked if path == "/completion"]
-    assert [len(p) for p in prompts] == [12, 12, 12]
-    assert len({tuple(p[:4]) for p in prompts}) == 1
-    assert all(asked["cache_prompt"] for path, asked in server.asked if path == "/completion")
+    assert {s.label for s in samples} == {"ttft @ 3 users", "tg @ 3 users", "e2el @ 3 users"}
 
 
 def test_users_who_would_have_nothing_to_ask_are_refused():
@@ -133,15 +125,13 @@ def test_throughput_is_predicted_before_the_run_for_as_many_as_there_are_slots(t
         asked.append((scenario.batch_count, scenario.prompt_tokens, scenario.new_tokens, scenario.depth_tokens))
         return 10.0 * scenario.batch_count
 
-    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "prefix_tokens": 3, "request_count": 4}
+    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "request_count": 4}
     with replay(paced(slots=2)) as server, Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         planned = plan(LoadJob(url=server.url, levels=(1.0, 2.0, 4.0), **lengths), predict)
-        assert asked == [(1, 6, 5, 3), (2, 6, 5, 3), (2, 6, 5, 3)]
+        assert asked == [(1, 6, 5, 0), (2, 6, 5, 0), (2, 6, 5, 0)]
         record = pipeline.measure(planned)
         assert [v.predicted_tokens_per_s for v in record.result.levels] == [10.0, 20.0, 20.0]
         assert record.result.predicted_saturation == 2
-        with pytest.raises(RefusedError, match="only a server on this machine is predicted"):
-            plan(LoadJob(url=server.url, levels=(1.0,), **lengths, open_loop=True), predict)
 
 
 def test_throughput_of_a_closed_loop_by_hand(monkeypatch):
@@ -174,8 +164,6 @@ def test_saturation_by_hand():
     ]
     assert Load(levels=tuple(told)).predicted_saturation == 4
     assert closed.predicted_saturation is None, "nothing was predicted"
-    opened = Load(levels=(level(1, 0, 10), level(2, 0, 19), level(4, 0, 25)), open_loop=True)
-    assert opened.saturation == 4  # 1.0 and 1.9 of 2 were completed, 2.5 of 4 were not
 
 
 @pytest.mark.parametrize(("n", "share"), [(40, 0.5), (200, 0.9), (400, 0.99), (100, 0.99)])

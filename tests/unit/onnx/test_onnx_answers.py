@@ -124,13 +124,6 @@ def test_run_of_a_folder_gives_an_ordinary_record(folder: Path):
     assert record["memory"]["peak_rss_bytes"] > 0
 
 
-def test_show_of_a_folder(folder: Path):
-    line = [sys.executable, "-m", "harness", "models", "show", str(folder), "--json"]
-    found = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout)
-    assert found["quantization"] == "F32"
-    assert [p["name"] for p in found["inputs"]][:2] == ["input_ids", "attention_mask"]
-
-
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [("llamacpp", "tiny-f32 is ONNX, and the runtime llamacpp runs GGUF: take --runtime ort")],
