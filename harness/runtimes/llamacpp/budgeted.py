@@ -26,7 +26,8 @@ from harness.runtimes.llamacpp.laid_memory import (
     read_sparsely,
 )
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.stream_plan import FileLayout
+from harness.runtimes.llamacpp.stream_plan import ROOM_FOR_BLOCKS, FileLayout, NoRoomError
+from harness.units import format_bytes
 
 BLOCK_MARK: Final = b"l_out-"
 
@@ -71,6 +72,8 @@ class BudgetedSession(Closing):
             memory = self._memory = LaidMemory(path)
             self._held.callback(memory.close)
             margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
+            scratch = [b.size_bytes for b in self.session.buffers if b.part in {"compute buffer", "output"}]
+            self.held_bytes = anonymous_bytes() + sum(scratch)
             self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read
             # off.
@@ -87,6 +90,14 @@ class BudgetedSession(Closing):
             if streams:
                 self._begin()
                 self._active = True
+        except NoRoomError as error:
+            held_bytes = self.held_bytes + margin
+            self.close()
+            raise RefusedError(
+                f"the budget: found {format_bytes(budget_bytes)}, expected at least "
+                f"{format_bytes(held_bytes + error.least_bytes)}: {error}, beside {format_bytes(held_bytes)} that "
+                f"the engine and this process need. The file has {format_bytes(path.stat().st_size)}"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -94,12 +105,10 @@ class BudgetedSession(Closing):
 
     def _refuse_hopeless(self, room_bytes: int) -> None:
         """Refuse before a pass over the mapped file, which takes for ever where hardly a page of it may stay."""
-        least_bytes = sum(e.end - e.start for e in self._layout.others)
-        if room_bytes < least_bytes:
-            raise RefusedError(
-                f"streaming {'experts ' if self.name == 'experts' else ''}needs more than {least_bytes} bytes for "
-                f"weights, and {max(room_bytes, 0)} are left of the budget"
-            )
+        always_bytes = sum(e.end - e.start for e in self._layout.others)
+        if room_bytes < always_bytes:
+            largest_bytes = max(e.end - e.start for e in self._layout.blocks)
+            raise NoRoomError(always_bytes + 2 * largest_bytes, ROOM_FOR_BLOCKS)
 
     @abstractmethod
     def _read_layout(self, path: Path) -> FileLayout:

@@ -267,4 +267,6 @@ def open_streamed(
     try:
         return StreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason
     except RefusedError as refusal:
-        raise RefusedError(f"{reason}; block by block: {refusal}" if reason else str(refusal)) from refusal
+        raise RefusedError(
+            f"experts: {reason}. Block by block: {refusal}" if reason else str(refusal)
+        ) from refusal

@@ -16,9 +16,19 @@ from harness.domain.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
 from harness.errors import RefusedError
 from harness.huge_pages import HUGE_PAGE_BYTES
 from harness.predict.streaming import least_split, slot_of
+from harness.units import format_bytes
 
 _STACKED: Final = re.compile(r"blk\.(\d+)\.ffn_(gate_up|up|gate|down)_exps\.weight")
+ROOM_FOR_BLOCKS: Final = "what every token reads whole, and two blocks"
 _USE_ORDER: Final = ("gate_up", "up", "gate", "down")
+
+
+class NoRoomError(RefusedError):
+    """Weights that cannot be streamed in the room there is; ``least_bytes`` of them must be in memory at once."""
+
+    def __init__(self, least_bytes: int, why: str) -> None:
+        super().__init__(f"{format_bytes(least_bytes)} of weights must be in memory at once ({why})")
+        self.least_bytes = least_bytes
 
 
 class Extent(NamedTuple):
@@ -68,7 +78,7 @@ def plan_split(
     at the address ``base``.
 
     Raises:
-        RefusedError: Even streaming all blocks needs more.
+        NoRoomError: Even streaming all blocks needs more.
     """
     total_bytes = always_bytes + sum(b.end - b.start for b in blocks)
     excess_bytes = total_bytes - available_bytes
@@ -97,9 +107,7 @@ def plan_split(
     slot_bytes = slot_of(room, unit_bytes)
     room = [size // slot_bytes * slot_bytes for size in room]
     least_bytes = total_bytes - sum(room) + 2 * max(room, default=0)
-    raise RefusedError(
-        f"streaming needs {least_bytes} bytes for weights, and {max(available_bytes, 0)} are left of the budget"
-    )
+    raise NoRoomError(least_bytes, ROOM_FOR_BLOCKS)
 
 
 class FileLayout(NamedTuple):
@@ -249,7 +257,7 @@ def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> Ex
     than ``batch_tokens``.
 
     Raises:
-        RefusedError: All but the experts, and the experts of one token in one layer, need more.
+        NoRoomError: All but the experts, and the experts of one token in one layer, need more.
     """
     n = layout.expert_count
     k = layout.used_count
@@ -257,9 +265,9 @@ def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> Ex
     largest = max(layout.footprint_bytes(layer) for layer in layout.layers)
     most = cache // largest
     if most < k:
-        raise RefusedError(
-            f"streaming experts needs {layout.rest_bytes + k * largest} bytes for weights ({layout.rest_bytes} that "
-            f"every token reads, and {k} experts of a layer), and {max(room_bytes, 0)} are left of the budget"
+        raise NoRoomError(
+            layout.rest_bytes + k * largest,
+            f"{format_bytes(layout.rest_bytes)} that every token reads, and {k} experts of a layer",
         )
     mapped = layout.base.mapped
     return ExpertPlan(

@@ -14,7 +14,7 @@ from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import evenly_spread
 from harness.runtimes.llamacpp.quality import Scores, answered, chunks_of, log_probabilities
-from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, plan_split, whole_pages
+from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, NoRoomError, plan_split, whole_pages
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
 
@@ -147,7 +147,7 @@ def test_huge_pages_are_aligned_in_memory() -> None:
 def test_nothing_is_read_ahead_before_giving_up() -> None:
     # all of 10 blocks of 33 slots are streamed with 66 in memory: 198 pages, and 10 that are in no slot
     assert plan_split(BLOCKS, 0, 208 * PAGE_BYTES).slot_count == 66
-    with pytest.raises(RefusedError, match=f"needs {208 * PAGE_BYTES} bytes for weights, and {207 * PAGE_BYTES} are"):
+    with pytest.raises(NoRoomError, match=r"832 KiB of weights must be in memory at once"):
         plan_split(BLOCKS, 0, 207 * PAGE_BYTES)
 
 
