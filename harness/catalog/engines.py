@@ -8,15 +8,12 @@ becomes one file of that one folder.
 
 import base64
 import hashlib
-import http.client
 import os
 import platform
 import shutil
 import stat
 import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +26,7 @@ import msgspec
 
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import check_room, only_one
+from harness.catalog.hub import download
 from harness.catalog.paths import cache_dir, cache_place
 from harness.domain.base import Frozen, shipped_rows
 from harness.domain.foreign import inside, read_limited, typed
@@ -179,19 +177,7 @@ def _from_release(url: str, size_bytes: int, path: Path, progress: Progress) -> 
     """A file of an address: ``size_bytes`` and no more."""
     if not url.startswith(("https://", "http://")):
         raise RefusedError(f"{MIRROR_VARIABLE}: found {url}, expected an address that begins with https://")
-    try:
-        with urllib.request.urlopen(url, timeout=_SILENCE_S) as answer, path.open("wb") as out:  # noqa: S310
-            done = 0
-            while chunk := answer.read(_CHUNK_BYTES):
-                done += len(chunk)
-                if done > size_bytes:
-                    raise FetchError(f"{url}: found more than the {size_bytes} bytes it should have")
-                out.write(chunk)
-                progress(done, size_bytes)
-    except urllib.error.HTTPError as error:
-        raise FetchError(f"{url}: status {error.code}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
+    download(url, url, path, size_bytes, progress, silence_s=_SILENCE_S)
     return path
 
 

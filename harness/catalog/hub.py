@@ -258,7 +258,7 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
         if not data:
             head.unlink(missing_ok=True)
         stop = max(_FIRST_BYTES, 2 * len(data))
-        done, total = _download(place, url, head, _EIB, stop=stop)
+        done, total = download(place, url, head, _EIB, stop=stop)
         if done == len(data):
             raise FetchError(f"{place}: the hub sent nothing of bytes {done} to {stop}")
         size_file.write_text(str(total))
@@ -274,7 +274,7 @@ def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -
         _reach(repo, host)
         with TemporaryDirectory(dir=path.parent) as own:
             part = Path(own) / "document"
-            done, size = _download(f"{repo}/{name}", url, part, most_bytes)
+            done, size = download(f"{repo}/{name}", url, part, most_bytes)
             if done < size:
                 raise FetchError(f"{repo}/{name}: the hub gave {done} of {size} bytes: try again")
             part.replace(path)
@@ -322,16 +322,26 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     if part.is_file() and part.stat().st_size >= size_bytes:
         return part  # its hash decides
     _reach(source.repo)
-    done, _ = _download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
+    done, _ = download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
     if done < size_bytes:
         raise FetchError(f"{place}: the hub gave {done} of {size_bytes} bytes, which are kept: try again")
     return part
 
 
-def _download(
-    place: str, url: str, part: Path, most_bytes: int, progress: Progress = no_progress, *, stop: int = 0
+def download(
+    place: str,
+    url: str,
+    part: Path,
+    most_bytes: int,
+    progress: Progress = no_progress,
+    *,
+    stop: int = 0,
+    silence_s: float = 30.0,
 ) -> tuple[int, int]:
-    """Fetch a file to its end, or up to byte ``stop``; what is there already is not fetched again.
+    """Fetch a file of the hub or of another host to its end, or up to byte ``stop``.
+
+    What is there already is not fetched again. Bounded in bytes, in the time without one (``silence_s``), and
+    in the time until the last of them is here.
 
     Returns:
         Bytes that are there now, and those of the whole file.
@@ -351,13 +361,13 @@ def _download(
         if done or stop:
             headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"}
         asked = {_MOST_KEY: stop or most_bytes}
-        with _session().stream("GET", url, headers=headers, timeout=30, extensions=asked) as answer:
+        with _session().stream("GET", url, headers=headers, timeout=silence_s, extensions=asked) as answer:
             status = answer.status_code
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
             if status not in {200, 206}:
                 raise FetchError(
-                    f"{place}: the hub answered {status}: there is no such file, or it wants a token"
+                    f"{place}: {answer.url.host} answered {status}: there is no such file, or it wants a token"
                 )
             if status == 200:  # all of it, whatever was asked for
                 out.truncate(0)

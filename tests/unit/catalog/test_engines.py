@@ -7,8 +7,10 @@ import re
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -129,6 +131,10 @@ def test_zip_archives_are_unpacked_within_the_same_bounds(tmp_path: Path) -> Non
         unpacked(out.getvalue(), tmp_path, "a.zip", most=9_000)
 
 
+DRIP = (1 << 20, 0.0)
+"""Bytes of a piece that is sent, and the seconds after it."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """Gives what the server holds for a path, with the length it is told to claim."""
 
@@ -138,8 +144,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
             return
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", body.decode())
         self.end_headers()
-        self.wfile.write(body)
+        piece_bytes, pause_s = DRIP
+        with suppress(OSError):  # the client has gone
+            for start in range(0, len(body), piece_bytes):
+                self.wfile.write(body[start : start + piece_bytes])
+                time.sleep(pause_s)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -190,9 +202,9 @@ def test_an_engine_comes_takes_the_place_of_the_last_and_goes(server: dict[str, 
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        pytest.param((404, b""), "status 404", id="not there"),
-        pytest.param((200, b"0" * 500), r"found more than the \d+ bytes", id="too long"),
-        pytest.param((0, b"no http\r\n\r\n"), "e.tar.gz: no http", id="no answer of the protocol"),
+        pytest.param((404, b""), "127.0.0.1 answered 404", id="not there"),
+        pytest.param((200, b"0" * 500), r"sends more than the \d+ bytes", id="too long"),
+        pytest.param((0, b"no http\r\n\r\n"), "e.tar.gz: RemoteProtocolError", id="no answer of the protocol"),
         pytest.param((200, b"short"), r"found 5 bytes, expected \d+", id="cut off"),
     ],
 )
@@ -208,6 +220,29 @@ def test_what_a_server_does_wrong_leaves_the_old_engine(
         install(release(packed(("e/libllama.so", b"new"))), lambda _: None, quiet)
     assert (folder / "libllama.so").read_bytes() == b"old"
     assert not folder.with_suffix(".staging").exists()
+
+
+def test_a_server_that_drips_is_left_at_the_deadline_of_the_whole(
+    server: dict[str, tuple[int, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte every tenth of a second keeps within any limit of silence."""
+    monkeypatch.setattr(f"{__name__}.DRIP", (1, 0.1))
+    monkeypatch.setattr("harness.catalog.hub._PAGE_S", 0.5)
+    data = packed(("e/libllama.so", b"slow"))
+    server["/b1/e.tar.gz"] = (200, data)
+    began_s = time.monotonic()
+    with pytest.raises(FetchError, match=r"was too slow: \d bytes of at most"):
+        install(release(data), lambda _: None, quiet)
+    assert time.monotonic() - began_s < 5
+    assert pulled() is None
+
+
+def test_a_release_is_fetched_from_where_its_address_leads(server: dict[str, tuple[int, bytes]]) -> None:
+    data = packed(("e/libllama.so", b"there"))
+    server["/b1/e.tar.gz"] = (302, b"/elsewhere")
+    server["/elsewhere"] = (200, data)
+    install(release(data), lambda _: None, quiet)
+    assert (engines.engine_folder() / "libllama.so").read_bytes() == b"there"
 
 
 def test_another_file_of_the_same_size_is_refused(server: dict[str, tuple[int, bytes]]) -> None:
