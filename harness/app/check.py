@@ -78,7 +78,9 @@ def check(
     except HarnessError as error:  # a driver that dies takes no CPU with it
         found = ()
         listener.say(f"no GPU is checked: {error}")
-    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
+    # One that a driver on the CPU plays is slower than the CPU: nobody would run a model there.
+    driven = [d for d in reversed(found) if d.is_gpu and not d.is_software]
+    gpus = {d.api: d for d in driven if scenario.api in {"", d.api}}
     if scenario.api not in {"", "cpu", *gpus}:
         raise RefusedError(
             f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is"

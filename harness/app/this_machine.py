@@ -12,7 +12,7 @@ from harness.errors import EngineError, RefusedError
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
 from harness.measure.calibrate import calibrate
-from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
+from harness.measure.engine_devices import with_gpu
 from harness.measure.lock import alone
 from harness.measure.pipeline import Listener
 from harness.measure.probe import DEVICE_NAME, own_profile, probe_machine, save_profile
@@ -86,11 +86,7 @@ def probed(
         device = with_costs(device, (calibrate(types, heard=heard, **asked),))
         for api, gpu in (gpus or {}).items():
             title = f"{gpu.name} ({gpu.description})"
-            asked |= {
-                "api": api,
-                "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0,
-                "limit_s": 3 * limit_s,
-            }
+            asked |= {"api": api, "limit_s": 3 * limit_s}
             try:
                 device = with_gpu(device, gpu, calibrate(types, heard=heard, title=title, **asked))
             except (EngineError, RefusedError) as error:  # the CPU's costs hold all the same

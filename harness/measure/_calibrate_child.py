@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
-from harness.measure.validity import Tolerances, child_probe
+from harness.measure.validity import child_probe
 from harness.ports import Emit
 
 TABLE: Final = shipped_table("data/tiny_models.toml")
@@ -52,7 +52,7 @@ class Job(Frozen):
     often, with the others between, as long as ``budget_s`` lasts: the first visit is always whole. What was
     disturbed at each visit gets as much time again. Of ``limit_s``, at which the child is killed, a tenth is
     left. A ``stretch_s`` is the time of one bench of one token. ``skipped`` are (type, role) of benches that
-    ended the process before. ``software``: a driver on the CPU plays the GPU.
+    ended the process before.
     """
 
     types: tuple[str, ...]
@@ -68,7 +68,6 @@ class Job(Frozen):
     budget_s: float = 60.0
     limit_s: float = 1800.0
     skipped: tuple[tuple[str, str], ...] = ()
-    software: bool = False
 
 
 class Bench(NamedTuple):
@@ -217,7 +216,7 @@ class _Timing:
             if turn > visit * job.rounds and time.perf_counter() - begun_s > share_s / 2:
                 break  # another round would take the time of the groups behind this one
             for bench, session in sessions:
-                if bench.depth and not (turn and job.software):  # it takes its time for long batches
+                if bench.depth:
                     self._fill(bench, session, turn)
             for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
@@ -282,9 +281,7 @@ class _Timing:
         """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
         job = self.job
         self._begin(bench)
-        # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time
-        # alone.
-        probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if job.software else Tolerances())
+        probe = child_probe()
         if job.api != "cpu" and not turn:
             _passes(
                 session, batch, bench.depth, 0.0
@@ -299,7 +296,7 @@ class _Timing:
     def _fill(self, bench: Bench, session: Any, turn: int) -> None:
         """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
         session.clear()
-        probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if self.job.software else Tolerances())
+        probe = child_probe()
         for start in range(0, bench.depth, 512):
             probe.start()
             begin_s = time.perf_counter()

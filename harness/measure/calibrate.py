@@ -94,7 +94,6 @@ _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
 _QUOTA_STRETCH_S: Final = 0.6
 """Several periods of a quota: what it takes is part of the speed."""
-_RESTARTS: Final = 4
 _CACHE_VERSION: Final = 10
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
@@ -152,7 +151,6 @@ def calibrate(
     api: str = "cpu",
     runtime: str = "llamacpp",
     working_sets: WorkingSets = (),
-    fill_bytes: int = 0,
     limit_s: float = 1800.0,
 ) -> Calibration:
     """Costs of a runtime on this machine for those types.
@@ -163,9 +161,8 @@ def calibrate(
     that no tiny model can be made of, and F32, are left out; ``fresh`` times again what was kept. A
     ``thread_count`` of 0 takes what runs take; where kinds of core differ, their numbers are tried first. The
     api says which engine is timed; a GPU gets its link and its crossings timed too. ``working_sets`` are
-    those of the profile, measured where none are given. ``fill_bytes`` are a tiny model's weights; 0: what
-    :func:`sized` says. ``heard`` is told when something is timed, and of what, the ``title``; what was kept
-    is told nobody.
+    those of the profile, measured where none are given. ``heard`` is told when something is timed, and of
+    what, the ``title``; what was kept is told nobody.
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
@@ -187,10 +184,8 @@ def calibrate(
     threads = thread_count or default_thread_count()
     sets = (working_sets or sweep(threads, machine.cpu().last_cache_bytes, limit)) if api == "cpu" else ()
     cache = cache_found(sets)
-    size_bytes, bound = fill_bytes, "the caller"
-    if not fill_bytes:
-        free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
-        size_bytes, bound = sized(cache, limit, free_bytes, budget_s / len(missing) / 2, threads=threads)
+    free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+    size_bytes, bound = sized(cache, limit, free_bytes, budget_s / len(missing) / 2, threads=threads)
     timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
     if here.quota_count is not None and here.quota_count < threads:
         timing["stretch_s"] = _QUOTA_STRETCH_S
@@ -207,7 +202,6 @@ def calibrate(
         repack=repack,
         budget_s=budget_s if api == "cpu" else limit_s,
         limit_s=limit_s,
-        software=bool(fill_bytes),
         **timing,
     )
     if api == "cpu":
@@ -216,7 +210,7 @@ def calibrate(
             f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long"
         )
     else:
-        heard.say(f"timing {title}{', which takes minutes' if fill_bytes else ''}")
+        heard.say(f"timing {title}")
     events, took_s = _run(job, heard.say)
     last = {name: data[-1] for name, data in events.items()}
     costs = fit(events["timing"], missing, size_bytes, job.cached_bytes)
@@ -573,8 +567,8 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
     A bench that ends it is left out, and it is started again for others.
 
     Raises:
-        EngineError: The job's ``limit_s`` passed before anything was timed, or it ended more than a few
-            times.
+        EngineError: The job's ``limit_s`` passed before anything was timed, or it ended without a bench, or
+            twice at one.
     """
     events: dict[str, list[Any]] = defaultdict(list)
     took_s = 0.0
@@ -583,7 +577,7 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
-    for attempt in range(1 + _RESTARTS):
+    while True:
         limits = Limits(wall_s=job.limit_s)
         result = run_helper("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
         took_s += result.duration_s
@@ -598,13 +592,11 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
             result.outcome == "timed out" and events["timing"]
         ):  # on a busy machine something is better than nothing
             return events, took_s
-        if result.outcome == "timed out" or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
+        if result.outcome == "timed out" or bench in job.skipped:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
-        budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)
         left_s = job.limit_s - result.duration_s
-        job = job.replace(skipped=(*job.skipped, bench), budget_s=budget_s, limit_s=left_s)
-    raise AssertionError
+        job = job.replace(skipped=(*job.skipped, bench), limit_s=left_s)
 
 
 def _place(thread_count: int, repack: bool, api: str, runtime: str) -> Path:

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Final, Literal
@@ -27,13 +26,9 @@ from harness.measure import page_cache
 from harness.runtimes._threads import default_thread_count, yield_to_readers
 
 BLOCK_BYTES: Final = 4 * 2**20
-_MOST_FILES: Final = 2000
 FIRST_READ_RATIO: Final = 2.5
 """Three files of 130 to 160 MB that had rested for hours took 2.7, 2.8 and 4.4 times as long to map as they
 did once more (a virtual machine, Zen 3)."""
-RESTED_S: Final = 28 * 3600.0
-"""Linux mostly (``relatime``) writes the time of a read only where the one before is a day old: a time that
-is so old says that nobody read the file for four hours at least. Source: mount(8)."""
 _BOARDS: Final = re.compile(
     r"QEMU|\bKVM\b|VMware|VirtualBox|Virtual Machine|\bXen\b|Google Compute Engine|Amazon EC2(?!.*metal)"
     "|OpenStack|Parallels|Apple Virtualization|linux,dummy-virt"
@@ -57,29 +52,22 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
     compute (where the page cache can be passed by). Where the folder cannot be written or has no room, 100
     MB/s are assumed.
 
-    The host of a virtual machine still holds what was just written: there a large file of the folder that
-    rests (:func:`resting_file`) is mapped instead, as a model is that was not used lately. Where none does,
-    what was just written is taken to come ``FIRST_READ_RATIO`` times as fast as that.
+    The host of a virtual machine still holds what was just written: mapped, it is taken to come
+    ``FIRST_READ_RATIO`` times as fast as a model that was not used lately.
     """
     try:
-        virtual = is_virtual()
-        resting = None
-        if virtual:
-            resting = resting_file(folder, file_bytes // 4)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
             sequential_s, way = _read(path, size)
-            touched = _touched_bytes_per_s(resting or path, size)
+            touched = _touched_bytes_per_s(path, size)
             busy = read_rate(path, size, computing=True)
     except OSError:
         unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
     how = f"{way} reads of a {size >> 20} MiB file"
     which = "the file"
-    if resting:
-        which = "a file that rested there"
-    if touched and virtual and not resting:
+    if touched and is_virtual():
         touched = touched / FIRST_READ_RATIO
         which = f"the file, over {FIRST_READ_RATIO:g} as the host still held it,"
     mapped = None
@@ -179,37 +167,6 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
         finally:
             stop.set()
     return harmonic_mean(rates)
-
-
-def resting_file(folder: Path, least_bytes: int) -> Path | None:
-    """The largest file of a folder that is large enough and that nobody read or changed lately.
-
-    None where none is.
-
-    Nothing of it is in the page cache, and its times are older than ``RESTED_S``: a direct read leaves
-    nothing in the cache here, but the host may hold it. No file is taken where reads leave no time
-    (``noatime``, read-only). Files of lower layers of an overlay and of some network file systems leave none
-    either, which cannot be seen.
-    """
-    resting: list[tuple[int, Path]] = []
-    before_s = time.time() - RESTED_S
-    for path in islice(folder.rglob("*"), _MOST_FILES):
-        with contextlib.suppress(OSError):  # another user's, or gone
-            told = path.stat()
-            if (
-                told.st_size >= least_bytes
-                and max(told.st_atime, told.st_ctime) < before_s
-                and path.is_file()
-            ):
-                resting.append((told.st_size, path))
-    for _, path in sorted(
-        resting, reverse=True
-    ):  # to ask for what is cached maps a file, which is a read to its times
-        with contextlib.suppress(OSError):
-            untimed = os.statvfs(path).f_flag & (os.ST_NOATIME | os.ST_RDONLY)
-            if not untimed and page_cache.cached_ratio(path) == 0.0:
-                return path
-    return None
 
 
 def _touched_bytes_per_s(path: Path, size_bytes: int) -> float | None:

@@ -10,10 +10,6 @@ from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
 
-SOFTWARE_FILL_BYTES = 12_000_000
-"""Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its
-time."""
-
 
 class Engine(Frozen):
     """What a llama.cpp says of itself: who brought it, its version, the variant it chose, what it was built with."""

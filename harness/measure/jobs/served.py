@@ -47,14 +47,12 @@ OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 class ServedJob(GenerateJob):
     """What the child asks a server for, beside the fields of a run.
 
-    ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its
-    cache: each test then sends one prompt again and again.
+    ``model`` is its name for the model, empty where it has one only.
     """
 
     url: str
     runtime: str = "server"
     model: str = ""
-    reuse: bool = False
     patience: Patience = Patience()
 
 
@@ -135,7 +133,6 @@ class Served(Protocoller):
     def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
         super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
         self.asked, self.server, self.pid = job, server, server.pid
-        self.suffix += " cached" if job.reuse else ""
         self._ratios: dict[str, list[float]] = {}
 
     def run(self) -> None:
@@ -208,18 +205,15 @@ class Served(Protocoller):
         return not watch.validity.doubts
 
     def _ask(self, prompt_tokens: int, new_tokens: int, *, cold: bool = False) -> tuple[ServerAnswer, Watch]:
-        job, s = self.asked, self.asked.scenario
-        reuse = job.reuse and not cold
-        if reuse:
-            self._random.seed(job.seed)  # the same prompt again
+        s = self.asked.scenario
         prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
         request = Request(
             prompt=prompt,
             new_tokens=new_tokens,
-            reuse=reuse or s.depth_tokens > 0,
+            reuse=s.depth_tokens > 0,
             context_tokens=s.context_tokens,
         )
-        if s.depth_tokens and not reuse:
+        if s.depth_tokens:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(request.replace(prompt=prompt[: s.depth_tokens], new_tokens=1))
         meter = (
@@ -239,7 +233,7 @@ class Served(Protocoller):
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
             watch.doubt(f"only {lacking} were in the server's cache")
-        if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
+        if (answer.cached_tokens or 0) > s.depth_tokens:
             watch.doubt(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, watch
 

@@ -472,7 +472,7 @@ def test_costs_that_were_disturbed_throughout_are_none(tmp_path: Path, monkeypat
     events = {"timing": [e | {"doubted": True} for e in invented_events()]}
     monkeypatch.setattr(calibrate, "_run", lambda *_: (defaultdict(list, events), 1.0))
     with pytest.raises(EngineError, match="disturbed 100% of the benches each time"):
-        calibrate.calibrate(["Q8_0"], heard=Listener(), fill_bytes=FILL, working_sets=((1 << 20, 1e11),))
+        calibrate.calibrate(["Q8_0"], heard=Listener(), working_sets=((1 << 20, 1e11),))
     assert calibrate.kept() is None
 
 

@@ -1,7 +1,5 @@
 """Bandwidth, disk, matrix products and the profile that comes of them."""
 
-import os
-import time
 import timeit
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 
 from harness.catalog.devices import load_device
 from harness.domain.device import Figure
-from harness.measure import bandwidth, disk, page_cache, probe
+from harness.measure import bandwidth, disk, probe
 
 MIB = 2**20
 
@@ -80,28 +78,6 @@ def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
     assert (found.busy_read_bytes_per_s is None) == (way in {"dropped", "possibly cached"})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_rests_that_nobody_read_lately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "models" / "model.gguf"
-    path.parent.mkdir()
-    path.write_bytes(os.urandom(4 * MIB))
-    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    page_cache.drop(path)
-    os.utime(path, (0, 0))
-    assert disk.resting_file(tmp_path, MIB) is None  # its times were set, which is the latest change of it
-    monkeypatch.setattr(disk, "RESTED_S", -60.0)  # as if a minute had passed
-    if page_cache.cached_ratio(path) == 0.0:  # a file system in memory keeps its pages
-        assert disk.resting_file(tmp_path, MIB) == path
-        assert disk.resting_file(tmp_path, 8 * MIB) is None
-        os.utime(path, (time.time() + 3600, 0))
-        assert disk.resting_file(tmp_path, MIB) is None  # read, past the page cache
-        os.utime(path, (0, 0))
-        rate = disk._touched_bytes_per_s(path, MIB)
-        assert rate is not None and rate > 0
-        path.read_bytes()
-        os.utime(path, (0, 0))
-        assert disk.resting_file(tmp_path, MIB) is None  # it lies in the page cache
 
 
 @pytest.mark.parametrize(
