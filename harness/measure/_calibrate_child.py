@@ -1,5 +1,6 @@
 """Runs in a child process: times the engine on tiny models, and tells every single time."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from harness.errors import HarnessError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
-from harness.measure.validity import child_probe
+from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
 
 TABLE: Final = shipped_table("data/tiny_models.toml")
@@ -36,8 +37,6 @@ _LONGEST_STRETCH: Final = 5
 UNEVEN_RATIO: Final = 3.0
 """A pass over the fastest of its stretch, above which something else ran; a stretch is in doubt where a tenth
 did."""
-_AGAIN: Final = 2
-"""Further visits of what was disturbed at every one, for which as much time is added as there was."""
 _LIMIT_SHARE: Final = 0.9
 """Of the limit, that timing may take; the rest is for the start, the end, and a group that takes longer than
 before."""
@@ -49,10 +48,9 @@ class Job(Frozen):
     """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
 
     ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so
-    often, with the others between, as long as ``budget_s`` lasts: the first visit is always whole. What was
-    disturbed at each visit gets as much time again. Of ``limit_s``, at which the child is killed, a tenth is
-    left. A ``stretch_s`` is the time of one bench of one token. ``skipped`` are (type, role) of benches that
-    ended the process before.
+    often, with the others between, as long as ``budget_s`` lasts: the first visit is always whole. Of
+    ``limit_s``, at which the child is killed, a tenth is left. A ``stretch_s`` is the time of one bench of
+    one token. ``skipped`` are (type, role) of benches that ended the process before.
     """
 
     types: tuple[str, ...]
@@ -147,8 +145,8 @@ class _Timing:
         self.job, self.emit, self.start_s = job, emit, time.perf_counter()
         self.runtime = plugins.usable_runtime(job.runtime)
         self.thread_count = job.thread_choices[0]
-        self.budget_s = job.budget_s
-        self.settled: dict[tuple[str, str, int, int], bool] = {}
+        self.settled: set[tuple[str, str, int, int]] = set()
+        """Type, role, batch and depth of what was timed once without a disturbance."""
 
     def run(self) -> None:
         job = self.job
@@ -159,13 +157,13 @@ class _Timing:
         if len(job.thread_choices) > 1:
             self._choose_threads()
         groups = list(plan(job.types, job.fill_bytes, job.api, job.cached_bytes))
-        count, longest_s = job.visits * len(groups), 0.0
-        for number, (visit, group) in enumerate(self._visits(groups)):
+        longest_s = 0.0
+        for number, (visit, group) in enumerate(itertools.product(range(job.visits), groups)):
             begun_s = time.perf_counter()
             if visit and self._left_s() < longest_s:
                 continue
             name = f"{group[0].type_name} {group[0].role}"
-            self.emit("group", {"number": number, "count": max(count, number + 1), "name": name})
+            self.emit("group", {"number": number, "count": job.visits * len(groups), "name": name})
             with ExitStack() as stack:
                 self._time_group(group, visit, stack, self._left_s() / (len(groups) if not visit else 1))
             longest_s = max(longest_s, time.perf_counter() - begun_s)
@@ -177,20 +175,9 @@ class _Timing:
         if before and (after := read_memory()):
             self.emit("process", {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes})
 
-    def _visits(self, groups: Sequence[list[Bench]]) -> Iterator[tuple[int, list[Bench]]]:
-        for visit in range(self.job.visits):
-            yield from ((visit, group) for group in groups)
-        self.budget_s += self.job.budget_s
-        for visit in range(self.job.visits, self.job.visits + _AGAIN):
-            for group in groups:
-                if any(self._is_unsettled(bench, batch) for bench in group for batch in bench.batches):
-                    yield visit, group
-
-    def _is_unsettled(self, bench: Bench, batch: int) -> bool:
-        return not self.settled.get((bench.type_name, bench.role, batch, bench.depth), True)
-
     def _left_s(self) -> float:
-        return min(self.budget_s, _LIMIT_SHARE * self.job.limit_s) - (time.perf_counter() - self.start_s)
+        most_s = min(self.job.budget_s, _LIMIT_SHARE * self.job.limit_s)
+        return most_s - (time.perf_counter() - self.start_s)
 
     def _choose_threads(self) -> None:
         """The number of threads that decodes fastest: of cores of unlike kinds more may be slower."""
@@ -221,9 +208,8 @@ class _Timing:
             for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
                     # Long passes average by themselves.
-                    if batch in bench.batches and (
-                        batch <= 64 or not turn or self._is_unsettled(bench, batch)
-                    ):
+                    is_timed = (bench.type_name, bench.role, batch, bench.depth) in self.settled
+                    if batch in bench.batches and not (is_timed and batch > 64):
                         self._time_bench(bench, session, batch, turn)
 
     def _begin(self, bench: Bench) -> None:
@@ -238,15 +224,17 @@ class _Timing:
         if (bench.type_name, bench.role) in self.job.skipped:
             return None
         self._begin(bench)
-        few = bench.role.endswith(" few apart")
+        placement = Placement()
+        if bench.role.endswith(" few apart"):
+            placement = Placement(gpu_layers=0)
+        elif bench.role.endswith(" apart"):
+            placement = Placement(kv_on_gpu=False)
         scenario = Scenario(
             context_tokens=bench.depth + 1024,
             thread_count=self.thread_count,
             repack=self.job.repack,
             api=self.job.api,
-            placement=Placement(gpu_layers=0)
-            if few
-            else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
+            placement=placement,
         )
         try:
             # What is mapped stays when the file goes; nothing is left behind when the process dies.
@@ -268,47 +256,42 @@ class _Timing:
             self.emit("failed", {**names, "why": str(error)[:200]})
             return None
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        told = {
-            "size_bytes": size,
-            "layer_count": bench.shape.layer_count,
-            "repacked": repacked,
-            "load_s": load_s,
-        }
-        self.emit("built", {**names, **told})
+        told = {"size_bytes": size, "layer_count": bench.shape.layer_count, "load_s": load_s}
+        self.emit("built", {**names, **told, "repacked": repacked})
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:
         """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
-        job = self.job
+        stretch_s = self.job.stretch_s
+        least_count = 1
         self._begin(bench)
-        probe = child_probe()
-        if job.api != "cpu" and not turn:
-            _passes(
-                session, batch, bench.depth, 0.0
-            )  # the driver compiles its shaders for a batch when it meets it
-        least_count = _LEAST_PASSES if batch <= 64 and job.api == "cpu" else 1
-        probe.start()
-        times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
+        if self.job.api != "cpu" and not turn:  # a driver compiles its shaders for a batch when it meets it
+            _passes(session, batch, bench.depth, 0.0)
+        if self.job.api == "cpu" and batch <= 64:
+            least_count = _LEAST_PASSES
+        if batch > 1:
+            stretch_s /= 2
+        with Watch(child_probe()) as watch:
+            times = _passes(session, batch, bench.depth, stretch_s, least_count)
         most = sorted(times)[int(0.9 * (len(times) - 1))]
-        uneven = job.api == "cpu" and most > UNEVEN_RATIO * min(times)
-        self._tell(bench, batch, bench.depth, times, turn, bool(probe.finish().doubts) or uneven)
+        if self.job.api == "cpu" and most > UNEVEN_RATIO * min(times):
+            watch.doubt("its passes took unlike times")
+        self._tell(bench, batch, bench.depth, times, turn, watch)
 
     def _fill(self, bench: Bench, session: Any, turn: int) -> None:
         """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
         session.clear()
-        probe = child_probe()
         for start in range(0, bench.depth, 512):
-            probe.start()
-            begin_s = time.perf_counter()
-            session.decode([i % 251 for i in range(512)], position=start, logits="none")
-            took_s = time.perf_counter() - begin_s
-            self._tell(bench, 512, start, [took_s], turn, bool(probe.finish().doubts))
+            with Watch(child_probe()) as watch:
+                session.decode([i % 251 for i in range(512)], position=start, logits="none")
+            self._tell(bench, 512, start, [watch.duration_s], turn, watch)
 
     def _tell(
-        self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool
+        self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, watch: Watch
     ) -> None:
-        key = bench.type_name, bench.role, batch, depth
-        self.settled[key] = self.settled.get(key, False) or not doubted
+        doubted = bool(watch.validity.doubts)
+        if not doubted:
+            self.settled.add((bench.type_name, bench.role, batch, depth))
         told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
         self.emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})
 

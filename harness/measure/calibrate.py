@@ -17,7 +17,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -170,33 +170,41 @@ def calibrate(
             ended again and again, or the engine has no device of that api.
         RefusedError: None of the types can be timed, or there is no room for it.
     """
-    wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
+    wanted = sorted(set(types) & TINY_TYPES - {"F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    before = None if fresh else _load(_place(thread_count, repack, api, runtime))
+    place = _place(thread_count, repack, api, runtime)
+    before = None if fresh else _load(place)
     timed = before.types if before is not None else ()
-    missing = [t for t in wanted if t not in {c.type_name for c in timed}]
+    missing = [name for name in wanted if name not in {cost.type_name for cost in timed}]
     if before is not None and not missing:
         return before
-    budget_s = min(max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * len(missing)), limit_s)
-    heard.begin(f"timing {title}", within_s=budget_s if api == "cpu" else _GPU_TYPE_S * len(missing))
-    here, limit = cores(), machine.memory().limit_bytes
+    here = cores()
+    limit = machine.memory().limit_bytes
     threads = thread_count or default_thread_count()
-    sets = (working_sets or sweep(threads, machine.cpu().last_cache_bytes, limit)) if api == "cpu" else ()
+    budget_s = min(max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * len(missing)), limit_s)
+    within_s = budget_s
+    sets: WorkingSets = ()
+    choices: tuple[int, ...] = (threads,)
+    if api == "cpu":
+        sets = working_sets or sweep(threads, machine.cpu().last_cache_bytes, limit)
+        if not thread_count:
+            choices = tuple(dict.fromkeys((threads, *here.choices)))
+    else:
+        within_s = _GPU_TYPE_S * len(missing)
+    heard.begin(f"timing {title}", within_s=within_s)
     cache = cache_found(sets)
     free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
     size_bytes, bound = sized(cache, limit, free_bytes, budget_s / len(missing) / 2, threads=threads)
+    cached_bytes = int(min(_CACHED_SHARE * cache, size_bytes / 4))
     timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
     if here.quota_count is not None and here.quota_count < threads:
         timing["stretch_s"] = _QUOTA_STRETCH_S
-    cached = int(min(_CACHED_SHARE * cache, size_bytes / 4))
     job = Job(
         types=tuple(missing),
         fill_bytes=size_bytes,
-        cached_bytes=cached if cached >= _LEAST_CACHED_BYTES else 0,
-        thread_choices=(threads,)
-        if thread_count or api != "cpu"
-        else tuple(dict.fromkeys((threads, *here.choices))),
+        cached_bytes=cached_bytes if cached_bytes >= _LEAST_CACHED_BYTES else 0,
+        thread_choices=choices,
         runtime=runtime,
         api=api,
         repack=repack,
@@ -204,35 +212,32 @@ def calibrate(
         limit_s=limit_s,
         **timing,
     )
-    if api == "cpu":
-        models = f"tiny models of {format_bytes(size_bytes)} ({bound})"
-        heard.say(
-            f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long"
-        )
-    else:
-        heard.say(f"timing {title}")
+    heard.say(
+        f"timing {title} on tiny models of {format_bytes(size_bytes)} ({bound}): about {within_s:.0f} s"
+    )
     events, took_s = _run(job, heard.say)
-    last = {name: data[-1] for name, data in events.items()}
     costs = fit(events["timing"], missing, size_bytes, job.cached_bytes)
-    if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
-        keep_thread_count(here, chosen)
+    if chosen := events["threads"]:
+        threads = chosen[-1]["chosen"]
+        keep_thread_count(here, threads)
     held = size_bytes if size_bytes < 2 * cache else job.cached_bytes
+    loads, load_layer_s, word_s = load_costs(events["built"])
     bounded = [no_faster(cost, sets, in_cache=held == size_bytes) for cost in costs.types]
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
-    loads, load_layer_s, word_s = load_costs(events["built"])
-    isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
+    about = ChainMap(*events["engine"], *events["process"])
+    isa = about.get("isa")
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
     rounds = _by_bench(events["timing"]).values()
     disturbed = float(np.mean([all(event["doubted"] for event in told) for told in rounds]))
     costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
-        thread_count=chosen or threads,
+        thread_count=threads,
         machine=machine.fingerprint().fingerprint,
         cached_shares=cached_shares(sets, held) if held else (),
         bound=bound,
-        process_anonymous_bytes=process.get("anonymous_bytes", 0),
-        process_file_bytes=process.get("file_bytes", 0),
+        process_anonymous_bytes=about.get("anonymous_bytes", 0),
+        process_file_bytes=about.get("file_bytes", 0),
         isa=None if isa is None else tuple(isa),
         built_bytes=sum(model["size_bytes"] for model in events["built"]),
         took_s=took_s,
@@ -240,25 +245,33 @@ def calibrate(
         types=(
             *timed,
             *(
-                c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0))
-                for c in bounded
+                cost.replace(
+                    repacked=cost.type_name in repacked, load_s_per_byte=loads.get(cost.type_name, 0.0)
+                )
+                for cost in bounded
             ),
         ),
         vocabulary_s_per_entry=word_s,
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
+    _keep(costs, place, heard.say)
+    return costs
+
+
+def _keep(costs: Calibration, place: Path, say: Callable[[str], None]) -> None:
+    """Write what is to be believed; EngineError where hardly anything is."""
+    disturbed = costs.disturbed_ratio
     if disturbed > USELESS_RATIO:
         raise EngineError(
             f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again"
         )
-    if costs.disturbed_ratio:
-        heard.say(
+    if disturbed:
+        say(
             f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs"
         )
     else:
-        write_atomically(_place(thread_count, repack, api, runtime), msgspec.json.encode(costs))
-    return costs
+        write_atomically(place, msgspec.json.encode(costs))
 
 
 def kept(
