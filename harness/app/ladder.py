@@ -157,7 +157,7 @@ class _Workshop:
                     records.append(done or self._timed(quant, scenario, runtime, key))
         except (EngineError, OSError) as error:
             named = {"model": self.source.stem, "quant": quant}
-            return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), **named)]
+            return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), named)]
         finally:
             if not self.is_kept:
                 (self.folder / f"{quant}.gguf").unlink(missing_ok=True)

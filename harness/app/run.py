@@ -254,7 +254,9 @@ def run_cell(
         detail = str(error)
     else:
         return pipeline.measure(answering(planned, answers))
-    return pipeline.not_run("generate", job.scenario, outcome, detail, model=cell.model, quant=cell.quant)
+    return pipeline.not_run(
+        "generate", job.scenario, outcome, detail, {"model": cell.model, "quant": cell.quant}
+    )
 
 
 def answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:

@@ -215,7 +215,7 @@ class Pipeline(contextlib.ExitStack):
             save(record, self.how.folder / f"{record.run_id}.json")
 
     def not_run(
-        self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, **asked: Any
+        self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, asked: Mapping[str, str]
     ) -> RunRecord:
         """The kept record of a measurement that could not start; ``asked`` says of what."""
         record = new_record(

@@ -22,7 +22,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -178,11 +178,11 @@ class Protocoller:
             else:
                 share = f"{cached:.0%}"
             watch.doubt(f"not a cold load: {share} of the file stayed in the page cache")
-        self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=load_s))
+        self.emit("sample", watch.sample("load", "load @ cold", 0, load_s))
         # Choosing the random prompt is not part of the wait.
         label = f"ttft{len(prompt)} @ cold"
         wait_s = load_s + (first_s - begin_s)
-        self.emit("sample", watch.sample("first_token", label, len(prompt), duration_s=wait_s))
+        self.emit("sample", watch.sample("first_token", label, len(prompt), wait_s))
 
     def _warm(self) -> Session:
         for attempt in range(1 + WARM_LOAD_RETRIES):
@@ -216,13 +216,12 @@ class Protocoller:
                 done_s = self.now_s() - watch.start_s
                 session.greedy()
             self._check_numbers(session)
-            self.emit(
-                "sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up)
-            )
+            prompted = watch.sample("prefill", label, len(prompt), done_s)
+            self.emit("sample", prompted.replace(warm_up=warm_up))
             # One pass gives both: the first token is known once the prompt is in and the largest logit is
             # found.
-            told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": None}
-            self.emit("sample", watch.sample("first_token", first_label, len(prompt), **told))
+            first = watch.sample("first_token", first_label, len(prompt))
+            self.emit("sample", first.replace(warm_up=warm_up, energy_joules=None))
             return not watch.validity.doubts
 
         self._repeat(once)
@@ -241,8 +240,8 @@ class Protocoller:
             with self.watch(self._meter) as watch:
                 times_s = self._steps(session, tokens, position)
             self._check_numbers(session)
-            told: dict[str, Any] = {"warm_up": warm_up, "token_times_s": tuple(times_s)}
-            self.emit("sample", watch.sample("decode", label, len(tokens), **told))
+            made = watch.sample("decode", label, len(tokens))
+            self.emit("sample", made.replace(warm_up=warm_up, token_times_s=tuple(times_s)))
             return not watch.validity.doubts
 
         self._repeat(once)
@@ -293,26 +292,22 @@ class Protocoller:
         take a minute, and no further one would be believed.
         """
         clean = 0
-        attempts = 0
+        attempts = -1  # the warm-up is none
         pause_s = PAUSE_S
-        self._timed(once, True)
         while clean < self.job.repetitions and attempts < self.job.attempts_max:
+            start_s = self.now_s()
+            is_clean = once(attempts < 0)
             attempts += 1
-            if self._timed(once, False):
+            if not is_clean:
+                self._patience_s -= self.now_s() - start_s
+            if attempts and is_clean:
                 clean += 1
-            elif self._patience_s > 0:
+            elif attempts and self._patience_s > 0:
                 self.sleep(min(pause_s, self._patience_s))
                 self._patience_s -= pause_s
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if self._patience_s <= 0 and clean < attempts:
                 break
-
-    def _timed(self, once: Callable[[bool], bool], warm_up: bool) -> bool:
-        start_s = self.now_s()
-        clean = once(warm_up)
-        if not clean:
-            self._patience_s -= self.now_s() - start_s
-        return clean
 
     def _at_depth(self, session: Session) -> int:
         """Bring the cache to exactly ``depth_tokens``, outside the clock, and return that position."""

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import psutil
 
@@ -108,9 +108,8 @@ class ValidityProbe:
             if gpu.throttled:
                 why = ", ".join(gpu.throttled)
                 doubts[f"{gpu.name} ran slower than it could ({why}): cool it, or raise its limits"] = None
-            ours, others = (
-                sum(load for pid, load in gpu.loads if (pid in self._own) is own) for own in (True, False)
-            )
+            ours = sum(load for pid, load in gpu.loads if pid in self._own)
+            others = sum(load for pid, load in gpu.loads if pid not in self._own)
             if ours and others > self._limits.other_load_ratio:  # a container may not see its own numbers
                 doubts[f"other programs took {others:.0%} of {gpu.name}: end them"] = None
         return validity.doubted(*doubts)
@@ -156,9 +155,11 @@ class ValidityProbe:
         return told
 
 
-def child_probe(pid: int | None = None, **options: Any) -> ValidityProbe:
+def child_probe(
+    pid: int | None = None, *, disk_expected: bool = False, limits: Tolerances = LIMITS
+) -> ValidityProbe:
     """A probe in a measured child: what the process that waits for it uses is no disturbance."""
-    return ValidityProbe(pid, own_pids=(os.getppid(),), **options)
+    return ValidityProbe(pid, disk_expected=disk_expected, own_pids=(os.getppid(),), limits=limits)
 
 
 class Watch:
@@ -198,15 +199,17 @@ class Watch:
         """More that speaks against it."""
         self.validity = self.validity.doubted(*reasons)
 
-    def sample(self, phase: Phase, label: str, token_count: int, **more: Any) -> Sample:
-        """The stretch as a sample; ``more`` are further fields, and those of which only a part of it counts."""
-        told: dict[str, Any] = {
-            "duration_s": self.duration_s,
-            "energy_joules": self.joules,
-            "validity": self.validity,
-        }
-        told["started_unix_s"] = self.started_unix_s
-        return Sample(phase=phase, label=label, token_count=token_count, **told | more)
+    def sample(self, phase: Phase, label: str, token_count: int, duration_s: float | None = None) -> Sample:
+        """The stretch as a sample; of a given length where only a part of it counts."""
+        return Sample(
+            phase=phase,
+            label=label,
+            token_count=token_count,
+            duration_s=self.duration_s if duration_s is None else duration_s,
+            started_unix_s=self.started_unix_s,
+            energy_joules=self.joules,
+            validity=self.validity,
+        )
 
 
 def judge(
@@ -237,9 +240,10 @@ def judge(
     grown["other_load"] = max(grown["busy_s"] - grown["ours_s"], 0.0)
     spans_s = {f"{name}_stall": wall_s for name in _STALLS} | {"steal": capacity_s, "other_load": capacity_s}
     share = {name: min(grown[name] / span_s, 1.0) for name, span_s in spans_s.items() if name in grown}
-    cpu, memory, io, stolen = (
-        share.get(name, 0.0) for name in ("cpu_stall", "memory_stall", "io_stall", "steal")
-    )
+    cpu = share.get("cpu_stall", 0.0)
+    memory = share.get("memory_stall", 0.0)
+    io = share.get("io_stall", 0.0)
+    stolen = share.get("steal", 0.0)
     others = share["other_load"]
     other_s = grown["other_load"]
     faults = int(grown["faults"])

@@ -145,7 +145,7 @@ def _answer(
             duration_s = time.perf_counter() - begin
         taken = parts.meter.drain()
         if kind in seen or totals[kind] == 1:
-            emit("sample", watch.sample("workload", kind, 1, duration_s=duration_s))
+            emit("sample", watch.sample("workload", kind, 1, duration_s))
             passes = tuple(each.one for each in taken)
             seconds = tuple(each.seconds for each in taken)
             emit("step", StepTime(step=kind, duration_s=duration_s, passes=passes, seconds=seconds))

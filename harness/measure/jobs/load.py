@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase
@@ -155,11 +155,13 @@ class Level:
                 ("workload", "e2el", 1, answer.duration_s),
             )
             for phase, name, count, taken_s in given:
-                told: dict[str, Any] = {"duration_s": taken_s, "started_unix_s": begun_unix_s + at_s}
+                sample = watch.sample(phase, f"{name} {self.label}", count, taken_s)
+                sample = sample.replace(started_unix_s=begun_unix_s + at_s)
                 if phase == "decode":
-                    told["token_times_s"] = answer.gaps_s()
-                    told["validity"] = late if answer.read_late else watch.validity
-                self._emit("sample", watch.sample(phase, f"{name} {self.label}", count, **told))
+                    sample = sample.replace(token_times_s=answer.gaps_s())
+                    if answer.read_late:
+                        sample = sample.replace(validity=late)
+                self._emit("sample", sample)
         level = LoadLevel(
             offered=self._level,
             label=self.label,

@@ -161,9 +161,9 @@ class Served(Protocoller):
         tokens = max(1, self.asked.scenario.prompt_tokens)
         answer, watch = self._ask(tokens, 1, cold=True)
         if answer.load_s is not None:
-            self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=answer.load_s))
-        wait_s = answer.first_token_s
-        self.emit("sample", watch.sample("first_token", f"ttft{tokens} @ cold", tokens, duration_s=wait_s))
+            self.emit("sample", watch.sample("load", "load @ cold", 0, answer.load_s))
+        label = f"ttft{tokens} @ cold"
+        self.emit("sample", watch.sample("first_token", label, tokens, answer.first_token_s))
         return True
 
     def _first_token(self, warm_up: bool) -> bool:
@@ -172,10 +172,11 @@ class Served(Protocoller):
         own_s = answer.first_token_s
         if answer.prompt_s is not None and answer.prompt_s > BELIEVED * own_s and not answer.doubts(1):
             own_s = answer.prompt_s
-        told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
-        self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
-        told |= {"duration_s": answer.first_token_s, "energy_joules": None}
-        self.emit("sample", watch.sample("first_token", f"ttft{tokens}{self.suffix}", tokens, **told))
+        prompted = watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, own_s)
+        self.emit("sample", prompted.replace(warm_up=warm_up))
+        label = f"ttft{tokens}{self.suffix}"
+        first = watch.sample("first_token", label, tokens, answer.first_token_s)
+        self.emit("sample", first.replace(warm_up=warm_up, energy_joules=None))
         if answer.prompt_s is not None and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("first_token", []).append(answer.first_token_s / answer.prompt_s)
         return not watch.validity.doubts
@@ -189,17 +190,14 @@ class Served(Protocoller):
                 break
             # Its first piece waited for the end of a character, and when its tokens came nobody knows:
             # another prompt.
-        count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
+        count = answer.later_count
+        duration_s = answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
             watch.doubt(READ_LATE)
-        told: dict[str, Any] = {
-            "duration_s": duration_s,
-            "warm_up": warm_up,
-            "token_times_s": answer.gaps_s(),
-        }
-        self.emit("sample", watch.sample("decode", f"tg{wanted}{self.suffix}", count, **told))
+        made = watch.sample("decode", f"tg{wanted}{self.suffix}", count, duration_s)
+        self.emit("sample", made.replace(warm_up=warm_up, token_times_s=answer.gaps_s()))
         if answer.decode_s and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
         return not watch.validity.doubts

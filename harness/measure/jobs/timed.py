@@ -30,7 +30,5 @@ class TimedAnswers:
         with Watch(probe, self._meter) as watch:
             answer = generate()
         label = " ".join(filter(None, (f"tg{len(answer.tokens)}", mark)))
-        self._emit(
-            "sample", watch.sample("decode", label, answer.decoded_count, duration_s=answer.duration_s)
-        )
+        self._emit("sample", watch.sample("decode", label, answer.decoded_count, answer.duration_s))
         return answer
