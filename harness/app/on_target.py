@@ -19,7 +19,7 @@ from harness.domain.result import Window
 from harness.errors import RefusedError
 from harness.measure.child import OnEvent
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.soak import SoakJob
+from harness.measure.jobs.soak import IDLE_S, SoakJob
 from harness.measure.jobs.soak import plan as plan_soak
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline
 from harness.measure.probe import save_profile
@@ -138,7 +138,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             window = msgspec.convert(data, Window)
             how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
-    how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + job.idle_s)
+    how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + IDLE_S)
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         planned = plan_soak(job, model)
         if programs is None:

@@ -112,11 +112,6 @@ def worker(
     device: Annotated[
         str, Meta(description="Name of this device, as the matrix has it."), Option("--device")
     ],
-    host: Annotated[
-        str,
-        Meta(description="Address of this device that the scheduler can reach."),
-        Option("--host"),
-    ] = "",
     tls: Tls = None,
 ) -> None:
     """Join the fleet with this machine, as the device of that name.
@@ -125,4 +120,4 @@ def worker(
     """
     from harness.fleet.net import serve_device
 
-    serve_device(scheduler, device, tls, host=host, said=click.echo)
+    serve_device(scheduler, device, tls, said=click.echo)

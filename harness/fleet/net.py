@@ -153,9 +153,7 @@ def check_reach(host: str, tls: Path | None) -> None:
         )
 
 
-def serve_device(
-    scheduler: str, device: str, tls: Path | None, *, host: str = "", said: Callable[[str], None]
-) -> None:
+def serve_device(scheduler: str, device: str, tls: Path | None, *, said: Callable[[str], None]) -> None:
     """Be a device's worker until the scheduler goes away: one measurement at a time.
 
     Raises:
@@ -165,8 +163,6 @@ def serve_device(
     if not is_device_name(device):
         raise RefusedError(f"{device!r} is not a name of a device: expected letters, digits, dots and dashes")
     there = check_address(scheduler, tls)
-    if host:
-        check_reach(host, tls)
 
     def worker() -> Any:
         return dask().Worker(
@@ -178,8 +174,7 @@ def serve_device(
             memory_limit=None,  # the measured child has its own limit
             dashboard=False,
             dashboard_address="127.0.0.1:0",
-            host=host
-            or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
+            host=dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
             death_timeout=CONNECT_S,
         )
 

@@ -44,7 +44,7 @@ streams on."""
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
 
-def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
+def storage_under(folder: Path, *, file_bytes: int) -> Storage:
     """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 
     It is read in order by one reader, 4 MiB a call; mapped, every page touched in order (where pages can be

@@ -75,10 +75,7 @@ def _nvml() -> tuple[GpuReading, ...]:
     def told(function: str, *arguments: Any, unit: float = 1.0) -> Any:
         try:
             value = getattr(nvml, function)(*arguments)
-        except (
-            nvml.NVMLError,
-            AttributeError,
-        ):  # no driver, no card that tells it, or a package too old to ask
+        except nvml.NVMLError:  # no driver, or no card that tells it
             return None
         if isinstance(value, int):
             return value * unit
@@ -88,16 +85,13 @@ def _nvml() -> tuple[GpuReading, ...]:
     found = []
     for index in range(int(told("nvmlDeviceGetCount") or 0)):
         card = told("nvmlDeviceGetHandleByIndex", index)
-        name = told("nvmlDeviceGetName", card) or f"GPU {index}"
-        reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card)
-        if reasons is None:  # its name to release 12.535
-            reasons = told("nvmlDeviceGetCurrentClocksThrottleReasons", card) or 0
+        reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card) or 0
         lately = told("nvmlDeviceGetProcessUtilization", card, int((time.time() - _LATELY_S) * 1e6)) or ()
         load = told("nvmlDeviceGetUtilizationRates", card)
         memory = told("nvmlDeviceGetMemoryInfo", card)
         found.append(
             GpuReading(
-                name=name.decode() if isinstance(name, bytes) else name,
+                name=told("nvmlDeviceGetName", card) or f"GPU {index}",
                 source="nvml",
                 power_watts=told("nvmlDeviceGetPowerUsage", card, unit=1e-3),
                 energy_joules=told("nvmlDeviceGetTotalEnergyConsumption", card, unit=1e-3),

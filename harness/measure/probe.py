@@ -40,27 +40,23 @@ _ROUGH_STORAGE_BYTES_PER_S: Final = 5e8
 Progress = Callable[[str], None]
 
 
-def probe_machine(
-    *, progress: Progress | None = None, folder: Path | None = None, name: str = DEVICE_NAME
-) -> DeviceProfile:
+def probe_machine(*, progress: Progress, name: str = DEVICE_NAME) -> DeviceProfile:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and battery.
 
-    Some ten seconds on two cores. The storage is that of the cache folder, where models rest, unless one is
-    given.
+    Some ten seconds on two cores. The storage is that of the cache folder, where models rest.
     """
-    say = progress or (lambda _line: None)
     threads = default_thread_count()
-    say("cores, instruction sets and limits")
+    progress("cores, instruction sets and limits")
     cpu = machine.cpu()
     ram = machine.memory()
-    say("memory bandwidth, reading")
+    progress("memory bandwidth, reading")
     sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
     size, speed = sets[-1]
-    say("matrix products")
+    progress("matrix products")
     fp32 = fp32_peak()
-    say("storage")
-    storage = storage_under(folder or cache_dir(), file_bytes=_STORED_BYTES)
-    say("battery")
+    progress("storage")
+    storage = storage_under(cache_dir(), file_bytes=_STORED_BYTES)
+    progress("battery")
     battery = sensors.battery_joules()
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
     read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")

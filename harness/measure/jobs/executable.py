@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,6 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.validity import Watch, child_probe
 from harness.outside import Reader
 from harness.ports import Emit
-from harness.records.derive import needed_count
 from harness.records.imports.tools import samples_of
 from harness.runtimes.executable import RUNTIME, command, rows
 
@@ -24,40 +22,33 @@ _NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
 def run_executable(job: GenerateJob, emit: Emit) -> None:
     """Entry point of the child: time one model by llama-bench.
 
-    A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by
-    itself.
+    All samples of a process share what the machine did meanwhile. llama-bench warms up by itself.
 
     Raises:
         EngineError: The program is missing, refused the model, or crashed.
     """
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
-    s, is_named, held = job.scenario, False, Reading(0, 0, 0, 0)
+    s = job.scenario
+    is_named = False
+    held = Reading(0, 0, 0, 0)
     # Where the first process breaks off nobody knows what it held: it is not what this one does.
     emit("memory", {"mark": "loaded", "elsewhere": True})
     tests: list[Phase] = ["prefill"] if s.prompt_tokens else []
     tests += ["decode"] if s.new_tokens else []
     for phase in tests:
-        clean, taken, patience_s = 0, 0, job.patience_s
-        while not taken or (clean < job.repetitions and taken < job.attempts_max and patience_s > 0):
-            started_s = time.monotonic()
-            output, validity, peak = _run(command(Path(job.path), s, phase, job.repetitions))
-            held = Reading(*map(max, held, peak))
-            printed = rows(output)
-            if printed and not is_named:
-                named = {k: printed[0][k] for k in _NAMED if k in printed[0]}
-                identity = RUNTIME.identity(s)
-                emit("engine", identity.replace(options={**identity.options, **named}))
-                is_named = True
-            emit("memory", {"mark": "loaded", "elsewhere": False, **held._asdict()})
-            samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
-            for sample in samples:
+        output, validity, peak = _run(command(Path(job.path), s, phase, job.repetitions))
+        held = Reading(*map(max, held, peak))
+        printed = rows(output)
+        if printed and not is_named:
+            named = {name: printed[0][name] for name in _NAMED if name in printed[0]}
+            identity = RUNTIME.identity(s)
+            emit("engine", identity.replace(options={**identity.options, **named}))
+            is_named = True
+        emit("memory", {"mark": "loaded", "elsewhere": False, **held._asdict()})
+        for row in printed:
+            for sample in samples_of(row, "llama-bench"):
                 emit("sample", sample.replace(validity=validity))
-            taken += max(1, len(samples))
-            clean += 0 if validity.doubts else len(samples)
-            patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
-        if job.patience_s and clean < needed_count(job.repetitions):
-            break  # already inconclusive: no further test that nobody would believe
     if not is_named:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
     emit("memory", {"mark": "end", "elsewhere": False, **held._asdict()})

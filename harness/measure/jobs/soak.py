@@ -22,6 +22,9 @@ from harness.measure.pipeline import Measurement, engine_of, key_of
 from harness.ports import Emit, Runtime, Session
 from harness.stats.change import fall
 
+IDLE_S = 5.0
+"""The idle device's power is measured for so long before."""
+
 
 class SoakJob(Frozen):
     """What to run; each window decodes from an empty cache, again when the context is full.
@@ -31,7 +34,6 @@ class SoakJob(Frozen):
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
-        idle_s: The idle device's power is measured for so long before.
         meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
     """
 
@@ -43,7 +45,6 @@ class SoakJob(Frozen):
     duty_ratio: float = 1.0
     celsius_max: float | None = None
     battery_percent_min: float = 10.0
-    idle_s: float = 5.0
     meter: str = ""
 
 
@@ -67,8 +68,8 @@ def run(job: SoakJob, emit: Emit) -> None:
     idle_watts = 0.0
     if meter.source != "not available":
         meter.start()
-        time.sleep(job.idle_s)
-        idle_watts = (meter.finish_joules() or 0.0) / job.idle_s
+        time.sleep(IDLE_S)
+        idle_watts = (meter.finish_joules() or 0.0) / IDLE_S
     with closing(runtime.open(Path(job.path), job.scenario)) as session:
         # The first pass of an engine may read the file or make shaders: it is no window's.
         next(_decoded(session, job.scenario.context_tokens))

@@ -31,6 +31,9 @@ PLAIN: Final = "@ plain"
 PILOT_PROMPTS = 4
 """Acceptance differs more from text to text than within one: some tokens after each of several tell more than
 many after one."""
+PILOT_TOKENS: Final = 24
+MOST_TOKENS: Final = 15
+"""Of a draft."""
 
 
 class SpeculationJob(Frozen):
@@ -39,9 +42,7 @@ class SpeculationJob(Frozen):
     Attributes:
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text
             itself.
-        draft_tokens: Fixed draft length; 0 for adaptive, of at most ``most_tokens``.
-        pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own:
-            those are not in the run, except where there are too few of them.
+        draft_tokens: Fixed draft length; 0 for adaptive.
     """
 
     target: str
@@ -51,8 +52,6 @@ class SpeculationJob(Frozen):
     new_tokens: int = 96
     draft_tokens: int = 0
     repetitions: int = 1
-    most_tokens: int = 15
-    pilot_tokens: int = 24
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Prompts to look at acceptance with beforehand, and those of the run: others, where there are enough."""
@@ -146,12 +145,12 @@ def run(job: SpeculationJob, emit: Emit) -> None:
     timed = TimedAnswers(emit)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
-    for tokens, new in ((pilots, job.pilot_tokens), (prompts, job.new_tokens)):
+    for tokens, new in ((pilots, PILOT_TOKENS), (prompts, job.new_tokens)):
         for prompt in tokens:
             check_room(target, prompt, new)
     verify_s = measure_pass_s(target, VERIFY_SIZES)
     verify_s[1] = min(verify_s[1], median(generate(target, prompts[0], 9).duration_s / 8 for _ in range(3)))
-    answers = [(prompt, generate(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
+    answers = [(prompt, generate(target, prompt, PILOT_TOKENS).tokens) for prompt in pilots]
     advice, chosen, policy = _choose(job, target, answers, verify_s)
     emit("advice", advice)
     drafted = (_drafter(chosen, job, target), policy)
@@ -187,7 +186,7 @@ def _choose(
     candidates = []
     for name in job.drafts:
         drafter = _drafter(name, job, target)
-        lengths = {"draft_tokens": job.draft_tokens, "most_tokens": job.most_tokens}
+        lengths = {"draft_tokens": job.draft_tokens, "most_tokens": MOST_TOKENS}
         policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, **lengths)
         candidates.append((advice, policy, name))
         if isinstance(drafter, ModelDrafter):

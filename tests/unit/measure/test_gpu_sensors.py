@@ -84,7 +84,7 @@ NVML = {
     "nvmlInit": None,
     "nvmlDeviceGetCount": 1,
     "nvmlDeviceGetHandleByIndex": 7,
-    "nvmlDeviceGetName": b"NVIDIA H100",
+    "nvmlDeviceGetName": "NVIDIA H100",
     "nvmlDeviceGetPowerUsage": 350_000,
     "nvmlDeviceGetTotalEnergyConsumption": 5_000,
     "nvmlDeviceGetTemperature": 61,
@@ -98,7 +98,7 @@ NVML = {
 
 
 def play(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
-    """A package that answers so; what is missing it does not have, and what is an error it raises."""
+    """A package that answers so; what is an error it raises."""
     module = ModuleType("pynvml")
     module.NVMLError = type("NVMLError", (Exception,), {})  # type: ignore[attr-defined]
     module.__spec__ = SimpleNamespace()  # type: ignore[assignment]
@@ -126,12 +126,8 @@ WHOLE = GpuReading(
     ("changed", "expected"),
     [
         ({}, WHOLE),
-        # a package of 2021: another name for why a clock is held, and none for the loads of processes
-        (
-            {"nvmlDeviceGetCurrentClocksEventReasons": None, "nvmlDeviceGetProcessUtilization": None,
-             "nvmlDeviceGetCurrentClocksThrottleReasons": 0x8},
-            WHOLE._replace(throttled=("hardware slowdown",), loads=()),
-        ),
+        # a card that tells none of the loads of processes
+        ({"nvmlDeviceGetProcessUtilization": Exception}, WHOLE._replace(loads=())),
         # a card that tells neither power nor energy
         (
             {"nvmlDeviceGetPowerUsage": Exception, "nvmlDeviceGetTotalEnergyConsumption": Exception},

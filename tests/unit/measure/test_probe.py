@@ -162,7 +162,7 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     real = probe.fp32_peak
     monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
-    profile = probe.probe_machine(progress=lines.append, folder=tmp_path)
+    profile = probe.probe_machine(progress=lines.append)
     path = probe.save_profile(profile)
     loaded = load_device(probe.DEVICE_NAME)
     assert path == tmp_path / "home/devices/this-machine.toml"

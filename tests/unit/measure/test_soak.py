@@ -104,7 +104,7 @@ def soaked(folder, minutes, window_s, cut_s, quota_us):
     """Windows and outcome of a real run; its CPU quota is cut ``cut_s`` after its start."""
     path = folder / "tiny.gguf"
     scenario = Scenario(context_tokens=256, thread_count=1)
-    job = SoakJob(path=str(path), scenario=scenario, minutes=minutes, window_s=window_s, idle_s=0.1)
+    job = SoakJob(path=str(path), scenario=scenario, minutes=minutes, window_s=window_s)
     pytest.importorskip("llama_cpp")
     write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
     found: list[Window] = []
