@@ -94,7 +94,7 @@ _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
 _QUOTA_STRETCH_S: Final = 0.6
 """Several periods of a quota: what it takes is part of the speed."""
-_CACHE_VERSION: Final = 10
+_CACHE_VERSION: Final = 11
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 USELESS_RATIO: Final = 0.6
@@ -498,11 +498,13 @@ def _type_cost(
 def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float, float]:
     """Seconds that a load takes for each byte of a type, mapped and rewritten, for each layer, and for each word.
 
-    Of loads of one model the fastest counts: whatever disturbs one only makes it longer.
+    Of loads of one model the fastest counts: whatever disturbs one only makes it longer. ``head`` says
+    nothing of its type: its bytes are a token table, which no engine rewrites, since its rows are looked up.
     """
     fastest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for model in sorted(built, key=lambda model: -model["load_s"]):
-        fastest[model["type_name"], model["role"]] = model
+        if model["role"] != "head":
+            fastest[model["type_name"], model["role"]] = model
     models = list(fastest.values())
     names = sorted({model["type_name"] for model in models})
     if not models:

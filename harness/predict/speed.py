@@ -356,7 +356,9 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         seconds += weights.shape.layer_count * costs.load_layer_s
         types = {cost.type_name: cost for cost in costs.types}
         for matrix in matrices(weights):
-            if (cost := types.get(matrix.tensor.type_name)) is not None:
+            is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
+            cost = types.get(matrix.tensor.type_name)
+            if cost is not None and not is_table:
                 if cost.repacked and scenario.repack:
                     rewriting_s = 1 / REPACK_BYTES_PER_S
                 else:

@@ -3,21 +3,21 @@
 And the profile made of it.
 """
 
+import contextlib
 import re
 import shlex
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from harness.catalog.devices import device_names, load_device
+from harness.catalog.devices import load_device
 from harness.cpus import numbers
 from harness.domain.device import DeviceProfile, Figure, Storage, measured
 from harness.domain.record import MachineFingerprint
-from harness.errors import CouldNotRunError
+from harness.errors import CouldNotRunError, InputError
 from harness.measure import machine, sensors
 from harness.measure.probe import cpu_engine, ram_pool, this_year
 from harness.outside import understood
-from harness.predict.traits import chip_key
 from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
 _FILES: Final = (
@@ -34,6 +34,7 @@ _ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64"
 _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's PowerManager.THERMAL_STATUS_*, in order."""
 _STORAGE_MIB: Final = 128
+_UNREAD: Final = Figure(1e8, "not measured: dd past the page cache does not work there", "assumed")
 _APP_RATIO: Final = 0.5
 """Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells
 beforehand."""
@@ -172,7 +173,7 @@ def fingerprint(known: Facts) -> MachineFingerprint:
 
 
 def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:
-    """A profile of the target: read and measured where that can be, else of the shipped device with the same chip.
+    """A profile of the target: read and measured where that can be, else of a known device with the same chip.
 
     ``read_bytes_per_s`` is what the engine read from memory there, if that was measured.
 
@@ -180,61 +181,72 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         CouldNotRunError: It does not answer; or its memory bandwidth is known from nowhere.
     """
     known = facts(target)
-    like = next((p for n in device_names() if _same_chip((p := load_device(n)).chip, known.chip)), None)
-    read = (
-        None
-        if read_bytes_per_s is None
-        else measured(read_bytes_per_s, "decode of a small F16 model, all threads")
-    )
+    like = _known_device(known.chip)
+    read = None
+    if read_bytes_per_s is not None:
+        read = measured(read_bytes_per_s, "decode of a small F16 model, all threads")
     if like is None and read is None:
         raise CouldNotRunError(
-            f"{target.name}: the bandwidth of its memory is not known: no shipped device has the chip {known.chip!r}. "
+            f"{target.name}: the bandwidth of its memory is not known: no device with the chip {known.chip!r} is. "
             "Give --programs, a folder with llama-bench for it, and it is measured"
         )
-    cpu, ram = known.cpu, known.ram
-    usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
-    told = measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else ""))
-    bandwidth = like.pool("ram").bandwidth_bytes_per_s if like else read
-    assert bandwidth is not None
-    technology = like.pool("ram").technology if like else "not told"
-    pool = ram_pool(ram, told, bandwidth).replace(measured_read_bytes_per_s=read, technology=technology)
-    engine = cpu_engine(cpu, known.chip)
-    disk, unread = storage_bytes_per_s(target), "not measured: dd past the page cache does not work there"
-    storage = Storage(
-        technology=like.storage.technology if like else "not told",
-        sequential_read_bytes_per_s=measured(disk, "dd past the page cache")
-        if disk
-        else Figure(1e8, unread, "assumed"),
-    )
-    profile = like or DeviceProfile(
-        name=name,
-        title=known.title,
-        kind="phone" if known.android else "board",
-        vendor=known.title.split()[0],
-        chip=known.chip,
-        os="linux",
-        year=this_year(),
-        pools=(pool,),
-        engines=(engine,),
-        storage=storage,
-    )
-    battery = known.battery_joules
-    cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
+    ram = known.ram
+    usable = measured(ram.available_bytes, "MemAvailable")
+    if known.android:
+        most = min(ram.available_bytes, ram.total_bytes * _APP_RATIO)
+        usable = measured(most, "MemAvailable, at most half of the RAM")
+    engine = cpu_engine(known.cpu, known.chip)
+    if like is not None:
+        old = like.pool("ram")
+        pool = ram_pool(ram, usable, old.bandwidth_bytes_per_s).replace(
+            measured_read_bytes_per_s=read, technology=old.technology
+        )
+        profile = like
+        bandwidth = f"Bandwidth and peaks are those of {like.title}"
+    else:
+        assert read is not None
+        pool = ram_pool(ram, usable, read)
+        profile = DeviceProfile(
+            name=name,
+            title=known.title,
+            kind="phone" if known.android else "board",
+            vendor=known.title.split()[0],
+            chip=known.chip,
+            os="linux",
+            year=this_year(),
+            pools=(pool,),
+            engines=(engine,),
+            storage=Storage(technology="not told", sequential_read_bytes_per_s=_UNREAD),
+        )
+        bandwidth = "Bandwidth as measured"
+    disk = _UNREAD
+    if read_s := storage_bytes_per_s(target):
+        disk = measured(read_s, "dd past the page cache")
+    power = profile.power
+    if known.battery_joules:
+        power = power.replace(battery_joules=measured(known.battery_joules, "full charge"))
+    cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in known.cpu.cores.kinds)
+    zones = ", ".join(zone for zone, _ in known.zones) or "none"
     return profile.replace(
         name=name,
         title=known.title,
         os="android" if known.android else "linux",
         pools=(pool, *(p for p in profile.pools if p.name != "ram")),
         engines=tuple(e if e.kind != "cpu" else engine for e in profile.engines),
-        storage=storage,
-        power=profile.power.replace(battery_joules=measured(battery, "full charge"))
-        if battery
-        else profile.power,
+        storage=Storage(technology=profile.storage.technology, sequential_read_bytes_per_s=disk),
+        power=power,
         calibrations=(),
         learned="",
-        notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {cores}. Thermal zones: {', '.join(zone for zone, _ in known.zones) or 'none'}.",
+        readings=(),
+        notes=f"{bandwidth}. Cores: {cores}. Thermal zones: {zones}.",
     )
+
+
+def _known_device(chip: str) -> DeviceProfile | None:
+    """The device that a chip, as Android or the kernel tell it, stands for; None where nobody knows it."""
+    with contextlib.suppress(InputError):
+        return load_device(chip)
+    return None
 
 
 @understood("the target")
@@ -252,8 +264,3 @@ def storage_bytes_per_s(target: ShellTarget) -> float | None:
     if len(told) != 2 or not all(t.isdigit() for t in told) or int(told[1]) <= int(told[0]):
         return None
     return _STORAGE_MIB * 2**20 / ((int(told[1]) - int(told[0])) / 1e9)
-
-
-def _same_chip(shipped: str, told: str) -> bool:
-    """Whether a chip told by Android or the kernel is a shipped profile's."""
-    return bool(told) and f" {chip_key(told)}".endswith(f" {chip_key(shipped)}")

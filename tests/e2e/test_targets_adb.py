@@ -27,7 +27,7 @@ from harness.measure.runner import identify, memory_of
 from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.targets import adb, target_named
 from harness.targets.bench import There, between, on_target, program_for
-from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
+from harness.targets.facts import _known_device, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
 from tests.adb_device import Daemon
 
@@ -251,7 +251,8 @@ def test_a_server_that_hangs_is_told_with_what_to_do(tmp_path, monkeypatch):
     ],
 )
 def test_chips_by_the_names_that_devices_tell(told, shipped, same):
-    assert _same_chip(shipped, told) is same
+    known = _known_device(told)
+    assert (known is not None and known.chip == shipped) is same
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
         for layers, size in sizes
     ]
     words = {"role": "words", "type_name": "Q8_0", "size_bytes": 1e6, "layer_count": 2, "load_s": 0.128 + 2e-4}
+    table = {"role": "head", "type_name": "Q4_0", "size_bytes": 98e6, "layer_count": 1, "load_s": 0.03}
+    built.append(table)  # a token table, which is mapped and never rewritten
     waited = [
         {**model, "load_s": 3 * model["load_s"]} for model in (built[0], words)
     ]  # of one model the fastest counts
