@@ -7,9 +7,6 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
     @pytest.mark.edge_budget("peak_memory_bytes", ceiling=400e6)
     def test_assistant_is_fast_enough(edge_model, edge_budget):
         edge_budget(edge_model.run())
-
-With pytest-benchmark installed each run appears in its table and its JSON as seconds for one token, with the
-medians of all metrics in ``extra_info``.
 """
 
 from collections.abc import Callable, Iterator
@@ -92,24 +89,7 @@ class EdgeModel:
         )
         how = How(keep=False, folder=Path(folder) if folder else None)
         (record,) = run_cells(cells, job, how=how, device=this_machine())
-        if self.request.config.pluginmanager.hasplugin("benchmark"):
-            self._show(record)
         return record
-
-    def _show(self, record: "RunRecord") -> None:
-        """Hand the samples to pytest-benchmark, if the test has not used it otherwise."""
-        from statistics import median
-
-        from harness.domain.figure import FIGURES, metric_values
-
-        benchmark = self.request.getfixturevalue("benchmark")
-        benchmark._mode = "edge-harness"  # the samples were taken in another process: no public way leads in
-        if benchmark.stats is None and getattr(benchmark, "enabled", False):
-            stats = benchmark._make_stats(1)
-            for sample in record.believed("decode") or record.believed("prefill"):
-                stats.update(sample.duration_s / max(1, sample.token_count))
-        values = {metric: metric_values(record, metric) for metric in FIGURES}
-        benchmark.extra_info.update({metric: median(each) for metric, each in values.items() if each})
 
 
 @pytest.fixture

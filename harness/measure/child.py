@@ -288,10 +288,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
 def _of_signal(
     number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits
 ) -> tuple[Outcome, str]:
-    if number in set(signal.Signals):
-        name = signal.Signals(number).name
-    else:
-        name = f"signal {number}"
+    name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
     assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
     if name == "SIGKILL":
         if killed_for_memory:
@@ -308,7 +305,7 @@ def _of_signal(
 
 def _speaks_of_memory(*texts: str) -> bool:
     words = "Memory allocation still failed|bad_alloc|(failed|unable) to allocate|MemoryError|Cannot allocate memory"
-    return any(re.search(words, text) for text in texts)
+    return re.search(words, "\n".join(texts)) is not None
 
 
 def _limit_words(limits: Limits) -> str:

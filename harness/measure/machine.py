@@ -162,14 +162,12 @@ def fingerprint_of(
 ) -> MachineFingerprint:
     """The same of a machine that is known."""
     kinds = [(round(kind.speed, 1), len(kind.cpus)) for kind in processor.cores.kinds]
+    size = 0
+    limit = 0
     if ram.total_bytes:
         size = round(4 * math.log2(ram.total_bytes))
-    else:
-        size = 0
     if ram.limit_bytes < ram.total_bytes:
         limit = ram.limit_bytes
-    else:
-        limit = 0
     chip = processor.model, processor.signature, processor.board, processor.isa, processor.caches
     parts = (system, *chip, kinds, processor.logical_cpu_count, processor.quota_count, size, limit, ram.nodes)
     return MachineFingerprint(

@@ -298,22 +298,19 @@ def judge(
 
 def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     """Seconds in which some task stalled: of the process's own group where it keeps count, else of the machine."""
-    own = next((folder for version, folder in cgroup_folders("", pid=pid, root=root) if version == 2), None)
-    if own:
-        texts = [read_text(own / f"{name}.pressure")]
-    else:
-        texts = []
-    texts.append(read_text(root / "proc/pressure" / name))
-    for text in texts:
-        if found := re.search(r"^some .*\btotal=(\d+)\b", text, re.MULTILINE):
+    folders = cgroup_folders("", pid=pid, root=root)
+    files = [folder / f"{name}.pressure" for version, folder in folders if version == 2][:1]
+    for file in (*files, root / "proc/pressure" / name):
+        if found := re.search(r"^some .*\btotal=(\d+)\b", read_text(file), re.MULTILINE):
             return int(found[1]) / 1e6
     return None
 
 
 def _machine_times(root: Path) -> dict[str, float]:
     """Busy, stolen and all CPU seconds of the machine since boot."""
-    fields = [int(v) / _TICKS_PER_S for v in read_text(root / "proc/stat").split("\n", 1)[0].split()[1:9]]
-    user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
+    fields = read_text(root / "proc/stat").partition("\n")[0].split()[1:9]
+    seconds = [int(value) / _TICKS_PER_S for value in fields]
+    user, nice, system, idle, iowait, irq, softirq, steal = seconds
     busy_s = user + nice + system + irq + softirq
     return {"busy_s": busy_s, "steal": steal, "all_s": busy_s + steal + idle + iowait}
 

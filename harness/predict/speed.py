@@ -358,7 +358,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         for matrix in matrices(weights):
             is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
             cost = types.get(matrix.tensor.type_name)
-            if cost is not None and not is_table:
+            if cost is not None and not (is_table and cost.repacked):
                 if cost.repacked and scenario.repack:
                     rewriting_s = 1 / REPACK_BYTES_PER_S
                 else:

@@ -1,6 +1,5 @@
 """The plug-in from a small project of its own."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -97,25 +96,6 @@ def test_plugin_costs_unrelated_suites_nothing(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert not {"numpy", "msgspec", "jinja2", "altair", "psutil", "click"} & set(eval(done.stdout))
-
-
-def test_samples_appear_in_pytest_benchmark(project, pytester) -> None:
-    source = f"""
-from pathlib import Path
-from harness.pytest_plugin import EdgeModel
-from harness.records.store import load
-
-def test_model(request):
-    EdgeModel(request, {{}}, "x")._show(load(Path({str(REAL)!r})))
-"""
-
-    project(source, "--benchmark-json=out.json").assert_outcomes(passed=1)
-
-    (found,) = json.loads(pytester.path.joinpath("out.json").read_text())["benchmarks"]
-    # Seconds for one token of the five clean samples; their rates' median is 133.874 tokens/s.
-    assert found["stats"]["rounds"] == 5
-    assert 1 / found["stats"]["median"] == pytest.approx(133.874, rel=1e-4)
-    assert found["extra_info"]["decode_tokens_per_s"] == pytest.approx(133.874, rel=1e-4)
 
 
 @pytest.mark.engine
