@@ -33,7 +33,7 @@ SENT: list[tuple[Callable[..., None], msgspec.Struct]] = [
     (load.run_load, load.LoadJob(url=URL, levels=(1.0, 2.5), prompt_tokens=(8, 9), limits_s={"ttft": 1e-4},
                                  patience=PATIENCE)),
     (score.run_quality, score.QualityJob(model="a.gguf", text="t.txt", reference="b.gguf", chunk_count=0)),
-    (score.run_text, score.TextJob(runtime="server", scenario=SCENARIO, server=SERVED)),
+    (score.run_text, score.TextJob(runtime="llamacpp", scenario=SCENARIO, path="a.gguf")),
     (soak.run, soak.SoakJob(path="a.gguf", scenario=SCENARIO, celsius_max=60.0)),
     (speculate.run, speculate.SpeculationJob(target="a.gguf", prompts=("ä", "b\n"), drafts=("lookup", "b.gguf"))),
     (stream.run, stream.StreamJob(model="a.gguf", prompts=("a",), budget_bytes=1 << 40, mode="mapped")),
