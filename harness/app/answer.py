@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from harness.app.case import Case, case_with
+from harness.app.case import Case
 from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.placed import image_s, outlook, timing_notes
@@ -155,7 +155,8 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
         InputError: A value that contradicts another.
         BadDataError: A file breaks its format.
     """
-    case = ready(question)
+    model = resolve_model(question.model, question.quant or None)
+    case = ready(question, model)
     found = answered(question, case)
     _refuse_idle(question, found)
     if found.reads_only or not advises:
@@ -171,7 +172,7 @@ def ready(
     A ``model`` and a ``device`` are given where many questions are asked of one.
     """
     model = model or resolve_model(question.model, question.quant or None)
-    case = case_with(question, model, device)
+    case = case_of(question, model, device)
     if not case.is_longest:
         return case
     return case.at(context_tokens=longest_context(case))
@@ -184,7 +185,7 @@ def answered(question: Question, case: Case) -> Answer:
         case = staying_together(case)
     listed = [way.replace(flags=way_flags(case, way)) for way in ways(case)]
     best = listed[0]
-    own = of_way(case, best)
+    own = _of_way(case, best)
     now = best.prediction
     model = case.model
     depths = tuple(_depths(own, best))
@@ -251,7 +252,13 @@ def _needs_entitlement(case: Case, way: Way) -> bool:
     return way.prediction.verdict.needed_bytes <= more.value
 
 
-def of_way(case: Case, way: Way) -> Case:
+def best_case(found: Answer) -> Case:
+    """The case of an answer, as its best way runs it (errors as :func:`answer`)."""
+    question = found.question
+    return _of_way(ready(question), found.best)
+
+
+def _of_way(case: Case, way: Way) -> Case:
     """The case as one of its ways runs it, on the one card that it takes of several."""
     if way.card is None:
         device = case.device
@@ -369,17 +376,22 @@ _WRITING: Final = frozenset({"new_tokens", "draft", "verifier", "target_tokens_p
 def _says_the_same(question: Question, found: Answer) -> bool:
     """Whether another question has the same answer; no where it has none."""
     try:
-        other = answered(question, ready(question))
+        case = ready(question)
+        if not case.others and [way.prediction for way in ways(case)] != _predictions(found):
+            return False
+        return _figures(answered(question, case)) == _figures(found)
     except HarnessError:
         return False
-    return _figures(other) == _figures(found)
+
+
+def _predictions(found: Answer) -> list[Prediction]:
+    return [way.prediction for way in found.ways]
 
 
 def _figures(found: Answer) -> tuple[object, ...]:
     """All that an answer says in figures."""
-    predictions = [way.prediction for way in found.ways]
     return (
-        predictions,
+        _predictions(found),
         found.by_depth,
         found.reading,
         found.sustained,

@@ -70,8 +70,8 @@ class Case(NamedTuple):
         return self._replace(scenario=self.scenario.replace(**changes))
 
 
-def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
-    """What a question asks of a model that is looked up, and of its device, or the one that is given.
+def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
+    """Look up what a question names of its model, on its device unless that was looked up already.
 
     Raises:
         UnknownNameError: No such device, program, api or system.

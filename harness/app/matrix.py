@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
-from harness.app.case import case_with
+from harness.app.case import case_of
 from harness.app.resolve import (
     THIS_MACHINE,
     ResolvedModel,
@@ -83,7 +83,7 @@ class Grid(NamedTuple):
         question = Question(model=str(model.path or model.name), device=device.name, **fields)
         asked = device.name, device.api(self.asked.api), model.name, model.quant, context
         try:
-            best = ways(case_with(question, model, device))[0]
+            best = ways(case_of(question, model, device))[0]
         except RefusedError:
             return Cell(*asked, 0, 0, "", "impossible", None)
         verdict = best.prediction.verdict

@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from harness.catalog.devices import load_device
-from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
-from harness.catalog.hf_config import read_hf_config
-from harness.catalog.hub import Repository, read_ollama, read_repository, read_url
 from harness.catalog.names import (
     OLLAMA_PREFIXES,
     hub_parts,
@@ -40,6 +37,9 @@ from harness.errors import (
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 from harness.printable import clean
+
+if TYPE_CHECKING:  # no question about a known model reads a file or asks a hub
+    from harness.catalog.hub import Repository
 
 PROBED_NAME: Final = "this-machine"
 """Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""
@@ -324,11 +324,15 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if not path.is_file():
         raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
     if path.suffix == ".json":
+        from harness.catalog.hf_config import read_hf_config
+
         name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
         return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
     if path.suffix != ".gguf":
         card = load_model(str(path))
         return _from_card(card, quant or card.default_quant)
+    from harness.catalog.gguf import read_weights
+
     weights = read_weights(path)
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
@@ -394,23 +398,27 @@ def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
     """
     if is_hub(ref):
         return _from_hub(ref, quant)
+    if not ref.startswith((*OLLAMA_PREFIXES, "http://", "https://")):
+        return None
+    from harness.catalog.hub import read_ollama, read_url
+
     for prefix in OLLAMA_PREFIXES:
         if ref.startswith(prefix):
             return _as_read(ref, read_ollama(ref.removeprefix(prefix).removeprefix("library/")), quant)
-    if ref.startswith(("http://", "https://")):
-        return _as_read(ref, read_url(ref), quant)
-    return None
+    return _as_read(ref, read_url(ref), quant)
 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
     """A repository of the hub: its GGUF file's header where it has one, else its config.json."""
+    from harness.catalog.hub import read_repository
+
     repo, file, named = hub_parts(ref)
     wanted = quant or named
     found = read_repository(repo, file, "" if file else wanted)
     return _as_read(repo, found, wanted)._replace(repo=repo, file=file)
 
 
-def _as_read(name: str, found: Repository, quant: str | None) -> ResolvedModel:
+def _as_read(name: str, found: "Repository", quant: str | None) -> ResolvedModel:
     """A model as it was read from afar; of a config.json the weights are computed."""
     if found.weights is None:
         return _from_shape(name, found.shape, quant or "Q4_K_M", (found.why,))

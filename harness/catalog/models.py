@@ -55,12 +55,12 @@ def load_card(ref: str) -> ModelCard:
             else:
                 instead = what_is_there(path)
             raise BadDataError(path, "", instead, "a .gguf, config.json or .toml")
-        return _card(path)
+        return _checked(*_card(path))
     known = data_files("models")
     if ref in known:
-        return _card(known[ref])
+        return _checked(*_card(known[ref]))
     if ref in _shapes():
-        return _of_row(_shapes()[ref])
+        return _checked(*_of_row(_shapes()[ref]))
     raise UnknownNameError("model", ref, ())
 
 
@@ -70,8 +70,11 @@ def _shapes() -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in table_rows("models", "shapes")}
 
 
-def _of_row(row: dict[str, str]) -> ModelCard:
-    """A card from a row of the table of shapes: columns are paths to fields, ``more`` has others with their values."""
+def _of_row(row: dict[str, str]) -> tuple[ModelCard, str]:
+    """A card, and its place, from a row of the table of shapes.
+
+    Columns are paths to fields, ``more`` has others with their values.
+    """
     place = f"models/tables/shapes.csv, {row['name']}"
     document: dict[str, Any] = {}
     for path, text in [*row.items(), *(word.split("=") for word in row["more"].split())]:
@@ -81,10 +84,10 @@ def _of_row(row: dict[str, str]) -> ModelCard:
             table = table.setdefault(name, {})
         if path != "more":
             table[field] = text
-    return _checked(typed(document, ModelCard, place, strict=False), place)
+    return typed(document, ModelCard, place, strict=False), place
 
 
-def _card(file: Traversable) -> ModelCard:
+def _card(file: Traversable) -> tuple[ModelCard, str]:
     place = str(file)
     document = toml_in(file)
     name = file.name.removesuffix(".toml")
@@ -92,7 +95,7 @@ def _card(file: Traversable) -> ModelCard:
         raise BadDataError(
             place, "name", repr(document["name"]), "no such key: a model's name is its file's stem"
         )
-    return _checked(typed(document | {"name": name}, ModelCard, place), place)
+    return typed(document | {"name": name}, ModelCard, place), place
 
 
 def _checked(card: ModelCard, place: str) -> ModelCard:

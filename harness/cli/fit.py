@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import click
 from msgspec import Meta
@@ -16,6 +16,9 @@ from harness.errors import Exit, InputError, RefusedError, UnknownNameError
 
 MOST_QUESTIONS: Final = 2000
 """Models times devices of one command: at some ten milliseconds each, well under a minute."""
+
+if TYPE_CHECKING:
+    from harness.app.answer import Answer as Answered
 
 Format = Literal["llama-swap", "models-ini"]
 
@@ -100,9 +103,8 @@ def fit(
             raise RefusedError(f"--format {form}: name another model with --with MODEL")
         text = configuration(found.residents, form)
         return Answer(found.residents, lambda: click.echo(text, nl=False))
-    return _one(
-        questions[0], measured, measured_prompt, price, advises=advises, details=details, explained=explained
-    )
+    found = answer(questions[0], advises=advises)
+    return _one(found, measured, measured_prompt, price, details=details, explained=explained)
 
 
 def _named(kind: str, words: Iterable[str], names: Callable[[], Sequence[str]]) -> list[str]:
@@ -140,28 +142,27 @@ def _several(questions: Sequence[Question]) -> Answer:
 
 
 def _one(
-    question: Question,
+    found: "Answered",
     measured: float | None,
     measured_prompt: float | None,
     price: str,
     *,
-    advises: bool,
     details: bool,
     explained: bool,
 ) -> Answer:
     """One model on one device, with what was asked beside the answer."""
-    from harness.app.answer import answer, of_way, ready
+    from harness.app.answer import best_case
     from harness.app.explain import explain
     from harness.app.measured import causes
     from harness.report.answer import first_screen, instead_line
     from harness.report.measured import electricity_line, measured_lines, prompt_line
 
-    found = answer(question, advises=advises)
     document = {name: getattr(found, name) for name in found.__struct_fields__}
     says = list[str]()
     if measured is not None:
-        case = of_way(ready(question), found.best)
-        slower = causes(measured, case, found.prediction.speed.decode_tokens_per_s, found.sustained)
+        slower = causes(
+            measured, best_case(found), found.prediction.speed.decode_tokens_per_s, found.sustained
+        )
         says += measured_lines(measured, found, slower)
         document["measured_speed"] = {"says": says[0], "may_be": slower}
     if measured_prompt is not None:
@@ -172,7 +173,7 @@ def _one(
         says.append(line)
         document["electricity"] = cost
     if explained:
-        explanation = explain(of_way(ready(question), found.best))
+        explanation = explain(best_case(found))
     else:
         explanation = ()
     if explanation:
@@ -181,7 +182,7 @@ def _one(
         more = []
     else:
         more = ["--details"]
-    if found.sustained is not None and question.minutes is None and found.runs:
+    if found.sustained is not None and found.question.minutes is None and found.runs:
         more.append("--minutes N")
     if not explained:
         more.append("--explain")

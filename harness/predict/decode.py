@@ -15,7 +15,6 @@ need.
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from string import Formatter
 from typing import Any, Final, NamedTuple
 
@@ -184,31 +183,31 @@ class Terms(NamedTuple):
         return Terms(*(own + more for own, more in zip(self, other, strict=True)))
 
 
-def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
-    """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them."""
-    listed: Features = {}
-    names = _names_of(work, machine)
-    factors = _factors_of(work, machine, prompt_tokens)
-    for law, terms in _listed(phase).items():
-        listed[law] = tuple(
-            (key.format_map(names), factors[factor])
-            for key, places, factor in terms
-            if factors[factor] is not None and all(names[place] is not None for place in places)
-        )
-    return listed
-
-
-@lru_cache
-def _listed(phase: str) -> dict[str, list[tuple[str, list[str], str]]]:
-    """Terms by law: key, names in it, factor."""
-    laws = shipped_table("data/terms.toml", "harness.predict")[phase]
-    return {
+_LISTED: Final[dict[str, dict[str, list[tuple[str, list[str], str]]]]] = {
+    phase: {
         law: [
             (key, [place for _, place, _, _ in Formatter().parse(key) if place], factor)
             for key, factor in terms.items()
         ]
         for law, terms in laws.items()
     }
+    for phase, laws in shipped_table("data/terms.toml", "harness.predict").items()
+}
+"""Terms by phase and law: key, names in it, factor."""
+
+
+def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
+    """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them."""
+    listed: Features = {}
+    names = _names_of(work, machine)
+    factors = _factors_of(work, machine, prompt_tokens)
+    for law, terms in _LISTED[phase].items():
+        listed[law] = tuple(
+            (key.format_map(names), factors[factor])
+            for key, places, factor in terms
+            if factors[factor] is not None and all(names[place] is not None for place in places)
+        )
+    return listed
 
 
 def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:

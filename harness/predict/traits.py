@@ -145,7 +145,12 @@ def _apple(text: str) -> tuple[int, str, int] | None:
         return None
     generation = int(found[1])
     tier = found[2] or ""
-    return generation, tier, _cores(text) or int(_apple_gpu(generation, tier)[0])
+    # A count that is said to be of the CPU is none of GPU cores.
+    for pattern in (r"(\d+)[ -]?(?:core|c)?[ -]?gpu", r"(\d+)c\b", r"(\d+)-core(?! cpu)"):
+        named = re.search(pattern, text)
+        if named and first_cells("chip_names", named[1], "apple gpu cores"):
+            return generation, tier, int(named[1])
+    return generation, tier, int(_apple_gpu(generation, tier)[0])
 
 
 def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
@@ -227,12 +232,3 @@ def shader_peak(family: str, fp32_flops_per_s: float, memory: str = "") -> float
 
 def _plain(chip: str) -> str:
     return " ".join(chip.lower().replace("‑", "-").replace("_", " ").split())
-
-
-def _cores(text: str) -> int:
-    """GPU cores, where a name gives them; a count that is said to be of the CPU is none."""
-    for pattern in (r"(\d+)[ -]?(?:core|c)?[ -]?gpu", r"(\d+)c\b", r"(\d+)-core(?! cpu)"):
-        found = re.search(pattern, text)
-        if found and first_cells("chip_names", found[1], "apple gpu cores"):
-            return int(found[1])
-    return 0
