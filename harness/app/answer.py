@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from harness.app.case import Case
+from harness.app.case import Case, case_of
 from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.placed import image_s, outlook, timing_notes
