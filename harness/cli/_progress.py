@@ -5,8 +5,8 @@ No line elsewhere.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 from harness.cli._output import console
 from harness.measure.pipeline import Listener
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from harness.domain.record import RunRecord, Sample
-
-_LATE_S: Final = 5.0
 
 
 class RunProgress(Listener):
@@ -31,7 +29,7 @@ class RunProgress(Listener):
         from rich.live import Live
 
         self._console, self._now_s = console(stderr=True), now_s
-        self._start_s = self._end_s = self._fetch_s = 0.0
+        self._start_s = self._end_s = 0.0
         self._begun = self._coming = self._step_count = self._done_steps = 0
         self._title = title
         self._note = ""
@@ -63,7 +61,6 @@ class RunProgress(Listener):
         """The next part, or what has a length of its own."""
         self._title = title
         self._note = ""
-        self._fetch_s = 0.0
         self._end_s = within_s and self._now_s() + within_s
         self.expect(step_count)
         if not within_s:
@@ -75,16 +72,6 @@ class RunProgress(Listener):
         elif not within_s:
             self.say(f"running {title}")
 
-    def each(self, items: Iterable[Any], count: int) -> Iterator[Any]:
-        """The items; each is a step of one part, which is told on a terminal alone."""
-        self._start_s, self._begun = self._now_s(), 1
-        self.expect(count)
-        if self._is_drawn:
-            self._live.start()
-        for item in items:
-            yield item
-            self.step()
-
     def expect(self, step_count: int) -> None:
         """Steps of this part, none of them done."""
         self._step_count = step_count
@@ -92,12 +79,9 @@ class RunProgress(Listener):
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """How much of the file is here."""
-        self._fetch_s = self._fetch_s or self._now_s()
         if self._is_drawn and all_bytes:
             self._live.start()
-            left_s = (self._now_s() - self._fetch_s) * (all_bytes / max(done_bytes, 1) - 1)
-            size = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}"
-            self._note = f"{size}, {_left(left_s)}" * (done_bytes < all_bytes)
+            self._note = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}" * (done_bytes < all_bytes)
 
     def step(self, note: str = "", line: str = "") -> None:
         """One step of this part is done; the line is said where none is drawn."""
@@ -137,11 +121,8 @@ class RunProgress(Listener):
         now_s = self._now_s()
         if self._end_s:
             return _left(self._end_s - now_s)
-        if self._step_count:
-            share = min(self._done_steps / self._step_count, 1.0)
-        else:
-            share = 0.0
-        done = self._begun - 1 + share
+        share = self._done_steps / max(self._step_count, 1)
+        done = self._begun - 1 + min(share, 1.0) * bool(self._step_count)
         if done > 0:
             return _left((now_s - self._start_s) / done * (self._begun + self._coming - done))
         return ""
@@ -153,14 +134,9 @@ class RunProgress(Listener):
 
 
 def _left(seconds: float) -> str:
-    """``about 40 s left``, ``about 3 min left``, ``nearly done``.
-
-    Five seconds late ``longer than planned``.
-    """
+    """``about 40 s left``, ``about 3 min left``, ``nearly done``."""
     if seconds < 1:
-        if seconds > -_LATE_S:
-            return "nearly done"
-        return "longer than planned"
+        return "nearly done"
     if seconds < 90:
         return f"about {seconds:.0f} s left"
     return f"about {seconds / 60:.0f} min left"

@@ -66,7 +66,6 @@ def report(
     read too. Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
-    from harness.cli._progress import RunProgress
     from harness.report.elsewhere import tables
     from harness.report.formats import html, md
     from harness.report.pages import page_of
@@ -92,8 +91,7 @@ def report(
         judgements = _judged(records, budget, baseline)
         predicted = []
         if len(records) != 1 or devices or models:
-            with RunProgress("predicting") as progress:
-                predicted = tables(records, devices=devices, models=models, each=progress.each)
+            predicted = tables(records, devices=devices, models=models)
         text = html.render(page_of(records, tables=predicted, judgements=judgements))
     put(clean_lines(text), out).show()
     if out is not None:

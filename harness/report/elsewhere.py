@@ -1,6 +1,6 @@
 """The same model on other machines: predictions that a page shows beside what was measured."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -24,8 +24,6 @@ USUAL_MODELS: Final = ("llama-3.2-3b", "llama-3.1-8b", "gpt-oss-20b", "qwen3-30b
 USUAL_QUANT: Final = "Q4_K_M"
 USUAL_CONTEXT: Final = 4096
 _SAME_COUNT_RATIO: Final = 0.02
-
-Each = Callable[[Iterable[Cell], int], Iterable[Cell]]
 
 
 class Pace(Enum):
@@ -94,7 +92,6 @@ def tables(
     *,
     devices: Sequence[str] = (),
     models: Sequence[str] = (),
-    each: Each = lambda cells, _count: cells,
 ) -> list[Table]:
     """A table of devices and models; what nobody named is the records' models, and a few of each.
 
@@ -109,7 +106,7 @@ def tables(
         quants=(USUAL_QUANT,),
         contexts=(USUAL_CONTEXT,),
     )
-    cells = list(each(grid.cells(), grid.cell_count))
+    cells = list(grid.cells())
     titles = {model.name: model.card.title if model.card else model.name for model in grid.models}
     sizes = {model.name: model.weights.weight_count for model in grid.models}
     profiles = {device.name: device for device in grid.devices}
