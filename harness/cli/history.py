@@ -175,8 +175,8 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
         return
     newest = _when(records[0].created)
     click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
-    columns = ("when", "model", "kind", "tokens/s", "memory", "")
-    say(table("", columns, [_row(record) for record in records]))
+    columns = ("when", "model", "kind", "tokens/s", "━ likely ● run", "memory", "")
+    say(table("", columns, [_row(record) for record in records], spare=("memory", "kind")))
     more = "   More: --limit N"
     if count == len(records):
         more = ""
@@ -186,6 +186,7 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
 def _row(record: "RunRecord") -> tuple[str, ...]:
     from harness.cli._records import record_title
     from harness.domain.result import Stream
+    from harness.report.checked import bar
     from harness.report.state import State, figures_of
 
     figures = figures_of(record)
@@ -200,7 +201,16 @@ def _row(record: "RunRecord") -> tuple[str, ...]:
     memory = "–"
     if "peak memory" in figures:
         memory = figures["peak memory"].shown
-    return _when(record.created), record_title(record), kind, figures["decode"].number, memory, state
+    speed = figures["decode"]
+    return (
+        _when(record.created),
+        record_title(record),
+        kind,
+        speed.number,
+        bar(speed) if speed.predicted else "",
+        memory,
+        state,
+    )
 
 
 def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:

@@ -4,7 +4,7 @@ All else is folded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import log
 from typing import Final, NamedTuple
 
@@ -79,6 +79,14 @@ class Line(NamedTuple):
     picture: Drawing
 
 
+class Multiple(NamedTuple):
+    """The speeds of one model on what was predicted of each, a row a run; all of a page have the same axis."""
+
+    title: str
+    rows: list[tuple[str, Drawing]]
+    axis: Drawing
+
+
 class Page(NamedTuple):
     """Everything that a template shows; what is empty is left out.
 
@@ -103,6 +111,7 @@ class Page(NamedTuple):
     changes: Sequence[tuple[State, str, list[Change]]] = ()
     change_axis: Drawing = Drawing()
     machines: Sequence[tuple[str, list[Line]]] = ()
+    multiples: Sequence[Multiple] = ()
     ladders: Sequence[Ladder] = ()
     courses: Sequence[Course] = ()
     more_courses: int = 0
@@ -417,6 +426,9 @@ def _many(records: Sequence[RunRecord]) -> Page:
         created=records[-1].created,
         headline=_headline_of_many(records, figured),
         machines=[(name, sorted(lines, key=_order)) for name, lines in sorted(by_machine.items())],
+        multiples=[
+            one for name, lines in sorted(by_machine.items()) for one in _multiples(lines, place == name)
+        ],
         ladders=ladders(records),
         courses=drawn[:_MOST_COURSES],
         more_courses=len(drawn[_MOST_COURSES:]),
@@ -450,6 +462,31 @@ def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     says = f"measured {measured:.2f} of the likeliest, predicted {low:.2f} to {high:.2f}: {speed.word}"
     parts = [drawing.rule(axis.at(1.0), 30), drawing.band(axis, Interval(1.0, low, high), 15)]
     return drawing.picture(says, 30, [*parts, drawing.mark(axis.at(measured), 15, speed.state)])
+
+
+def _multiples(lines: Sequence[Line], is_alone: bool) -> Iterator[Multiple]:
+    """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
+    by_model: dict[str, list[Line]] = defaultdict(list)
+    ends = []
+    for line in sorted(lines, key=_order):
+        speed = line.figures["decode"]
+        if speed.predicted and speed.measured and speed.state.is_judged:
+            by_model[line.model].append(line)
+            ends += [speed.measured, speed.predicted.low, speed.predicted.high]
+    axis = Axis.of_factors(ends)
+    for model, group in by_model.items():
+        rows = []
+        for line in group:
+            speed = line.figures["decode"]
+            name = " ".join(filter(None, (clean(line.record.quant, 30), line.setting)))
+            parts = [drawing.rule(axis.at(tick), 22) for tick in axis.ticks()]
+            if speed.predicted and speed.measured:
+                parts.append(drawing.band(axis, speed.predicted, 11))
+                parts.append(drawing.mark(axis.at(speed.measured), 11, speed.state))
+            rows.append((name, drawing.picture(f"{model} {name}: {speed.says}", 22, parts)))
+        if len(rows) > 1:
+            title = model if is_alone else f"{model}, {words.machine_words(group[0].record)}"
+            yield Multiple(title, rows, drawing.factor_axis(axis, "tokens a second"))
 
 
 def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Headline:

@@ -1,8 +1,11 @@
 """Pages in a real browser: nothing fetched, nothing cut, readable by all, whatever the runs are."""
 
+import hashlib
 import importlib.util
 import shutil
+import subprocess
 import sys
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +31,8 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 WIDTHS = (390, 768, 1280)
+AXE, AXE_SHA256 = "axe-core@4.14.1", "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+"""Deque's checker of accessibility, as the registry of npm has it."""
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed"),
@@ -170,6 +175,37 @@ def test_text_stands_out_from_its_ground(browser, pages, name: str, scheme: str)
     view.close()
 
     assert low == {}
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory) -> str:
+    """The checker's script, fetched by npm; skipped where that cannot be."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        pytest.skip("no npm, which fetches axe-core")
+    try:
+        subprocess.run([npm, "pack", AXE], cwd=folder, capture_output=True, timeout=60, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"npm does not fetch {AXE}: {error}")
+    (archive,) = folder.glob("*.tgz")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == AXE_SHA256
+    with tarfile.open(archive) as files:
+        script = files.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.parametrize("name", ["check", "report", "gate", "matrix", "hostile", "disturbed"])
+def test_a_checker_of_accessibility_finds_nothing(browser, pages, axe: str, name: str, width: int, scheme: str) -> None:
+    view = opened(browser, pages[name], width, color_scheme=scheme, bypass_csp=True)
+    view.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    view.evaluate(axe)
+    found = view.evaluate("axe.run().then(({violations, passes}) => [violations.map(each => each.id), passes.length])")
+    view.close()
+
+    assert found[0] == []
+    assert found[1] > 10  # it did look
 
 
 def test_thirty_two_runs_are_no_long_page(browser, pages, tmp_path) -> None:

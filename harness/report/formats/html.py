@@ -20,6 +20,7 @@ _HEADINGS: Final = {
     "known": "Beside machines you know",
     "changes": "Since the baseline",
     "machines": "All runs",
+    "multiples": "Predicted and measured",
     "ladders": "Which quantisation",
     "courses": "Over time",
     "tables": "On other machines",
