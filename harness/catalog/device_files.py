@@ -7,91 +7,42 @@ print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 o
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from harness.catalog.parts import keys_of, spelled
 from harness.catalog.paths import data_files
 from harness.domain.base import Frozen
-from harness.domain.device import (
-    Calibration,
-    ComputeEngine,
-    DeviceProfile,
-    Figure,
-    MemoryPool,
-    PoolName,
-    Power,
-    Storage,
-)
+from harness.domain.device import Calibration, DeviceProfile, Figure, MemoryPool, PoolName
 from harness.domain.foreign import toml_in, typed
 from harness.errors import BadDataError
 from harness.units import GB, GIB, TERA
 
-P = TypeVar("P", bound=Frozen)
-
 JOULES_PER_WH: Final = 3600
 _VENDOR_UNITS: Final = {
-    "_bytes": ("_gib", GIB),
     "_bytes_per_s": ("_gb_s", GB),
+    "_bytes": ("_gib", GIB),
     "_flops_per_s": ("_tflops", TERA),
     "_joules": ("_wh", JOULES_PER_WH),
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_OTHERWISE: Final = {
-    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "ignored",
-    "link_bytes_per_s", "card_shares", "cards",
-}  # fmt: skip
-"""Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
 
-def _as_written(name: str) -> tuple[str, float]:
-    """Key of a field in the file, and SI units in one of the key's."""
-    for end, (written, factor) in _VENDOR_UNITS.items():
-        if name.endswith(end):
-            return name.removesuffix(end) + written, factor
-    return name, 1
+class _Wires(Frozen):
+    """What a file may say of a pool beside the profile: its bandwidth is checked by it."""
 
-
-def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] = ()) -> Any:
-    """Type of the table that a part of the profile is in the file.
-
-    ``more`` are fields that only the file has.
-    """
-    fields: list[tuple[Any, ...]] = []
-    for field in msgspec.structs.fields(part):
-        default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
-        if field.name not in but:
-            fields.append((_as_written(field.name)[0], field.type, default))
-    return msgspec.defstruct(
-        f"{part.__name__}Table", [*fields, *more], kw_only=True, forbid_unknown_fields=True
-    )
-
-
-_POOL: Final = _table_of(
-    MemoryPool,
-    ("transfer_mt_s", Figure | None, None),
-    ("bus_width_bits", Figure | None, None),
-    but={"name"},
-)
-_FILE: Final = _table_of(
-    DeviceProfile,
-    ("ram", _POOL),
-    ("engine", Annotated[tuple[_table_of(ComputeEngine), ...], msgspec.Meta(min_length=1)]),  # type: ignore[misc]
-    ("storage", _table_of(Storage)),
-    ("vram", _POOL | None, None),
-    ("power", _table_of(Power) | None, None),
-    but=_OTHERWISE,
-)
+    transfer_mt_s: Figure
+    bus_width_bits: Figure
 
 
 def device_file(name: str) -> DeviceProfile:
@@ -159,57 +110,102 @@ def read_device(file: Traversable) -> DeviceProfile:
     place = str(file)
     name = file.name.removesuffix(".toml")
     document = toml_in(file)
-    if "engines" in document:
+    if "engines" in document:  # as a probe writes it
         profile = typed(document | {"name": name}, DeviceProfile, place)
-        if profile.learned:
-            raise BadDataError(
-                place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
-            )
-        if not profile.engines:
-            raise BadDataError(place, "engines", "none", "at least one engine")
-        _check({pool.name: pool for pool in profile.pools}, profile.engines, "bytes", place)
-        _check_calibrations(profile.calibrations, place)
+        _check(profile, place)
         return profile
-    described = typed(document, _FILE, place)
-    pools: dict[str, Any] = {each: pool for each in _POOLS if (pool := getattr(described, each))}
-    _check(pools, described.engine, "gib", place)
-    for pool_name, pool in pools.items():
-        _check_bandwidth(pool_name, pool, place)
-    return _part(
-        DeviceProfile,
-        described,
-        name=name,
-        pools=tuple(_part(MemoryPool, pool, name=pool_name) for pool_name, pool in pools.items()),
-        engines=tuple(_part(ComputeEngine, engine) for engine in described.engine),
-        storage=_part(Storage, described.storage),
-        power=_part(Power, described.power) if described.power else Power(),
-    )
+    try:
+        profile = typed(_as_profile(document) | {"name": name}, DeviceProfile, place)
+        _check(profile, place)
+    except BadDataError as error:
+        field, expected = (_as_written(text, document) for text in (error.field, error.expected))
+        raise BadDataError(place, field, error.found, expected) from None
+    for pool in profile.pools:
+        _check_bandwidth(pool, document[pool.name], place)
+    in_si: DeviceProfile = _in_si(profile)
+    return in_si
 
 
-def _check(pools: Mapping[str, Any], engines: Sequence[Any], unit: str, place: str) -> None:
-    """What types cannot say of pools, whose sizes end in ``unit``, and engines."""
-    for index, engine in enumerate(engines):
+def _as_profile(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's document by the names of the profile; its figures stay in the vendors' units."""
+    profile: dict[str, Any] = {"pools": []}
+    for key, value in document.items():
+        if key in _POOLS:
+            pool: Any = _respelt(value)
+            if isinstance(pool, dict):
+                pool = {k: v for k, v in pool.items() if k not in _Wires.__struct_fields__} | {"name": key}
+            profile["pools"].append(pool)
+        else:
+            profile["engines" if key == "engine" else key] = _respelt(value)
+    return profile
+
+
+def _respelt(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_respelt(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    respelt = {}
+    for key, inner in value.items():
+        ends = (key.removesuffix(end) + name for name, (end, _) in _VENDOR_UNITS.items() if key.endswith(end))
+        respelt[next(ends, key)] = _respelt(inner)
+    return respelt
+
+
+def _as_written(text: str, document: Mapping[str, Any]) -> str:
+    """Names of the profile in an error as the file has them."""
+    for index, pool in enumerate(key for key in document if key in _POOLS):
+        text = text.replace(f"pools[{index}]", pool)
+    text = text.replace("pools", "ram, vram").replace("engines", "engine")
+    for name, (end, _) in _VENDOR_UNITS.items():
+        text = text.replace(name, end)
+    return text
+
+
+def _in_si(value: Any, name: str = "") -> Any:
+    """The profile with its figures in SI units, as the ends of its fields' names say."""
+    if isinstance(value, Figure):
+        factor = next((factor for end, (_, factor) in _VENDOR_UNITS.items() if name.endswith(end)), 1)
+        return value.replace(value=value.value * factor)
+    if isinstance(value, tuple):
+        return tuple(_in_si(each, name) for each in value)
+    if isinstance(value, dict):
+        return {key: _in_si(each, name) for key, each in value.items()}
+    if isinstance(value, Frozen):
+        return value.replace(
+            **{field: _in_si(getattr(value, field), field) for field in value.__struct_fields__}
+        )
+    return value
+
+
+def _check(profile: DeviceProfile, place: str) -> None:
+    """What types cannot say of a device."""
+    pools = {pool.name: pool for pool in profile.pools}
+    if profile.learned:
+        raise BadDataError(
+            place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
+        )
+    if not profile.engines:
+        raise BadDataError(place, "engines", "none", "at least one engine")
+    for index, engine in enumerate(profile.engines):
         if engine.pool not in pools:
             raise BadDataError(
                 place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}"
             )
-        if engine.sustained_ratio:
-            share = engine.sustained_ratio.value
-        else:
-            share = 1
-        if not 1e-6 <= share <= 1:
+        if engine.sustained_ratio and not 1e-6 <= engine.sustained_ratio.value <= 1:
             field = f"engine[{index}].sustained_ratio.value"
-            raise BadDataError(place, field, str(share), "a share above 0, at most 1")
+            found = str(engine.sustained_ratio.value)
+            raise BadDataError(place, field, found, "a share above 0, at most 1")
     if "ram" not in pools:
         raise BadDataError(place, "ram", "nothing", "the pool of every device")
     for name, pool in pools.items():
-        total = getattr(pool, f"total_{unit}").value
-        for key in (f"usable_{unit}", f"entitled_{unit}"):
-            part = getattr(pool, key)
+        total = pool.total_bytes.value
+        for key, part in (("usable_bytes", pool.usable_bytes), ("entitled_bytes", pool.entitled_bytes)):
             if part is not None and part.value > total:
                 raise BadDataError(
-                    place, f"{name}.{key}.value", str(part.value), f"at most total_{unit}, {total}"
+                    place, f"{name}.{key}.value", str(part.value), f"at most total_bytes, {total}"
                 )
+    _check_calibrations(profile.calibrations, place)
 
 
 def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None:
@@ -227,40 +223,15 @@ def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None
                 raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
-def _check_bandwidth(name: str, pool: Any, place: str) -> None:
+def _check_bandwidth(pool: MemoryPool, written: Mapping[str, Any], place: str) -> None:
     """Bandwidth is rate x width, where a file has them."""
-    rate = pool.transfer_mt_s
-    width = pool.bus_width_bits
-    if rate is None and width is None:
+    told = {key: written[key] for key in _Wires.__struct_fields__ if key in written}
+    if not told:
         return
-    if rate is None or width is None:
-        missing = "bus_width_bits"
-        if rate is None:
-            missing = "transfer_mt_s"
-        raise BadDataError(
-            place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither"
-        )
-    # MT/s x bits / 8 is MB/s; / 1000 is GB/s.
-    computed = rate.value * width.value / 8000
-    stated = pool.bandwidth_gb_s.value
+    wires = typed(told, _Wires, place)
+    rate, width = wires.transfer_mt_s.value, wires.bus_width_bits.value
+    computed = rate * width / 8000  # MT/s x bits / 8 is MB/s
+    stated = pool.bandwidth_bytes_per_s.value
     if abs(stated - computed) > BANDWIDTH_TOLERANCE * computed:
-        expected = f"{computed:g} ({rate.value:g} MT/s x {width.value:g} bit / 8), within 2 %"
-        raise BadDataError(place, f"{name}.bandwidth_gb_s.value", f"{stated:g}", expected)
-
-
-def _part(kind: type[P], table: Any, **more: Any) -> P:
-    """A part of the profile from its table in the file."""
-    fields = {}
-    for name in kind.__struct_fields__:
-        key, factor = _as_written(name)
-        if hasattr(table, key):
-            fields[name] = _in_si(getattr(table, key), factor)
-    return kind(**fields | more)
-
-
-def _in_si(value: Any, factor: float) -> Any:
-    if isinstance(value, dict):
-        return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
-    if isinstance(value, Figure):
-        return value.replace(value=value.value * factor)
-    return value
+        expected = f"{computed:g} ({rate:g} MT/s x {width:g} bit / 8), within 2 %"
+        raise BadDataError(place, f"{pool.name}.bandwidth_gb_s.value", f"{stated:g}", expected)

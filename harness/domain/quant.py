@@ -108,6 +108,14 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
         importance_matrix=owner in _TABLES["importance_matrix"]["owners"],
     )
     owned = _TABLES["owners"].get(owner, [])
+    smaller = _TABLES["larger_tables"].get(plain, "")
+    if smaller and not any(plain == row[0] for row in owned):
+        base = understood(f"{owner}:{smaller}", architecture) or known
+        why = f"output matrix and token tables in Q8_0 beside {smaller}"
+        rest = (base.bits or (0.0,) * len(GROUPS))[3:]
+        return base.replace(
+            text=text, bits=(8.5, 8.5, 8.5, *rest), low=base.low or 0.96, high=base.high or 1.04, why=why
+        )
     for pattern, stands, bits, low, high, why, *only in [
         *owned,
         *([] if plain in _MIXTURES else _TABLES["rules"]),

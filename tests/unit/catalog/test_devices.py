@@ -118,9 +118,7 @@ BANDWIDTH = "bandwidth_gb_s = { value = 51.2,"
             ["100", "51.2", "6400 MT/s x 64 bit / 8"],
             id="bandwidth is not rate x width",
         ),
-        pytest.param(
-            "bus_width_bits", "measured_read_gb_s", "ram.bus_width_bits", ["neither"], id="rate without width"
-        ),
+        pytest.param("bus_width_bits", "measured_read_gb_s", "bus_width_bits", ["nothing"], id="rate without width"),
         pytest.param(
             'confidence = "assumed" }\nusable',
             'confidence = "sure" }\nusable',
