@@ -130,6 +130,16 @@ OutFolder = Annotated[
     Meta(description="Save each record as a file in this folder, too."),
     Option("--out -o", "Output", path="folder"),
 ]
+Baseline = Annotated[
+    tuple[str, ...],
+    Meta(description="Result, or folder of results, to compare with; repeatable."),
+    Option("--baseline", "Measuring", is_repeated=True),
+]
+MaxError = Annotated[
+    Annotated[float, Meta(gt=0, le=1e9)] | None,
+    Meta(description="Exit with status 1 if a prediction of a run is further off than this, in percent."),
+    Option("--max-error"),
+]
 Budget = Annotated[Path, Meta(description="Budgets file (TOML)."), Option("--budget", path="file")]
 
 

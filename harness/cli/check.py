@@ -52,11 +52,7 @@ def check(
         Meta(description="Fetch an engine that uses all of this machine, where the installed one does not."),
         Option("--yes"),
     ] = False,
-    max_error_percent: Annotated[
-        Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Meta(description="Exit with status 1 if a prediction is further off than this, in percent."),
-        Option("--max-error"),
-    ] = None,
+    max_error_percent: options.MaxError = None,
     report: Annotated[
         Path | None,
         Meta(description="File for the report: .html or .md."),

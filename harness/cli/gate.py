@@ -89,11 +89,7 @@ def judge(
     budget: options.Budget,
     shown: _Shown,
     results: options.Results = (),
-    baseline: Annotated[
-        tuple[str, ...],
-        Meta(description="Result, or folder of results, to compare with; repeatable."),
-        Option("--baseline", is_repeated=True),
-    ] = (),
+    baseline: Annotated[options.Baseline, Option("--baseline", is_repeated=True)] = (),
     against: Annotated[
         str | None,
         Meta(description="Git commit to read the folders of --baseline from, instead of the working tree."),

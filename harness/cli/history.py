@@ -13,6 +13,7 @@ import click
 import msgspec
 from msgspec import Meta
 
+from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.domain.base import Frozen
@@ -83,11 +84,7 @@ def history(
         Meta(description="Show how a metric, such as decode_tokens_per_s, changed over comparable runs."),
         Option("--trend", metavar="METRIC"),
     ] = None,
-    max_error_percent: Annotated[
-        Annotated[float, Meta(ge=0, le=1e9)] | None,
-        Meta(description="Exit with status 1 if a prediction of a RUN is further off than this, in percent."),
-        Option("--max-error"),
-    ] = None,
+    max_error_percent: options.MaxError = None,
 ) -> Answer:
     """List past runs with their speeds, newest first.
 

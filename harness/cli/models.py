@@ -124,14 +124,6 @@ def _decoder(name: str, quant: str | None) -> Answer:
             rows += [(f"{key}.{inner}", str(each)) for inner, each in value.items()]
         elif value not in {None, 0, ""}:
             rows.append((key, str(value)))
-    for file in card.files if card else ():
-        origins = [file.path]
-        if file.hub:
-            origins.append(f"hub {file.hub.repo}/{file.hub.file}")
-        if file.registry:
-            origins.append(f"registry {' '.join(file.registry.packages)}")
-        where = "; ".join(filter(None, origins)) or "no source"
-        rows.append((f"file {file.quant}", f"{format_bytes(file.size_bytes)}, sha256 {file.sha256}, {where}"))
     by_type = []
     for type_name, sums in types.items():
         bits = BLOCKS[type_name].bits_per_weight

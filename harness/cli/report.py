@@ -32,7 +32,7 @@ def report(
     form: Annotated[
         Literal["html", "md"] | None,
         Meta(description="Format."),
-        Option("--format -f", "Output", default="by the ending of --out; html without --out"),
+        Option("--format -f", "Output", default="by the ending of --out"),
     ] = None,
     devices: Annotated[
         tuple[str, ...],
@@ -52,12 +52,8 @@ def report(
         Option("--budget -b", path="file"),
     ] = None,
     baseline: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Result, or folder of results, that budgets compare with; without --budget, speeds 10 % below "
-            "it are looked for. Repeatable."
-        ),
-        Option("--baseline", is_repeated=True),
+        options.Baseline,
+        Option("--baseline", is_repeated=True, default="without --budget: no speed 10 % below it"),
     ] = (),
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.

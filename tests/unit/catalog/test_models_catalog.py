@@ -172,7 +172,7 @@ def test_list_and_show(tmp_path: Path) -> None:
 
     listed = json.loads(run(COMMAND, ["show", "--json"], catch_exceptions=False).stdout)["items"]
     shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
-    words = run(COMMAND, ["show", "smollm2-135m"], catch_exceptions=False).stdout
+    words = run(COMMAND, ["show", "smollm2-135m", "--json"], catch_exceptions=False).stdout
 
     assert {"smollm2-135m", "llama-3.1-8b", "mamba-2.8b"} <= {m["name"] for m in listed}
     assert {m["kind"] for m in listed} >= {"dense", "moe", "mla+moe", "sliding", "recurrent", "hybrid+moe"}
