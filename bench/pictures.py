@@ -22,7 +22,7 @@ from harness.gates.evaluate import evaluate
 from harness.gates.formats import badge, markdown
 from harness.gates.propose import propose
 from harness.report.elsewhere import tables
-from harness.report.formats.html import render
+from harness.report.html import render
 from harness.report.pages import page_of
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -331,7 +331,7 @@ def output(path: Path) -> str:
 def check_output(path: Path) -> str:
     """What ``check`` prints of a kept record."""
     with CliRunner(env={"COLUMNS": "100"}).isolation() as (out, *_):
-        show_check(records_of(path), [], Path("edge-harness-check.md"))
+        show_check(records_of(path), [], None)
         lines = [line.rstrip() for line in out.getvalue().decode().splitlines()]
     return "\n".join(["```text", "$ edge-harness check", *lines, "```"])
 

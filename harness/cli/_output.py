@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -91,18 +90,6 @@ def say(*parts: Any) -> None:
     screen = console()
     for part in parts:
         screen.print(part, markup=False)
-
-
-def put(text: str, out: Path | None, document: Any = None) -> Answer:
-    """An answer that is a text: written into a file at once, beside ``--json`` too.
-
-    On stdout where none is named.
-    """
-    if out is not None:
-        from harness.records.store import write_atomically
-
-        write_atomically(out, text.encode())
-    return Answer(document, lambda: None if out else click.echo(text, nl=False))
 
 
 class Table(NamedTuple):

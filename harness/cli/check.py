@@ -55,13 +55,8 @@ def check(
     max_error_percent: options.MaxError = None,
     report: Annotated[
         Path | None,
-        Meta(description="File for the report: .html or .md."),
-        Option(
-            "--report",
-            "Output",
-            endings=(".html", ".htm", ".md"),
-            default="edge-harness-check.md in this folder",
-        ),
+        Meta(description="Write the page of all figures to this file."),
+        Option("--report", "Output", endings=(".html", ".htm")),
     ] = None,
     details: Annotated[
         bool,
@@ -81,7 +76,9 @@ def check(
     from harness.app.run import exit_of
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
-    from harness.report.check import write_check_report
+    from harness.records.store import write_atomically
+    from harness.report import html
+    from harness.report.pages import page_of
 
     if measuring.is_handed_over:
         return options.handed_over(measuring)
@@ -97,7 +94,8 @@ def check(
             depths=depth_tokens,
             on=(measuring.target, measuring.programs),
         )
-    written = write_check_report(list(records), report)
+    if report is not None:
+        write_atomically(report, html.render(page_of(records)).encode())
     status = exit_of(records)
     comparisons = [compare(record) for record in records]
     if status == Exit.OK:
@@ -107,12 +105,12 @@ def check(
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
     return Answer(
-        document, lambda: show(records, broken, written, details=details), Exit.BROKEN if broken else status
+        document, lambda: show(records, broken, report, details=details), Exit.BROKEN if broken else status
     )
 
 
 def show(
-    records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path, *, details: bool = False
+    records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path | None, *, details: bool = False
 ) -> None:
     """Print what the runs showed, where the report is, and what is next; with details, every figure."""
     from harness.app.run import exit_of
@@ -133,5 +131,6 @@ def show(
         more = "edge-harness report RUN -o page.html (the picture)"
     if not details:
         more += "  --details (every figure)"
-    click.echo(f"  Written to {report}")
+    if report:
+        click.echo(f"  Written to {report}")
     click.echo(f"  More: {more}")

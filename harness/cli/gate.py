@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed
-from harness.cli._output import Answer, put
+from harness.cli._output import Answer
 from harness.domain.base import Frozen
 from harness.domain.option import Option
 from harness.errors import CouldNotRunError, RefusedError
@@ -227,6 +227,7 @@ def init(
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
     from harness.measure.pipeline import open_history
+    from harness.records.store import write_atomically
 
     records = gather(results)
     past = open_history()
@@ -237,7 +238,10 @@ def init(
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     for budget, finds in proposals if out else ():
         click.echo(f"{budget.metric}, {budget.model}: {finds}", err=True)
-    return put(to_toml(proposals), out, [budget for budget, _ in proposals])
+    text = to_toml(proposals)
+    if out is not None:
+        write_atomically(out, text.encode())
+    return Answer([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
 
 
 def _notes(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> list[str]:

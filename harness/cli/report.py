@@ -1,16 +1,14 @@
-"""``edge-harness report``: one self-contained page, or the same for a comment."""
+"""``edge-harness report``: one self-contained page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import refuse_typed, verb
-from harness.cli._output import put
+from harness.cli._command import verb
 from harness.domain.option import Option
-from harness.errors import RefusedError
 from harness.printable import clean_lines
 from harness.units import counted, format_bytes
 
@@ -18,22 +16,15 @@ if TYPE_CHECKING:
     from harness.domain.record import RunRecord
     from harness.gates.judge import Judgement
 
-_ENDINGS = {".html": "html", ".htm": "html", ".md": "md"}
-
 
 @verb
 def report(
-    results: options.Results = (),
     out: Annotated[
-        Path | None,
-        Meta(description="File to write, in the format of its ending: .html or .md."),
-        Option("--out -o", "Output", path="file"),
-    ] = None,
-    form: Annotated[
-        Literal["html", "md"] | None,
-        Meta(description="Format."),
-        Option("--format -f", "Output", default="by the ending of --out"),
-    ] = None,
+        Path,
+        Meta(description="File to write."),
+        Option("--out -o", "Output", endings=(".html", ".htm")),
+    ],
+    results: options.Results = (),
     devices: Annotated[
         tuple[str, ...],
         Meta(description="Devices to predict: names or patterns."),
@@ -62,36 +53,19 @@ def report(
     read too. Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
+    from harness.records.store import write_atomically
+    from harness.report import html
     from harness.report.elsewhere import tables
-    from harness.report.formats import html, md
     from harness.report.pages import page_of
 
-    shape: str | None = form
-    if form is None:
-        shape = "html"
-        if out:
-            shape = _ENDINGS.get(out.suffix.lower())
-    if shape is None:
-        others = "; a program reads `edge-harness history RUN... --json`"
-        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(_ENDINGS)}{others}")
-    if shape == "html" and out is None:
-        raise click.UsageError("a page needs a file: -o report.html")
-    drawn = {"budget", "baseline", "devices", "models"}
-    refuse_typed(drawn, f"in {shape}: only a page (.html) shows it", when=shape != "html")
     records = gather(results)
-    if shape == "md" and not records:
-        raise RefusedError("nothing to report: no RESULT")
-    if shape == "md":
-        text = md.render(records)
-    else:
-        judgements = _judged(records, budget, baseline)
-        predicted = []
-        if len(records) != 1 or devices or models:
-            predicted = tables(records, devices=devices, models=models)
-        text = html.render(page_of(records, tables=predicted, judgements=judgements))
-    put(clean_lines(text), out).show()
-    if out is not None:
-        click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(text.encode()))}", err=True)
+    judgements = _judged(records, budget, baseline)
+    predicted = []
+    if len(records) != 1 or devices or models:
+        predicted = tables(records, devices=devices, models=models)
+    page = clean_lines(html.render(page_of(records, tables=predicted, judgements=judgements))).encode()
+    write_atomically(out, page)
+    click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(page))}", err=True)
 
 
 def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":

@@ -23,7 +23,7 @@ from harness.gates.propose import propose
 from harness.measure.pipeline import open_history
 from harness.report import drawing, words
 from harness.report.answer import UNSURE_RATIO, first_screen, sentence
-from harness.report.formats.html import filled, render
+from harness.report.html import filled, render
 from harness.report.pages import page_of
 from harness.report.state import figures_of
 from harness.serve.guard import COOKIE, Guard, is_same

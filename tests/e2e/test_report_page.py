@@ -18,7 +18,7 @@ from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.records.imports import read_results
 from harness.report.elsewhere import tables
-from harness.report.formats.html import render
+from harness.report.html import render
 from harness.report.pages import page_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))

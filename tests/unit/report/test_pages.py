@@ -22,9 +22,9 @@ from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.records.imports import read_results
 from harness.records.store import load
+from harness.report import html
 from harness.report.courses import courses, soaks
 from harness.report.elsewhere import how, tables
-from harness.report.formats import html
 from harness.report.pages import page_of
 from harness.report.results import result_tables
 from harness.report.state import State, figures_of

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from report_records import HOSTILE, around, record
+from report_records import around, record
 
 from harness.domain.prediction import Interval
 from harness.domain.record import MemoryUse
 from harness.records.derive import summarise
-from harness.report.formats import md
 from harness.report.state import Figure, State, figures_of
 from harness.report.words import reading_words, without_folders
 
@@ -101,20 +100,6 @@ def test_off_is_measured_beside_the_likeliest(factor: float, words: str) -> None
 )
 def test_a_speed_beside_a_reader(speed: float, words: str) -> None:
     assert reading_words(speed) == words
-
-
-def test_markdown_is_as_agreed(golden) -> None:
-    golden("report.md", md.render([record()]))
-
-
-def test_markdown_keeps_hostile_names_in_their_cell() -> None:
-    text = md.render([record(name="a|b_c <b>@me</b> [x](y) \\")])
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-
-    assert {row.count("|") for row in rows[:3]} == {8}
-    assert "<b>" not in text
-    assert "a&#124;b&#95;c" in text
-    assert "\u202e" not in md.render([record(name=HOSTILE)])
 
 
 @pytest.mark.parametrize(

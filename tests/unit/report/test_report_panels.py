@@ -8,7 +8,7 @@ from report_records import HOSTILE, record
 from harness.domain.record import Sample
 from harness.domain.result import PassFigures, Score, SystemResult
 from harness.records.store import load
-from harness.report.formats import html
+from harness.report import html
 from harness.report.pages import page_of
 from harness.report.panels import sections
 

@@ -1,1 +1,0 @@
-"""Output formats, one module each: ``render(records, report) -> str``; the file name is the format's name."""
