@@ -49,8 +49,8 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "systems": (
         "workloads/systems.json",
         [
-            ["workloads", "run", *SYSTEMS, "--evaluate"],
-            ["workloads", "run", "inspect", "train", "--model", SMALL, "--evaluate"],
+            *(["workloads", "run", name, "--evaluate"] for name in SYSTEMS),
+            *(["workloads", "run", name, "--model", SMALL, "--evaluate"] for name in ("inspect", "train")),
         ],
     ),
     "judged": (

@@ -1,6 +1,5 @@
 """``edge-harness workloads``: systems that run beside a language model, measured like one."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,7 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed, typed
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
-from harness.errors import Exit, HarnessError
-
-_OF_RUNS_HERE = frozenset({"devices", "thread_count", "memory_bytes", "nli"})
+from harness.errors import EngineError, Exit
 
 
 class _Measuring(options.Anywhere):
@@ -28,7 +25,7 @@ def workloads() -> None:
 @workloads.command("run", epilog="edge-harness workloads run memory")
 def run(
     measuring: _Measuring,
-    names: Annotated[tuple[str, ...], Option(metavar="[NAME...]")] = (),
+    name: Annotated[str, Option(metavar="[NAME]")] = "",
     cases: Annotated[
         Path | None,
         Meta(
@@ -61,11 +58,6 @@ def run(
         Meta(description="Answer every case, rather than just enough to time each step."),
         Option("--evaluate"),
     ] = False,
-    devices: Annotated[
-        tuple[str, ...],
-        Meta(description="Also predict this device; repeatable."),
-        Option("--predict-for", metavar="DEVICE", is_repeated=True, names="devices"),
-    ] = (),
     repetitions: options.Repetitions = 30,
     thread_count: Annotated[
         int,
@@ -74,35 +66,32 @@ def run(
     ] = 1,
     seed: options.Seed = 1,
 ) -> Answer:
-    """Predict the named systems, time them on their cases, and score the answers.
+    """Time a system on its cases beside what is predicted of it, and score its answers.
 
     Without a NAME, list them all.
 
     With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no
     figure there.
 
-    Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 one could not run.
+    Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 it could not run.
     """
     from harness.app.run import exit_of
-    from harness.workloads.page import median_error, views
-    from harness.workloads.run import Given, SystemRun
+    from harness.workloads.page import views
+    from harness.workloads.run import Given
     from harness.workloads.run import run as run_here
-    from harness.workloads.system import load_all
+    from harness.workloads.system import load
     from harness.workloads.target import run_on
 
     if measuring.is_handed_over:
         return options.handed_over(measuring)
-    if not names:
+    if not name:
         refuse_typed(typed(click.get_current_context()), "without a NAME")
         return _listed()
-    is_alone = len(names) == 1
-    refuse_typed({"cases"}, "unless one system is named", when=not is_alone)
-    systems, skipped = load_all(names)
-    _refuse_unused(part for system in systems for part in (*system.parts, *system.options))
-    programs = measuring.programs
-    if programs is not None:
-        refuse_typed(_OF_RUNS_HERE, "with --programs: the target runs no Python")
-    runs: list[SystemRun] = []
+    taken = load(name).parts
+    for part, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
+        taken_words = ", ".join(taken) or "no model"
+        refuse_typed({option}, f"here: {name} takes {taken_words}", when=part not in taken)
+    of_job = {"evaluate": evaluate, "repetitions": repetitions, "seed": seed}
     with measuring.started() as how:
         given = Given(
             language=options.model_file(model, "", how) if model else None,
@@ -110,77 +99,37 @@ def run(
             nli=Path(nli) if nli else None,
             cases=cases,
         )
-        for index, system in enumerate(systems):
-            how.listener.plan(len(systems) - index)
-            try:
-                if programs is None:
-                    one = run_here(
-                        system.name,
-                        given,
-                        size=size,
-                        devices=devices,
-                        thread_count=thread_count,
-                        how=how,
-                        evaluate=evaluate,
-                        repetitions=repetitions,
-                        seed=seed,
-                    )
-                else:
-                    one = run_on(
-                        system.name,
-                        given,
-                        size=size,
-                        on=measuring.target,
-                        programs=programs,
-                        how=how,
-                        evaluate=evaluate,
-                        repetitions=repetitions,
-                        seed=seed,
-                    )
-            except HarnessError as error:
-                if is_alone:
-                    raise
-                skipped[system.name] = str(error)
-            else:
-                runs.append(one)
-    made = [(one.name, one.record) for one in runs]
-    lines = [f"{name}: {record.outcome}: {record.detail}" for name, record in made if record.detail]
-    lines += [f"not run: {name}: {why}" for name, why in skipped.items()]
-    middle = median_error(runs)
-    lines += [f"median error: {middle:.1%}"] if middle is not None and not is_alone else []
-    document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
-    is_wrong = any("WrongAnswerError" in record.detail for _, record in made)
-    status = Exit.BROKEN if is_wrong else exit_of([record for _, record in made])
-    if skipped and status in {Exit.OK, Exit.INCONCLUSIVE}:
-        status = Exit.COULD_NOT_RUN
-    parts = [*(table(*view) for view in views(runs)), *lines]
-    return Answer(runs[0] if is_alone and runs else document, lambda: say(*parts), status)
+        how.listener.plan(1)
+        if measuring.programs is None:
+            record = run_here(name, given, size=size, how=how, thread_count=thread_count, **of_job)
+        else:
+            refuse_typed({"thread_count", "memory_bytes"}, "with --programs: the target runs no Python")
+            record = run_on(
+                name, given, size=size, on=measuring.target, programs=measuring.programs, how=how, **of_job
+            )
+    is_wrong = "WrongAnswerError" in record.detail
+    status = Exit.BROKEN if is_wrong else exit_of([record])
+    parts = [table(*view) for view in views(record)]
+    return Answer(record, lambda: say(*parts, f"{record.outcome}: {record.detail}".rstrip(": ")), status)
 
 
 def _listed() -> Answer:
     """Every system with its parts, its sizes and the columns of its cases."""
-    from harness.workloads.system import load_all
+    from harness.workloads.system import columns_of, kind_of, load, names
 
-    systems, gone = load_all()
     rows = []
     document = []
-    for system in systems:
-        parts = [*system.parts, *(f"[{part}]" for part in system.options)]
-        rows.append(
-            [system.name, ", ".join(parts) or "-", ", ".join(system.sizes), system.extra or "-", system.title]
-        )
-        told = {"name": system.name, "title": system.title, "parts": parts, "extra": system.extra}
-        document.append(told | {"sizes": system.sizes, "columns": system.columns()})
+    gone = []
+    for name in names():
+        try:
+            system = load(name)
+        except EngineError as error:
+            gone.append(str(error))
+            continue
+        parts = ", ".join(system.parts) or "-"
+        rows.append([name, parts, ", ".join(system.sizes), system.extra or "-", system.title])
+        columns = {kind_of(kind): columns_of(kind) for kind in system.kinds}
+        told = {"name": name, "title": system.title, "parts": system.parts, "extra": system.extra}
+        document.append(told | {"sizes": system.sizes, "columns": columns})
     view = table("", ["system", "parts", "sizes", "extra", "what it does"], rows)
-    return Answer(document, lambda: say(view, *gone.values()))
-
-
-def _refuse_unused(wanted: Iterable[str]) -> None:
-    """Refuse a part that none of the systems takes (UsageError)."""
-    taken = set(wanted)
-    for name, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
-        refuse_typed(
-            {option},
-            f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}",
-            when=name not in taken,
-        )
+    return Answer(document, lambda: say(view, *gone))

@@ -3,24 +3,14 @@
 from collections.abc import Callable
 
 from harness.domain.device import DeviceProfile
+from harness.domain.scenario import Scenario
 from harness.predict.co_resident import Companion
-from harness.workloads.child import SystemJob, declare
-from harness.workloads.parts import Parts
-from harness.workloads.passes import Pass, total
+from harness.workloads.passes import Op, Pass, law_of
 from harness.workloads.run import Given, Plan, plan_of
 from harness.workloads.system import names
 
-_TOKEN_CHARS = 4
-"""Characters of a token, about: a companion is counted before its tokenizer is opened."""
-
-
-class _Guessed(Parts):
-    """Parts that only count tokens, by the length of a text."""
-
-    def tokenize(self, part: str, text: object) -> list[int]:
-        """As many tokens as a text of that length has, about."""
-        del part
-        return [0] * (1 + len(str(text)) // _TOKEN_CHARS)
+_USUAL_TOKENS = 16
+"""Of a text that is embedded, about."""
 
 
 def companions() -> tuple[list[str], Callable[[str], Companion]]:
@@ -37,32 +27,22 @@ def companion(text: str) -> Companion:
     """
     name, _, size = text.partition(":")
     plan = plan_of(name, Given(), size or "default", is_beside=True)
-    held = plan.held_bytes(None) or 0
-    file_bytes = sum(weights.tensor_bytes for weights in plan.weights.values())
-    kinds = ", ".join(plan.system.columns())
-    beside = ""
-    if plan.parts:
-        beside = f", with {', '.join(plan.parts)}"
+    parts = ", ".join(plan.weights)
     return Companion(
-        f"{name} {size or 'default'}", held, file_bytes, f"{kinds}{beside}", lambda d: _drawn(plan, d)
+        f"{name} {size or 'default'}",
+        plan.held_bytes(None) or 0,
+        sum(weights.tensor_bytes for weights in plan.weights.values()),
+        f"{plan.system.title}, with {parts}" if parts else plan.system.title,
+        lambda device: _drawn(plan, device),
     )
 
 
 def _drawn(plan: Plan, device: DeviceProfile) -> float:
-    """Bytes/s of the step that draws most: its own arrays, and its parts' weights once a pass."""
-    law = plan.law(device)
-    job = SystemJob(name=plan.system.name, size=plan.size)
-    cases = plan.system.cases(plan.size, 1)[:200]
+    """Bytes/s of the part that draws most: its weights once a text of usual length."""
+    law = law_of(plan.weights, device, Scenario())
     drawn = 0.0
-    for declared in declare(plan.system, cases, job, _Guessed()):
-        known = [one for one in declared.passes if one.part != "language"]
-        seconds = total(law, known)
+    for part, weights in plan.weights.items():
+        seconds = law(Pass(part=part, op=Op.EMBED, tokens=_USUAL_TOKENS))
         if seconds:
-            drawn = max(drawn, sum(_moved(plan, one) for one in known) / seconds)
+            drawn = max(drawn, weights.tensor_bytes / seconds)
     return drawn
-
-
-def _moved(plan: Plan, one: Pass) -> int:
-    if one.part in plan.weights:
-        return plan.weights[one.part].tensor_bytes
-    return one.moved_bytes

@@ -1,16 +1,12 @@
 """Systems as tables: each row names the parts, the figures, the time and the memory of the same object."""
 
 from collections.abc import Sequence
-from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.domain.result import PassFigures, Score, SystemResult
 from harness.report.panels import Panel
 from harness.units import format_bytes, format_seconds
-
-if TYPE_CHECKING:
-    from harness.workloads.run import SystemRun
 
 PASS_COLUMNS: Final = ("step", "part", "pass", "tokens", "p50", "p95", "predicted p50", "p95", "error")
 MEMORY_COLUMNS: Final = ("part", "file", "KV cache", "arena", "anonymous", "predicted", "error")
@@ -21,24 +17,11 @@ View = tuple[str, Sequence[str], list[list[str]]]
 
 def pass_cells(row: PassFigures) -> list[str]:
     """Passes of a part as text, measured beside predicted."""
+    cells = [row.step, row.part or "-", row.op, f"{row.tokens:g}" if row.tokens else "-"]
+    times = (row.p50_s, row.p95_s, row.predicted_p50_s, row.predicted_p95_s)
+    cells += ["-" if seconds is None else format_seconds(seconds) for seconds in times]
     error = row.error_ratio
-    return [
-        row.step,
-        row.part or "-",
-        row.op,
-        f"{row.tokens:g}" if row.tokens else "-",
-        _seconds(row.p50_s),
-        _seconds(row.p95_s),
-        _seconds(row.predicted_p50_s),
-        _seconds(row.predicted_p95_s),
-        "-" if error is None else f"{error:+.0%}",
-    ]
-
-
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return format_seconds(seconds)
+    return [*cells, "-" if error is None else f"{error:+.0%}"]
 
 
 def memory_rows(record: RunRecord) -> list[list[str]]:
@@ -56,19 +39,15 @@ def memory_rows(record: RunRecord) -> list[list[str]]:
 
 
 def _beside(held: int | None, predicted: int | None) -> list[str]:
-    if not held or predicted is None:
-        error = "-"
-    else:
-        error = f"{predicted / held - 1:+.0%}"
-    return ["-" if size is None else format_bytes(size) for size in (held, predicted)] + [error]
+    cells = ["-" if size is None else format_bytes(size) for size in (held, predicted)]
+    if held and predicted is not None:
+        return [*cells, f"{predicted / held - 1:+.0%}"]
+    return [*cells, "-"]
 
 
 def score_cells(score: Score) -> list[str]:
     """A figure beside its hardest null, and what that says."""
-    if score.value is None:
-        value = "-"
-    else:
-        value = f"{score.value:.3g}"
+    value = "-" if score.value is None else f"{score.value:.3g}"
     if score.low is not None and score.high is not None:
         value += f" ({score.low:.3g} to {score.high:.3g})"
     null = score.best_null
@@ -92,29 +71,16 @@ def parts_of(record: RunRecord) -> str:
     return ", ".join(f"{name} {model}" for name, model in _result(record).parts.items()) or "none"
 
 
-def views(runs: Sequence["SystemRun"]) -> list[View]:
-    """Passes, memory and figures of each run, and what is predicted of other devices."""
-    shown: list[View] = []
-    for one in runs:
-        title = f"{one.name}, parts: {parts_of(one.record)}"
-        result = _result(one.record)
-        shown += [
-            (f"time of {title}", PASS_COLUMNS, [pass_cells(row) for row in result.passes]),
-            (f"memory of {title}", MEMORY_COLUMNS, memory_rows(one.record)),
-            (f"figures of {title}", SCORE_COLUMNS, [score_cells(score) for score in result.scores]),
-        ]
-        for device, rows in one.elsewhere.items():
-            shown.append((f"{title}, predicted of {device}", PASS_COLUMNS, [pass_cells(row) for row in rows]))
+def views(record: RunRecord) -> list[View]:
+    """Passes, memory and figures of a run."""
+    title = f"{record.workload}, parts: {parts_of(record)}"
+    result = _result(record)
+    shown: list[View] = [
+        (f"time of {title}", PASS_COLUMNS, [pass_cells(row) for row in result.passes]),
+        (f"memory of {title}", MEMORY_COLUMNS, memory_rows(record)),
+        (f"figures of {title}", SCORE_COLUMNS, [score_cells(score) for score in result.scores]),
+    ]
     return [view for view in shown if view[2]]
-
-
-def median_error(runs: Sequence["SystemRun"]) -> float | None:
-    """Median of the absolute errors of whole steps; None without any."""
-    rows = [row for one in runs for row in _result(one.record).passes if not row.part]
-    errors = [abs(row.error_ratio) for row in rows if row.error_ratio is not None]
-    if errors:
-        return median(errors)
-    return None
 
 
 def panel(record: RunRecord) -> Panel | None:

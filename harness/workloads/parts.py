@@ -19,13 +19,12 @@ import numpy as np
 from harness import plugins
 from harness.arrays import Doubles, Singles
 from harness.catalog.gguf import read_gguf
-from harness.domain.record import EngineIdentity
 from harness.domain.result import PartMemory
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, RefusedError
+from harness.errors import BadDataError
 from harness.ports import Session
 from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.passes import Meter, Op, Pass, common_length
+from harness.workloads.passes import Meter, Op, Pass
 
 Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
@@ -73,7 +72,9 @@ class LanguageModel:
         runtime = plugins.usable_runtime("llamacpp")
         session = runtime.open(path, scenario_of(context_tokens, thread_count), tap=tap)
         template = read_gguf(path).metadata.get("tokenizer.chat_template")
-        words = chat_words(runtime.library(), str(template), path) if template else plain_words
+        words: ChatWords = plain_words
+        if template:
+            words = chat_words(runtime.library(), str(template), path)
         return cls(session, words, meter, path)
 
     def forget(self) -> None:
@@ -95,10 +96,11 @@ class LanguageModel:
         self, tokens: Sequence[int], *, op: Op = Op.READ, logits: str = "last", share: float = 1.0
     ) -> None:
         """Read a prompt from the place on where it differs from what the cache holds."""
-        start = min(common_length(self._held, tokens), len(tokens) - 1)
-        with self.meter.timed(
-            Pass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)
-        ):
+        start = 0
+        while start < min(len(self._held), len(tokens) - 1) and self._held[start] == tokens[start]:
+            start += 1
+        one = Pass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)
+        with self.meter.timed(one):
             self.session.truncate(start)
             self.session.decode(tokens[start:], position=start, logits=logits)
         self._held = list(tokens)
@@ -167,79 +169,50 @@ class Encoder:
         self.dim = read_gguf(path).shape().hidden_dim
         self.session.embeds()
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of the beginning of a text."""
-        ids: list[int] = self.session.tokenize(text)
-        return ids[: self.session.context_tokens]
-
     def embed(self, texts: Sequence[str]) -> Singles:
         """Unit vectors [len(texts), dim], one text a pass: what a pass takes does not depend on its neighbours."""
-        return np.stack([self._vector(self.tokenize(text)) for text in texts])
-
-    def _vector(self, tokens: Sequence[int]) -> Singles:
-        with self.meter.timed(Pass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
-            vector: Singles = self.session.embedding(tokens)
-        return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))
+        vectors = []
+        for text in texts:
+            tokens = self.session.tokenize(text)[: self.session.context_tokens]
+            with self.meter.timed(Pass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
+                vector = self.session.embedding(tokens)
+            vectors.append(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12)))
+        return np.stack(vectors)
 
 
 class Parts(NamedTuple):
     """The parts that are there, and what times their passes."""
 
-    language: LanguageModel | None = None
+    language: Any = None
     encoder: Any = None
     nli: Any = None
     meter: Meter = Meter()
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of those that are there."""
-        return frozenset(name for name in OPTIONS if getattr(self, name) is not None)
-
-    def tokenize(self, part: str, text: Any) -> Sequence[int]:
-        """Token ids of a text by that part, or of a prompt by the language model."""
-        if part == "language" and self.language is not None:
-            return self.language.tokens(text)
-        ids: Sequence[int] = getattr(self, part).tokenize(text)
-        return ids
-
     def memory(self) -> list[PartMemory]:
         """What each part holds, as its engine tells."""
         held = []
-        for name in sorted(self.names):
+        for name in sorted(OPTIONS):
             part = getattr(self, name)
+            if part is None:
+                continue
             sizes = {"kv cache": 0, "compute buffer": 0}
             for buffer in getattr(getattr(part, "session", None), "buffers", ()):
                 if buffer.part in sizes:
                     sizes[buffer.part] += buffer.size_bytes
-            cache_bytes, arena_bytes = sizes.values()
-            file_bytes = part.path.stat().st_size
             held.append(
-                PartMemory(part=name, file_bytes=file_bytes, cache_bytes=cache_bytes, arena_bytes=arena_bytes)
+                PartMemory(
+                    part=name,
+                    file_bytes=part.path.stat().st_size,
+                    cache_bytes=sizes["kv cache"],
+                    arena_bytes=sizes["compute buffer"],
+                )
             )
         return held
-
-    def engine(self) -> EngineIdentity | None:
-        """The engine of the language model or the encoder; None without either."""
-        if isinstance(self.encoder, Encoder) or self.language is not None:
-            identity: EngineIdentity = plugins.usable_runtime("llamacpp").identity(Scenario())
-            return identity
-        return None
 
 
 def scenario_of(context_tokens: int, thread_count: int) -> Scenario:
     """How a part of llama.cpp is opened, here and in its prediction."""
     return Scenario(context_tokens=context_tokens, thread_count=thread_count, api="cpu")
-
-
-def needed(system: Any, names: Sequence[str], there: Mapping[str, str]) -> dict[str, str]:
-    """Paths of the parts that a system is given, of those ``there``.
-
-    RefusedError where one of ``names`` is not.
-    """
-    for name in names:
-        if name not in there:
-            raise RefusedError(f"{system.name} needs {name}: name one with {OPTIONS[name]}")
-    return {name: path for name, path in there.items() if name in (*names, *system.options)}
 
 
 def open_parts(paths: Mapping[str, str], *, context_tokens: int = 2048, thread_count: int = 1) -> Parts:
@@ -249,15 +222,15 @@ def open_parts(paths: Mapping[str, str], *, context_tokens: int = 2048, thread_c
     for name, text in paths.items():
         path = Path(text)
         if name == "language":
-            sizes = {"thread_count": thread_count, "context_tokens": context_tokens}
-            opened[name] = LanguageModel.open(path, meter, **sizes)
+            opened[name] = LanguageModel.open(
+                path, meter, thread_count=thread_count, context_tokens=context_tokens
+            )
         elif path.is_file():
             opened[name] = Encoder(path, meter, thread_count=thread_count)
         else:
-            from harness.workloads.onnx_text import OnnxEncoder, PairClassifier
+            from harness.workloads.onnx_text import OnnxText
 
-            kind = OnnxEncoder if name == "encoder" else PairClassifier
-            opened[name] = kind(path, meter, thread_count=thread_count)
+            opened[name] = OnnxText(path, meter, name, thread_count=thread_count)
     return Parts(**opened, meter=meter)
 
 

@@ -1,9 +1,8 @@
-"""Passes: what a step of a system asks of its parts.
+"""Passes: what a step of a system asks of its parts, recorded where they run and predicted by law.
 
-Declared before they run, timed while they do, predicted by law.
-
-A pass of the language model or of a sentence encoder is predicted as any run of a model is. A pass that the
-core has no law for (a graph of ONNX Runtime, an image tower) has no prediction, and none is made up.
+A chain is data. The parts themselves write down each pass with its tokens while a step runs here; the same
+passes are then predicted by the law of a run of that model, and timed by llama-bench on a target. What the
+core has no law for (a graph of ONNX Runtime, a reader of pictures) has no prediction, and none is made up.
 """
 
 import time
@@ -12,11 +11,13 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
 from math import log2
-from typing import Any, NamedTuple
+
+import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.result import PassFigures
 from harness.domain.scenario import Scenario
 from harness.predict.co_resident import read_bytes_per_s
 from harness.predict.speed import predict_speed
@@ -26,6 +27,8 @@ SERIAL_SHARE = 0.6
 TRAINING_FACTOR = 3.0
 """A step of training over a pass of reading: forward once, backward twice (Kaplan et al. 2020,
 arXiv:2001.08361)."""
+WHOLE, GLUE = "all", "glue"
+"""Rows of a step that are no pass: all of it, and what is none of its passes."""
 
 
 class Op(StrEnum):
@@ -43,16 +46,15 @@ class Op(StrEnum):
 
 
 class Pass(Frozen):
-    """Passes of one part that are alike.
+    """One pass of a part.
 
     Attributes:
-        part: ``language``, ``encoder``, ``nli``, ``tower``; ``store`` or ``dictionary`` for arrays of the
-            system's own.
-        tokens: That are read, or written one after the other.
+        part: ``language``, ``encoder``, ``nli``; ``store``, ``dictionary``, ``reader`` for what is a system's own.
+        tokens: That are read or written.
         depth: Tokens in the cache before.
         share: Of the part's layers that are computed.
         moved_bytes: Read from memory in order, of arrays.
-        flops: Of dense fp32 products, of arrays.
+        seconds: That it took; None before it ran.
     """
 
     part: str
@@ -61,86 +63,35 @@ class Pass(Frozen):
     depth: int = 0
     share: float = 1.0
     moved_bytes: int = 0
-    flops: int = 0
+    seconds: float | None = None
 
 
-class Taken(NamedTuple):
-    """A pass and its seconds."""
+class StepTime(Frozen):
+    """Seconds of one step, and its passes in the order in which they ran."""
 
-    one: Pass
-    seconds: float
+    step: str
+    duration_s: float
+    passes: tuple[Pass, ...] = ()
 
 
 class Meter:
     """Times the passes of a step, whichever part runs them."""
 
     def __init__(self) -> None:
-        self.taken: list[Taken] = []
+        self.taken: list[Pass] = []
 
     @contextmanager
     def timed(self, one: Pass) -> Iterator[None]:
         """Time a pass."""
         begin = time.perf_counter()
         yield
-        self.taken.append(Taken(one, time.perf_counter() - begin))
+        self.taken.append(one.replace(seconds=time.perf_counter() - begin))
 
-    def drain(self) -> list[Taken]:
+    def drain(self) -> tuple[Pass, ...]:
         """The passes since it was asked last."""
-        taken = self.taken
-        self.taken = []
+        taken = tuple(self.taken)
+        self.taken.clear()
         return taken
-
-
-Tokenize = Callable[[str, Any], Sequence[int]]
-"""Token ids of a text or a prompt, by the part that reads it."""
-
-
-class Chain:
-    """The passes of steps, declared: what will be in the cache already is read by no pass."""
-
-    def __init__(self, tokenize: Tokenize) -> None:
-        self._tokenize = tokenize
-        self._held: list[int] = []
-        self.passes: list[Pass] = []
-
-    def take(self) -> list[Pass]:
-        """The passes of one step, which ends here."""
-        passes = self.passes
-        self.passes = []
-        return passes
-
-    def count(self, part: str, text: Any) -> int:
-        """Tokens of a text or a prompt, by the part that reads it."""
-        return len(self._tokenize(part, text))
-
-    def embed(self, *texts: str) -> None:
-        """The encoder makes a vector of each text."""
-        tokens = sum(self.count("encoder", text) for text in texts)
-        self.passes.append(Pass(part="encoder", op=Op.EMBED, tokens=tokens))
-
-    def read(self, prompt: Any, op: Op = Op.READ) -> None:
-        """The language model reads a prompt, from the place on where it differs from the one before."""
-        tokens = list(self._tokenize("language", prompt))
-        start = min(common_length(self._held, tokens), len(tokens) - 1)
-        self._held = tokens
-        self.passes.append(Pass(part="language", op=op, tokens=len(tokens) - start, depth=start))
-
-    def write(self, count: int) -> None:
-        """The language model writes so many tokens after what it has read.
-
-        The first one needs no further pass.
-        """
-        self.passes.append(
-            Pass(part="language", op=Op.WRITE, tokens=max(count - 1, 0), depth=len(self._held))
-        )
-
-
-def common_length(one: Sequence[int], two: Sequence[int]) -> int:
-    """Tokens that two sequences begin with."""
-    for at, (left, right) in enumerate(zip(one, two, strict=False)):
-        if left != right:
-            return at
-    return min(len(one), len(two))
 
 
 Law = Callable[[Pass], float | None]
@@ -148,7 +99,7 @@ Law = Callable[[Pass], float | None]
 
 
 def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scenario) -> Law:
-    """Seconds of passes on a device: models by their weights, arrays by what they read and compute."""
+    """Seconds of passes on a device: models by their weights, arrays by what they read."""
 
     @cache
     def rate(part: str, prompt_tokens: int, depth_tokens: int) -> float:
@@ -159,22 +110,17 @@ def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scen
         return speed.decode_tokens_per_s.mid
 
     def seconds(one: Pass) -> float | None:
-        if one.part in weights:
-            if not one.tokens:
-                return 0.0
-            is_single = one.op is Op.WRITE or one.tokens == 1
-            if one.op is Op.TRAIN:
-                factor = TRAINING_FACTOR
-            else:
-                factor = 1.0
-            if is_single:
-                prompt = 0
-            else:
-                prompt = _near(one.tokens)
-            return factor * one.share * one.tokens / rate(one.part, prompt, _near(one.depth))
-        if one.moved_bytes or one.flops:
-            return max(one.moved_bytes / serial_bytes_per_s(device), one.flops / core_flops_per_s(device))
-        return None
+        if one.moved_bytes:
+            return one.moved_bytes / (SERIAL_SHARE * read_bytes_per_s(device))
+        if one.part not in weights:
+            return None
+        prompt = 0
+        if one.op is not Op.WRITE and one.tokens > 1:
+            prompt = _near(one.tokens)
+        factor = one.share
+        if one.op is Op.TRAIN:
+            factor *= TRAINING_FACTOR
+        return factor * one.tokens / rate(one.part, prompt, _near(one.depth))
 
     return seconds
 
@@ -186,27 +132,62 @@ def _near(tokens: int) -> int:
     return 0
 
 
-def serial_bytes_per_s(device: DeviceProfile) -> float:
-    """Bytes/s that one thread reads from memory."""
-    cpu = next((engine for engine in device.engines if engine.kind == "cpu"), None)
-    alone = cpu is None or cpu.core_count == 1
-    return read_bytes_per_s(device) * (1.0 if alone else SERIAL_SHARE)
+def line(points: Sequence[tuple[int, float]], tokens: int) -> float:
+    """Seconds of so many tokens, on straight lines through (tokens, seconds), which ascend.
+
+    Of one point alone in proportion.
+    """
+    if len(points) == 1:
+        known, seconds = points[0]
+        return seconds * tokens / known
+    at = min(max(sum(known < tokens for known, _ in points), 1), len(points) - 1)
+    known, seconds = points[at - 1]
+    later, later_s = points[at]
+    return max(0.0, seconds + (later_s - seconds) * (tokens - known) / (later - known))
 
 
-def core_flops_per_s(device: DeviceProfile) -> float:
-    """FLOP/s of dense fp32 products on one core: NEON's least where a profile gives none."""
-    cpu = next((engine for engine in device.engines if engine.kind == "cpu"), None)
-    peak = None
-    if cpu:
-        peak = cpu.peak_flops_per_s.get("fp32")
-    if cpu and peak:
-        return peak.value / max(1, cpu.core_count)
-    return 2.0e10
+def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    p50, p95 = np.quantile(seconds, [0.5, 0.95]).tolist()
+    return p50, p95
 
 
-def total(law: Law, passes: Sequence[Pass]) -> float | None:
-    """Seconds of all passes; None where nobody knows of one."""
-    seconds = [law(one) for one in passes]
-    if None in seconds:
-        return None
-    return sum(each for each in seconds if each is not None)
+def rows_of(steps: Sequence[StepTime], law: Law | None, where: str = "") -> Iterator[PassFigures]:
+    """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
+
+    A step is predicted by its passes and the glue as it was measured, which no law tells; not at all where it
+    has no pass, or one without a law.
+    """
+    for step in dict.fromkeys(each.step for each in steps):
+        own = [each for each in steps if each.step == step]
+        glue = [max(0.0, each.duration_s - sum(one.seconds or 0.0 for one in each.passes)) for each in own]
+        whole = PassFigures(step=step, part="", op=WHOLE, where=where)
+        passes = [each.passes for each in own]
+        yield _measured(_predicted(whole, passes, law, quantiles(glue)[0]), [each.duration_s for each in own])
+        for part, op in dict.fromkeys((one.part, one.op) for each in own for one in each.passes):
+            alike = [[one for one in each if (one.part, one.op) == (part, op)] for each in passes]
+            tokens = float(np.median([sum(one.tokens for one in each) for each in alike]))
+            row = _predicted(whole.replace(part=part, op=op, tokens=tokens), alike, law)
+            yield _measured(row, [sum(one.seconds or 0.0 for one in each) for each in alike])
+        if not where:
+            yield _measured(PassFigures(step=step, part="", op=GLUE), glue)
+
+
+def _measured(row: PassFigures, seconds: Sequence[float]) -> PassFigures:
+    p50_s, p95_s = quantiles(seconds)
+    return row.replace(p50_s=p50_s, p95_s=p95_s)
+
+
+def _predicted(
+    row: PassFigures, cases: Sequence[Sequence[Pass]], law: Law | None, extra_s: float = 0.0
+) -> PassFigures:
+    if law is None or not any(cases):
+        return row
+    sums = []
+    for case in cases:
+        seconds = [law(one) for one in case]
+        if None in seconds:
+            return row
+        sums.append(extra_s + sum(each for each in seconds if each is not None))
+    p50_s, p95_s = quantiles(sums)
+    return row.replace(predicted_p50_s=p50_s, predicted_p95_s=p95_s)

@@ -1,40 +1,38 @@
-"""Systems as a user asks for them, on this machine: predict from their declared passes, measure, compare."""
+"""Systems as a user asks for them, on this machine: measure, predict the passes that ran, compare."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
-from harness.app.resolve import resolve_device
 from harness.app.this_machine import probed_at_all
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
-from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import PartKind
-from harness.domain.record import RunRecord
-from harness.domain.result import PartMemory, PassFigures, Score, SystemResult
+from harness.domain.record import ModelIdentity, RunRecord
+from harness.domain.result import PartMemory, SystemResult
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of
 from harness.measure.runner import identify
 from harness.predict.memory import memory_of
 from harness.predict.weights import matrix_types
-from harness.workloads.child import Declared, StepTime, SystemJob
+from harness.workloads.child import SystemJob, asked_cases
 from harness.workloads.child import run as child_run
 from harness.workloads.minilm import minilm_file
-from harness.workloads.parts import ENCODER_TOKENS, needed, scenario_of
-from harness.workloads.passes import Law, law_of, total
+from harness.workloads.parts import ENCODER_TOKENS, OPTIONS, scenario_of
+from harness.workloads.passes import StepTime, law_of, rows_of
 from harness.workloads.system import System, load, size_of
 
+CHILD: Final = f"{child_run.__module__}:{child_run.__name__}"
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-WHOLE, GLUE = "all", "glue"
-"""Rows of a step that are no pass: all of it, and what is none of its passes."""
 INTERPRETER_BYTES: Final = 28 << 20
 """Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
+_MOST_ANSWERS: Final = 2000
+"""Answers that a record keeps; the figures are of all."""
 _NOT_OF_PART: Final = {"language": {PartKind.RUNTIME}, "encoder": {PartKind.RUNTIME, PartKind.KV_CACHE}}
 """What is counted with the process, and what llama.cpp does not make for an encoder."""
 
@@ -47,47 +45,25 @@ class Given(NamedTuple):
     nli: Path | None = None
     cases: Path | None = None
 
-    def parts_of(self, system: System, size: Mapping[str, int], *, is_beside: bool = False) -> dict[str, str]:
-        """The parts of a system and their paths; RefusedError where one is missing that this size needs.
-
-        ``is_beside`` a model that is its language model, that part is left out.
-        """
-        names = [name for name in system.part_names(size) if not (is_beside and name == "language")]
-        paths = {name: str(path.absolute()) for name, path in self._asdict().items() if path is not None}
-        if "encoder" in names and "encoder" not in paths:
-            paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
-        return system.part_files(needed(system, names, paths), cache_dir())
-
 
 class Plan(NamedTuple):
-    """A system that is to be run, with its parts.
-
-    Attributes:
-        weights: Of the parts that llama.cpp runs.
-    """
+    """A system that is to be run, with the weights of the parts that llama.cpp runs."""
 
     system: System
-    size: dict[str, int]
-    parts: dict[str, str]
+    job: SystemJob
     weights: dict[str, Weights]
-    thread_count: int = 1
-
-    def law(self, device: DeviceProfile) -> Law:
-        """Seconds of its passes on a device."""
-        return law_of(self.weights, device, Scenario(thread_count=self.thread_count))
 
     def part_bytes(self, device: DeviceProfile | None) -> dict[str, int | None]:
         """Anonymous memory of each part, predicted, without interpreter and engine.
 
         None where it has no law.
         """
-        predicted: dict[str, int | None] = dict.fromkeys(self.parts)
+        predicted: dict[str, int | None] = dict.fromkeys(self.job.parts)
         for name in self.weights:
+            tokens = ENCODER_TOKENS
             if name == "language":
                 tokens = self.system.context_tokens
-            else:
-                tokens = ENCODER_TOKENS
-            predicted[name] = self.bytes_of(name, scenario_of(tokens, self.thread_count), device)
+            predicted[name] = self.bytes_of(name, scenario_of(tokens, self.job.thread_count), device)
         return predicted
 
     def bytes_of(self, part: str, scenario: Scenario, device: DeviceProfile | None) -> int:
@@ -96,207 +72,113 @@ class Plan(NamedTuple):
         return sum(p.anonymous_bytes for p in memory.parts if p.kind not in _NOT_OF_PART[part])
 
     def held_bytes(self, device: DeviceProfile | None) -> int | None:
-        """Anonymous memory of the whole process, predicted; None where a part has no law."""
-        parts = self.part_bytes(device).values()
-        if None in parts:
+        """Anonymous memory of the whole process without the interpreter; None where a part has no law."""
+        held = self.system.held_bytes(self.job.size, self.weights)
+        for part_bytes in self.part_bytes(device).values():
+            if part_bytes is None:
+                return None
+            held += part_bytes
+        return held
+
+    def model(self) -> ModelIdentity | None:
+        """The language model; None without one."""
+        if "language" not in self.weights:
             return None
-        return sum(each for each in parts if each) + self.system.held_bytes(self.size, self.weights)
+        return identify(Path(self.job.parts["language"]), self.weights["language"])
 
 
-def plan_of(name: str, given: Given, size: str, thread_count: int = 1, *, is_beside: bool = False) -> Plan:
-    """A system with its size and its parts.
+def plan_of(name: str, given: Given, size: str, *, is_beside: bool = False, **of_job: Any) -> Plan:
+    """A system with its size and the parts that its cases need; ``of_job`` are further fields of the job.
+
+    ``is_beside`` a model that is its language model, that part is left out.
 
     Raises:
         UnknownNameError: No such system or size.
         RefusedError: A part that it needs was not named.
     """
     system = load(name)
-    chosen = size_of(system, size)
-    parts = given.parts_of(system, chosen, is_beside=is_beside)
+    paths = {part: str(path.absolute()) for part, path in given._asdict().items() if path is not None}
+    cases = paths.pop("cases", "")
+    job = SystemJob(name=name, size=size_of(system, size), cache=str(cache_dir()), cases=cases, **of_job)
+    needed = {part for case in asked_cases(system, job) for part in case.needs}
+    if is_beside:
+        needed.discard("language")
+    if "encoder" in needed - paths.keys():
+        paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
+    for part in sorted(needed - paths.keys()):
+        raise RefusedError(f"{name} needs {part}: name one with {OPTIONS[part]}")
+    parts: Mapping[str, str] = {
+        part: path for part, path in paths.items() if part in needed.union(system.options)
+    }
+    parts = system.part_files(parts, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
-    return Plan(system, chosen, parts, weights, thread_count)
+    return Plan(system, job.replace(parts=parts), weights)
 
 
-class SystemRun(Frozen):
-    """A system that was run, and what is predicted of it on other devices (``elsewhere``, by their names)."""
-
-    name: str
-    record: RunRecord
-    elsewhere: dict[str, tuple[PassFigures, ...]] = {}
-
-
-def run(
-    name: str,
-    given: Given,
-    *,
-    size: str = "default",
-    devices: Sequence[str] = (),
-    thread_count: int = 1,
-    how: How = How(),
-    **of_job: Any,
-) -> SystemRun:
-    """Predict a system here and for other devices, measure it, compare; the record goes into the history.
+def run(name: str, given: Given, *, size: str = "default", how: How = How(), **of_job: Any) -> RunRecord:
+    """Measure a system here and compare it with what is predicted of it; the record goes into the history.
 
     ``of_job`` are further fields of the job.
 
     Raises:
-        UnknownNameError: No such system, size or device.
+        UnknownNameError: No such system or size.
         RefusedError: A part that it needs was not named.
+        WrongAnswerError: An answer is wrong whatever the model.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    plan = plan_of(name, given, size, thread_count)
-    profiles = {device: resolve_device(device) for device in devices}
-    job = SystemJob(
-        name=name,
-        size=plan.size,
-        parts=plan.parts,
-        thread_count=thread_count,
-        cache=str(cache_dir()),
-        wall_s=how.limits.wall_s,
-        cases=str(given.cases.absolute()) if given.cases else "",
-        **of_job,
-    )
+    plan = plan_of(name, given, size, wall_s=how.limits.wall_s, **of_job)
+    scenario = Scenario(thread_count=plan.job.thread_count)
     types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
-    language = None
-    if "language" in plan.parts:
-        language = Path(plan.parts["language"])
-    model = None
-    if language:
-        model = identify(language, plan.weights["language"])
-    told: list[ChildResult] = []
+    model = plan.model()
     with Pipeline(how) as pipeline:
-        device = probed_at_all(types, Scenario(thread_count=thread_count), heard=how.listener)
-
-        def read(ended: ChildResult) -> SystemResult:
-            told.append(ended)
-            return result_of(plan, job.seed, ended, device)
-
+        device = probed_at_all(types, scenario, heard=how.listener)
         measurement = Measurement(
             workload=name,
-            entry=f"{child_run.__module__}:{child_run.__name__}",
-            job=job,
-            scenario=Scenario(thread_count=thread_count),
-            read=read,
+            entry=CHILD,
+            job=plan.job,
+            scenario=scenario,
+            read=lambda ended: result_of(plan, ended, device),
             runtime="llamacpp" if plan.weights else "",
             model=model,
             wanted_count=3,
-            environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
+            environment=dict.fromkeys(_THREAD_VARIABLES, str(plan.job.thread_count)),
             key=key_of(
-                "system", engine_of("llamacpp"), job, model.sha256 if model else "", fingerprint().fingerprint
+                "system",
+                engine_of("llamacpp"),
+                plan.job,
+                model.sha256 if model else "",
+                fingerprint().fingerprint,
             ),
         )
         how.listener.begin(name)
-        record = pipeline.measure(measurement)
-    if told:
-        declared = told[0].told("declared", Declared)
-    else:
-        declared = []
-    elsewhere = {there: predicted(declared, plan.law(profile)) for there, profile in profiles.items()}
-    return SystemRun(name=name, record=record, elsewhere=elsewhere)
+        return pipeline.measure(measurement)
 
 
-def result_of(plan: Plan, seed: int, ended: ChildResult, device: DeviceProfile | None) -> SystemResult:
-    """What a child told of a system."""
-    events = dict(ended.events)
-    declared = ended.told("declared", Declared)
+def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> SystemResult:
+    """What a child told of a system; its answers are scored here, since statistics are no part of what it holds."""
     law = None
     if device is not None:
-        law = plan.law(device)
+        law = law_of(plan.weights, device, Scenario(thread_count=plan.job.thread_count))
+    answers = ended.told("answer")
+    scores: Any = ()
+    if answers:
+        cases = asked_cases(plan.system, plan.job)[: len(answers)]
+        scores = plan.system.score(cases, [each["answer"] for each in answers])
     predicted_bytes = plan.part_bytes(device)
+    held_bytes = plan.held_bytes(device)
+    if held_bytes is not None:
+        held_bytes += INTERPRETER_BYTES
     held = [
         part.replace(predicted_bytes=predicted_bytes[part.part]) for part in ended.told("part", PartMemory)
     ]
     return SystemResult(
-        size=plan.size,
-        seed=seed,
-        prepare_s=events.get("prepared_s"),
-        parts={part: Path(path).name for part, path in plan.parts.items()},
-        scores=tuple(ended.told("score", Score)),
-        passes=tuple(measured(declared, ended.told("step", StepTime), law)),
+        size=plan.job.size,
+        seed=plan.job.seed,
+        prepare_s=dict(ended.events).get("prepared_s"),
+        parts={part: Path(path).name for part, path in plan.job.parts.items()},
+        scores=tuple(scores),
+        passes=tuple(rows_of(ended.told("step", StepTime), law)),
         memory=tuple(held),
-        predicted_anonymous_bytes=_with_interpreter(plan.held_bytes(device)),
-        answers=tuple(ended.told("answer")),
+        predicted_anonymous_bytes=held_bytes,
+        answers=tuple(answers[:_MOST_ANSWERS]),
     )
-
-
-def _with_interpreter(held_bytes: int | None) -> int | None:
-    if held_bytes is None:
-        return None
-    return held_bytes + INTERPRETER_BYTES
-
-
-def measured(
-    declared: Sequence[Declared], steps: Sequence[StepTime], law: Law | None
-) -> Iterator[PassFigures]:
-    """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
-
-    A step is predicted by its passes and the glue as it was measured here, which no law tells.
-    """
-    if law:
-        rows = predicted(declared, law)
-    else:
-        rows = ()
-    known = {(row.step, row.part, row.op): row for row in rows}
-    for step in dict.fromkeys(each.step for each in steps):
-        own = [each for each in steps if each.step == step]
-        glue = [max(0.0, each.duration_s - sum(each.seconds)) for each in own]
-        durations = [each.duration_s for each in own]
-        yield figures(step, "", WHOLE, durations, known.get((step, "", WHOLE)), extra_s=quantiles(glue)[0])
-        for part, op in dict.fromkeys((one.part, one.op) for each in own for one in each.passes):
-            sums = []
-            tokens = []
-            for each in own:
-                taken = [
-                    (one.tokens, seconds)
-                    for one, seconds in zip(each.passes, each.seconds, strict=True)
-                    if (one.part, one.op) == (part, op)
-                ]
-                tokens.append(sum(count for count, _ in taken))
-                sums.append(sum(seconds for _, seconds in taken))
-            row = figures(step, part, op, sums, known.get((step, part, op)))
-            yield row.replace(tokens=float(np.median(tokens)))
-        yield figures(step, "", GLUE, glue, None)
-
-
-def figures(
-    step: str, part: str, op: str, seconds: Sequence[float], known: PassFigures | None, extra_s: float = 0.0
-) -> PassFigures:
-    """One row of measured seconds, beside what was predicted of it."""
-    p50_s, p95_s = quantiles(seconds)
-    row = PassFigures(step=step, part=part, op=op, p50_s=p50_s, p95_s=p95_s)
-    if known is None or known.predicted_p50_s is None or known.predicted_p95_s is None:
-        return row
-    low = known.predicted_p50_s + extra_s
-    high = known.predicted_p95_s + extra_s
-    return row.replace(predicted_p50_s=low, predicted_p95_s=high)
-
-
-def predicted(declared: Sequence[Declared], law: Law) -> tuple[PassFigures, ...]:
-    """Of each kind of step the whole and its passes by part, over all cases.
-
-    No figure where a part has no law.
-    """
-    rows = []
-    for step in dict.fromkeys(each.step for each in declared):
-        cases = [each.passes for each in declared if each.step == step]
-        rows.append(_expected(step, "", WHOLE, cases, law))
-        for part, op in dict.fromkeys((one.part, one.op) for case in cases for one in case):
-            own = [tuple(one for one in case if (one.part, one.op) == (part, op)) for case in cases]
-            rows.append(_expected(step, part, op, own, law))
-    return tuple(rows)
-
-
-def _expected(step: str, part: str, op: str, cases: Sequence[Sequence[Any]], law: Law) -> PassFigures:
-    tokens = float(np.median([sum(one.tokens for one in case) for case in cases]))
-    row = PassFigures(step=step, part=part, op=op, tokens=tokens)
-    seconds = [each for each in (total(law, case) for case in cases) if each is not None]
-    if len(seconds) < len(cases) or not any(cases):
-        return row
-    p50_s, p95_s = quantiles(seconds)
-    return row.replace(predicted_p50_s=p50_s, predicted_p95_s=p95_s)
-
-
-def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Median and 95th percentile."""
-    p50_s, p95_s = np.percentile(seconds, [50, 95]).tolist()
-    return p50_s, p95_s

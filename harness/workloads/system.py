@@ -7,8 +7,8 @@ entry point group ``edge_harness.workloads``::
     my_memory = "my_package.memory:SYSTEM"
 
 The runner opens the parts, calls ``prepare`` once outside the clock, ``step`` once for each case on the
-clock, and ``score`` on the answers. Before that it asks for the ``chain`` of each case, from which time is
-predicted here and measured on a target that has no Python.
+clock, and ``score`` on the answers. The passes that the parts run meanwhile are its chain, from which time is
+predicted, and which is run again on a target that has no Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ from harness.domain.model import Weights
 from harness.domain.result import Score
 from harness.errors import EngineError, RefusedError, UnknownNameError
 from harness.workloads.parts import Parts
-from harness.workloads.passes import Chain
 
 GROUP = "edge_harness.workloads"
 _MOST_BYTES = 256 << 20
@@ -32,7 +31,13 @@ _MOST_BYTES = 256 << 20
 
 
 class Case(Frozen, tag_field="kind"):
-    """One line of a case file; a kind of case is a subclass, ``class Ask(Case, tag="ask")``, with its columns."""
+    """One line of a case file; a kind of case is a subclass, ``class Ask(Case, tag="ask")``, with its columns.
+
+    Attributes:
+        needs: Parts without which it is not answered, of ``language``, ``encoder``, ``nli``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
 
 
 Answers = Sequence[Any]
@@ -65,8 +70,7 @@ class System:
         kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a
             step.
         extra: Extra of edge-harness that it needs; empty for none.
-        parts: What it cannot do without, of ``language``, ``encoder``, ``nli``.
-        options: Parts that it takes where they are named.
+        options: Parts that it takes where they are named, beside those that its cases need.
         context_tokens: That the language model is opened with.
         sizes: Named parameter sets, ``default`` among them.
     """
@@ -75,26 +79,18 @@ class System:
     title: ClassVar[str]
     kinds: ClassVar[tuple[type[Case], ...]]
     extra: ClassVar[str] = ""
-    parts: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[str, ...]] = ()
     context_tokens: ClassVar[int] = 2048
     sizes: ClassVar[Mapping[str, Size]] = {"default": {}}
 
+    @property
+    def parts(self) -> list[str]:
+        """Every part that it can take."""
+        return sorted({part for kind in self.kinds for part in kind.needs} | set(self.options))
+
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """The built-in cases, in the order in which they are put."""
         raise NotImplementedError
-
-    def read_cases(self, path: Path) -> Sequence[Any]:
-        """Cases of a public data set that is no JSON lines.
-
-        RefusedError where the file is none that is known.
-        """
-        raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
-
-    def part_names(self, size: Size) -> Sequence[str]:
-        """The parts that a size cannot do without."""
-        del size
-        return self.parts
 
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """The files that are opened, made of those that were named where they must be others."""
@@ -113,9 +109,6 @@ class System:
         """Answer one case; JSON values, kept in the record."""
         raise NotImplementedError
 
-    def chain(self, case: Any, size: Size, chain: Chain) -> None:
-        """Declare the passes of one case; a system without parts has none."""
-
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""
         del size, weights
@@ -129,29 +122,15 @@ class System:
         del cases, answers
         return ()
 
-    def columns(self) -> dict[str, dict[str, str]]:
-        """Columns of its cases by kind, each with its type; one in brackets may be left out."""
-        found = {}
-        for kind in self.kinds:
-            fields = msgspec.structs.fields(kind)
-            told = {each.name: _spelled(each) for each in fields}
-            found[kind_of(kind)] = told
-        return found
-
-
-def _spelled(field: Any) -> str:
-    if isinstance(field.type, type):
-        kind = getattr(field.type, "__name__", str(field.type))
-    else:
-        kind = str(field.type)
-    if field.required:
-        return kind
-    return f"[{kind}]"
-
 
 def kind_of(case: Any) -> str:
     """The tag of a case or of its type."""
     return str(case.__struct_config__.tag)
+
+
+def columns_of(kind: type[Case]) -> list[str]:
+    """Columns of a kind of case; one in brackets may be left out."""
+    return [each.name if each.required else f"[{each.name}]" for each in msgspec.structs.fields(kind)]
 
 
 def names() -> list[str]:
@@ -175,32 +154,14 @@ def load(name: str) -> System:
     return system
 
 
-def load_all(wanted: Sequence[str] = ()) -> tuple[list[System], dict[str, str]]:
-    """The named systems, all unless some are named; and of those that are declared and gone, why.
-
-    Raises:
-        UnknownNameError: None of a name is declared.
-    """
-    systems = []
-    gone = {}
-    for name in wanted or names():
-        try:
-            systems.append(load(name))
-        except EngineError as error:
-            gone[name] = str(error)
-    return systems, gone
-
-
 def read_cases(path: Path, system: System) -> list[Any]:
-    """The cases of a file: JSON lines, or a data set that the system itself knows.
+    """The cases of a file of JSON lines.
 
     Raises:
         BadDataError: A line is no case of the system: names the line, the column, what was found and
             expected.
-        RefusedError: The file is neither, or holds no case.
+        RefusedError: The file holds no case.
     """
-    if path.suffix != ".jsonl":
-        return list(system.read_cases(path))
     kinds: Any = system.kinds[0]
     for kind in system.kinds[1:]:
         kinds = kinds | kind

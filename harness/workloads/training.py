@@ -8,8 +8,8 @@ device-seconds); Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B. ``r
 run.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -19,12 +19,10 @@ from harness.catalog.gguf import read_weights
 from harness.domain.base import REFERENCE, shipped_rows, shipped_text
 from harness.domain.model import Weights
 from harness.domain.result import Score
-from harness.errors import RefusedError
 from harness.measure.pipeline import make
 from harness.runtimes.llamacpp.training import TrainingSession
 from harness.workloads.parts import Parts
-from harness.workloads.passes import Chain, Op, Pass
-from harness.workloads.scores import rows_of
+from harness.workloads.passes import Op, Pass
 from harness.workloads.system import Answers, Case, Context, Size, System
 
 _MOMENTS: Final = 3
@@ -34,6 +32,7 @@ _MOMENTS: Final = 3
 class Step(Case, tag="step"):
     """One batch of tokens from this place of the text that ships."""
 
+    needs = ("language",)
     place: int
 
 
@@ -50,19 +49,14 @@ class Run(Case, tag="run"):
     stated_mfu: float | None = None
 
 
-def run_flops(case: Run) -> Fraction:
-    """FLOP of a run's model, exact."""
-    attention = 12 * _exact(case.attention_dim) * _exact(case.attended_tokens)
-    return (6 * _exact(case.parameter_count) + attention) * _exact(case.token_count)
+def run_flops(case: Run) -> float:
+    """FLOP of a run's model."""
+    return (6 * case.parameter_count + 12 * case.attention_dim * case.attended_tokens) * case.token_count
 
 
-def mfu(case: Run) -> Fraction:
-    """Model FLOP utilisation of a run, exact; a number is read as it is written in decimals."""
-    return run_flops(case) / (_exact(case.device_hours) * 3600 * _exact(case.peak_flops_per_s))
-
-
-def _exact(value: float) -> Fraction:
-    return Fraction(str(value))
+def mfu(case: Run) -> float:
+    """Model FLOP utilisation of a run."""
+    return run_flops(case) / (case.device_hours * 3600 * case.peak_flops_per_s)
 
 
 class TrainState(NamedTuple):
@@ -81,18 +75,11 @@ class TrainSystem(System):
     name = "train"
     title = "Training: real steps of llama.cpp's optimiser with tokens a second and MFU; published runs by the formulas"
     kinds = (Step, Run)
-    options = ("language",)
     context_tokens = 64
     sizes = {
         "default": {"step_count": 3, "batch_tokens": 256},
         "formulas": {"step_count": 0, "batch_tokens": 0},
     }
-
-    def part_names(self, size: Size) -> Sequence[str]:
-        """The model that is trained, where one is."""
-        if size["step_count"]:
-            return ("language",)
-        return ()
 
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """A copy of the model with F32 weights, made once."""
@@ -111,52 +98,42 @@ class TrainSystem(System):
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """Batches of the text that ships, one after the other; published runs."""
-        steps = [Step(place=at * size["batch_tokens"]) for at in range(size["step_count"] + 1)]
-        runs = []
+        cases: list[Any] = []
+        if size["step_count"]:
+            cases += [Step(place=at * size["batch_tokens"]) for at in range(size["step_count"] + 1)]
         for row in shipped_rows("training_runs.csv", "harness.workloads"):
             numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
-            runs.append(Run(name=row["name"], **numbers))
-        return [*(steps if size["step_count"] else []), *runs]
+            cases.append(Run(name=row["name"], **numbers))
+        return cases
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> TrainState:
         """Read the model into memory of its own, and make room for gradients and moments."""
-        if parts.language is None or not size["step_count"]:
+        if parts.language is None:
             return TrainState(parts)
         path = parts.language.path
         session = TrainingSession(path, size["batch_tokens"], context.thread_count)
-        device = this_machine()
-        if device:
-            peaks = next((e.peak_flops_per_s for e in device.engines if e.kind == "cpu"), {})
-        else:
-            peaks = {}
         peak = None
-        if "fp32" in peaks:
-            peak = peaks["fp32"].value
+        device = this_machine()
+        for engine in device.engines if device else ():
+            if engine.kind == "cpu" and "fp32" in engine.peak_flops_per_s:
+                peak = engine.peak_flops_per_s["fp32"].value
         tokens = session.tokenize(shipped_text(REFERENCE))
         return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
 
     def step(self, state: TrainState, case: Any) -> dict[str, Any]:
         """The loss of a batch, or FLOP and MFU of a run."""
         if isinstance(case, Run):
-            exact = mfu(case)
-            return {"flops": float(run_flops(case)), "mfu": float(exact), "exact": str(exact)}
-        if state.session is None:
-            raise RefusedError("step: name the model that is trained with --model, and a size with steps")
+            return {"flops": run_flops(case), "mfu": mfu(case)}
+        assert state.session is not None
         count = state.session.batch_tokens
         start = case.place % (len(state.tokens) - count - 1)
+        begin = time.perf_counter()
         with state.parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
             loss = state.session.step(state.tokens[start : start + count + 1])
-        rate = count / state.parts.meter.taken[-1].seconds
+        rate = count / (time.perf_counter() - begin)
         achieved = 6 * state.parameter_count * rate
-        share = None
-        if state.peak_flops_per_s:
-            share = achieved / state.peak_flops_per_s
+        share = achieved / state.peak_flops_per_s if state.peak_flops_per_s else None
         return {"loss": loss, "tokens_per_s": rate, "flops_per_s": achieved, "mfu": share}
-
-    def chain(self, case: Any, size: Size, chain: Chain) -> None:
-        """A step reads and writes back one batch."""
-        if isinstance(case, Step):
-            chain.passes.append(Pass(part="language", op=Op.TRAIN, tokens=size["batch_tokens"]))
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Weights, gradients and two moments in F32, and the activations of a batch."""
@@ -170,24 +147,29 @@ class TrainSystem(System):
         return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Tokens a second and MFU of steps, the loss they took off.
-
-        How far the formula is from stated MFU.
-        """
-        scores = []
-        steps = [answer for _, answer in rows_of(cases, answers, Step)]
-        for name in ("tokens_per_s", "mfu") if steps else ():
-            known = [answer[name] for answer in steps if answer[name] is not None]
-            if known:
-                scores.append(Score(name=name, value=median(known), group="step", count=len(known)))
-        if len(steps) > 1:
-            gained = steps[0]["loss"] - steps[-1]["loss"]
-            scores.append(Score(name="loss_gained_nats", value=gained, group="step", count=len(steps)))
-        stated = [(c, a) for c, a in rows_of(cases, answers, Run) if c.stated_mfu is not None]
-        if stated:
-            gaps = [abs(answer["mfu"] - case.stated_mfu) for case, answer in stated]
-            told: dict[str, Any] = {"group": "run", "count": len(gaps), "more_is_better": False}
-            scores.append(Score(name="mfu_error_median", value=median(gaps), **told))
+        """Tokens a second and MFU of steps, the loss they took off, and how far the formula is from stated MFU."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for case, answer in zip(cases, answers, strict=True):
+            if isinstance(case, Step):
+                found.setdefault(("step", "tokens_per_s"), []).append(answer["tokens_per_s"])
+                if answer["mfu"] is not None:
+                    found.setdefault(("step", "mfu"), []).append(answer["mfu"])
+            elif case.stated_mfu is not None:
+                found.setdefault(("run", "mfu_error"), []).append(abs(answer["mfu"] - case.stated_mfu))
+        scores = [
+            Score(
+                name=name,
+                value=median(values),
+                group=group,
+                count=len(values),
+                more_is_better=group == "step",
+            )
+            for (group, name), values in found.items()
+        ]
+        losses = [answer["loss"] for answer in answers if "loss" in answer]
+        if len(losses) > 1:
+            gained = losses[0] - losses[-1]
+            scores.append(Score(name="loss_gained_nats", value=gained, group="step", count=len(losses)))
         return scores
 
 

@@ -154,9 +154,9 @@ def test_a_system_is_run_by_the_edge_harness_that_is_there_with_cases_of_ours(tm
     cases = tmp_path / "mine.jsonl"
     row = {"kind": "calibrate", "confidences": [0.75] * 200, "outcomes": [True] * 200}
     cases.write_text("\n".join([json.dumps(row)] * 3))
-    given = ("answer", "--size", "calibration", "--cases", cases, "--on", board, "--json")
+    given = ("answer", "--cases", cases, "--on", board, "--json")
     status, text, log = harness("workloads", "run", *given)
-    record = json.loads(text)["record"]
+    record = json.loads(text)
     assert status in {0, 3}, log  # the machine may be too busy to be believed
     # all right at 0.75
     assert record["result"]["scores"][0]["name"] == "ece"

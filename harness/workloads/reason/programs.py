@@ -1,14 +1,12 @@
-"""A model's own solution as a small program: assignments with arithmetic, worked in exact fractions and never executed.
+"""Arithmetic and small programs of assignments, worked in exact fractions and never executed.
 
-A small model writes a program more often right than it judges a stranger's step, and arithmetic in a program
-has no slips (Gao et al. 2023, "PAL: Program-aided Language Models", arXiv:2211.10435). Where a trace ends in
-another answer than every program, its first result that no program has is the step to doubt.
+A small model writes a program more often right than it works out numbers in words, and arithmetic in a program
+has no slips (Gao et al. 2023, "PAL: Program-aided Language Models", arXiv:2211.10435).
 """
 
 import ast
 import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final, TypeVar
 
@@ -27,11 +25,6 @@ _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
     ast.Mod: operator.mod,
 }
 _CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {"min": min, "max": max, "abs": abs}
-NUMBER: Final = r"-?\d[\d,]*(?:\.\d+)?"
-_RESULT: Final = re.compile(rf"(?:=|≈)[^\d=\n-]{{0,8}}({NUMBER})(?![\d,.]*\d|\s*[-+*/×÷^(])")
-"""A number after an equals sign with no sign of a calculation behind it: a result, and not the start of a
-sum."""
-_ANSWER: Final = re.compile(rf"\\boxed\{{\s*\\?\$?({NUMBER})\s*\}}|({NUMBER})")
 
 
 def value_of(expression: str) -> Fraction:
@@ -62,27 +55,6 @@ def worked(program: str) -> list[Fraction]:
         return results
 
     return _guarded(work, program)
-
-
-def doubted(steps: Sequence[str], problem: str, programs: Sequence[Sequence[Fraction]]) -> int:
-    """The first step with a result that neither the problem nor a program has.
-
-    The last one where each is known.
-
-    -1, no doubt, where a program ends as the trace, and where there is no program or no number at the trace's
-    end.
-    """
-    found = [one or two for one, two in _ANSWER.findall(steps[-1])]
-    ends = {number(text) for text in found[-2:]}
-    if not programs or not ends or any(_is(abs(p[-1]), abs(end), 2) for p in programs for end in ends):
-        return -1
-    known = [number(text) for text in re.findall(NUMBER, problem)]
-    known += [sign * value for program in programs for value in program for sign in (1, -1, 100)]
-    for at, step in enumerate(steps):
-        for text in _RESULT.findall(step):
-            if not any(_is(value, number(text), len(text.partition(".")[2])) for value in known):
-                return at
-    return len(steps) - 1
 
 
 def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
@@ -117,20 +89,10 @@ def _guarded(work: Callable[[], T], text: str) -> T:
     except (
         SyntaxError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
         ArithmeticError,
         RecursionError,
         MemoryError,
     ) as error:
         raise RefusedError(f"no arithmetic that is worked here ({error}): {text[:60]!r}") from error
-
-
-def number(text: str) -> Fraction:
-    """The exact number that a text states, with commas between thousands."""
-    return Fraction(text.rstrip(",").replace(",", ""))
-
-
-def _is(value: Fraction, stated: Fraction, places: int) -> bool:
-    """Whether a value is the number stated, rounded to so many places."""
-    return bool(abs(value - stated) * 10**places <= Fraction(1, 2))

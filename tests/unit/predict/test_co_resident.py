@@ -88,12 +88,12 @@ def test_the_bus_is_what_was_measured_or_a_share_of_the_data_sheet():
 
 def test_companions_by_name():
     pytest.importorskip("harness.workloads")
-    small, large = companion("answer:calibration"), companion("answer:case_count=0,row_count=1000000")
-    # a million doubles and as many truth values at least
-    assert large.anonymous_bytes - small.anonymous_bytes > 900_000 * 9
+    small, large = companion("see:image_px=1000"), companion("see:image_px=2000")
+    # a picture of red, green and blue at least
+    assert large.anonymous_bytes - small.anonymous_bytes > 3 * (2000**2 - 1000**2)
     assert (
         with_companions(predict(Case.of(MODEL, PHONE, Scenario())).memory, (small,)).parts[-1].name
-        == "answer calibration"
+        == "see image_px=1000"
     )
     with pytest.raises(UnknownNameError):
         companion("answr")

@@ -2,12 +2,13 @@
 
 import re
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from harness.workloads.memory.store import MemoryStore, NewMemory
+from harness.workloads.memory.store import MemoryStore
 
 NOW_S = 1_750_000_000.0
 DIM = 64
@@ -44,11 +45,10 @@ class HashingEmbedder:
 
 
 class Facts(NamedTuple):
-    """Texts, their unit vectors [n, dim], and when each was learnt."""
+    """Texts and their unit vectors [n, dim]."""
 
     texts: tuple[str, ...]
     vectors: np.ndarray
-    created_s: np.ndarray
 
 
 def code(number: int) -> str:
@@ -57,7 +57,7 @@ def code(number: int) -> str:
 
 
 def facts(count: int, dim: int, seed: int) -> Facts:
-    """Different facts of the last year; each carries a code of its own (``case q00000123z``)."""
+    """Different facts; each carries a code of its own (``case q00000123z``)."""
     rng = np.random.default_rng(seed)
     lists = [
         ["Nora", "Omar", "Tova", "Iris", "Hugo", "Lena"],
@@ -70,7 +70,7 @@ def facts(count: int, dim: int, seed: int) -> Facts:
     texts = tuple(f"{n} {v} the {t} in {p}, case {code(i)}" for i, (n, v, t, p) in enumerate(drawn))
     vectors = rng.standard_normal((count, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Facts(texts, vectors, NOW_S - rng.uniform(0.0, 365 * 86_400.0, count))
+    return Facts(texts, vectors)
 
 
 def near(vector, cosine: float, rng):
@@ -81,16 +81,14 @@ def near(vector, cosine: float, rng):
     return (cosine * vector + np.sqrt(1 - cosine**2) * noise).astype(np.float32)
 
 
-def open_store(path: Path, **options) -> MemoryStore:
-    options.setdefault("clock", lambda: NOW_S)
-    return MemoryStore(path, HashingEmbedder(DIM), **options)
+def open_store(path: Path) -> closing[MemoryStore]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return closing(MemoryStore(path, HashingEmbedder(DIM)))
 
 
 def fill(store: MemoryStore, count: int, seed: int = 1):
     made = facts(count, DIM, seed)
-    rows = zip(made.texts, made.vectors, made.created_s, strict=True)
-    ids = store.store_many(NewMemory(t, created_s=float(c), vector=v) for t, v, c in rows)
-    return made, ids
+    return made, store.store(made.texts, [""] * count, NOW_S, made.vectors)
 
 
 def bytes_of(folder: Path) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BadDataError
-from harness.workloads.dictionary import CONFIG, WEIGHTS, Dictionary, gradients, load, save, top, train
+from harness.workloads.dictionary import Dictionary
 
 
 def _made(seed=0, dim=12, features=40, active_count=5):
@@ -38,24 +38,24 @@ def test_top_k_keeps_the_largest_above_zero():
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])
-def test_gradients_are_differences_of_the_loss(name):
-    arrays = {key: value.astype(np.float64) for key, value in _made().arrays.items()}
+def test_slopes_are_differences_of_the_loss(name):
+    sae = _made(active_count=4)
+    arrays = {key: value.astype(np.float64) for key, value in sae.arrays.items()}
+    sae = sae._replace(arrays=arrays)
     x = X.astype(np.float64)
 
     def loss():
-        hidden = np.maximum((x - arrays["b_dec"]) @ arrays["W_enc"] + arrays["b_enc"], 0)
-        error = top(hidden, 4) @ arrays["W_dec"] + arrays["b_dec"] - x
-        return float(np.sum(error**2))
+        return float(np.sum((sae.decode(sae.encode(x)) - x) ** 2) / np.sum((x - x.mean(axis=0)) ** 2) / 2)
 
-    gradient = gradients(arrays, x, 4, 2.0)[name]
-    for place in ([0] * gradient.ndim, [3] * gradient.ndim, [-1] * gradient.ndim):
+    slope = sae.slopes(x)[name]
+    for place in ([0] * slope.ndim, [3] * slope.ndim, [-1] * slope.ndim):
         at = tuple(place)
-        slopes = []
+        losses = []
         for size in (1e-6, -1e-6):
             arrays[name][at] += size
-            slopes.append(loss())
+            losses.append(loss())
             arrays[name][at] -= size
-        assert gradient[at] == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=2e-3, abs=1e-5)
+        assert slope[at] == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=2e-3, abs=1e-6)
 
 
 def test_a_planted_dictionary_is_found():
@@ -66,7 +66,8 @@ def test_a_planted_dictionary_is_found():
     for row in codes:
         row[rng.choice(48, 3, replace=False)] = rng.uniform(1, 2, 3)
     x = codes @ planted + 0.5
-    sae = train(x, 48, 3, 600)
+    sae = Dictionary.untrained(x, 2, 3, 1)
+    sae.train(x, 600)
     best = np.abs(planted @ sae.arrays["W_dec"].T).max(axis=1)
     assert np.mean(best > 0.9) > 0.5
     y = sae.decode(sae.encode(x[:500]))
@@ -74,41 +75,48 @@ def test_a_planted_dictionary_is_found():
     np.testing.assert_allclose(np.linalg.norm(sae.arrays["W_dec"], axis=1), 1, atol=1e-5)
 
 
-def test_a_folder_comes_back_bit_for_bit(tmp_path):
-    sae = _made(active_count=5)
-    save(sae, tmp_path / "sae")
-    again = load(tmp_path / "sae")
-    assert again.active_count == 5
-    for name, array in sae.arrays.items():
-        np.testing.assert_array_equal(again.arrays[name], array)
-    config = json.loads((tmp_path / "sae" / CONFIG).read_text())
-    # what SAELens 6 reads of a TopK
-    wanted = {"architecture": "topk", "d_in": 12, "d_sae": 40, "k": 5, "apply_b_dec_to_input": True}
-    assert wanted.items() <= config.items()
+def _folder(path, tensors=None, **config):
+    from safetensors.numpy import save_file
+
+    path.mkdir()
+    # as SAELens 6 writes a TopK
+    told = {"architecture": "topk", "d_in": 12, "d_sae": 40, "k": 5, "dtype": "float32", "apply_b_dec_to_input": True}
+    (path / "cfg.json").write_text(json.dumps(told | config))
+    arrays = {name: np.ascontiguousarray(array) for name, array in _made().arrays.items()}
+    save_file(arrays | (tensors or {}), path / "sae_weights.safetensors")
+    return path
 
 
-def _changed(folder, tensors=None, **config):
-    from safetensors.numpy import load_file, save_file
-
-    save(_made(active_count=5), folder)
-    path = folder / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    if tensors:
-        save_file(load_file(folder / WEIGHTS) | tensors, folder / WEIGHTS)
-    return folder
+def test_a_folder_of_saelens_is_read(tmp_path):
+    pytest.importorskip("safetensors")
+    sae = Dictionary.read(_folder(tmp_path / "sae"), 12)
+    assert sae.active_count == 5
+    for name, array in _made().arrays.items():
+        np.testing.assert_array_equal(sae.arrays[name], array)
 
 
 @pytest.mark.parametrize(
     ("config", "tensors", "says"),
     [
-        ({"architecture": "gated"}, None, "architecture"),
-        ({"k": 41}, None, "k"),
-        ({"k": "5"}, None, "k"),
+        ({"architecture": "gated"}, None, "topk"),
+        ({"k": 41}, None, "topk"),
+        ({"k": "5"}, None, "topk"),
+        ({"rescale_acts_by_decoder_norm": True}, None, "topk"),
         ({}, {"b_enc": np.zeros(3, np.float32)}, "b_enc"),
         ({}, {"W_dec": np.zeros((40, 11), np.float32)}, "W_dec"),
-        ({"architecture": "jumprelu"}, None, "architecture"),
     ],
 )
 def test_a_folder_that_is_not_read_says_why(tmp_path, config, tensors, says):
+    pytest.importorskip("safetensors")
     with pytest.raises(BadDataError, match=says):
-        load(_changed(tmp_path / "a", tensors, **config))
+        Dictionary.read(_folder(tmp_path / "a", tensors, **config), 12)
+
+
+def test_a_broken_file_and_another_width_are_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    folder = _folder(tmp_path / "a")
+    with pytest.raises(BadDataError, match="W_enc"):
+        Dictionary.read(folder, 24)
+    (folder / "sae_weights.safetensors").write_bytes(b"none")
+    with pytest.raises(BadDataError, match="safetensors"):
+        Dictionary.read(folder, 12)

@@ -6,10 +6,10 @@ from math import exp
 import pytest
 
 from harness.errors import RefusedError
-from harness.workloads.oversight import PLACEBO, SYSTEM, Dispute, Speech, question, verdict
+from harness.workloads.oversight import PLACEBO, SYSTEM, Dispute, question, verdict
 
 CASE = Dispute(passage="The mill has 3 floors.", true="The mill has 3 floors.", false="The mill has 4 floors.")
-FOUR = [Speech(side, PLACEBO) for _ in range(2) for side in (True, False)]
+FOUR = [(side, PLACEBO) for _ in range(2) for side in (True, False)]
 
 
 class Judge:
@@ -38,7 +38,7 @@ def test_a_judge_that_follows_the_arrangement_finds_nothing(rule):
 
 
 def test_a_judge_that_follows_what_is_said_is_seen():
-    said = [speech._replace(text="3 floors, it says" if speech.for_true else "4 floors, I think") for speech in FOUR]
+    said = [(side, "3 floors, it says" if side else "4 floors, I think") for side, _ in FOUR]
     found = verdict(Judge(lambda text: 1 if "claim A: 3 floors" in text else -1), CASE, said)
     assert found == pytest.approx(2)
 
@@ -53,7 +53,7 @@ def test_every_arrangement_is_asked_once():
 
 
 def test_both_sides_are_cut_to_as_many_words_in_each_round():
-    said = [Speech(True, "one two three four"), Speech(False, "five six")]
+    said = [(True, "one two three four"), (False, "five six")]
     text = question(CASE, said, true_is_a=True, true_first=True)
     assert "The debater for claim A: one two\nThe debater for claim B: five six" in text
     assert "passage: the mill" not in text.lower()

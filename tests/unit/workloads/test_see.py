@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.parts import Parts
-from harness.workloads.see import SYSTEM, Look, SeeState, crops, made
+from harness.workloads.see import SYSTEM, Copy, Read, SeeState, crops, made
 from harness.workloads.system import Context
 
 PICTURE = SimpleNamespace(size=(100, 50), crop=lambda box: box)
@@ -35,14 +35,12 @@ def test_texts_are_compared_without_blanks():
     right = made(1, 640)[2]
     lines = iter([[right[0][:3] + " " + right[0][3:]], None, [right[1]], [right[3]]])
 
-    def engine(picture, *, use_det, **_):
-        return SimpleNamespace(txts=["no such text", *right[:3]] if use_det else next(lines))
-
-    state = SeeState(engine, 100, 640, Parts())
-    cases = [Look(how="read", seed=1), Look(how="find", seed=1)]
-    score = {one.group: one.value for one in SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])}
-    # of the four regions the first and the last are read rightly; in the whole picture the last is missed
-    assert (score["read"], score["find"]) == (0.5, 0.75)
+    state = SeeState(lambda _picture, **_: SimpleNamespace(txts=next(lines)), 640, Parts())
+    cases = [Read(seed=1), Copy(seed=1)]
+    answers = [SYSTEM.step(state, cases[0]), {"hits": [False, False, False, True]}]
+    (score,) = SYSTEM.score(cases, answers)
+    # of the four regions the first and the last are read rightly; of the small copy one
+    assert (score.value, score.nulls) == (0.5, {"a small copy": 0.25})
 
 
 def test_made_words_are_read_from_regions_and_not_from_a_small_copy(tmp_path):
@@ -50,8 +48,7 @@ def test_made_words_are_read_from_regions_and_not_from_a_small_copy(tmp_path):
     size = SYSTEM.sizes["small"]
     state = SYSTEM.prepare(Parts(), size, Context(tmp_path, tmp_path))
     cases = SYSTEM.cases(size, 1)
-    score = {one.group: one for one in SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])}
-    assert score["read"].value >= 0.75
-    assert score["read"].nulls == {"a small copy": score["copy"].value} and score["read"].beats_null
+    (score,) = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
+    assert score.value >= 0.75 and score.beats_null
     with pytest.raises(BadDataError, match="a picture"):
-        SYSTEM.step(state, Look(how="read", image=str(tmp_path / "none.png"), regions=[[0.0, 0.0, 1.0, 1.0]]))
+        SYSTEM.step(state, Read(image=str(tmp_path / "none.png"), regions=[[0.0, 0.0, 1.0, 1.0]]))

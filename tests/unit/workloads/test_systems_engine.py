@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.errors import RefusedError
 from harness.workloads.answer import SYSTEM as ANSWER
 from harness.workloads.inspection import SYSTEM as INSPECT
-from harness.workloads.inspection import Encode, Loss, Stream, held_out
+from harness.workloads.inspection import Encode, Loss, Stream, left_out
 from harness.workloads.oversight import SYSTEM as OVERSIGHT
 from harness.workloads.parts import LanguageModel, Parts
-from harness.workloads.passes import Meter
+from harness.workloads.passes import Meter, Op
 from harness.workloads.reason import SYSTEM as REASON
-from harness.workloads.reason import Critic
+from harness.workloads.reason import Critic, Solve
 from harness.workloads.system import Context
 from harness.workloads.testing import check_system
 
@@ -30,7 +29,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
-    stream = Stream(parts, 1)
+    stream = Stream(parts)
     tokens = stream.tokens(TEXT)
     values = stream.read(tokens)
     assert values.shape == (len(tokens), stream.dim)
@@ -44,44 +43,40 @@ def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
     assert stream.loss(tokens, np.zeros_like) != pytest.approx(plain, abs=1e-3)
 
 
-@pytest.mark.parametrize("layer", [3, 4, 99])
-def test_a_layer_that_cannot_be_read_is_refused(parts, layer):
-    with pytest.raises(RefusedError, match="blocks 0 to 2"):
-        Stream(parts, layer)
-
-
 @pytest.mark.parametrize("system", [OVERSIGHT, ANSWER], ids=lambda s: s.name)
 def test_a_system_keeps_its_promises(system, parts, tmp_path):
     check_system(system, tmp_path, size="small", parts=parts)
 
 
 def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
-    size = {"case_count": 1, "program_count": 2, "reward": 1}
-    state = REASON.prepare(parts, size, Context(tmp_path, tmp_path))
-    answer = REASON.step(state, Critic(problem="1 + 1?", steps=["1 + 1 = 3"], label=0))
-    assert answer["first_error"] == answer["exact_only"] == 0
-    assert answer["reward_error"] in {-1, 0}
+    state = REASON.prepare(parts, {"program_count": 2}, Context(tmp_path, tmp_path))
+    parts.meter.drain()
+    answer = REASON.step(state, Critic(problem="1 + 1?", steps=["1 + 1 = 3", "so 3"], label=0))
+    assert answer["first_error"] == 0
+    assert answer["reward_error"] in {-1, 0, 1}
+    assert [(one.part, one.op) for one in parts.meter.drain()] == [("language", Op.JUDGE)] * 2
+    solved = REASON.step(state, Solve(problem="1 + 1?", answer="2"))
+    assert len(solved["answers"]) <= 2
 
 
-def test_a_dictionary_is_trained_once_kept_and_stands_beside_components(parts, tmp_path):
+def test_a_dictionary_stands_beside_components(parts, tmp_path):
     size = INSPECT.sizes["small"] | {"step_count": 3, "train_tokens": 600, "active_count": 4}
-    context = Context(tmp_path, tmp_path)
-    state = INSPECT.prepare(parts, size, context)
-    again = INSPECT.prepare(parts, size, context)
-    np.testing.assert_array_equal(state.dictionary.arrays["W_enc"], again.dictionary.arrays["W_enc"])
+    state = INSPECT.prepare(parts, size, Context(tmp_path, tmp_path))
+    parts.meter.drain()
     cases = [Encode(text=TEXT), Loss(text=TEXT)]
-    scores = {score.name: score for score in INSPECT.score(cases, [INSPECT.step(state, case) for case in cases])}
-    assert scores["active_count"].value <= 4
-    names = {"the mean", "as many principal components", "as many random features"}
-    assert set(scores["recovered_ratio"].nulls) == names
+    answers = [INSPECT.step(state, case) for case in cases]
+    assert answers[0]["active_count"] <= 4
+    assert [one.op for one in parts.meter.drain()] == [Op.TAP, Op.ENCODE, *[Op.TAP] * 6]
+    (score,) = INSPECT.score(cases, answers)
+    assert set(score.nulls) == {"the mean", "as many principal components", "as many random features"}
 
 
 def test_a_planted_direction_is_read_and_no_row_is_judged_by_what_saw_it():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 60))
     labels = rng.random(100) < 0.5
-    assert 0.3 < held_out(x, labels).mean() < 0.7
+    assert 0.3 < np.mean(left_out(x, labels)) < 0.7
     x[:, 7] += np.where(labels, 3, -3)
-    assert held_out(x, labels).mean() > 0.8
+    assert np.mean(left_out(x, labels)) > 0.8
     # rows that are all alike but for their own number can be learnt by heart, and are predicted at chance
-    assert held_out(np.eye(100), labels).mean() < 0.65
+    assert np.mean(left_out(np.eye(100), labels)) < 0.65

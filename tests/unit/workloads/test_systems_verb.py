@@ -1,4 +1,4 @@
-"""The verb: one system or several, and what is refused."""
+"""The verb: what is listed, and what is refused."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.errors import RefusedError
 
 
 @pytest.fixture
@@ -15,31 +16,36 @@ def said(tmp_path, monkeypatch):
     return lambda *words: CliRunner().invoke(cli, ["workloads", "run", *words], standalone_mode=False)
 
 
-def test_of_several_systems_one_that_lacks_a_part_is_named_and_the_others_run(said):
-    result = said("reason", "oversight", "-r", "1", "--json")
-    document = json.loads(result.stdout)
-    assert result.return_value in {4, 3}
-    assert [run["name"] for run in document["runs"]] == ["reason"]
-    rows = document["runs"][0]["record"]["result"]["passes"]
-    assert [row["op"] for row in rows] == ["all", "glue"]
-    assert document["skipped"] == {"oversight": "oversight needs language: name one with --model MODEL"}
+def test_a_system_that_lacks_a_part_is_refused_before_anything_runs(said):
+    result = said("oversight", "-r", "1")
+    assert isinstance(result.exception, RefusedError)
+    assert str(result.exception) == "oversight needs language: name one with --model MODEL"
 
 
-def test_the_columns_of_cases_are_listed_with_their_types(said):
+def test_a_system_without_parts_is_timed_and_scored(said):
+    result = said("reason", "-r", "1", "--json")
+    record = json.loads(result.stdout)
+    assert result.return_value in {0, 3}
+    assert [row["op"] for row in record["result"]["passes"]] == ["all", "glue"]
+    assert record["result"]["scores"]
+
+
+def test_the_columns_of_cases_are_listed(said):
     systems = json.loads(said("--json").stdout)
     listed = {system["name"]: system for system in systems.get("items", systems)}
     told = listed["memory"]["columns"]["tell"]
-    assert told["text"] == "str" and told["conversation"] == "[str]"
+    assert told == ["id", "text", "[conversation]", "[time_s]"]
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["reason", "oversight", "--cases", __file__], "--cases has no meaning unless one system is named"),
-        (["see", "--nli", "."], "--nli has no meaning here: what runs takes no model"),
+        (["see", "--nli", "."], "--nli has no meaning here: see takes no model"),
+        (["answer", "--encoder", "x"], "--encoder has no meaning here: answer takes language"),
+        (["--evaluate"], "--evaluate has no meaning without a NAME"),
     ],
 )
-def test_what_says_nothing_to_the_systems_named_is_refused(said, words, reason):
+def test_what_says_nothing_to_the_system_named_is_refused(said, words, reason):
     result = said(*words)
     assert isinstance(result.exception, click.UsageError)
     assert reason in result.exception.format_message()
