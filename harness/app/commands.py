@@ -197,8 +197,10 @@ def _koboldcpp(case: Case, way: Way) -> str:
 
 
 def _mlx(case: Case, way: Way) -> str:
+    """mlx-lm's command; empty where no repository of it, or folder, was named: none is guessed."""
     del way
-    return f"mlx_lm.server --model {case.model.path or case.model.shown[0]}"
+    place = case.model.path or case.model.repo
+    return f"mlx_lm.server --model {place}" if place else ""
 
 
 def _layers_on_gpu(case: Case, way: Way) -> int:

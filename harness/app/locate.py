@@ -63,7 +63,7 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     if is_itself:
         card = model.card
     asked = quant or split(ref)[1] * (card is not None and ref != card.name and model.repo == "")
-    if card is not None and card.files:
+    if card is not None and card.files and not model.repo:
         stands, said = mixture_of(asked) if asked else ("", ())
         if said:
             raise RefusedError(f"{ref}: the card of {card.name} has no file of {asked}: {said[0]}")
@@ -80,7 +80,7 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     try:
         parts = [
             bring(file, inside(folder, Path(file.hub.file).name, repo), repo, progress=progress)
-            for file in files_in(repo, model.file, asked or model.quant)
+            for file in files_in(repo, model.file, (asked or model.shown[1]).removeprefix("QAT-"))
             if file.hub
         ]
     except (MissingPackageError, FetchError) as error:

@@ -1,5 +1,6 @@
 """From what a user names (a card, a GGUF file, a config.json, a device, this machine) to domain values."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -52,13 +53,21 @@ _SAME_COUNT_RATIO: Final = 0.1
 """How far a card's count of weights may lie from its shape's; those that ship are within 2.1 %."""
 _NO_WIDTHS: Final = "scratch of the image tower is estimated, as a third of its file: nobody told its widths"
 _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
+_TYPED_REPO: Final = re.compile(
+    r"(?:(?:https://)?(?:hf\.co|huggingface\.co)/)?([\w-]+/[\w.-]*(?:gguf|mlx)[\w.-]*|mlx-community/[\w.-]+)(?::[\w.-]+)?\Z",
+    re.IGNORECASE,
+)
+"""A repository of files in the form that a program loads."""
+_API_NAMES: Final = {"hexagon": "npu"}
+"""What llama.cpp calls the backend of an api, where that is another word."""
 
 
 class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
     ``guess`` bounds it where nobody knows the model; ``path`` is its file, even one that is not here;
-    ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower``
+    ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the hub it was read, or that it
+    was typed to lie in; ``tower``
     is what it looks at images with. ``asked_name`` is what was typed where the card is another version's,
     ``asked_quant`` where a mixture stands for it: no file of the card, or of the mixture, is what was asked
     for. ``reads_only``: it writes nothing.
@@ -103,8 +112,15 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
         RefusedError: Its architecture has no table of tensors, or the name is none of a model.
         FetchError: The hub could not be asked.
     """
-    model = _language_model(ref, quant)
-    model = model._replace(reads_only=reads_only(ref, model.card))
+    model = _seeing(ref, _language_model(ref, quant))
+    typed_repo = _TYPED_REPO.match(ref)
+    if typed_repo and not (model.repo or model.path):
+        model = model._replace(repo=typed_repo[1])
+    return model._replace(reads_only=reads_only(ref, model.card))
+
+
+def _seeing(ref: str, model: ResolvedModel) -> ResolvedModel:
+    """The model with what it looks at images with."""
     tower = model.tower or tower_of(Path(ref).name, model.name)
     if tower is None or not tower.is_asked:
         return model._replace(tower=tower)
@@ -208,7 +224,10 @@ def published_file(model: ResolvedModel) -> str:
     None is of what a card or a mixture merely stands for: that file is a local one.
     """
     if model.repo:
-        return f"{model.repo}:{model.asked_quant or model.quant}"
+        if "gguf" not in model.repo.lower():
+            return ""
+        tag = model.asked_quant or _TAGS.get(model.quant, model.quant)
+        return f"{model.repo}:{tag.removeprefix('QAT-')}"
     if model.path or model.asked_name or model.quant in _RARE_MIXTURES:
         return ""
     recipe = model.asked_quant.upper()
@@ -310,7 +329,7 @@ def api_named(name: str) -> str:
     Raises:
         UnknownNameError: Nothing is driven by it.
     """
-    api = name.lower()
+    api = _API_NAMES.get(name.lower(), name.lower())
     if api in {"", *APIS}:
         return api
     from harness.onnx.session import PROVIDERS
