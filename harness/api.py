@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
     prompt_tokens: int
     new_tokens: int
     depth_tokens: int
-    users: int
+    users: int | str
     ubatch_tokens: int
     kv_type: str
     value_type: str

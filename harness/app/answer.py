@@ -1,5 +1,6 @@
 """The one door: a question in, an answer out. Every verb, page, gate and program asks here."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
@@ -17,21 +18,25 @@ from harness.domain.device import DeviceProfile
 from harness.domain.option import Option
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Prediction
-from harness.domain.question import Asked, Question
+from harness.domain.question import MOST_USERS, Asked, Question
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way
-from harness.errors import HarnessError, RefusedError
+from harness.errors import HarnessError, InputError, RefusedError
 from harness.predict.advice import Advice
 from harness.predict.energy import Energy, Sustained
+from harness.predict.quality import perplexity_growth_percent
 from harness.predict.speed import predict_speed
 
 PAGE_TOKENS: Final = 650
 """Of a page of English text, 500 words."""
+USUAL_QUANT: Final = "Q4_K_M"
 _PAGES: Final = 20
 """Of a document that is asked about where no prompt is; fewer where the context holds no more."""
 TURN_TOKENS: Final = 64
 """Of the next thing that a user says."""
 _USUAL_MINUTES: Final = 10.0
+WANTED: Final = frozenset({"fits", "fits with streaming"})
+"""Verdicts of what runs, and as fast as was wanted."""
 
 
 class ReadingKind(StrEnum):
@@ -101,6 +106,7 @@ class Answer(Frozen):
         card_titles: Graphics cards of a rig, in their order; empty for one or none.
         timed_here: Whether the engine was timed on this very device.
         needs_entitlement: Whether an app that asks the system for more memory could run it.
+        perplexity_percent: By how much the quantisation and the usual one raise perplexity, as published.
         notes: What was read into the names and taken for granted.
     """
 
@@ -128,6 +134,7 @@ class Answer(Frozen):
     needs_entitlement: bool = False
     is_guess: bool = False
     reads_only: bool = False
+    perplexity_percent: dict[str, float] = {}
     notes: tuple[str, ...] = ()
 
     @property
@@ -143,7 +150,7 @@ class Answer(Frozen):
     @property
     def is_wanted(self) -> bool:
         """Whether it runs, and as fast as was wanted."""
-        return self.prediction.verdict.word in {"fits", "fits with streaming"}
+        return self.prediction.verdict.word in WANTED
 
 
 def answer(question: Question, *, advises: bool = True) -> Answer:
@@ -172,10 +179,25 @@ def ready(
     A ``model`` and a ``device`` are given where many questions are asked of one.
     """
     model = model or resolve_model(question.model, question.quant or None)
+    if question.users == "max":
+        question = question.replace(users=_most_users(question, model, device))
     case = case_of(question, model, device)
     if not case.is_longest:
         return case
     return case.at(context_tokens=longest_context(case))
+
+
+def _most_users(question: Question, model: ResolvedModel, device: DeviceProfile | None) -> int:
+    """The most users that are served at once: all have room in memory, and each is as fast as is wanted."""
+
+    def is_too_many(users: int) -> bool:
+        try:
+            best = ways(case_of(question.replace(users=users), model, device))[0]
+        except InputError:  # the context that was asked for has no room for so many
+            return True
+        return not best.has_room or best.prediction.verdict.word not in WANTED
+
+    return max(bisect_left(range(1, MOST_USERS + 1), True, key=is_too_many), 1)
 
 
 def answered(question: Question, case: Case) -> Answer:
@@ -226,8 +248,16 @@ def answered(question: Question, case: Case) -> Answer:
         needs_entitlement=_needs_entitlement(case, best),
         is_guess=model.guess is not None,
         reads_only=model.reads_only,
+        perplexity_percent=_perplexity(case),
         notes=tuple(dict.fromkeys(_notes(own))),
     )
+
+
+def _perplexity(case: Case) -> dict[str, float]:
+    """Published growth of perplexity, in percent, by the quantisation and by the one that most people take."""
+    count = case.model.weights.weight_count
+    growth = {quant: perplexity_growth_percent(quant, count) for quant in (case.model.quant, USUAL_QUANT)}
+    return {quant: percent for quant, percent in growth.items() if percent is not None}
 
 
 def _notes(case: Case) -> Iterator[str]:
@@ -324,8 +354,8 @@ def flag_of(field: str) -> str:
 def _refuse_idle(question: Question, found: Answer) -> None:
     """Refuse an option that changes nothing here, so that nobody takes the answer for one that heeds it.
 
-    A placement is compared with none of the layers on the GPU as well, and a number of threads with another
-    one.
+    A placement is compared with none of the layers on the GPU as well, and a number of threads with the usual
+    one and another.
 
     Raises:
         RefusedError: One changes nothing.
@@ -339,7 +369,9 @@ def _refuse_idle(question: Question, found: Answer) -> None:
         for part, others in _alternatives(question, field):
             if all(_says_the_same(other, found) for other in others):
                 what = f"{found.model.title} {found.quant} on {found.device.title}".replace("  ", " ")
-                raise RefusedError(f"{flag_of(field)}{part} changes nothing for {what}: leave it out")
+                if field == "thread_count":
+                    what += "; `edge-harness tune` measures what it changes"
+                raise RefusedError(f"{flag_of(field)}{part} changes nothing in what is predicted of {what}")
 
 
 def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Question]]]:
@@ -354,9 +386,9 @@ def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Qu
                 else:
                     others = [usual]
                 tried = [question.replace(placement=value.replace(**{part: other})) for other in others]
-                yield f": {part.replace('_', ' ')}", tried
+                yield f" ({part.replace('_', ' ')})", tried
     elif field == "thread_count":
-        yield "", [question.replace(thread_count=value - 1 or 2)]
+        yield "", [question.replace(thread_count=other) for other in (0, value - 1 or 2)]
     elif field == "without":
         for part in value:
             yield f" {part}", [question.replace(without=tuple(one for one in value if one != part))]

@@ -14,7 +14,7 @@ from harness.predict.co_resident import Companion
 from harness.predict.program_fit import program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO, HEADS
 from harness.predict.verdict import check_entitlement
-from harness.units import format_bytes, parse_bytes
+from harness.units import counted, format_bytes, parse_bytes
 
 USUAL_CONTEXT_TOKENS: Final = 4096
 _MOST_SHARES: Final = 10
@@ -129,20 +129,19 @@ def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenari
     Nobody's context is longer than what the model was made for unless it is asked for.
     """
     fields = {name: getattr(question, name) for name in Scenario.__struct_fields__ if hasattr(question, name)}
-    fields |= {"batch_count": question.users, "without": question.without, "draft_tokens": drafted}
+    users = 1 if question.users == "max" else question.users
+    fields |= {"batch_count": users, "without": question.without, "draft_tokens": drafted}
     fields["program"] = question.program or ""
     if model.reads_only:
         new = 0
     else:
         new = question.new_tokens
-    needed = question.users * (question.depth_tokens + question.prompt_tokens + new)
+    needed = users * (question.depth_tokens + question.prompt_tokens + new)
     asked = question.context_tokens
     if isinstance(asked, int):
-        if question.users > 1 and needed > asked:
-            found = f"a context of {asked:,} tokens for {question.users} users"
-            raise InputError(
-                f"{found}, expected {needed:,} or more: {needed // question.users:,} tokens for each"
-            )
+        if users > 1 and needed > asked:
+            found = f"a context of {asked:,} tokens for {users} users"
+            raise InputError(f"{found}, expected {needed:,} or more: {needed // users:,} tokens for each")
         fields["context_tokens"] = asked
     else:
         most = model.weights.shape.context_max_tokens or USUAL_CONTEXT_TOKENS
@@ -295,10 +294,14 @@ def over_cards(device: DeviceProfile, placement: Placement) -> Placement:
     """A placement that was asked for with a share for each of several cards: those of their memory unless it has any.
 
     Raises:
-        RefusedError: It has shares of more cards than there are.
+        RefusedError: It has shares of more cards than there are, or names one that is not there.
     """
     count = device.card_count
-    if count < 2:
+    if placement.main_gpu >= count:
+        raise RefusedError(
+            f"-mg {placement.main_gpu}: {device.title} has {counted(count, 'card')}, the first one is 0"
+        )
+    if count < 2 or placement.split_mode == "none":
         return placement
     shares = placement.tensor_split or device.card_shares
     if len(shares) > count:

@@ -8,7 +8,7 @@ from harness.app.case import Case
 from harness.app.resolve import ResolvedModel, published_file
 from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
-from harness.domain.program import program_named
+from harness.domain.program import option_of, program_named
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
 from harness.predict.streamed import STREAMING_SYSTEMS
@@ -47,10 +47,11 @@ def _lines(case: Case, way: Way) -> Iterator[str]:
     elif name == "llama-bench":
         yield _llama_bench(case, way)
     elif name in makers:
-        # Their commands say nothing of llama.cpp's options, or of a draft; some choose a batch by themselves.
+        # Their commands say nothing of llama.cpp's options, a draft or an api; some choose a batch by themselves.
         told = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
         places_experts = way.kind is WayKind.EXPERTS and name in {"lm-studio", "llama-cpp-python"}
-        if not (told or case.draft or case.head or way.card is not None or places_experts):
+        is_usual = way.prediction.api in {"cpu", case.device.api("")}
+        if is_usual and not (told or case.draft or case.head or way.card is not None or places_experts):
             yield makers[name](case, way)
     elif name != "jan":
         yield _llama_server(case, way)
@@ -89,14 +90,15 @@ def _llama_server(case: Case, way: Way) -> str:
             draft = f"-md {_local(case.model, case.head)} {draft}"
         if scenario.draft_tokens:
             draft += f" --spec-draft-n-max {scenario.draft_tokens}"
+    kept = "--embeddings" if case.model.reads_only else kept_flags(case, way)
     words = [
         f"{program} {_file(case.model, '-hf', '-m')} -c {scenario.context_tokens}",
         _tower(case),
         way_flags(case, way),
         draft,
         scenario.flags,
-        _own_options(scenario.program),
-        "--embeddings" if case.model.reads_only else kept_flags(case, way),
+        _own_options(scenario.program, f"{scenario.flags} {kept}"),
+        kept,
     ]
     return " ".join(filter(None, words))
 
@@ -118,11 +120,11 @@ def _llama_bench(case: Case, way: Way) -> str:
     return " ".join(" ".join(words).split())
 
 
-def _own_options(program: str) -> str:
-    """The options that were named with the program."""
-    words = program.split()
-    start = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    return " ".join(words[start:])
+def _own_options(program: str, said: str = "") -> str:
+    """The options that were named with the program, but for those that are ``said`` already."""
+    there = {option_of(word) for word in said.split() if word.startswith("-")}
+    own = re.findall(r"(-\S+)((?: [^-]\S*)?)", program.partition(" ")[2])
+    return " ".join(option + value for option, value in own if option_of(option) not in there)
 
 
 def _tower(case: Case) -> str:

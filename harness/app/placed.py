@@ -220,6 +220,8 @@ def held_to(case: Case, now: Prediction) -> Prediction:
             said = (*said, f"judged on the speed after {case.minutes:g} minutes: {late.evidence}")
     verdict = now.verdict
     if wanted is not None:
+        each = judged_speed.decode_tokens_per_s.through(lambda rate: rate / case.scenario.batch_count)
+        judged_speed = judged_speed.replace(decode_tokens_per_s=each)
         verdict = with_target(verdict, judged_speed, wanted, depth)
     return now.replace(verdict=verdict.replace(reasons=(*verdict.reasons, *said)))
 

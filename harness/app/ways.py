@@ -39,6 +39,10 @@ def ways(case: Case) -> list[Way]:
     if may_split and device.card_count > 1:
         waiting = [(case._replace(device=card), place) for place, card in _unlike_cards(device)]
         waiting += [(case.at(placement=placement), None) for placement in _over_cards(case)]
+    asked = case.scenario.placement
+    if asked.split_mode == "none" and device.card_count > 1:
+        alone = case._replace(device=device.cards[asked.main_gpu])
+        waiting = [(alone.at(placement=asked.replace(split_mode="layer", main_gpu=0)), asked.main_gpu)]
     has_cpu = not case.is_placed and case.scenario.api != "cpu" and device.engine_for("cpu") is not None
     listed: list[Way] = []
     while waiting:

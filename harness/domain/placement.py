@@ -23,7 +23,7 @@ class Placement(Frozen):
         cpu_moe: The experts of so many blocks, counted from the first, stay with the CPU (``--n-cpu-moe``).
         tensor_split: Share of the blocks on each card, in any unit (``-ts``); empty: by free memory.
         split_mode: Cards one after the other (``layer``), or each with a part of every matrix, at work at
-            once (``tensor``; ``row``, which llama.cpp gives up, meets more often).
+            once (``tensor``; ``row``, which llama.cpp gives up, meets more often); ``none``: the main one.
         main_gpu: Card for what is not split.
         kv_on_gpu: Whether the cache lies with its block; else all of it lies with the CPU (``-nkvo``).
     """
@@ -31,7 +31,7 @@ class Placement(Frozen):
     gpu_layers: _Layers | Literal["all"] = "all"
     cpu_moe: _Layers = 0
     tensor_split: tuple[Annotated[float, Meta(ge=0, le=1e12)], ...] = ()
-    split_mode: Literal["layer", "row", "tensor"] = "layer"
+    split_mode: Literal["none", "layer", "row", "tensor"] = "layer"
     main_gpu: Annotated[int, Meta(ge=0, lt=64)] = 0
     kv_on_gpu: bool = True
 

@@ -175,6 +175,11 @@ def _options(words: list[str]) -> dict[str, str]:
     return fields
 
 
+def option_of(word: str) -> str:
+    """The setting that an option of llama.cpp's programs is of; the word itself for one that is unknown here."""
+    return _OPTIONS.get(word, word)
+
+
 def ollama_context(total_bytes: float) -> int:
     """Context that Ollama takes by the memory of all its cards, from 0.15.5 on.
 

@@ -40,9 +40,13 @@ Depth = Annotated[
     Meta(ge=0, le=MOST_TOKENS, description="Tokens that the context holds already."),
     Option("--depth", "Request", unit="tokens"),
 ]
+MOST_USERS = 4096
 Users = Annotated[
-    int,
-    Meta(ge=1, le=4096, description="Users that are served at once, each with an equal part of the context."),
+    Annotated[int, Meta(ge=1, le=MOST_USERS)] | Literal["max"],
+    Meta(
+        description="Users that are served at once, each with an equal part of the context; `max` for as many "
+        "as fit, and are as fast as --min-speed."
+    ),
     Option("--users --batch", "Request"),
 ]
 Ubatch = Annotated[
@@ -162,9 +166,7 @@ class Asked(Frozen):
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,
-        Meta(
-            description="Decode speed that you need, in tokens/s, of all users together: a slower one is a no."
-        ),
+        Meta(description="Decode speed that each user needs, in tokens/s: a slower one is a no."),
         Option("--min-speed"),
     ] = None
     minutes: Annotated[

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from harness.app.answer import Answer, DepthSpeed, Reading, ReadingKind
-from harness.domain.prediction import Basis, Interval
+from harness.app.answer import USUAL_QUANT, Answer, DepthSpeed, Reading, ReadingKind
+from harness.domain.prediction import Basis, Evidence, Interval, PartKind
 from harness.domain.way import Way, WayKind
 from harness.predict.verdict import needed_bytes_of
 from harness.units import GIB, MIB
@@ -32,6 +32,8 @@ _SAME_RATIO: Final = 0.97
 """Of a speed, from which nobody tells another apart."""
 _TIGHT_RATIO: Final = 0.05
 _TIGHT_BYTES: Final = GIB / 2
+_LONG_LOAD_S: Final = 20.0
+"""From where on the first screen says how long a model loads."""
 _WORTH_RATIO: Final = 3.0
 """By which another way may be slower and still be named."""
 
@@ -55,16 +57,18 @@ def first_screen(
     said = [*says]
     if answer.prediction.verdict.word != "fits":
         said.append(instead or instead_line(answer))
-    said.append(_other_way(answer))
+    basis = textwrap.wrap(basis_line(answer), WIDTH - 2, break_on_hyphens=False)
+    last = [*basis, f"More: {'  '.join(more)}"] if more else basis
     lines += [f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2)]
-    last = [
-        *textwrap.wrap(basis_line(answer), WIDTH - 2, break_on_hyphens=False),
-        f"More: {'  '.join(more)}" if more else "",
-    ]
-    words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
-    last = [line for line in last if line]
-    room = MOST_LINES - len(lines) - len(last)
-    lines += [f"  {line}" for line in _taken_for_granted(answer, MOST_WORDS - words, room)]
+    for told in (_other_way(answer), _taken_for_granted(answer)):
+        words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
+        room = min(MOST_LINES - len(lines) - len(last), 2)
+        if told and room > 0 and words + _FEW_WORDS <= MOST_WORDS:
+            kept = " ".join(told.split()[: MOST_WORDS - words - 1])
+            if len(kept) < len(told):
+                kept += " ..."
+            wrapped = textwrap.wrap(kept, WIDTH - 2, max_lines=room, placeholder=" ...")
+            lines += [f"  {line}" for line in wrapped]
     return [*lines, *(f"  {line}" for line in last)]
 
 
@@ -72,36 +76,36 @@ def sentence(answer: Answer) -> str:
     """The verdict as a sentence."""
     model = model_name(answer)
     device = device_name(answer)
-    way = answer.best
     verdict = answer.prediction.verdict
     guess = ""
     if answer.is_guess:
         guess = " if it is built like others of its size"
-    if not answer.runs:
-        needed, available = sizes(verdict.needed_bytes, verdict.available_bytes)
-        more = answer.needs_entitlement
-        if more:
-            return f"No, unless its app has the higher memory limit: {model} needs {needed}, an app gets {available}."
-        return f"No. {model} does not run on {device}: it needs {needed}, and there are {available}."
-    if verdict.word == "too slow":
-        return f"Too slow. {model} runs on {device}{guess}, but not at the speed that you want."
-    if way.kind.is_read:
-        return f"Partly. {model} is too large for {device}{guess}; part of it is read from storage."
-    verb = "runs"
-    if answer.reads_only:
-        verb = "reads text"
-    word = "Yes"
+    needed, available = sizes(verdict.needed_bytes, verdict.available_bytes)
+    if answer.needs_entitlement:
+        said = f"No, unless its app has the higher memory limit: {model} needs {needed}, an app gets {available}."
+    elif not answer.runs:
+        said = f"No. {model} does not run on {device}: it needs {needed}, and there are {available}."
+    elif verdict.word == "too slow":
+        said = f"Too slow. {model} runs on {device}{guess}, but slower than you want."
+    elif answer.best.kind.is_read:
+        said = f"Partly. {model} is too large for {device}{guess}; part of it is read from storage."
+    elif _evidence(answer).is_unmeasured:
+        said = f"Not known. {model} fits {device}{guess}, but nobody has measured anything like it."
+    elif answer.scenario.batch_count > 1:
+        count = answer.scenario.batch_count
+        said = f"{_yes(answer)}. {capital(device)} serves {model} to {count} people at once{guess}."
+    else:
+        verb = "reads text" if answer.reads_only else "runs"
+        said = f"{_yes(answer)}. {model} {verb} on {device}{guess}{_where(answer)}{_drafts(answer)}."
+    return said
+
+
+def _yes(answer: Answer) -> str:
     if _is_barely(answer):
-        word = "Barely"
-    elif not answer.reads_only and each(answer).mid < _SLOW_TOKENS_PER_S:
-        word = "Yes, slowly"
-    if answer.scenario.batch_count > 1:
-        return f"{word}. {capital(device)} serves {model} to {answer.scenario.batch_count} people at once{guess}."
-    drafted = ""
-    if answer.speculation:
-        drafted = f", {_drafts(answer)}"
-    where = _where(answer)
-    return f"{word}. {model} {verb} on {device}{guess}{where}{drafted}."
+        return "Barely"
+    if not answer.reads_only and each(answer).mid < _SLOW_TOKENS_PER_S:
+        return "Yes, slowly"
+    return "Yes"
 
 
 def _where(answer: Answer) -> str:
@@ -123,26 +127,23 @@ def _where(answer: Answer) -> str:
 def _is_barely(answer: Answer) -> bool:
     """Whether one run in five needs more than there is, or misses the speed that is wanted."""
     wanted = answer.question.target_tokens_per_s
-    misses = wanted is not None and each(answer).low * answer.scenario.batch_count < wanted
+    misses = wanted is not None and each(answer).low < wanted
     return misses or (answer.best.kind.is_whole and not answer.best.has_room)
 
 
 def _drafts(answer: Answer) -> str:
-    """What drafting gives, for the first line."""
-    plan = answer.speculation
-    assert plan is not None
-    gains = [case for case in plan.cases if case.gamma]
+    """What drafting gives, for the first line; empty where nobody asked."""
+    if answer.speculation is None:
+        return ""
+    gains = [case for case in answer.speculation.cases if case.gamma]
     if not gains:
-        return "and drafting does not help"
-    first = gains[0]
-    guessed = round(10 * first.acceptance_ratio)
-    return f"and drafting helps if {guessed} of 10 guesses are right"
+        return ", and drafting does not help"
+    return f", and drafting helps if {round(10 * gains[0].acceptance_ratio)} of 10 guesses are right"
 
 
 def _rows(answer: Answer) -> list[str]:
-    made = (_writes, _later, _together, _draft, _starts)
+    made = (_writes, _later, _battery, _together, _draft, _starts, _image, _memory, _quality)
     rows = [row for row in (make(answer) for make in made) if row]
-    rows += [_memory(answer)]
     if answer.residents:
         rows.append(("with", "", _together_words(answer)))
     if how := how_words(answer):
@@ -173,7 +174,17 @@ def each(answer: Answer) -> Interval:
     return decode.through(lambda rate: rate / users)
 
 
+def _evidence(answer: Answer) -> Evidence:
+    """Who measured what its speed is predicted from."""
+    speed = answer.prediction.speed
+    if answer.reads_only:
+        return speed.prefill_evidence
+    return speed.decode_evidence
+
+
 def _writes(answer: Answer) -> tuple[str, str, str] | None:
+    if _evidence(answer).is_unmeasured:
+        return ("reads" if answer.reads_only else "writes"), "not known", ""
     if answer.reads_only:
         read = answer.prediction.speed.prefill_tokens_per_s
         return "reads", *_figured(read, "tokens/s", "")
@@ -184,7 +195,7 @@ def _writes(answer: Answer) -> tuple[str, str, str] | None:
         return "writes", f"{two(answer.measured.decode_tokens_per_s)} tokens/s", said
     more = deep
     if answer.scenario.batch_count > 1:
-        more = f"for each of them{'; ' * bool(deep)}{deep}"
+        more = f"for each{'; ' * bool(deep)}{deep}"
     elif not deep:
         more = as_you_read(own)
     return "writes", *_figured(own, "tokens/s", more)
@@ -201,15 +212,53 @@ def _deep(answer: Answer) -> str:
     ):
         return ""
     last: DepthSpeed = slower[-1]
-    return f"{two(last.decode_tokens_per_s.mid / users)} with {last.tokens:,} tokens of context"
+    return f"{two(last.decode_tokens_per_s.mid / users)} after {last.tokens:,} tokens"
 
 
 def _later(answer: Answer) -> tuple[str, str, str] | None:
     """The speed after the minutes that were asked for."""
     minutes = answer.question.minutes
-    if minutes is None or answer.sustained is None:
+    if minutes is None:
         return None
+    if answer.sustained is None:
+        why = "how much heat it can shed"
+        if answer.scenario.batch_count > 1:
+            why = "several users for so long"
+        return "later", "not known", f"nobody has measured {why}"
     return "later", *_figured(answer.sustained.tokens_per_s, "tokens/s", f"after {minutes:g} minutes")
+
+
+def _battery(answer: Answer) -> tuple[str, str, str] | None:
+    """The share of a charge that the minutes take which were asked for."""
+    minutes, late, energy = answer.question.minutes, answer.sustained, answer.energy
+    if not (minutes and late and energy and energy.tokens_per_charge):
+        return None
+    written = 60 * minutes * late.tokens_per_s.mid
+    share = energy.tokens_per_charge.through(lambda tokens: 100 * written / tokens)
+    return "battery", *_figured(share, "%", f"of a charge in {minutes:g} minutes")
+
+
+def _image(answer: Answer) -> tuple[str, str, str] | None:
+    """What a picture takes, of a model that was asked for as one that sees, or whose command leaves them out."""
+    image = next((one for one in answer.reading if one.kind is ReadingKind.IMAGE), None)
+    asked = any(part.kind is PartKind.IMAGE_TOWER for part in answer.prediction.memory.parts)
+    left_out = "--no-mmproj" in " ".join(answer.commands[:1])
+    if image is None or not (asked or left_out):
+        return None
+    said = "for each picture"
+    if left_out:
+        said = "left out by --no-mmproj"
+    return "image", *_figured_s(image.seconds, said)
+
+
+def _quality(answer: Answer) -> tuple[str, str, str] | None:
+    """What a quantisation costs that was asked for, and costs twice as much as the usual one."""
+    percents = answer.perplexity_percent
+    own = percents.get(answer.quant, 0.0)
+    if not answer.question.quant or own <= 2 * percents.get(USUAL_QUANT, own):
+        return None
+    usual = two(percents[USUAL_QUANT])
+    return "quality", f"{two(own)} % worse", f"perplexity, as of Llama 3; {usual} % at {USUAL_QUANT}"
 
 
 def _together(answer: Answer) -> tuple[str, str, str] | None:
@@ -230,6 +279,8 @@ def _draft(answer: Answer) -> tuple[str, str, str] | None:
     last = plan.cases[-1]
     between = f"{round(10 * first.acceptance_ratio)} to {round(10 * last.acceptance_ratio)}"
     said = f"tokens/s if {between} of 10 guesses are right"
+    if answer.scenario.batch_count > 1:
+        said += ", for all of them together"
     if first.gamma:
         low = plan.plain_tokens_per_s * first.speedup
     else:
@@ -238,17 +289,22 @@ def _draft(answer: Answer) -> tuple[str, str, str] | None:
 
 
 def _starts(answer: Answer) -> tuple[str, str, str] | None:
-    first = answer.prediction.speed.ttft_warm_s
+    speed = answer.prediction.speed
+    first = speed.ttft_warm_s
+    if speed.prefill_evidence.is_unmeasured:
+        return "starts", "not known", ""
     if answer.reads_only:
         return "starts", *_figured_s(first, f"for {answer.scenario.prompt_tokens} tokens")
     said = []
     if answer.scenario.batch_count > 1:
-        said.append("if all ask at the same moment")
+        said.append("if all ask at once")
     document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
     if document is not None and document.seconds.mid > 2 * first.mid:
         said.append(_after_pages(document))
     if answer.question.new_tokens > _PAGE_TOKENS:
         said.append(f"{seconds(answer.best.request_s)} to the end")
+    if speed.load_cold_s.mid > _LONG_LOAD_S and not answer.best.kind.is_read:
+        said.append(f"loads in {seconds(speed.load_cold_s.mid)}")
     if answer.measured is not None and answer.measured.first_token_s:
         return "starts", seconds(answer.measured.first_token_s), "; ".join(["measured", *said])
     return "starts", *_figured_s(first, "; ".join(said))
@@ -264,7 +320,7 @@ def _after_pages(document: Reading) -> str:
     return f"{seconds(document.seconds.mid)} {after}"
 
 
-def _memory(answer: Answer) -> tuple[str, str, str]:
+def _memory(answer: Answer) -> tuple[str, str, str] | None:
     now = answer.prediction
     verdict = now.verdict
     on_card = any(part.pool == "vram" for part in now.memory.parts)
@@ -329,9 +385,11 @@ def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
             if cards:
                 words = f"on the {said_title(cards[way.card or 0])} alone"
         case WayKind.MAPPED:
-            words = "its file is mapped; what has no room is read again for each token"
+            words = "its file is mapped; the CPU reads what has no room for each token"
         case WayKind.STREAMED:
-            words = f"{way.pinned_count} of its {layer_count} layers stay in memory, the others are read for each token"
+            words = (
+                f"{way.pinned_count} of its {layer_count} layers stay in memory; each token reads the others"
+            )
         case WayKind.EXPERT_CACHE:
             words = _hits(way.hit_ratio or 0.0)
         case _:
@@ -363,28 +421,20 @@ def _other_way(answer: Answer) -> str:
     return ""
 
 
-def _taken_for_granted(answer: Answer, most_words: int, room: int) -> list[str]:
-    """What was read into the names, in two lines of so many words at most; in fewer where there is room for fewer."""
-    words = f"Taken for granted: {'; '.join(note.rstrip('.') for note in answer.notes)}".split()
-    if not answer.notes or most_words < _FEW_WORDS or room < 1:
-        return []
-    said = " ".join(words[: most_words - 1])
-    if len(words) >= most_words:
-        said += " ..."
-    return textwrap.wrap(said, WIDTH - 2, max_lines=min(room, 2), placeholder=" ...")
+def _taken_for_granted(answer: Answer) -> str:
+    """What was read into the names."""
+    if not answer.notes:
+        return ""
+    return f"Taken for granted: {'; '.join(note.rstrip('.') for note in answer.notes)}"
 
 
 def basis_line(answer: Answer) -> str:
     """What the speed rests on, and what would settle it."""
-    speed = answer.prediction.speed
-    if answer.reads_only:
-        evidence = speed.prefill_evidence
-    else:
-        evidence = speed.decode_evidence
+    evidence = _evidence(answer)
     if answer.measured is not None:
         return "Other models' speeds here are fitted to what the engine showed here."
     if evidence.is_unmeasured:
-        return "Nobody has measured anything like it; edge-harness check would."
+        return "edge-harness check would measure it."
     counted = "one measurement" if evidence.count == 1 else f"{evidence.count} measurements"
     words = {
         Basis.TIMED: "Fitted to this machine's engine; edge-harness check measures this model.",
@@ -528,7 +578,7 @@ def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
     if more:
         tail = f"; {more}"
     if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
-        return "not known", f"nobody has measured anything near it{tail}"
+        return "not known", f"what others measured lies too far apart{tail}"
     if value.high > UNSURE_RATIO * value.low:
         return "unsure", f"{two(value.low)} to {two(value.high)} {unit}{tail}"
     if value.mid < 0.5 and unit == "tokens/s":
@@ -542,7 +592,7 @@ def _figured_s(value: Interval, more: str) -> tuple[str, str]:
     if more:
         tail = f"; {more}"
     if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
-        return "not known", more
+        return "not known", f"{seconds(value.low)} or more{tail}"
     if value.high > UNSURE_RATIO * value.low:
         return "unsure", f"{between_s(value)}{tail}"
     return seconds(value.mid), f"likely {between_s(value)}{tail}"
