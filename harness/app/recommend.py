@@ -25,7 +25,7 @@ from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.records.ladder import measured_growth_percent
 
-Task = Literal["chat", "code", "agents", "vision", "embedding", "long"]
+Task = Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 
@@ -49,6 +49,7 @@ SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
     "vision": (Scale("mmmu_pro", "MMMU-Pro", "2026-03"), Scale("mmmu", "MMMU", "2025-03")),
     "embedding": (),
     "long": (_INDEX, _MMLU),
+    "reasoning": (_INDEX, _MMLU),
 }
 """Scales of a task, the one that counts first."""
 LONG_TOKENS: Final = 32_768
@@ -74,6 +75,7 @@ class Choice(Frozen):
             mixture, so this is assumed. Experts that a model was trained with in four bits lose nothing.
         tokens_per_s: To write, after the minutes asked for; of a model that reads alone, to read.
         downloads: How often its files are fetched; 0 where nobody told.
+        has_room: Whether four runs of five find room for it.
         is_front: No other choice of its scale has both a better rank and more speed.
     """
 
@@ -89,6 +91,7 @@ class Choice(Frozen):
     needed_bytes: int
     downloads: int
     command: str = ""
+    has_room: bool = True
     is_front: bool = False
 
 
@@ -97,7 +100,7 @@ class Ranking(Frozen):
 
     Attributes:
         device: Title of the device.
-        winner: The best that lies whole in memory; of what is read from storage only where nothing else runs.
+        winner: The best that lies whole in memory, and not barely; of what is read from storage none.
         choices: On the first scale of the task that any of them has, best first; then those on the next.
         left_out: Why each other model with a score is none of them.
         unscored: Models that run whole and have no score for the task, the most fetched first.
@@ -277,6 +280,7 @@ def _choice(found: Answer, name: str, growth: float | None) -> Choice:
         tokens_per_s=rate,
         needed_bytes=found.prediction.verdict.needed_bytes,
         downloads=0,
+        has_room=found.best.has_room,
         command=found.commands[0] if found.commands else "",
     )
 
@@ -329,11 +333,11 @@ def _with_front(choices: Sequence[Choice], columns: Sequence[str]) -> Iterator[C
 
 
 def _winner(choices: Sequence[Choice]) -> Choice | None:
-    """The first that is whole in memory, else the first that is not read from storage, which wins never alone."""
-    for choice in choices:
-        if choice.kind.is_whole:
-            return choice
-    return next((choice for choice in choices if not choice.kind.is_read), None)
+    """The first that is whole in memory with room to spare; else whole, else what is not read from storage."""
+    whole = [choice for choice in choices if choice.kind.is_whole]
+    roomy = [choice for choice in whole if choice.has_room]
+    others = [choice for choice in choices if not choice.kind.is_read]
+    return next(iter(roomy or whole or others), None)
 
 
 def _is_old(month: str) -> bool:

@@ -13,7 +13,7 @@ from harness.catalog.parts import find, is_another, is_laptop, of_maker, squashe
 from harness.domain.base import shipped_table
 from harness.domain.device import Figure, Storage
 from harness.errors import InputError
-from harness.units import GB
+from harness.units import GB, MB
 
 DATA: Final = shipped_table("data/machines.toml")
 _PATTERNS: Final = {name: re.compile(pattern) for name, pattern in DATA["line"].items()}
@@ -243,14 +243,15 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
         return text, None
     kind = " ".join(" ".join(filter(None, hit.group("before", "kind", "after"))).split())
     stated = hit["rate"] or hit["rated"]
-    if stated and not float(stated):
-        raise InputError(f"{text!r}: found storage of {stated} GB/s, expected a rate above 0")
+    stated_bytes = float(stated[:-1]) * {"g": GB, "m": MB}[stated[-1]] if stated else 0.0
+    if stated and not stated_bytes:
+        raise InputError(f"{text!r}: found storage of {stated}B/s, expected a rate above 0")
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
     if stated:
         source = SAID
     else:
         source = f"usual of {kind}"
-    rate = Figure(float(stated or usual) * GB, source, "secondary" if stated else "assumed")
+    rate = Figure(stated_bytes or usual * GB, source, "secondary" if stated else "assumed")
     rest = f"{text[: hit.start()]} {text[hit.end() :]}"
     return rest, Storage(technology=kind, sequential_read_bytes_per_s=rate)
 

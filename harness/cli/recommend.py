@@ -17,7 +17,7 @@ from harness.errors import Exit
 def recommend(
     device: Annotated[str, Option(metavar="DEVICE", names="devices")],
     task: Annotated[
-        Literal["chat", "code", "agents", "vision", "embedding", "long"],
+        Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"],
         Meta(description="What the model is for: it decides which published scores count."),
         Option("--task"),
     ] = "chat",

@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.app.recommend import SCALES, Choice, Ranking
 from harness.domain.way import WayKind
+from harness.report.answer import two
 from harness.units import GIB, format_number
 
 _MOST_ROWS: Final = 5
@@ -19,17 +20,18 @@ _FOR: Final = {
     "vision": "For pictures",
     "embedding": "For embedding",
     "long": "For long texts",
+    "reasoning": "For reasoning",
 }
 _HOW: Final = {
     WayKind.WHOLE: "all in memory",
     WayKind.CARDS: "on all cards",
     WayKind.CARD: "on one card",
-    WayKind.LAYERS: "layers in RAM",
-    WayKind.EXPERTS: "experts in RAM",
+    WayKind.LAYERS: "split",
+    WayKind.EXPERTS: "split",
     WayKind.CPU: "on the CPU",
-    WayKind.MAPPED: "part from storage",
-    WayKind.STREAMED: "part from storage",
-    WayKind.EXPERT_CACHE: "part from storage",
+    WayKind.MAPPED: "from disk",
+    WayKind.STREAMED: "from disk",
+    WayKind.EXPERT_CACHE: "from disk",
 }
 
 
@@ -40,13 +42,13 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         yield f"{_FOR[ranking.task]} on {ranking.device}: nothing with a published score runs fast enough."
         yield "  Ask for less: a lower --min-speed, or another --task."
         return
-    speed = format_number(winner.tokens_per_s.mid, 2)
     first = (
-        f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {speed} tokens/s, {_HOW[winner.kind]}."
+        f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {two(winner.tokens_per_s.mid)} tokens/s "
+        f"(likely {_between(winner)}), {_HOW[winner.kind]}."
     )
     yield from textwrap.wrap(first, _WIDTH)
     yield ""
-    yield "     quality  tokens/s  memory    model"
+    yield f"     quality  {'tokens/s':<10}  memory    model"
     shown = _shown(ranking)
     for number, choice in enumerate(shown, 1):
         yield _row(number, choice)
@@ -77,16 +79,20 @@ def _shown(ranking: Ranking) -> list[Choice]:
     return sorted(front, key=lambda choice: -choice.rank_score)
 
 
+def _between(choice: Choice) -> str:
+    """The 90 % interval of its speed."""
+    return f"{two(choice.tokens_per_s.low)} to {two(choice.tokens_per_s.high)}"
+
+
 def _row(number: int, choice: Choice) -> str:
     if choice.score is None:
         quality = "-"
     else:
         quality = format_number(choice.rank_score, 2)
-    speed = format_number(choice.tokens_per_s.mid, 2)
     memory = f"{format_number(choice.needed_bytes / GIB, 2)} GiB"
     title = f"{choice.title} {choice.quant}"
     if choice.kind.is_whole:
-        how = ""
+        how = "" if choice.has_room else "  barely"
     else:
         how = f"  {_HOW[choice.kind]}"
-    return f"  {number}  {quality:>7}  {speed:>8}  {memory:<8}  {title:<{_TITLE_WIDTH}}{how}".rstrip()
+    return f"  {number}  {quality:>7}  {_between(choice):<10}  {memory:<8}  {title:<{_TITLE_WIDTH}}{how}".rstrip()
