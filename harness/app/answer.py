@@ -386,7 +386,7 @@ def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Qu
                 else:
                     others = [usual]
                 tried = [question.replace(placement=value.replace(**{part: other})) for other in others]
-                yield f" ({part.replace('_', ' ')})", tried
+                yield f": {part.replace('_', ' ')}", tried
     elif field == "thread_count":
         yield "", [question.replace(thread_count=other) for other in (0, value - 1 or 2)]
     elif field == "without":

@@ -138,6 +138,11 @@ def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenari
         new = question.new_tokens
     needed = users * (question.depth_tokens + question.prompt_tokens + new)
     asked = question.context_tokens
+    is_bench = program_named(fields["program"]).name == "llama-bench"
+    if is_bench and asked is not None:
+        raise RefusedError(
+            "llama-bench makes a context of the prompt, --depth and --tokens: leave out --context"
+        )
     if isinstance(asked, int):
         if users > 1 and needed > asked:
             found = f"a context of {asked:,} tokens for {users} users"
@@ -145,7 +150,10 @@ def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenari
         fields["context_tokens"] = asked
     else:
         most = model.weights.shape.context_max_tokens or USUAL_CONTEXT_TOKENS
-        fields["context_tokens"] = max(-(-needed // 256) * 256, min(USUAL_CONTEXT_TOKENS, most))
+        least = min(USUAL_CONTEXT_TOKENS, most)
+        if is_bench:
+            least = 0
+        fields["context_tokens"] = max(-(-needed // 256) * 256, least)
     return scenario_from(fields)
 
 

@@ -214,12 +214,13 @@ def _least_score(model: str, task: Task) -> tuple[Scale, float]:
 
 
 def _best_of(name: str, case: _Case) -> Choice | str:
-    """The mixture that loses least that fits whole and is fast enough, else another way, or why there is none."""
+    """The mixture that loses least that fits whole with room to spare and is fast enough, else another way, or why there is none."""
     usual = resolve_model(name)
     quants: tuple[str, ...] = _MIXTURES
     if _is_native(usual):
         quants = (usual.card.default_quant if usual.card else usual.quant,)
     slow = ""
+    barely: Choice | None = None
     for quant in quants:
         least_bytes = usual.weights.resident.weight_count * BLOCKS[BASE_TYPE[quant]].bits_per_weight / 8
         if quant != usual.quant and least_bytes > case.room_bytes:  # told without its tensors
@@ -232,13 +233,16 @@ def _best_of(name: str, case: _Case) -> Choice | str:
             continue
         growth = 0.0 if _is_native(model) else _growth(model, case.ladders)
         if growth is not None and growth > _MOST_GROWTH_PERCENT:
-            return f"what fits of it loses too much: {quant}, {growth:.0f} % more perplexity"
+            return barely or f"what fits of it loses too much: {quant}, {growth:.0f} % more perplexity"
         choice = _choice(found, name, growth)
         if choice.tokens_per_s.mid >= case.least_tokens_per_s:
-            return choice
+            if choice.has_room:
+                return choice
+            barely = barely or choice
+            continue
         slow = f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
-    if slow:
-        return slow
+    if barely or slow:
+        return barely or slow
     quant = quants[0] if _is_native(usual) else _SPLIT_MIXTURE
     model = resolve_model(name, quant)
     found = _asked(model, name, quant, case)
@@ -335,7 +339,7 @@ def _with_front(choices: Sequence[Choice], columns: Sequence[str]) -> Iterator[C
 def _winner(choices: Sequence[Choice]) -> Choice | None:
     """The first that is whole in memory with room to spare; else whole, else what is not read from storage."""
     whole = [choice for choice in choices if choice.kind.is_whole]
-    roomy = [choice for choice in whole if choice.has_room]
+    roomy = [choice for choice in whole if choice.has_room and choice.scale == whole[0].scale]
     others = [choice for choice in choices if not choice.kind.is_read]
     return next(iter(roomy or whole or others), None)
 

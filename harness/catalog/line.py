@@ -245,7 +245,9 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
     stated = hit["rate"] or hit["rated"]
     stated_bytes = float(stated[:-1]) * {"g": GB, "m": MB}[stated[-1]] if stated else 0.0
     if stated and not stated_bytes:
-        raise InputError(f"{text!r}: found storage of {stated}B/s, expected a rate above 0")
+        raise InputError(
+            f"{text!r}: found storage of {stated[:-1].strip()} {stated[-1].upper()}B/s, expected a rate above 0"
+        )
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
     if stated:
         source = SAID

@@ -6,11 +6,8 @@ shared helpers. Verb modules import nothing heavy at the top: no engine, no nump
 """
 
 import gc
-import io
 import os
-import re
 import sys
-import textwrap
 import warnings
 from importlib import import_module
 from itertools import pairwise
@@ -26,7 +23,6 @@ from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
-_QUOTED: Final = re.compile(r"\"[^\"]*\"|`[^`]*`|'[^']*'")
 
 
 class Commands(Verbs):
@@ -105,36 +101,26 @@ def main() -> None:
         try:
             status = int(cli.main(prog_name="edge-harness", standalone_mode=False) or 0)
         except click.ClickException as error:
-            shown = io.StringIO()
-            error.show(shown)
-            complain(shown.getvalue())
+            error.show()
             status = Exit.USAGE
             message = error.format_message()
         except (click.Abort, KeyboardInterrupt):
-            complain(f"edge-harness: {interrupts.reason()}")
+            click.echo(f"edge-harness: {interrupts.reason()}", err=True)
             status = interrupts.exit_status()
         except HarnessError as error:
             status = error.exit_code
             message = str(error)
-            complain(f"edge-harness: {message}")
+            click.echo(f"edge-harness: {message}", err=True)
         except Exception as error:  # noqa: BLE001 - the one place where nothing gets past
             status = Exit.COULD_NOT_RUN
             message = unforeseen(error)
-            complain(f"edge-harness: {message}")
+            click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
             from harness.cli._output import json_document
 
             error_document = {"error": {"message": message, "exit_status": int(status)}}
             click.echo(json_document(error_document, "error").decode())
     sys.exit(status)
-
-
-def complain(text: str) -> None:
-    """Say what went wrong, in lines of 80 columns; what is quoted, such as a command to copy, is never broken."""
-    for line in text.splitlines():
-        kept = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", "\0"), line)
-        wrapped = textwrap.fill(kept, 80, break_long_words=False, break_on_hyphens=False)
-        click.echo(wrapped.replace("\0", " "), err=True)
 
 
 def unforeseen(error: Exception) -> str:

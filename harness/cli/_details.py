@@ -28,7 +28,7 @@ def tables(answer: "Answer") -> Iterator[Table | str]:
     now = answer.prediction
     limit = f"{now.verdict.word}; limited by {now.verdict.binding_limit.value}"
     others = [f"Also: {line}" for line in answer.commands[1:]]
-    if answer.commands:
+    if answer.commands and answer.commands[0].startswith("llama-server"):
         flags = ["Its placement is told, so that llama-server's own --fit changes nothing."]
     else:
         flags = []
@@ -103,8 +103,14 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
         each = "token"
         if users > 1:
             each = f"pass of {users} tokens"
+        share = 100 * speed.decode_tokens_per_s.mid / top
         why = f"the ceiling: it reads {format_bytes(speed.active_bytes)} a {each}"
-        yield "most that memory allows, tokens/s", type(speed.ttft_warm_s)(top, top, top), format_number, why
+        yield (
+            f"most that memory allows ({share:.0f} % is reached)",
+            type(speed.ttft_warm_s)(top, top, top),
+            format_number,
+            why,
+        )
     for reading in answer.reading:
         article = "an" if reading.kind == "image" else "a"
         yield (

@@ -157,3 +157,20 @@ def test_the_table_names_no_model_twice() -> None:
     assert len(names) == len(set(names))
     text = Path("harness/data/scores.csv").read_text(encoding="utf-8").splitlines()
     assert len(list(csv.reader(line for line in text if not line.startswith("#")))) == len(names) + 1
+
+
+def test_what_barely_fits_does_not_win() -> None:
+    ranking = ranked("rtx 3060 12gb + 64gb ddr4-3200")
+    assert ranking.winner
+    assert ranking.winner.has_room
+    assert any(choice.kind.is_whole and not choice.has_room for choice in ranking.choices)
+    assert any(line.endswith("barely") for line in lines(ranking, CARD))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_row_has_an_interval_and_room_in_eighty_columns(task: Task) -> None:
+    screen = list(lines(ranked("n100 16gb", task, 3.0), "n100 16gb"))
+    rows = [line for line in screen if line.startswith("  ") and line.strip()[:1].isdigit()]
+    assert rows
+    assert all(" to " in line for line in rows)
+    assert all(len(line) <= 78 for line in screen[:-1])

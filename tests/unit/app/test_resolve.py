@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from harness.app.case import Case
 from harness.app.placed import predict, timing_notes
-from harness.app.resolve import resolve_device, resolve_model, scenario_from
+from harness.app.resolve import published_file, resolve_device, resolve_model, scenario_from
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario
@@ -157,3 +157,37 @@ def test_scenarios() -> None:
         scenario_from({"nonsense": 1})
     with pytest.raises(InputError, match="do not fit"):
         scenario_from({"depth_tokens": 4000, "context_tokens": 4096})
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q4_K_XL", None), ("gemma-4-26b-a4b-it-qat", "UD-Q4_K_XL")],
+)
+def test_a_dynamic_recipe_of_a_model_trained_for_q4_0_is_as_large_as_its_file(name: str, quant: str | None) -> None:
+    model = resolve_model(name, quant)
+    # Its file has 13.3 GiB (ollama/ollama#16637); the usual recipe of that name would have 15.
+    assert model.weights.file_bytes / 2**30 == pytest.approx(13.3, rel=0.03)
+    assert resolve_model("gemma-4-26b-a4b", "UD-Q4_K_XL").weights.file_bytes / 2**30 > 14.5
+
+
+def test_how_a_model_was_trained_is_no_quantisation() -> None:
+    assert resolve_model("gemma-3-12b-it-qat", "Q6_K").quant == "Q6_K"
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "file"),
+    [
+        ("unsloth/Qwen3-8B-GGUF:Q5_K_M", "unsloth/Qwen3-8B-GGUF", "unsloth/Qwen3-8B-GGUF:Q5_K_M"),
+        ("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q4_K_XL", "unsloth/gemma-4-26B-A4B-it-qat-GGUF",
+         "unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q4_K_XL"),
+        ("mlx-community/phi-4-8bit", "mlx-community/phi-4-8bit", ""),
+        ("Qwen/Qwen3-8B", "", "unsloth/Qwen3-8B-GGUF:Q4_K_M"),
+    ],
+)  # fmt: skip
+def test_a_repository_that_was_typed_is_the_one_of_the_command(name: str, repo: str, file: str) -> None:
+    model = resolve_model(name)
+    assert (model.repo, published_file(model)) == (repo, file)
+
+
+def test_the_name_that_llama_cpp_has_for_an_api_is_heard() -> None:
+    assert scenario_from({"api": "Hexagon"}).api == "npu"

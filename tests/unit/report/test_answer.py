@@ -214,8 +214,8 @@ def test_a_long_answer_has_its_end() -> None:
 
 
 def test_what_is_left_out_of_a_device_is_said_first() -> None:
-    found = asked("qwen3-32b", "rtx 4060 ti 16GB usb stick + 32GB")
-    assert "left out, since nobody here knows it: usb, stick" in " ".join(first_screen(found))
+    found = asked("qwen3-32b", "rtx 4060 ti 16GB zip drive + 32GB")
+    assert "left out, since nobody here knows it: zip, drive" in " ".join(first_screen(found))
 
 
 def test_a_wide_figure_does_not_touch_what_follows() -> None:
@@ -278,3 +278,85 @@ def test_what_is_taken_for_granted_has_the_lines_that_are_left(
 def test_a_slow_figure_is_still_each_user_s() -> None:
     said = first_screen(asked("deepseek-r1", "rtx 4090 64GB", users=2))
     assert "for each" in next(line for line in said if " a token" in line)
+
+
+def row(found: Answer, label: str) -> str:
+    """The row of that label on the first screen; empty where there is none."""
+    return next((line for line in first_screen(found) if line.startswith(f"  {label} ")), "")
+
+
+def test_what_nobody_measured_has_no_figure() -> None:
+    found = asked("llama-3.2-1b", "core ultra 7 258v", api="npu")
+    assert first_screen(found)[0].startswith("Not known.")
+    for label in ("writes", "starts"):
+        assert row(found, label).split()[1:] == ["not", "known"]
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "fields", "label", "words"),
+    [
+        ("qwen2.5-vl-7b", "rtx 3060 12gb", {}, "image", "for each picture"),
+        ("gemma-3-27b", "rtx 3090", {}, "image", "left out by --no-mmproj"),
+        ("llama-3.1-8b", "rtx 4090", {"quant": "Q2_K"}, "quality", "as of Llama 3"),
+        ("gemma-3-1b", "pixel 9", {"minutes": 60.0}, "battery", "of a charge in 60 minutes"),
+        ("llama-3.1-8b", "rtx 4090", {"users": 4, "minutes": 20.0}, "later", "not known"),
+        ("qwen3-4b", "i7-8550u 16GB, usb stick 100MB/s", {}, "starts", "47 s to 12 min;"),
+    ],
+)
+def test_what_is_asked_for_has_its_row(
+    model: str, device: str, fields: dict[str, object], label: str, words: str
+) -> None:
+    assert words in row(asked(model, device, **fields), label)
+    assert len(first_screen(asked(model, device, **fields))) <= 14
+
+
+@pytest.mark.parametrize(("model", "fields"), [("llama-3.1-8b", {}), ("llama-3.1-8b", {"quant": "Q6_K"})])
+def test_what_nobody_asked_for_has_none(model: str, fields: dict[str, object]) -> None:
+    found = asked(model, "rtx 4090", **fields)
+    assert not any(row(found, label) for label in ("image", "quality", "battery", "later"))
+
+
+def test_a_speed_that_is_needed_is_each_user_s() -> None:
+    # 490 tokens/s together, some 120 for each
+    assert asked("qwen3-8b", "rtx 4090", users=4, target_tokens_per_s=60.0).is_wanted
+    assert not asked("qwen3-8b", "rtx 4090", users=4, target_tokens_per_s=200.0).is_wanted
+
+
+def test_the_most_users_are_as_many_as_fit_and_are_fast_enough() -> None:
+    found = asked("llama-3.1-8b", "rtx 3090", users="max", target_tokens_per_s=30.0)
+    most = found.scenario.batch_count
+    assert most > 1
+    assert found.is_wanted
+    assert not asked("llama-3.1-8b", "rtx 3090", users=most + 1, target_tokens_per_s=30.0).is_wanted
+    # 640 tokens for each
+    assert asked("llama-3.1-8b", "rtx 3090", users="max", context_tokens=6400).scenario.batch_count == 10
+
+
+def test_one_card_of_several_can_be_asked_for() -> None:
+    rig = "rtx 3090 + rtx 3060 12gb"
+    found = asked("llama-3.1-8b", rig, placement=Placement(split_mode="none", main_gpu=1))
+    alone = asked("llama-3.1-8b", "rtx 3060 12gb")
+    assert two(found.prediction.speed.decode_tokens_per_s.mid) == two(alone.prediction.speed.decode_tokens_per_s.mid)
+    assert found.commands[0].endswith("-ngl all -sm none -mg 1")
+    with pytest.raises(RefusedError, match="has 2 cards"):
+        asked("llama-3.1-8b", rig, placement=Placement(split_mode="none", main_gpu=2))
+
+
+def test_llama_bench_has_no_option_for_a_context() -> None:
+    assert asked("llama-3.1-8b", "rtx 4090", program="llama-bench").scenario.context_tokens == 768  # 512 + 128
+    with pytest.raises(RefusedError, match="leave out --context"):
+        asked("llama-3.1-8b", "rtx 4090", program="llama-bench", context_tokens=8192)
+
+
+def test_an_option_stands_once_in_a_command() -> None:
+    program = "llama-server -np 3 -ctxcp 128 -cram 131072 --swa-full"
+    (command, *_) = asked("qwen3.8-27b", "rtx 4090", quant="IQ2_M", users=3, program=program).commands
+    options = [word for word in command.split() if word.startswith("-")]
+    assert len(options) == len(set(options))
+    assert "--swa-full" in options
+    assert not {"-ctxcp", "-cram"} & set(options)  # what they say stands there by the longer names
+
+
+@pytest.mark.parametrize("program", ["koboldcpp", "lm-studio", "ollama"])
+def test_a_program_that_is_told_no_api_has_no_command_for_another(program: str) -> None:
+    assert asked("llama-3.1-8b", "rtx 4090", program=program, api="vulkan").commands == ()
