@@ -214,7 +214,7 @@ def _least_score(model: str, task: Task) -> tuple[Scale, float]:
 
 
 def _best_of(name: str, case: _Case) -> Choice | str:
-    """The mixture that loses least that fits whole with room to spare and is fast enough, else another way, or why there is none."""
+    """The mixture that loses least, fits whole with room to spare and is fast enough; else another way, or why not."""
     usual = resolve_model(name)
     quants: tuple[str, ...] = _MIXTURES
     if _is_native(usual):
