@@ -80,7 +80,7 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     try:
         parts = [
             bring(file, inside(folder, Path(file.hub.file).name, repo), repo, progress=progress)
-            for file in files_in(repo, model.file, (asked or model.shown[1]).removeprefix("QAT-"))
+            for file in files_in(repo, model.file, asked or model.shown[1])
             if file.hub
         ]
     except (MissingPackageError, FetchError) as error:

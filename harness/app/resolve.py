@@ -216,6 +216,11 @@ _TAGS: Final = {"MXFP4_MOE": "MXFP4"}
 """How a file's name ends, where it is not the mixture's."""
 
 
+def _tag(quant: str) -> str:
+    """What a file's name says of a quantisation: how a model was trained stands in that of the model."""
+    return quant[4:] if quant.lower().startswith("qat-") else quant
+
+
 def published_file(model: ResolvedModel) -> str:
     """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``.
 
@@ -227,7 +232,7 @@ def published_file(model: ResolvedModel) -> str:
         if "gguf" not in model.repo.lower():
             return ""
         tag = model.asked_quant or _TAGS.get(model.quant, model.quant)
-        return f"{model.repo}:{tag.removeprefix('QAT-')}"
+        return f"{model.repo}:{_tag(tag)}"
     if model.path or model.asked_name or model.quant in _RARE_MIXTURES:
         return ""
     recipe = model.asked_quant.upper()

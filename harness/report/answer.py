@@ -32,6 +32,8 @@ _SAME_RATIO: Final = 0.97
 """Of a speed, from which nobody tells another apart."""
 _TIGHT_RATIO: Final = 0.05
 _TIGHT_BYTES: Final = GIB / 2
+_MOST_SHOWN: Final = 8
+"""Answers side by side that the first screen shows."""
 _LONG_LOAD_S: Final = 20.0
 """From where on the first screen says how long a model loads."""
 _WORTH_RATIO: Final = 3.0
@@ -486,6 +488,7 @@ def several(answers: Sequence[Answer]) -> list[str]:
     shown = [(label, cells) for label, cells in rows if any(cells)]
     widths = [max(len(head), *(len(cells[at]) for _, cells in shown)) + 2 for at, head in enumerate(heads)]
     lines.append("")
+    shown_at = list(range(len(answers)))
     if sum(widths) <= WIDTH - _LABEL_WIDTH:
         for label, cells in [("", heads), *shown]:
             line = "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
@@ -493,7 +496,9 @@ def several(answers: Sequence[Answer]) -> list[str]:
     else:
         lines.append(f"{'':<37}{'tokens/s':<18}{'starts':<9}memory")
         model = ""
-        for at, one in enumerate(answers):
+        shown_at = _most_wanted(answers)
+        for at in shown_at:
+            one = answers[at]
             name = heads[at]
             if many_models and many_devices:  # a model's devices stand below its name
                 if not name.startswith(f"{model}, "):
@@ -513,7 +518,20 @@ def several(answers: Sequence[Answer]) -> list[str]:
         what += []
     else:
         what += [f"On {device_name(first)}."]
+    left_out = len(answers) - len(shown_at)
+    if left_out:
+        what += [f"{left_out} others are slower than you want, or than these."]
     return [*lines, "", f"  {' '.join([*what, 'More: --json'])}"]
+
+
+def _most_wanted(answers: Sequence[Answer]) -> list[int]:
+    """Places of the answers that a first screen has room for: the fastest, or the slowest that are fast enough."""
+    is_wished = answers[0].question.target_tokens_per_s is not None
+    wanted = [at for at, one in enumerate(answers) if one.is_wanted] or list(range(len(answers)))
+    if len(answers) <= _MOST_SHOWN:
+        return list(range(len(answers)))
+    wanted.sort(key=lambda at: each(answers[at]).mid, reverse=not is_wished)
+    return sorted(wanted[:_MOST_SHOWN])
 
 
 def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:

@@ -360,7 +360,6 @@ BENCH_FLAGS = {
     "fields",
     [
         {},
-        {"context_tokens": 8192},
         {"depth_tokens": 4096},
         {"without": ("flash-attention", "repack", "mmap")},
         {"kv_type": "Q8_0"},

@@ -360,3 +360,14 @@ def test_an_option_stands_once_in_a_command() -> None:
 @pytest.mark.parametrize("program", ["koboldcpp", "lm-studio", "ollama"])
 def test_a_program_that_is_told_no_api_has_no_command_for_another(program: str) -> None:
     assert asked("llama-3.1-8b", "rtx 4090", program=program, api="vulkan").commands == ()
+
+
+@pytest.mark.parametrize("wanted", [None, 30.0])
+def test_of_many_devices_the_first_screen_shows_those_that_matter(wanted: float | None) -> None:
+    cards = ("2060", "2080", "3060 12gb", "3080", "3090", "4060", "4070", "4080", "4090", "5090", "a6000")
+    answers = [asked("qwen3.8-27b", f"rtx {card}", target_tokens_per_s=wanted) for card in cards]
+    screen = several(answers)
+    assert len(screen) <= 14
+    assert any("RTX A6000" in line for line in screen)
+    assert not any("RTX 2060" in line for line in screen)
+    assert "others are slower" in screen[-1]
