@@ -520,7 +520,7 @@ def several(answers: Sequence[Answer]) -> list[str]:
         what += [f"On {device_name(first)}."]
     left_out = len(answers) - len(shown_at)
     if left_out:
-        what += [f"{left_out} others are slower than you want, or than these."]
+        what += [f"{left_out} others are left out."]
     return [*lines, "", f"  {' '.join([*what, 'More: --json'])}"]
 
 

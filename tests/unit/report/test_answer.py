@@ -370,4 +370,4 @@ def test_of_many_devices_the_first_screen_shows_those_that_matter(wanted: float 
     assert len(screen) <= 14
     assert any("RTX A6000" in line for line in screen)
     assert not any("RTX 2060" in line for line in screen)
-    assert "others are slower" in screen[-1]
+    assert "others are left out" in screen[-1]
