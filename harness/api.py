@@ -51,7 +51,6 @@ class Options(TypedDict, total=False):
     placement: Placement | None
     beside: tuple[str, ...]
     draft: str
-    verifier: str
     target_tokens_per_s: float | None
     minutes: float | None
     entitled: bool

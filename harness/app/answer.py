@@ -218,8 +218,8 @@ def answered(question: Question, case: Case) -> Answer:
     sustained, energy = outlook(own, decode, case.minutes or _USUAL_MINUTES)
     drafter = case.draft or case.head
     speculation = None
-    if case.verifier or (drafter and best.runs):
-        speculation = plan_speculation(own, drafter or None)
+    if drafter and best.runs:
+        speculation = plan_speculation(own, drafter)
     title = model.name
     # A model that sees has the card of its language model.
     if model.card and (model.tower is None or model.tower.model in {"", model.card.name}):
@@ -402,7 +402,7 @@ _ALWAYS_SAID: Final = frozenset({"context_tokens", "quant", "api", "program", "t
 """Fields that the answer repeats: typing what holds anyway is no mistake."""
 
 
-_WRITING: Final = frozenset({"new_tokens", "draft", "verifier", "target_tokens_per_s", "minutes"})
+_WRITING: Final = frozenset({"new_tokens", "draft", "target_tokens_per_s", "minutes"})
 
 
 def _says_the_same(question: Question, found: Answer) -> bool:

@@ -20,8 +20,6 @@ USUAL_CONTEXT_TOKENS: Final = 4096
 _MOST_SHARES: Final = 10
 """Of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
 _MOST_DRAFTED: Final = 64
-_USUAL_TRIP_MS: Final = 40.0
-_MOST_TRIP_MS: Final = 60_000.0
 
 
 class Case(NamedTuple):
@@ -35,7 +33,6 @@ class Case(NamedTuple):
         head: The model's own that drafts: ``mtp``, ``eagle``, ``dflash``; empty for none.
         beside: Systems that live in the same memory.
         others: Other models that do, each whole and with a context of its own.
-        verifier: The device that verifies what is drafted here, and the seconds there and back.
         here: Whether the device is this machine.
         assumed: What was read into the names, and taken for granted.
     """
@@ -49,7 +46,6 @@ class Case(NamedTuple):
     head: str = ""
     beside: tuple[Companion, ...] = ()
     others: tuple[ResolvedModel, ...] = ()
-    verifier: tuple[DeviceProfile, float] | None = None
     target_tokens_per_s: float | None = None
     minutes: float | None = None
     entitled: bool = False
@@ -80,8 +76,6 @@ def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | No
         BadDataError: A file breaks its format.
     """
     head, drafted = _head(question.draft)
-    if head and question.verifier:
-        raise RefusedError("a verifier has no meaning with a head that drafts, which lies with its target")
     scenario = _scenario(question, model, drafted)
     device = device or resolve_device(question.device, scenario)
     here = question.device in THIS_MACHINE
@@ -113,7 +107,6 @@ def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | No
         head=head,
         beside=(*systems, *_head_beside(head, model)),
         others=tuple(others),
-        verifier=_verifier(question.verifier),
         target_tokens_per_s=question.target_tokens_per_s,
         minutes=question.minutes,
         entitled=question.entitled,
@@ -211,20 +204,6 @@ def _head_beside(head: str, model: ResolvedModel) -> list[Companion]:
         return []
     why = "weights of the head that drafts, as a share of the model's"
     return [Companion(f"{head} head", round(ratio * model.weights.file_bytes), reason=why)]
-
-
-def _verifier(text: str) -> tuple[DeviceProfile, float] | None:
-    """The device that verifies, and seconds there and back."""
-    if not text:
-        return None
-    place, _, trip = text.partition("@")
-    try:
-        trip_ms = float(trip or _USUAL_TRIP_MS)
-    except ValueError:
-        trip_ms = -1.0
-    if not place or not 0 < trip_ms <= _MOST_TRIP_MS:
-        raise InputError(f"verifier: found {text!r}, expected DEVICE or DEVICE@MILLISECONDS")
-    return resolve_device(place), trip_ms / 1e3
 
 
 def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[ResolvedModel]]:

@@ -10,7 +10,7 @@ from harness.app.engines import improve
 from harness.app.locate import obtain
 from harness.app.on_target import probe_on, run_on
 from harness.app.run import RunCell, cells_of, run_cells
-from harness.app.this_machine import probed_at_all
+from harness.app.this_machine import probed
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
@@ -87,7 +87,7 @@ def check(
         )
     wall_s = how.limits.wall_s
     limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))  # under a minute where it is quiet
-    device = probed_at_all(
+    device = probed(
         types, scenario, heard=listener, again=probe_again, gpus=gpus, limit_s=limit_s, runtime=timed
     )
     if not scenario.api:

@@ -82,7 +82,7 @@ def _llama_server(case: Case, way: Way) -> str:
     name = program_named(scenario.program).name
     program = "llama-cli" if name == "llama-cli" else "llama-server"
     draft = ""
-    if case.draft is not None and case.verifier is None:
+    if case.draft is not None:
         draft = f"{_file(case.draft, '-hfd', '-md')} --spec-type draft-simple"
     if case.head:
         draft = f"--spec-type {_HEADS[case.head]}"

@@ -1,14 +1,12 @@
 """Many questions at once: devices x models x quantisations x contexts, each the same question as ``fit`` asks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
 from harness.app.case import case_of
 from harness.app.resolve import (
-    THIS_MACHINE,
     ResolvedModel,
-    api_named,
     mixture_of,
     resolve_device,
     resolve_model,
@@ -20,9 +18,8 @@ from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
-from harness.domain.quant import split
 from harness.domain.question import Asked, Question
-from harness.errors import InputError, RefusedError
+from harness.errors import InputError, RefusedError, UnknownNameError
 
 MOST_CELLS: Final = 20_000
 """Cells of one table: at some ten milliseconds each, a few minutes."""
@@ -38,7 +35,6 @@ class Cell(NamedTuple):
     Attributes:
         needed_bytes: What the best way must hold or reads for every token, in the pool that is fullest.
         available_bytes: What one app may use of that pool.
-        pool: Its name.
         decode_tokens_per_s: Decode speed by the best way, with its 90 % interval; None where there is none.
     """
 
@@ -49,7 +45,6 @@ class Cell(NamedTuple):
     context_tokens: int
     needed_bytes: int
     available_bytes: int
-    pool: str
     verdict: CellWord
     decode_tokens_per_s: Interval | None
 
@@ -85,18 +80,15 @@ class Grid(NamedTuple):
         try:
             best = ways(case_of(question, model, device))[0]
         except RefusedError:
-            return Cell(*asked, 0, 0, "", "impossible", None)
+            return Cell(*asked, 0, 0, "impossible", None)
         verdict = best.prediction.verdict
-        is_split = verdict.word == "fits" and not best.kind.is_whole
-        usable = {int(pool.usable_bytes.value): pool.name for pool in device.pools}
-        return Cell(
-            *asked,
-            verdict.needed_bytes,
-            verdict.available_bytes,
-            usable.get(verdict.available_bytes, "ram"),
-            "fits split" if is_split else verdict.word,
-            best.prediction.speed.decode_tokens_per_s if best.runs else None,
-        )
+        word: CellWord = verdict.word
+        if word == "fits" and not best.kind.is_whole:
+            word = "fits split"
+        speed = None
+        if best.runs:
+            speed = best.prediction.speed.decode_tokens_per_s
+        return Cell(*asked, verdict.needed_bytes, verdict.available_bytes, word, speed)
 
 
 def ask(
@@ -114,9 +106,11 @@ def ask(
         InputError: More than ``MOST_CELLS`` cells.
         RefusedError: A model's architecture has no table of tensors.
     """
-    api_named(asked.api if asked else "")
-    names = matching("device", devices, device_names())
-    subjects = matching("model", models, model_names())
+    names = matching("device", devices, device_names)
+    subjects = matching("model", models, model_names)
+    for name in subjects:
+        if as_path(name) is None:
+            load_model(name)  # no guess stands in a table, where nothing says that it is one
     mixtures = list(dict.fromkeys(mixture_of(quant)[0] for quant in quants))
     lengths = list(dict.fromkeys(contexts))
     if (count := len(names) * len(subjects) * len(mixtures) * len(lengths)) > MOST_CELLS:
@@ -127,25 +121,19 @@ def ask(
     return Grid(profiles, found, lengths, asked or Asked())
 
 
-def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names of models or devices that match any pattern or are meant by it, in the catalog's order, then paths.
+def matching(kind: str, words: Iterable[str], names: Callable[[], Sequence[str]]) -> list[str]:
+    """Each word once, or in place of a pattern the names of the catalog that it matches.
 
     Raises:
         UnknownNameError: A pattern matches nothing.
-        RefusedError: A model's name has a mixture in it.
     """
-    names: set[str] = set()
-    paths = [pattern for pattern in patterns if as_path(pattern)]
-    for pattern in patterns:
-        if pattern in paths:
+    found: list[str] = []
+    for word in words:
+        if "*" not in word:
+            found.append(word)
             continue
-        hits = [name for name in known if fnmatchcase(name, pattern)]
-        if not hits and kind == "model" and (quant := split(pattern)[1]):
-            raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures as quants")
-        if not hits and kind == "model":
-            load_model(pattern)  # no guess stands in a table, where nothing says that it is one
-            hits = [resolve_model(pattern).name]
-        elif not hits:
-            hits = [pattern if pattern in THIS_MACHINE else resolve_device(pattern).name]
-        names |= set(hits)
-    return [*(name for name in known if name in names), *sorted(names.difference(known)), *paths]
+        hits = [name for name in names() if fnmatchcase(name, word)]
+        if not hits:
+            raise UnknownNameError(kind, word, names())
+        found += hits
+    return list(dict.fromkeys(found))

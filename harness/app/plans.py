@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.app.case import Case, within_budget
-from harness.app.placed import in_memory, predict
+from harness.app.placed import in_memory
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile, measured
 from harness.domain.model import Weights
-from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, RefusedError
+from harness.errors import InputError
 from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
 from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
@@ -41,15 +40,13 @@ class SpeculationCase(BestLength):
 
 
 class SpeculationPlan(Frozen):
-    """Whether drafting pays, by a draft model, a head on the target or ``prompt lookup`` (whose drafts cost nothing).
+    """Whether drafting pays, by a draft model or a head on the target.
 
     Costs are the time of a drafted token, and of a pass over 2, 3, ... tokens, over that of a token decoded
-    without drafts, where ``plain`` says; ``measured`` says whether the latter come from this machine's own
-    calibration.
+    without drafts; ``measured`` says whether the latter come from this machine's own calibration.
     """
 
     drafter: str
-    plain: str
     plain_tokens_per_s: float
     draft_cost_ratio: float
     verify_cost_ratio: tuple[float, ...]
@@ -57,72 +54,47 @@ class SpeculationPlan(Frozen):
     cases: tuple[SpeculationCase, ...]
 
 
-def plan_speculation(case: Case, draft: ResolvedModel | str | None = None) -> SpeculationPlan:
+def plan_speculation(case: Case, draft: ResolvedModel | str) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
-    ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``;
-    ``dflash`` drafts all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its
-    ``draft_tokens`` fix the length where they are given. With a verifier, drafts are verified there; a few
-    bytes a token go over the line, which the round trip holds. Speedups are then over the faster of both
-    without drafts: here, where the model fits, or there, whose tokens come as a stream.
-
-    Raises:
-        RefusedError: The model does not fit there, or the draft does not fit here.
+    ``draft`` is a model, or one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``;
+    ``dflash`` drafts all tokens in one pass). The scenario's depth counts; its ``draft_tokens`` fix the
+    length where they are given.
     """
     model, device, scenario = case.model, case.device, case.scenario
     verify, measured = _verify_cost(model.weights, device, scenario)
-    cost, ratio, drafter = verify, 0.0, "prompt lookup"
+    cost = verify
     acceptances = list(ACCEPTANCES)
     target = predict_speed(model.weights, device, scenario)
-    plain, plain_rate = "here", target.decode_tokens_per_s.mid
+    plain_rate = target.decode_tokens_per_s.mid
     if isinstance(draft, str):
         machine = machine_of(device, scenario)
-        drafting = draft_s(draft, machine, 0.0, target.active_bytes) * plain_rate
+        ratio = draft_s(draft, machine, 0.0, target.active_bytes) * plain_rate
         drafter = f"{draft} (published runs accept {HEADS[draft]:.2f})"
         acceptances = sorted({*acceptances, HEADS[draft]})
         if draft == "dflash":
-            drafter += f", {drafting:.2f} of a decoded token for a whole draft"
-            cost = lambda k: verify(k) + drafting  # noqa: E731 - one draft, whatever its length
-        else:
-            ratio = drafting
-    elif draft is not None:
+            whole = ratio
+            ratio = 0.0
+            drafter += f", {whole:.2f} of a decoded token for a whole draft"
+
+            def cost(k: int) -> float:  # one draft, whatever its length
+                return verify(k) + whole
+    else:
         drafter = " ".join(draft.shown)
         own = predict_speed(draft.weights, device, scenario)
         ratio = plain_rate / own.decode_tokens_per_s.mid
-    fixed, most = scenario.draft_tokens, _MAX_GAMMA
-    if case.verifier:
-        there, trip_s = case.verifier
-        asked = scenario.replace(api=there.api(""), placement=Placement())
-        now, most = predict(Case(model, there, asked)), _PASS_TOKENS - 1
-        if now.verdict.word != "fits":
-            raise RefusedError(
-                f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there"
-            )
-        whole = Case(model, device, scenario.replace(placement=Placement()), entitled=case.entitled)
-        if isinstance(draft, ResolvedModel) and not _fits(whole._replace(model=draft)):
-            raise RefusedError(
-                f"{draft.name} {draft.quant} does not fit on {device.title}: it cannot draft here"
-            )
-        rate = now.speed.decode_tokens_per_s.mid
-        passed, measured = _verify_cost(model.weights, there, asked)
-        here_rate = plain_rate if _fits(whole.at(placement=scenario.placement)) else 0.0
-        if rate > here_rate:
-            plain = f"on {there.title} alone"
-        faster = max(rate, here_rate)
-        ratio, plain_rate = ratio * faster / plain_rate, faster
-        cost = verify = lambda k: (passed(k) / rate + trip_s) * plain_rate
-        drafter += f", verified on {there.title} with {trip_s * 1e3:g} ms there and back"
-    best = {alpha: best_gamma(alpha, ratio, cost, fixed or most, fixed or 1) for alpha in acceptances}
+    fixed = scenario.draft_tokens
+    cases = []
+    for acceptance in acceptances:
+        best = best_gamma(acceptance, ratio, cost, fixed or _MAX_GAMMA, fixed or 1)
+        cases.append(SpeculationCase(acceptance_ratio=acceptance, gamma=best.gamma, speedup=best.speedup))
     return SpeculationPlan(
         drafter=drafter,
-        plain=plain,
         plain_tokens_per_s=plain_rate,
         draft_cost_ratio=ratio,
         verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
-        cases=tuple(
-            SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()
-        ),
+        cases=tuple(cases),
     )
 
 
@@ -135,14 +107,14 @@ def stream_outlook(
     None where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
     told what is timed first, unless it was kept.
     """
-    from harness.app.this_machine import probed_at_all  # engines and sensors, which no other plan asks
+    from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
     from harness.measure.disk import read_rate
     from harness.measure.lock import alone
 
     try:
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
-        device = probed_at_all(matrix_types(model.weights), plain, heard=heard)
+        device = probed(matrix_types(model.weights), plain, heard=heard)
         # The file may lie elsewhere than the profile looked, and a storage that others share changes by the
         # hour.
         with alone(heard.say):
@@ -175,10 +147,6 @@ def throughput_of(model: str) -> Callable[[Scenario], float]:
         return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
 
     return told
-
-
-def _fits(case: Case) -> bool:
-    return in_memory(case).verdict.word == "fits"
 
 
 def _verify_cost(

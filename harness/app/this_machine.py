@@ -46,11 +46,8 @@ def probed(
     """Profile of this machine with the runtime's cost of those weight types, none of it from a model to be predicted.
 
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked
-    to.
-
-    Raises:
-        EngineError: The engine's costs on the CPU could not be timed, or not within ``limit_s``; a machine in
-            doubt gets a quarter of it. A GPU that could not be timed is left out, and said.
+    to. An engine that cannot be timed on the CPU within ``limit_s`` (a quarter of it on a machine in doubt)
+    leaves the speed of the memory alone, and a GPU is left out: both are said, and there is an answer.
     """
     say = heard.say
     if again:
@@ -83,7 +80,12 @@ def probed(
     }
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
     with alone(say):
-        device = with_costs(device, (calibrate(types, heard=heard, **asked),))
+        try:
+            device = with_costs(device, (calibrate(types, heard=heard, **asked),))
+        except (EngineError, RefusedError) as error:
+            cause = _cause(error)
+            say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
+            return device
         for api, gpu in (gpus or {}).items():
             title = f"{gpu.name} ({gpu.description})"
             asked |= {"api": api, "limit_s": 3 * limit_s}
@@ -94,30 +96,6 @@ def probed(
     if gpus:
         save_profile(device.replace(calibrations=()))
     return device
-
-
-def probed_at_all(
-    types: set[str],
-    scenario: Scenario,
-    *,
-    heard: Listener,
-    again: bool = False,
-    gpus: Mapping[str, GgmlDevice] | None = None,
-    limit_s: float = 1800.0,
-    runtime: str = "llamacpp",
-) -> DeviceProfile:
-    """As :func:`probed`; from the speed of the memory alone, and said so, where the engine cannot be timed.
-
-    A machine too busy to time its engine still gets its answer.
-    """
-    try:
-        return probed(types, scenario, heard=heard, again=again, gpus=gpus, limit_s=limit_s, runtime=runtime)
-    except (EngineError, RefusedError) as error:
-        cause = _cause(error)
-        heard.say(
-            f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}"
-        )
-        return probed(set(), scenario, heard=heard)
 
 
 def drifted(device: DeviceProfile) -> DeviceProfile:

@@ -205,7 +205,7 @@ def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
         speed = format_number(plan.plain_tokens_per_s * case.speedup)
         rows.append((f"{case.acceptance_ratio:.2g}", length, gain, speed))
     says = (
-        f"Drafting with {plan.drafter}: {format_number(plan.plain_tokens_per_s)} tokens/s {plan.plain} without it. A "
+        f"Drafting with {plan.drafter}: {format_number(plan.plain_tokens_per_s)} tokens/s without it. A "
         f"drafted token costs {plan.draft_cost_ratio:.2f} of a decoded one; checking 2, 3, 4 or 5 tokens in one pass "
         f"costs {costs} ({source})."
     )

@@ -1,7 +1,6 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -12,7 +11,7 @@ from harness.cli._command import verb
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Asked, Question
-from harness.errors import Exit, InputError, RefusedError, UnknownNameError
+from harness.errors import Exit, InputError, RefusedError
 
 MOST_QUESTIONS: Final = 2000
 """Models times devices of one command: at some ten milliseconds each, well under a minute."""
@@ -82,13 +81,14 @@ def fit(
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
     from harness.app.answer import answer
+    from harness.app.matrix import matching
     from harness.catalog.devices import device_names
     from harness.catalog.models import model_names
     from harness.report.configurations import configuration
 
     fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
     pairs = product(
-        _named("model", models, model_names), _named("device", devices or ("this",), device_names)
+        matching("model", models, model_names), matching("device", devices or ("this",), device_names)
     )
     questions = [Question(model=model, device=device, **fields) for model, device in pairs]
     if len(questions) > 1:
@@ -105,20 +105,6 @@ def fit(
         return Answer(found.residents, lambda: click.echo(text, nl=False))
     found = answer(questions[0], advises=advises)
     return _one(found, measured, measured_prompt, price, details=details, explained=explained)
-
-
-def _named(kind: str, words: Iterable[str], names: Callable[[], Sequence[str]]) -> list[str]:
-    """Each word once, or in place of a pattern the names of the catalog that it matches."""
-    found: list[str] = []
-    for word in words:
-        if "*" not in word:
-            found.append(word)
-            continue
-        hits = [name for name in names() if fnmatchcase(name, word)]
-        if not hits:
-            raise UnknownNameError(kind, word, names())
-        found += hits
-    return list(dict.fromkeys(found))
 
 
 def _several(questions: Sequence[Question]) -> Answer:

@@ -128,7 +128,6 @@ class Asked(Frozen):
         program: ``None``: the device's usual one; empty: the harness itself.
         placement: ``None``: searched.
         draft: A model's name, or a head of the model's own: ``mtp``, ``eagle``, ``dflash``, ``mtp:3``.
-        verifier: Another device, which verifies what is drafted here: ``DEVICE@MILLISECONDS``.
         target_tokens_per_s: Decode speed that is wanted.
         minutes: After which the speed is judged.
         ram_budget: RAM that the app may use: a size, or a share of the model's file (``0.6x``).
@@ -156,13 +155,6 @@ class Asked(Frozen):
             "a head on the model itself: mtp, eagle or dflash (mtp:3 drafts 3 tokens at a time)."
         ),
         Option("--draft", metavar="MODEL|HEAD", names="models"),
-    ] = ""
-    verifier: Annotated[
-        str,
-        Meta(
-            description="Another device, which verifies what --draft drafts here, and the round trip to it."
-        ),
-        Option("--verifier", metavar="DEVICE[@MS]", default="40 ms"),
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,

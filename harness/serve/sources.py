@@ -75,7 +75,7 @@ def written(body: bytes) -> Question:
 
 def named(question: Question) -> Question:
     """The question, if it names models and devices of the catalog, and nothing that is read from a disk or a hub."""
-    for text in (question.model, question.device, question.draft, question.verifier, *question.beside):
+    for text in (question.model, question.device, question.draft, *question.beside):
         name_only(text)
     return question
 

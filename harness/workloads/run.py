@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.app.this_machine import probed_at_all
+from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.device import DeviceProfile
@@ -131,7 +131,7 @@ def run(name: str, given: Given, *, size: str = "default", how: How = How(), **o
     types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
     model = plan.model()
     with Pipeline(how) as pipeline:
-        device = probed_at_all(types, scenario, heard=how.listener)
+        device = probed(types, scenario, heard=how.listener)
         measurement = Measurement(
             workload=name,
             entry=CHILD,

@@ -117,7 +117,7 @@ def effects(option: click.Option) -> list[list[str]]:
     if float in bounds:
         return [[name, "5"], [name, "12345"]]
     words = {"--quant": "Q8_0", "--kv-type": "Q8_0", "--api": "vulkan", "--draft": "smollm2-135m"}
-    words |= {"--ram-budget": "1GiB", "--verifier": DEVICES[0], "--with": "memory"}
+    words |= {"--ram-budget": "1GiB", "--with": "memory"}
     if name == "--placement":
         return [[name, flags] for flags in ("-ngl 3", "--n-cpu-moe 3", "-ts 1,2", "-sm row", "-mg 1", "-nkvo")]
     if name == "--without":

@@ -217,7 +217,7 @@ def test_a_file_sets_defaults_and_help_shows_them(
         ("fit = 3\n", "fit: found 3, expected an option of fit"),
         ("[fit]\ncontext = 'many'\n", "context: found 'many', expected a whole number"),
         ("[fit]\nadvice = 'no'\n", "advice: found 'no', expected true or false"),
-        ("[fit]\nverifier = 'http://stranger'\n", "give this on the command line"),
+        ("[fit]\ndraft = 'http://stranger'\n", "give this on the command line"),
         ("[fit\n", "no valid TOML"),
     ],
 )

@@ -149,15 +149,8 @@ def test_a_file_and_a_line_say_the_same(call, tmp_path):
 CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("learn", "--device", DEVICE, "--forget", "--line", LINES[0]),
-        (*CARD, "--verifier", "h100-sxm-server"),
-    ],
-)
-def test_options_that_conflict_are_refused(call, arguments):
-    call(*arguments, status=2)
+def test_options_that_conflict_are_refused(call):
+    call("learn", "--device", DEVICE, "--forget", "--line", LINES[0], status=2)
 
 
 def test_users_over_a_split_get_more_together_and_less_each(call):
@@ -166,12 +159,8 @@ def test_users_over_a_split_get_more_together_and_less_each(call):
     assert 1 < eight["decode_tokens_per_s"]["mid"] / one["decode_tokens_per_s"]["mid"] < 8
 
 
-def test_users_and_the_round_trip_change_the_answer(call):
+def test_users_change_the_answer(call):
     assert decode(call, "gemma-3-4b", "--users", 4)[0]["mid"] > 1.3 * decode(call, "gemma-3-4b")[0]["mid"]
-    draft = ("--draft", "llama-3.2-1b", "--json", "--no-advice", "--verifier")
-    near, far = (json.loads(call(*CARD, *draft, f"h100-sxm-server@{trip}"))["speculation"] for trip in (1, 80))
-    for quick, slow in zip(near["cases"], far["cases"], strict=True):
-        assert quick["speedup"] >= slow["speedup"]
 
 
 @pytest.mark.parametrize("asked", ["llama-3.1-8b Q4_K_M", "qwen3-30b-a3b Q4_K_M", "gpt-oss-20b MXFP4"])

@@ -249,18 +249,15 @@ def test_a_context_that_a_model_was_not_made_for_is_told(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "words", "table"),
+    ("device", "table"),
     [
-        ("pixel-8", (), False),
-        ("pixel-8", ("--verifier", "h100-sxm-server"), True),
-        ("macbook-pro-m3-max", (), True),
+        ("pixel-8", False),
+        ("macbook-pro-m3-max", True),
     ],
 )
-def test_drafts_are_weighed_where_something_runs_them(device: str, words: tuple[str, ...], table: bool) -> None:
-    found = fit("llama-3.3-70b", "-d", device, "--draft", "llama-3.2-1b", *words, "--json")["speculation"]
+def test_drafts_are_weighed_where_something_runs_them(device: str, table: bool) -> None:
+    found = fit("llama-3.3-70b", "-d", device, "--draft", "llama-3.2-1b", "--json")["speculation"]
     assert (found is not None) is table
-    # 40 ms a cycle: the server alone writes a token in 23 ms
-    assert not words or {case["gamma"] for case in found["cases"]} == {0}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_new_profile_predicts_a_run_of_its_own(
 ) -> None:
     """A result of before has the prediction of the profile of before, and --max-error would judge that."""
     asked: list[How] = []
-    monkeypatch.setattr(check_module, "probed_at_all", lambda *_, **__: load_device("laptop-ddr5"))
+    monkeypatch.setattr(check_module, "probed", lambda *_, **__: load_device("laptop-ddr5"))
     monkeypatch.setattr(check_module, "engine_devices", lambda *_: ())
     monkeypatch.setattr(check_module, "run_cells", lambda *_, how, **__: asked.append(how) or [])
     monkeypatch.setattr(llamacpp.RUNTIME, "missing", lambda: None)

@@ -179,4 +179,4 @@ def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:
 
     grid = ask(devices=["rtx 3080 laptop", "raspberry-pi-5"], models=["smollm2-135m"])
 
-    assert [device.name for device in grid.devices] == ["raspberry-pi-5", "geforce-rtx-3080-laptop"]
+    assert [device.name for device in grid.devices] == ["geforce-rtx-3080-laptop", "raspberry-pi-5"]
