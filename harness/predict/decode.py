@@ -19,7 +19,6 @@ from string import Formatter
 from typing import Any, Final, NamedTuple
 
 from harness.domain.base import shipped_table
-from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of
 from harness.predict.traits import Traits, first_cells
 
@@ -227,7 +226,6 @@ def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
         "chip": machine.chip or None,
         "runtime": machine.other_runtime or None,
         "type": work.type_name or None,
-        "gpu_type": (on_gpu and work.type_name) or None,
         "model": work.model or None,
     }
 
@@ -254,18 +252,14 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "one": 1.0,
         "year": machine.year,
         "cpu threads": math.log(threads / 8) if is_cpu else None,
-        "cpu reach": min(0.0, math.log(threads * 1.2e10 / bandwidth)) if is_cpu else None,
         "bandwidth": math.log(bandwidth / (6e10 if is_cpu else 4e11)),
         "experts": experts,
-        "experts' year": experts and machine.year,
         "experts' share": experts and work.log_share,
         "experts' ratio": experts and math.log(16 * work.expert_ratio),
         "recurrent": work.recurrent_ratio or None,
         "phone": 1.0 if machine.phone else None,
-        "interleaved": 1.0 if interleaved(work.type_name) else None,
         "kernel": kernel,
         "brain floats": 1.0 if work.type_name == "BF16" else None,
-        "guessed peak": None if traits.known_peak else 1.0,
         "peak": math.log(traits.matrix_flops_per_s / 5e13),
         "matrix units": math.log(traits.matrix_flops_per_s / traits.peak_flops_per_s / 4) if on_gpu else None,
         "size": math.log(size / 7e9),

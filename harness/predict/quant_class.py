@@ -1,7 +1,5 @@
 """Classes of quantisations that cost alike."""
 
-import re
-
 from harness.predict.traits import first_cells
 
 
@@ -20,8 +18,3 @@ def bits_of(text: str) -> float:
 
 def _cells(text: str) -> tuple[str, ...]:
     return first_cells("quant_classes", text.upper()) or ("q4", "4.5")
-
-
-def interleaved(type_name: str) -> bool:
-    """Whether a file has rows side by side for vector units: R4 and R8 of ik_llama.cpp, 4x4 to 8x8, Ampere's."""
-    return re.search(r"_R\d+$|_[48]_[48]$|^Q4_K_4$|^Q8R16$", type_name.upper()) is not None

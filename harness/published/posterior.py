@@ -13,8 +13,8 @@ from harness.published.rows import Row
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""
 OWN: Final = (
-    *("a", "a/moe", "c/quant", "c/runtime", "c/type", "e/moe", "e/quant", "k", "s/model", "s/runtime"),
-    *("g/model", "g/runtime", "h", "m/long", "m/moe", "m/quant", "m/runtime", "m/short", "m/type", "o"),
+    *("a", "a/moe", "c/quant", "c/type", "e/moe", "e/quant", "k", "s/model", "s/runtime"),
+    *("g/model", "h", "m/long", "m/moe", "m/quant", "m/runtime", "m/short", "o"),
 )
 """Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its
 instruction set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the

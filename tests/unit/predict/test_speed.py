@@ -23,7 +23,6 @@ from harness.predict.decode import Machine, Work, decode_seconds, features
 from harness.predict.fitted import work_of
 from harness.predict.interval import scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
-from harness.predict.quant_class import interleaved
 from harness.predict.speed import first_token, predict_speed
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
@@ -248,15 +247,6 @@ def test_speed_of_a_phone_holds_together():
 )
 def test_one_chip_has_one_key(one, two):
     assert chip_key(one) == chip_key(two)
-
-
-@pytest.mark.parametrize(
-    ("type_name", "side_by_side"),
-    [("IQ1_S_R4", True), ("Q8_0_R8", True), ("Q4_0_4_8", True), ("Q4_K_4", True), ("Q8R16", True)]
-    + [(name, False) for name in ("Q4_0", "Q4_K_M", "IQ4_XS", "Q8_0", "MXFP4", "")],
-)  # fmt: skip
-def test_types_whose_rows_lie_side_by_side(type_name, side_by_side):
-    assert interleaved(type_name) is side_by_side
 
 
 @pytest.mark.parametrize(
