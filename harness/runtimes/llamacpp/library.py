@@ -75,6 +75,7 @@ _KINDS: Final[dict[str, Any]] = {
     "ptr": ctypes.c_void_p,
     "int": ctypes.c_int32,
     "uint": ctypes.c_uint32,
+    "long": ctypes.c_int64,
     "bool": ctypes.c_bool,
     "float": ctypes.c_float,
     "size": ctypes.c_size_t,
@@ -115,6 +116,7 @@ class Library:
     llama_batch, llama_model_imatrix_data = _KINDS["Batch"], _KINDS["ImportanceData"]
     llama_chat_message = _KINDS["ChatMessage"]
     device_props, buffer_override = _KINDS["DeviceProps"], _KINDS["BufferOverride"]
+    optimiser_params = _KINDS["OptimiserParams"]
     llama_token = llama_pos = llama_seq_id = ctypes.c_int32
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
@@ -12,32 +12,6 @@ from harness.runtimes.llamacpp.session import DATA_OFFSET, LlamaSession
 _I32: Final = 26
 """GGML_TYPE_I32. Source: ggml.h."""
 _CONTEXT_STEP: Final = 256
-_POINTER: Final = ctypes.c_void_p
-_CALLS: Final[dict[str, tuple[Any, ...]]] = {
-    "ggml_opt_dataset_init": (_POINTER, *[ctypes.c_int] * 2, *[ctypes.c_int64] * 4),
-    "ggml_opt_dataset_data": (_POINTER, _POINTER),
-    "ggml_opt_dataset_labels": (_POINTER, _POINTER),
-    "ggml_opt_dataset_free": (None, _POINTER),
-    "ggml_opt_result_init": (_POINTER,),
-    "ggml_opt_result_reset": (None, _POINTER),
-    "ggml_opt_result_free": (None, _POINTER),
-    "ggml_opt_result_loss": (None, _POINTER, _POINTER, _POINTER),
-    "llama_opt_epoch": (None, *[_POINTER] * 4, ctypes.c_int64, *[_POINTER] * 2),
-}
-"""Type of the result, then of the arguments. Source: ggml-opt.h, llama.h."""
-
-
-class _Params(ctypes.Structure):
-    """``struct llama_opt_params``."""
-
-    _fields_ = [
-        ("n_ctx_train", ctypes.c_uint32),
-        ("param_filter", _POINTER),
-        ("param_filter_ud", _POINTER),
-        ("get_opt_pars", _POINTER),
-        ("get_opt_pars_ud", _POINTER),
-        ("optimizer_type", ctypes.c_int32),
-    ]
 
 
 class TrainingSession(LlamaSession):
@@ -62,17 +36,15 @@ class TrainingSession(LlamaSession):
             api="cpu",
         )
         super().__init__(path, scenario, batch_tokens=batch_tokens)
-        params = _Params()
-        params.param_filter = ctypes.cast(self.lib.symbol("llama_opt_param_filter_all"), _POINTER).value
-        params.get_opt_pars = ctypes.cast(
-            self.lib.symbol("ggml_opt_get_default_optimizer_params"), _POINTER
-        ).value
-        begin = self.lib.symbol("llama_opt_init")
-        begin.restype = None
-        begin.argtypes = (_POINTER, _POINTER, _Params)
-        begin(self._context, self._model, params)
-        self._set = self._call("ggml_opt_dataset_init", _I32, _I32, batch_tokens, batch_tokens, 1, 1)
-        self._result = self._call("ggml_opt_result_init")
+        params = self.lib.optimiser_params()
+        params.param_filter = self._address("llama_opt_param_filter_all")
+        params.get_opt_pars = self._address("ggml_opt_get_default_optimizer_params")
+        self.lib.llama_opt_init(self._context, self._model, params)
+        self._set = self.lib.ggml_opt_dataset_init(_I32, _I32, batch_tokens, batch_tokens, 1, 1)
+        self._result = self.lib.ggml_opt_result_init()
+
+    def _address(self, name: str) -> int | None:
+        return ctypes.cast(self.lib.symbol(name), ctypes.c_void_p).value
 
     def step(self, tokens: Sequence[int]) -> float:
         """One step over a batch, of which each token but the last predicts the next.
@@ -81,25 +53,20 @@ class TrainingSession(LlamaSession):
         """
         if len(tokens) != self.batch_tokens + 1:
             raise EngineError(f"a batch: found {len(tokens)} tokens, expected {self.batch_tokens + 1}")
-        for name, values in (("data", tokens[:-1]), ("labels", tokens[1:])):
-            tensor = self._call(f"ggml_opt_dataset_{name}", self._set)
-            data = _POINTER.from_address(tensor + DATA_OFFSET).value
+        inputs = self.lib.ggml_opt_dataset_data(self._set)
+        labels = self.lib.ggml_opt_dataset_labels(self._set)
+        for tensor, values in ((inputs, tokens[:-1]), (labels, tokens[1:])):
+            data = ctypes.c_void_p.from_address(tensor + DATA_OFFSET).value
             (ctypes.c_int32 * len(values)).from_address(data or 0)[:] = list(values)
-        self._call("ggml_opt_result_reset", self._result)
-        self._call("llama_opt_epoch", self._context, self._set, self._result, None, 1, None, None)
+        self.lib.ggml_opt_result_reset(self._result)
+        self.lib.llama_opt_epoch(self._context, self._set, self._result, None, 1, None, None)
         loss = ctypes.c_double()
-        self._call("ggml_opt_result_loss", self._result, ctypes.byref(loss), None)
+        self.lib.ggml_opt_result_loss(self._result, ctypes.byref(loss), None)
         return loss.value
 
     def close(self) -> None:
         """Free everything; safe to call twice."""
         if self._context:
-            self._call("ggml_opt_dataset_free", self._set)
-            self._call("ggml_opt_result_free", self._result)
+            self.lib.ggml_opt_dataset_free(self._set)
+            self.lib.ggml_opt_result_free(self._result)
         super().close()
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        function = self.lib.symbol(name)
-        function.restype, *kinds = _CALLS[name]
-        function.argtypes = kinds
-        return function(*arguments)
