@@ -33,7 +33,6 @@ HALF_LIFE_TOKENS: Final = 64.0
 """Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the
 experts change places every 150 tokens."""
 _AGAIN_TOKENS: Final = 16.0  # over which r is averaged
-_RESCALE_AT: Final = 2.0**400
 
 
 class Wanted(NamedTuple):
@@ -64,8 +63,7 @@ class ExpertCache:
         self._count = expert_count
         self._sizes = np.repeat(np.array([sizes[layer] for layer in self._layers], np.int64), expert_count)
         self._capacity_bytes = capacity_bytes
-        self._growth = 2.0 ** (1.0 / half_life_tokens)
-        self._weight = 1.0  # of a use now; all scores grow with it, so that none has to fade one by one
+        self._half_life_tokens = half_life_tokens
         self._total = 0.0  # score of an expert that every token chose
         self._scores: NDArray[np.float64] = np.zeros(self._sizes.size)
         self._last: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
@@ -99,12 +97,9 @@ class ExpertCache:
         return Wanted(len(wanted) - len(missing), self._keys(missing), self._keys(victims))
 
     def _pass(self, token_count: int) -> None:
-        self._weight *= self._growth**token_count
-        self._total += self._weight * token_count
-        if self._weight > _RESCALE_AT:
-            self._scores /= self._weight
-            self._total /= self._weight
-            self._weight = 1.0
+        fade = 0.5 ** (token_count / self._half_life_tokens)
+        self._scores *= fade
+        self._total = self._total * fade + token_count
 
     def _score(
         self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int
@@ -122,7 +117,7 @@ class ExpertCache:
                 self._again[row] += (min(max(again, 0.0), 1.0) - self._again[row]) / _AGAIN_TOKENS
         self._last[here] = chosen
         self._last_single[row] = token_count == 1
-        self._scores[wanted] += self._weight * counts[chosen]
+        self._scores[wanted] += counts[chosen]
 
     def _worth(self) -> NDArray[np.float64]:
         """What is lost for each byte of an expert that goes."""

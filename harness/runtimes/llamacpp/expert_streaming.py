@@ -239,10 +239,7 @@ def _choice_of(node: int) -> NDArray[np.int32]:
         return np.zeros((0, int(used)), np.int32)
     span = (tokens - 1) * row_stride + (used - 1) * stride + 4
     block: Any = (ctypes.c_ubyte * span).from_address(data)
-    raw = np.frombuffer(block, np.uint8)
-    return np.lib.stride_tricks.as_strided(
-        raw[:4].view(np.int32), shape=(tokens, used), strides=(row_stride, stride), writeable=False
-    )
+    return np.ndarray((tokens, used), np.int32, block, strides=(row_stride, stride))
 
 
 def open_streamed(

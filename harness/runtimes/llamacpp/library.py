@@ -25,7 +25,6 @@ from harness.errors import EngineError, MissingPackageError, installing
 
 LOG_LINES_KEPT: Final = 400
 LOG_LINE_CHARS: Final = 500
-_CONTINUED_LEVEL: Final = 5  # GGML_LOG_LEVEL_CONT: goes on with the line before
 
 
 class EngineLog:
@@ -39,14 +38,11 @@ class EngineLog:
             str
         ] = []  # every line that tells the size of a buffer: few, and wanted after the load
 
-    def write(self, level: int, text: bytes | None, _user: object = None) -> None:
+    def write(self, _level: int, text: bytes | None, _user: object = None) -> None:
         """Take one message from the engine; runs in whatever thread the engine logs from."""
-        line = self._open_line + (text or b"").decode("utf-8", "replace")
-        if level != _CONTINUED_LEVEL and self._open_line and text != b"\n":
-            self._lines.append(self._open_line[:LOG_LINE_CHARS])
-            line = (text or b"").decode("utf-8", "replace")
-        *whole, self._open_line = line.split("\n")
-        self._open_line = self._open_line[: LOG_LINE_CHARS * 2]
+        text_so_far = self._open_line + (text or b"").decode("utf-8", "replace")
+        *whole, rest = text_so_far.split("\n")
+        self._open_line = rest[: LOG_LINE_CHARS * 2]
         for part in whole:
             if part.strip(" ."):
                 self._lines.append(part[:LOG_LINE_CHARS])

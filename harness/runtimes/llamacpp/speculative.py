@@ -115,7 +115,7 @@ def generate(
     started_s = now_s()
     history = [*prompt, target.greedy()]
     end = len(prompt) + new_tokens
-    cycles: list[_Cycle] = []
+    cycles: list[Decoding] = []
     while len(history) < end:
         look_s = 0.0
         proposal = Proposal([], [])
@@ -139,10 +139,15 @@ def generate(
         history += [*drafted[:accepted], token]
         if accepted < len(drafted):
             target.truncate(len(history) - 1)
-        cycles.append(_Cycle(len(drafted), accepted, t1_s - t0_s + look_s, t2_s - t1_s))
+        cycles.append(_cycle(len(drafted), accepted, t1_s - t0_s + look_s, t2_s - t1_s))
         if policy:
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-    return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles)
+    return total(cycles).replace(
+        tokens=tuple(history[len(prompt) : end]),
+        duration_s=now_s() - started_s,
+        prefill_s=started_s - begun_s,
+        answer_count=1,
+    )
 
 
 def _look(drafter: Drafter, policy: DraftPolicy, history: Sequence[int], start: int) -> float:
@@ -160,35 +165,22 @@ def _look(drafter: Drafter, policy: DraftPolicy, history: Sequence[int], start: 
     return duration_s
 
 
-class _Cycle(NamedTuple):
+def _cycle(drafted: int, accepted: int, draft_s: float, verify_s: float) -> Decoding:
     """One pass of the target: tokens drafted and accepted, and what both cost."""
-
-    drafted: int
-    accepted: int
-    draft_s: float
-    verify_s: float
-
-
-def _decoding_of(
-    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle]
-) -> Decoding:
-    """An answer of such cycles."""
-    lengths = tuple(c.drafted for c in cycles)
-    positions = range(max(lengths, default=0))
     return Decoding(
-        tokens=tuple(tokens),
-        duration_s=duration_s,
-        prefill_s=prefill_s,
-        cycle_count=len(cycles),
-        plain_count=lengths.count(0),
-        drafted_count=sum(lengths),
-        accepted_count=sum(c.accepted for c in cycles),
-        tried_by_position=tuple(sum(min(c.accepted + 1, c.drafted) > i for c in cycles) for i in positions),
-        accepted_by_position=tuple(sum(c.accepted > i for c in cycles) for i in positions),
-        draft_s=sum(c.draft_s for c in cycles),
-        verify_s=sum(c.verify_s for c in cycles),
-        lengths=lengths,
-        widest_tokens=1 + max(lengths, default=0),
+        tokens=(),
+        duration_s=draft_s + verify_s,
+        prefill_s=0.0,
+        cycle_count=1,
+        plain_count=int(drafted == 0),
+        drafted_count=drafted,
+        accepted_count=accepted,
+        tried_by_position=(1,) * min(accepted + 1, drafted),
+        accepted_by_position=(1,) * accepted,
+        draft_s=draft_s,
+        verify_s=verify_s,
+        lengths=(drafted,),
+        widest_tokens=1 + drafted,
     )
 
 
@@ -235,7 +227,7 @@ def explain_difference(
 
 
 def total(parts: Iterable[Decoding]) -> Decoding:
-    """Sums over several answers."""
+    """Sums over several answers, or over the passes of one."""
     parts = list(parts)
     counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
     summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
