@@ -180,3 +180,24 @@ def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:
     grid = ask(devices=["rtx 3080 laptop", "raspberry-pi-5"], models=["smollm2-135m"])
 
     assert [device.name for device in grid.devices] == ["geforce-rtx-3080-laptop", "raspberry-pi-5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"),
+    [
+        ("macbook pro m3 max 36gb", 36),
+        ("macbook pro m3 max 48gb", 48),
+        ("macbook pro m3 max 128gb", 128),
+        ("jetson nano 4gb", 4),
+        ("rtx spark laptop n1x 128gb", 128),
+    ],
+)
+def test_a_device_sold_with_several_memories_has_the_one_that_is_named(name: str, gib: int) -> None:
+    assert load_device(name).pool("ram").total_bytes.value == gib * GIB
+
+
+@pytest.mark.parametrize("card", ["rtx 3080", "rtx 3090", "rtx 4070", "rtx 4090", "gtx 1080 ti", "rx 9070 xt"])
+def test_a_card_in_a_line_is_as_fast_as_the_shipped_one(card: str) -> None:
+    """So that no RAM beside it makes it faster or slower."""
+    shipped = load_device(f"{card.replace(' ', '-')}-desktop").pool("vram").bandwidth_bytes_per_s.value
+    assert load_device(f"{card} + 48GB").pool("vram").bandwidth_bytes_per_s.value == shipped
