@@ -74,8 +74,8 @@ def run_on(
         RefusedError: An option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    if job.greedy or how.limits.memory_bytes is not None or job.runtime != "llamacpp":
-        raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit or --runtime")
+    if how.limits.memory_bytes is not None or job.runtime != "llamacpp":
+        raise RefusedError("llama-bench on a target takes no --memory-limit or --runtime")
     if any(cell.scenario.batch_count > 1 for cell in cells):
         raise RefusedError("llama-bench on a target runs one sequence at a time")
     target = target_named(on)

@@ -163,7 +163,7 @@ def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) ->
     state = ""
     if path is not None:
         state = state_of(onnx_model(path) or path)
-    asked = f"{job.runtime}|{engine_of(job.runtime)}|{job.repetitions}|{job.cold_loads}|{job.greedy}|{turn}"
+    asked = f"{job.runtime}|{engine_of(job.runtime)}|{job.repetitions}|{job.cold_loads}|{turn}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
 

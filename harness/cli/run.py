@@ -86,11 +86,6 @@ def run(
         ),
         Option("--cold-loads", "Measuring"),
     ] = 1,
-    greedy: Annotated[
-        bool,
-        Meta(description="Include greedy sampling (choosing each token from its logits) in the time."),
-        Option("--greedy", "Engine and placement"),
-    ] = False,
     until_decided: Annotated[
         Path | None,
         Meta(
@@ -129,7 +124,7 @@ def run(
         runtime = "executable"
         programs = None
     sides = options.sides_of(runtime, server_model, has_models=bool(models))
-    jobs = [side.replace(repetitions=repetitions, cold_loads=cold_loads, greedy=greedy) for side in sides]
+    jobs = [side.replace(repetitions=repetitions, cold_loads=cold_loads) for side in sides]
     if programs is not None and len(jobs) > 1:
         raise click.UsageError("--on with --programs takes one runtime")
     if thread_counts == (0,):

@@ -50,7 +50,7 @@ class ServerUse(Frozen):
     """What the way to a server added, and what its processes used.
 
     Attributes:
-        cpu_s: CPU time of the server's processes over the run; None where they run elsewhere.
+        cpu_s: CPU time of the server's processes over the run, where a run told it.
         first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
         decode_path_ratio: Median of (time between first and last token here / the server's own time for
             them).
@@ -66,7 +66,7 @@ class Generation(ResultKind):
 
     Attributes:
         repetitions: Clean samples that were wanted of each test.
-        greedy: Whether each token was chosen from the logits inside the clock.
+        greedy: Whether each token was chosen from the logits inside the clock, as runs once could.
         buffers: What the engine laid where, as far as it tells.
         server: Of a run on a server: what the way to it added.
         token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the

@@ -51,7 +51,6 @@ class GenerateJob(Frozen):
         retries: Further samples that may be taken when some are disturbed; None for twice as many as are
             wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
-        greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
 
@@ -62,7 +61,6 @@ class GenerateJob(Frozen):
     retries: int | None = None
     cold_loads: int = 1
     seed: int = 1
-    greedy: bool = False
     patience_s: float = 20.0
 
     @property
@@ -105,11 +103,11 @@ class Protocoller:
         self.pid: int | None = None
         s = job.scenario
         self.sequence_count = s.batch_count
-        self.suffix = (
-            (f" @ d{s.depth_tokens}" if s.depth_tokens else "")
-            + (f" b{s.batch_count}" if s.batch_count > 1 else "")
-            + (" greedy" if job.greedy else "")
-        )
+        self.suffix = ""
+        if s.depth_tokens:
+            self.suffix = f" @ d{s.depth_tokens}"
+        if s.batch_count > 1:
+            self.suffix += f" b{s.batch_count}"
 
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
@@ -250,22 +248,14 @@ class Protocoller:
         now_s = self.now_s
         times_s = []
         every = range(self.sequence_count)
-        token = tokens[0]
-        greedy = self.job.greedy
-        row = tokens[: self.sequence_count]
         last_s = now_s()
         for offset in range(len(tokens) // self.sequence_count):
             if self.sequence_count > 1:
                 first = offset * self.sequence_count
-                if not greedy:
-                    row = tokens[first : first + self.sequence_count]
+                row = tokens[first : first + self.sequence_count]
                 session.decode_rows(row, [position + offset] * self.sequence_count, every)
-                if greedy:
-                    row = [session.greedy(i) for i in every]
             else:
-                session.decode((token if greedy else tokens[offset],), position=position + offset)
-                if greedy:
-                    token = session.greedy()
+                session.decode((tokens[offset],), position=position + offset)
             time_s = now_s()
             times_s.append(time_s - last_s)
             last_s = time_s

@@ -105,7 +105,6 @@ def test_server_run_is_a_record_like_any_other(url: str, tmp_path: Path) -> None
     assert record.memory.peak_rss_bytes > tiny_bytes(record)
     assert isinstance(record.result, Generation)
     assert record.result.server is not None
-    assert (record.result.server.cpu_s or 0.0) > 0.0
 
 
 def tiny_bytes(record: RunRecord) -> int:

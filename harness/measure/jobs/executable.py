@@ -27,8 +27,6 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
     Raises:
         EngineError: The program is missing, refused the model, or crashed.
     """
-    if job.greedy:
-        raise EngineError("--greedy: these programs choose no tokens")
     s = job.scenario
     is_named = False
     held = Reading(0, 0, 0, 0)

@@ -41,7 +41,6 @@ def plan(
         scenario=job.scenario,
         read=lambda ended: Generation(
             repetitions=job.repetitions,
-            greedy=job.greedy,
             buffers=next(iter(ended.told("buffers", tuple[EngineBuffer, ...])), ()),
         ),
         runtime=job.runtime,

@@ -71,8 +71,6 @@ def plan(
     """
     s = job.scenario
     check_scenario(s)
-    if job.greedy:
-        raise RefusedError("--greedy: a server always chooses tokens inside the clock")
     server = attached(job, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2), s)
     if s.depth_tokens and not server.described.vocab_count:
         raise RefusedError(
@@ -139,7 +137,6 @@ class Served(Protocoller):
         """Cold start where the server can unload its model, prefill with first token, decode."""
         job, s = self.asked, self.asked.scenario
         self.emit("engine", self.server.identity(s))
-        used_s = self._cpu_s()
         for _ in range(job.cold_loads):
             if not self._cold_start():
                 break
@@ -149,11 +146,7 @@ class Served(Protocoller):
         if s.new_tokens:
             self._repeat(self._answer)
         self.emit("memory", memory_mark(self.server, "end"))
-        used = None if used_s is None else (self._cpu_s() or used_s) - used_s
-        self.emit(
-            "server",
-            {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
-        )
+        self.emit("server", {f"{name}_path_ratio": median(found) for name, found in self._ratios.items()})
 
     def _cold_start(self) -> bool:
         if not self.server.dialect.unload():
@@ -234,11 +227,6 @@ class Served(Protocoller):
         if (answer.cached_tokens or 0) > s.depth_tokens:
             watch.doubt(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, watch
-
-    def _cpu_s(self) -> float | None:
-        """CPU time of the server's processes so far; None for one that runs elsewhere."""
-        found = [p.cpu_times() for p in processes_of(self.server)]
-        return sum(t.user + t.system for t in found) if found else None
 
 
 def processes_of(server: AttachedServer) -> list[Any]:

@@ -129,12 +129,6 @@ def test_slow_disturbed_samples_spend_the_patience(tmp_path: Path) -> None:
     assert [s.label for s in samples if s.phase in {"prefill", "decode"}] == ["pp8", "pp8", "tg4", "tg4"]
 
 
-def test_greedy_tests_say_so(tmp_path: Path) -> None:
-    samples, _ = run_job(tmp_path, Scenario(prompt_tokens=0, new_tokens=4), repetitions=1, cold_loads=0, greedy=True)
-
-    assert samples[-1].label == "tg4 greedy"
-
-
 def test_nan_is_found_and_refusal_told_apart(tmp_path: Path) -> None:
     scenario = Scenario(prompt_tokens=8, new_tokens=0)
     with pytest.raises(EngineError, match="1 of 256 logits") as caught:
