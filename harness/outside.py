@@ -2,7 +2,7 @@
 
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
@@ -23,7 +23,6 @@ def output_of(
     ends: Collection[int] | None = (0,),
     fault: type[CouldNotRunError] = CouldNotRunError,
     when_late: str = "",
-    environment: Mapping[str, str] | None = None,
     errors_too: bool = False,
 ) -> bytes:
     """Standard output of a program that ended with one of these exit statuses.
@@ -44,7 +43,6 @@ def output_of(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if errors_too else subprocess.PIPE,
             bufsize=0,
-            env=environment,
         )
     except OSError as error:
         raise fault(f"{called}: {error.strerror}") from error

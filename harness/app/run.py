@@ -178,7 +178,7 @@ def answers_of(
     """
     if isinstance(job, ServedJob) or cell.scenario.context_tokens < 512:
         return ()
-    if pipeline.done_before(_cell_key(cell, job, pipeline, 1)):
+    if pipeline.reused(_cell_key(cell, job, pipeline, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
         path = str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)

@@ -142,11 +142,8 @@ class Pipeline(contextlib.ExitStack):
 
         ``on_event`` is called with each event of the child soon after it was told.
         """
-        if plan.model:
-            name = plan.model.name
-        else:
-            name = plan.workload
-        if (done := self.reused(plan.key, name)) is not None:
+        done = self.reused(plan.key, plan.model.name if plan.model else plan.workload)
+        if done is not None:
             return done
 
         def hear(event: str, data: Any) -> None:
@@ -161,10 +158,9 @@ class Pipeline(contextlib.ExitStack):
 
         # The CPUs are those of the machine that is measured: a child that drives another one is not bound to
         # them.
+        limits = self.how.limits
         if plan.machine:
-            limits = self.how.limits._replace(cpus=())
-        else:
-            limits = self.how.limits
+            limits = limits._replace(cpus=())
         result = run_child(plan.entry, plan.job, limits=limits, on_event=hear, environment=plan.environment)
         notes = {"wall_s": round(result.duration_s, 3), **plan.notes}
         if limits.memory_bytes is not None:
@@ -186,12 +182,23 @@ class Pipeline(contextlib.ExitStack):
         )
         return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
 
-    def reused(self, key: str, name: str) -> RunRecord | None:
-        """What :meth:`done_before` has of a measurement, told by a name and put into the folder."""
-        if (done := self.done_before(key)) is not None:
-            self.heard.say(f"{name}: done before, reused ({done.run_id})")
-            self._save(done)
-        return done
+    def reused(self, key: str, name: str = "") -> RunRecord | None:
+        """The result of the same measurement within the last day, where those are resumed.
+
+        What broke off is none. With a name it is told, and put into the folder.
+        """
+        record = None
+        if self.how.resume and key and self.history.path.exists():
+            with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
+                record = self.history.of_cell(self._cell(key))
+        if record is None or record.outcome not in {"ok", "inconclusive"}:
+            return None
+        if datetime.now(UTC) - datetime.fromisoformat(record.created) >= RESUMED_FOR:
+            return None
+        if name:
+            self.heard.say(f"{name}: done before, reused ({record.run_id})")
+            self._save(record)
+        return record
 
     def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
         """Append a record to the history and to the folder, and tell the listener.
@@ -227,21 +234,6 @@ class Pipeline(contextlib.ExitStack):
             extra=asked,
         )
         return self.keep(record)
-
-    def done_before(self, key: str) -> RunRecord | None:
-        """The result of the same measurement within the last day, where those are resumed.
-
-        What broke off is none.
-        """
-        record = None
-        if self.how.resume and key and self.history.path.exists():
-            with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
-                record = self.history.of_cell(self._cell(key))
-        if record is None or record.outcome not in {"ok", "inconclusive"}:
-            return None
-        if datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR:
-            return record
-        return None
 
     def _cell(self, key: str) -> str:
         """A key, with what holds all runs here to less than the machine."""
@@ -298,12 +290,13 @@ def engine_of(runtime: str) -> str:
     """
     with contextlib.suppress(HarnessError):
         used = plugins.usable_runtime(runtime)
-        package = ""
-        if hasattr(used, "package"):
-            package = used.package()
-        modules = [find_spec(module) for module, _, _ in getattr(used, "needs", ())]
-        files = [package, *(spec.origin for spec in modules if spec)]
-        return " ".join([package, *(state_of(Path(file)) for file in files if file)])
+        parts = [used.package() if hasattr(used, "package") else ""]
+        files = [parts[0]]
+        for module, _, _ in getattr(used, "needs", ()):
+            spec = find_spec(module)
+            files.append(spec.origin or "" if spec else "")
+        parts += [state_of(Path(file)) for file in files if file]
+        return " ".join(parts)
     return ""
 
 
