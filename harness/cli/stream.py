@@ -10,7 +10,7 @@ from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Quant, Threads
 from harness.errors import RefusedError
-from harness.units import format_bytes, format_number
+from harness.units import format_number
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -126,14 +126,13 @@ def stream(
 
 def _beforehand(outlook: "StreamingOutlook", mapped: bool, how: "How") -> float | None:
     """Tokens a second that are expected; one line says so."""
-    hits = f"{outlook.expert_hit_ratio or 0.0:.0%} of the wanted experts in memory"
-    streamed = f"{format_bytes(outlook.streamed_bytes)} from storage a pass"
-    ways = [(outlook.expert_cache_tokens_per_s, hits), (outlook.tokens_per_s, streamed)]
+    rate = outlook.expert_cache_tokens_per_s or outlook.tokens_per_s
+    name = "streamed"
     if mapped:
-        ways = [(outlook.naive_tokens_per_s, "all of it read again")]
-    rate, way = next(((rate, way) for rate, way in ways if rate), (None, ""))
+        rate = outlook.naive_tokens_per_s
+        name = "mapped"
     words = "the budget hardly holds what must stay in memory"
     if rate:
-        words = f"{format_number(rate)} tokens/s, {way}"
-    how.listener.say(f"predicted from this machine's profile{', mapped' * mapped}: {words}")
-    return rate
+        words = f"{format_number(rate)} tokens/s"
+    how.listener.say(f"predicted from this machine's profile, {name}: {words}")
+    return rate or None

@@ -66,21 +66,15 @@ class Axis:
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
     def ticks(self) -> list[float]:
-        """Round values for marks, at most five."""
-        if not self.by_factors:
-            return [0.0, self.high]
+        """Round values for marks of factors, at most five."""
         first = floor(log10(self.low))
         last = floor(log10(self.high))
         round_ones = [step * 10.0**power for power in range(first, last + 1) for step in (1.0, 3.0)]
         inside = [value for value in round_ones if self.low <= value <= self.high]
         tens = [value for value in inside if log10(value) == floor(log10(value))]
         if len(inside) <= _MOST_TICKS:
-            chosen = inside
-        else:
-            chosen = tens
-        if chosen:
-            return chosen[:: -(-len(chosen) // _MOST_TICKS)]
-        return []
+            return inside
+        return tens[:: -(-len(tens) // _MOST_TICKS)]
 
 
 def picture(says: str, height: int, parts: Sequence[str], kind: str = "") -> Drawing:
