@@ -244,7 +244,7 @@ def model_file(ref: str, quant: str, how: "How") -> Path:
 
 
 def handed_over(measuring: Measuring) -> Answer:
-    """What edge-harness on the target makes of all that was typed, with the files that are named in it."""
+    """What edge-harness on the target makes of all that was typed, with the files of this machine that it names."""
     from harness.app.on_target import hand_over
 
     context = click.get_current_context()
@@ -254,13 +254,9 @@ def handed_over(measuring: Measuring) -> Answer:
             raise click.UsageError(
                 f"--{name} is about files here: leave it out with edge-harness on the target"
             )
-    paths: set[Path] = set()
-    for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases"):
-        value = given.get(name) or ()
-        paths |= {Path(each) for each in ((value,) if isinstance(value, str | Path) else value)}
     command: list[str] = context.meta["words"]
     pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
-    files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
+    files = {piece: Path(piece) for piece in pieces if Path(piece).is_file()}
     with measuring.started() as how:
         found = hand_over(measuring.target, command, files, how)
     return Answer(

@@ -56,10 +56,9 @@ def run(
     """
     from harness.app.run import exit_of
     from harness.cli._progress import RunProgress
-    from harness.cli._records import comparison_view, reasons, run_table
+    from harness.cli._records import reasons, run_table
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
-    from harness.records.compare import compare
 
     tasks = tasks_of(load_matrix(matrix))
     with RunProgress() as progress:
@@ -76,8 +75,7 @@ def run(
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):
             mine = [record for record in records if record.machine.device == device]
-            compared = [part for record in mine for part in comparison_view(record, compare(record))]
-            say(device, run_table(mine), *compared, *reasons(mine))
+            say(device, run_table(mine), *reasons(mine))
         hint = f"make a page of them with: edge-harness report {folder} -o report.html"
         click.echo(f"{counted(len(records), 'result')} in {folder}; {hint}", err=True)
 

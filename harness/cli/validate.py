@@ -69,10 +69,9 @@ def render(result: "Report", *, is_taught: bool = False) -> None:
         )
     columns = ("", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score", "best constant")
     how = result.left_out or "shipped coefficients"
+    rows = []
     if result.headline:
-        rows = [_cells("HEADLINE", result.headline)]
-    else:
-        rows = []
+        rows.append(_cells("HEADLINE", result.headline))
     rows += [_cells(name, score) for name, score in result.groups.items()]
     say(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows))
     for name, part in result.tables.items():

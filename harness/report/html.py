@@ -5,6 +5,7 @@ A policy lets no other style in.
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 from harness import __version__
@@ -36,10 +37,11 @@ def render(page: Page) -> str:
         MissingPackageError: Jinja2 is not installed.
     """
     nav = [(name, heading) for name, heading in _HEADINGS.items() if getattr(page, name)]
-    return filled("report.html.j2", title=page.title, page=page, headings=_HEADINGS, nav=nav)
+    values = {"title": page.title, "page": page, "headings": _HEADINGS, "nav": nav}
+    return filled("report.html.j2", values)
 
 
-def filled(template: str, *, form_action: str = "'none'", **values: Any) -> str:
+def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'none'") -> str:
     """A template with its values put in, all escaped.
 
     Its policy allows the one style sheet, and forms where said.
@@ -67,7 +69,7 @@ def filled(template: str, *, form_action: str = "'none'", **values: Any) -> str:
         "quantities": words.QUANTITIES,
         "glossary": words.GLOSSARY,
     }
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(values)
 
 
 def _text(name: str) -> str:

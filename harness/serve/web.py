@@ -129,17 +129,17 @@ class Web:
             except HarnessError as error:
                 fault = str(error)
         axis = _axis(answers)
-        return _page(
-            "Ask",
-            "serve.html.j2",
-            given=given,
-            devices=[*devices, "", ""][:_DEVICES_MAX],
-            fault=fault,
-            answers=[_shown(one, axis) for one in answers],
-            axis=drawing.factor_axis(axis, "tokens a second"),
-            models=model_names(),
-            known=device_names(),
-        )
+        values = {
+            "title": "Ask",
+            "given": given,
+            "devices": [*devices, "", ""][:_DEVICES_MAX],
+            "fault": fault,
+            "answers": [_shown(one, axis) for one in answers],
+            "axis": drawing.factor_axis(axis, "tokens a second"),
+            "models": model_names(),
+            "known": device_names(),
+        }
+        return HTMLResponse(filled("serve.html.j2", values, form_action="'self'"))
 
     def history(self, _request: Request) -> Response:
         """The newest runs, each with a link to its page; two of them can be judged."""
@@ -157,7 +157,8 @@ class Web:
             )
             for record in records
         ]
-        return _page("History", "history.html.j2", lines=lines)
+        values = {"title": "History", "lines": lines}
+        return HTMLResponse(filled("history.html.j2", values, form_action="'self'"))
 
     def run(self, request: Request) -> Response:
         """The page of one run."""
@@ -189,10 +190,6 @@ def _record(run: str) -> RunRecord:
     if not run or not past.path.exists():
         raise UnknownNameError("run", run[:80], ())
     return past.get(name_only(run))
-
-
-def _page(title: str, template: str, **values: Any) -> Response:
-    return HTMLResponse(filled(template, title=title, version=__version__, form_action="'self'", **values))
 
 
 def _axis(answers: Sequence[Answer]) -> drawing.Axis:
