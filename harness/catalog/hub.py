@@ -34,6 +34,8 @@ _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no
 network."""
 _MOST_KEY: Final = "edge_harness_most_bytes"
+_FRESH_S: Final = 86_400.0
+"""How long nobody asks whether what is kept of the hub is still what it has."""
 _PAGE_S: Final = 60.0
 _SLOWEST_BYTES_PER_S: Final = 16 << 10
 """Below it a hub is given up: what it may send, at this rate, and a minute, are the time that it has."""
@@ -242,11 +244,15 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
     """The header of the file at ``url``; what has come of it lies in the cache, beginning with ``stem``."""
     head = stem.with_name(f"{stem.name}.head")
     size_file = head.with_suffix(".size")
+    tag_file = head.with_suffix(".etag")
+    if head.is_file() and not _is_fresh(head):
+        head.touch()
+        with suppress(FetchError):  # offline: as it was, for another day
+            if _reach(place, url) != _text_in(tag_file):
+                head.unlink()
     stop = _FIRST_BYTES
     while True:
-        size = ""
-        if size_file.is_file():
-            size = read_limited(size_file, 20).decode(errors="replace")
+        size = _text_in(size_file)
         if size.isdecimal() and head.is_file():
             data = read_limited(head, _MOST_BYTES)
         else:
@@ -257,6 +263,7 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
             raise BadDataError(place, "", f"no whole header in {len(data)} bytes", "a GGUF file")
         if not data:
             head.unlink(missing_ok=True)
+            tag_file.write_text(_reach(place, url))
         stop = max(_FIRST_BYTES, 2 * len(data))
         done, total = download(place, url, head, _EIB, stop=stop)
         if done == len(data):
@@ -264,20 +271,41 @@ def _header(place: str, url: str, stem: Path) -> GgufFile:
         size_file.write_text(str(total))
 
 
+def _fetch_whole(place: str, url: str, part: Path, most_bytes: int) -> None:
+    done, size = download(place, url, part, most_bytes)
+    if done < size:
+        raise FetchError(f"{place}: the hub gave {done} of {size} bytes: try again")
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether a file of the cache was asked for, or compared with what its host has, within a day."""
+    return path.is_file() and time.time() - path.stat().st_mtime < _FRESH_S
+
+
+def _text_in(path: Path) -> str:
+    if path.is_file():
+        return read_limited(path, _NAME_MAX).decode(errors="replace")
+    return ""
+
+
 def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -> Path:
     """A small document of the hub in the cache, of at most so many bytes.
 
-    It appears there whole or not at all.
+    It appears there whole or not at all, and is asked for anew after a day, where the hub can be reached.
     """
     path = inside(folder_of(repo), name, repo)
-    if not path.is_file():
+    if _is_fresh(path):
+        return path
+    try:
         _reach(repo, host)
         with TemporaryDirectory(dir=path.parent) as own:
             part = Path(own) / "document"
-            done, size = download(f"{repo}/{name}", url, part, most_bytes)
-            if done < size:
-                raise FetchError(f"{repo}/{name}: the hub gave {done} of {size} bytes: try again")
+            _fetch_whole(f"{repo}/{name}", url, part, most_bytes)
             part.replace(path)
+    except FetchError:
+        if not path.is_file():
+            raise
+        path.touch()  # offline: as it was, for another day
     return path
 
 
@@ -419,19 +447,20 @@ def _url(repo: str, file: str, revision: str | None = None) -> str:
     return str(_client().hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT")))
 
 
-def _reach(repo: str, host: str = "") -> None:
-    """Ask the hub, or another host, for one word, whatever it is.
+def _reach(place: str, url: str = "") -> str:
+    """The ETag of what is at an address, or of the hub's first page; empty where it tells none.
 
     Raises:
-        FetchError: None came in time; a thread asks, since looking up a name knows no time limit.
+        FetchError: No word came in time; a thread asks, since looking up a name knows no time limit.
     """
-    endpoint = host or _endpoint()
+    url = url or _endpoint()
     session = _session()
     faults = ["no answer"]
+    tags = [""]
 
     def ask() -> None:
         try:
-            session.head(endpoint, timeout=_ANSWER_S)
+            tags[0] = session.head(url, timeout=_ANSWER_S).headers.get("ETag", "")[:_NAME_MAX]
             faults.clear()
         except Exception as error:  # noqa: BLE001 - of whichever library the client speaks with
             faults[:] = [f"{type(error).__name__}: {error}"]
@@ -440,7 +469,8 @@ def _reach(repo: str, host: str = "") -> None:
     asking.start()
     asking.join(_ANSWER_S)
     if faults:
-        raise FetchError(f"{repo}: the hub {endpoint} cannot be reached ({faults[0]})")
+        raise FetchError(f"{place}: the hub {url} cannot be reached ({faults[0]})")
+    return tags[0]
 
 
 def _session() -> Any:

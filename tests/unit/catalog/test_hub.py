@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import socket
 import threading
@@ -194,6 +195,32 @@ def test_the_second_time_nobody_is_asked(hub: Any, gguf: Path) -> None:
     hub.server_close()
 
     assert (resolve_model("hf:org/tiny-GGUF:tiny-Q8_0.gguf"), resolve_model("hf:org/tiny")) == first
+
+
+def test_what_is_kept_is_compared_once_a_day_and_counts_where_nobody_answers(
+    hub: Any, gguf: Path, tmp_path: Path
+) -> None:
+    names = ("org/tiny-GGUF", "tiny-Q8_0.gguf")
+    hub.files = {names: gguf.read_bytes()}
+
+    def resolved_later() -> Any:
+        for path in (tmp_path / "cache" / "hub").rglob("*"):
+            os.utime(path, (1e9, 1e9))
+        hub.ranges.clear()
+        return resolve_model("hf:org/tiny-GGUF:Q8_0").weights.shape.layer_count
+
+    first = resolved_later()
+    assert (resolved_later(), hub.ranges) == (first, []), "the same file: its header is not read again"
+    other = synthesize(weights_of(SHAPE.replace(layer_count=SHAPE.layer_count + 1), "Q8_0"), tmp_path / "other.gguf")
+    hub.files = {names: other.read_bytes()}
+    assert resolved_later() == first + 1
+    assert hub.ranges
+    asked = len(hub.tokens)
+    resolve_model("hf:org/tiny-GGUF:Q8_0")
+    assert len(hub.tokens) == asked, "within a day nobody is asked"
+    hub.shutdown()
+    hub.server_close()
+    assert resolved_later() == first + 1
 
 
 def test_a_split_model_is_the_sum_of_its_parts(hub: Any, gguf: Path, tmp_path: Path) -> None:
