@@ -5,12 +5,15 @@ from functools import lru_cache
 from typing import Final
 
 from harness.catalog.names import key, match
+from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import BASE_TYPE, quant_named
+from harness.predict.traits import chip_key
 from harness.predict.weights import read_of, weights_of
+from harness.published.cells import Cells, read_cells
 from harness.published.row_work import Known
-from harness.published.rows import Row, read_rows
+from harness.published.rows import Row, api_named, read_rows
 
 _SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
 _REST_BITS: Final = 6.5625
@@ -68,6 +71,18 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
         read=read_of(even),
         rest_bits=rest_bits,
     )
+
+
+def measured_of(device: DeviceProfile) -> list[Cells]:
+    """Speeds to write that others published of a device's best engine, the latest first."""
+    engine = device.engine()
+    chips = {chip_key(device.chip), chip_key(engine.name)}
+    rows = list[Cells]()
+    for cells in read_cells("decode.csv", None, "speed"):
+        is_written = cells["test"].startswith("tg") and api_named(cells["backend"]) in engine.apis
+        if is_written and chip_key(cells["chip"]) in chips:
+            rows.append(cells)
+    return sorted(rows, key=lambda cells: cells.get("date", ""), reverse=True)
 
 
 @lru_cache(maxsize=1)

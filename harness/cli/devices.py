@@ -16,6 +16,7 @@ from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
     from harness.domain.device import Calibration, DeviceProfile
+    from harness.published.cells import Cells
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
     "_bytes_per_s": format_rate,
@@ -28,6 +29,10 @@ _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
 """How figures are shown, by how the name of their field ends."""
 
 
+_SHOWN_COUNT: Final = 12
+"""Of what others measured of a device: a page."""
+
+
 @click.group(cls=Verbs)
 def devices() -> None:
     """Show and probe device profiles."""
@@ -35,7 +40,7 @@ def devices() -> None:
 
 @devices.command()
 def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices")] = None) -> Answer:
-    """Show every figure of DEVICE with its source and confidence.
+    """Show every figure of DEVICE with its source and confidence, and what others measured of its chip.
 
     Without a DEVICE, list those with a full profile.
 
@@ -44,10 +49,12 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
     """
     if device is None:
         return _list()
+    from harness.app.published import measured_of
     from harness.app.resolve import resolve_device
     from harness.catalog.machine import power_modes
 
     profile = resolve_device(device)
+    measured = measured_of(profile)
 
     lines = []
     for engine in profile.engines:
@@ -70,8 +77,32 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
     def shown() -> None:
         say(_figures_table(profile))
         click.echo("\n".join(f"  {line}" for line in lines))
+        if measured:
+            say(_measured_table(measured))
 
     return Answer(profile, shown)
+
+
+def _measured_table(measured: "list[Cells]") -> Table:
+    """What others measured: the latest of each model."""
+    from harness.published.rows import source_key
+
+    latest = {cells["model"]: cells for cells in reversed(measured)}
+    listed = list(reversed(latest.values()))[:_SHOWN_COUNT]
+    columns = ("model", "quant", "test", "tokens/s", "date", "source")
+    rows = [
+        (
+            cells["model"],
+            cells["quant"],
+            cells["test"],
+            cells["tokens_per_s"],
+            cells.get("date", ""),
+            source_key(cells["source"]),
+        )
+        for cells in listed
+    ]
+    title = f"{len(measured)} speeds of this chip that others measured, of {len(latest)} models; the latest:"
+    return table(title, columns, rows)
 
 
 def _list() -> Answer:

@@ -1,9 +1,11 @@
 """Device files: vendor units in, SI units out, and errors that say what to change."""
 
+import csv
 import json
 import math
 import re
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -417,6 +419,17 @@ def test_list_and_show(tmp_path: Path) -> None:
     assert {"iphone-16-pro", "rtx-4090-desktop"} <= {d["name"] for d in listed}
     assert math.isclose(shown["pools"][0]["total_bytes"]["value"], 8 * 2**30)
     assert "17.1 GB/s" in words  # 4267 x 32 / 8000 = 17.07
+
+
+def test_a_page_of_a_device_says_what_was_measured_of_it_and_by_whom() -> None:
+    with (files("harness.published") / "data" / "decode.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["chip"] == "RTX 3090" and row["test"].startswith("tg")]
+    page = CliRunner().invoke(COMMAND, ["show", "rtx 3090"], catch_exceptions=False).stdout
+    count = int(re.findall(r"([0-9]+) speeds of this chip", page)[0])
+
+    assert count >= len(rows) > 0
+    assert "github.com/" in page.partition("speeds of this chip")[2]
+    assert "others measured" not in CliRunner().invoke(COMMAND, ["show", "licheepi 4a"]).stdout
 
 
 @pytest.mark.parametrize(
