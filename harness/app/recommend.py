@@ -29,24 +29,29 @@ Task = Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoni
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 
+_MONTHS, *_ROWS = shipped_rows("data/scores.csv")
+"""The month of each column, which `python -m bench scores` writes, and a row a model."""
+
+
 class Scale(NamedTuple):
-    """A benchmark: the column of the table, what people call it, and the month of its scores."""
+    """A benchmark: the column of the table, and what people call it."""
 
     column: str
     title: str
-    month: str
+
+    @property
+    def month(self) -> str:
+        """Of its scores."""
+        return _MONTHS[self.column]
 
 
-_INDEX: Final = Scale("intelligence", "Artificial Analysis Intelligence Index", "2026-09")
-_MMLU: Final = Scale("mmlu_pro", "MMLU-Pro", "2026-03")
+_INDEX: Final = Scale("intelligence", "Artificial Analysis Intelligence Index")
+_MMLU: Final = Scale("mmlu_pro", "MMLU-Pro")
 SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
     "chat": (_INDEX, _MMLU),
-    "code": (
-        Scale("coding", "Artificial Analysis Coding Index", "2026-09"),
-        Scale("humaneval", "HumanEval", "2025-03"),
-    ),
-    "agents": (Scale("agentic", "Artificial Analysis Agentic Index", "2026-09"),),
-    "vision": (Scale("mmmu_pro", "MMMU-Pro", "2026-03"), Scale("mmmu", "MMMU", "2025-03")),
+    "code": (Scale("coding", "Artificial Analysis Coding Index"), Scale("humaneval", "HumanEval")),
+    "agents": (Scale("agentic", "Artificial Analysis Agentic Index"),),
+    "vision": (Scale("mmmu_pro", "MMMU-Pro"), Scale("mmmu", "MMMU")),
     "embedding": (),
     "long": (_INDEX, _MMLU),
     "reasoning": (_INDEX, _MMLU),
@@ -62,7 +67,6 @@ _MOST_GROWTH_PERCENT: Final = 30.0
 """Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
 _SAME_POINTS: Final = 1.0
 """Scores that differ by less are the same."""
-_ROWS: Final = shipped_rows("data/scores.csv")
 
 
 class Choice(Frozen):
