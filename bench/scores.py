@@ -3,8 +3,9 @@
     python -m bench scores LIST... --month 2026-12
 
 A list is a file or an address: CSV with the columns ``model``, ``benchmark`` and ``score``, or the hub's JSON of
-repositories (``api/models?filter=gguf&sort=downloads``). What a list has replaces the whole column, of the benchmark
-that most of its models have a score of, so that no two methods stand in one; its month is the one that the answer shows.
+repositories (``api/models?filter=gguf&sort=downloads``). What a list has replaces the whole column, by the benchmark that
+most of its models have a score of, so that no two methods stand in one; a list that has less than half as many models as
+the column leaves it. The month is the one that the answer shows.
 """
 
 import csv
@@ -80,6 +81,8 @@ def renewed(rows: list[dict[str, str]], found: Scores, month: str) -> list[dict[
     blank = dict.fromkeys(rows[0], "")
     by_name = {key(row["model"]): dict(row) for row in rows}
     for column, scores in found.items():
+        if 2 * len(scores) < sum(bool(row[column]) for row in rows):
+            continue
         for row in by_name.values():
             row[column] = ""
         for model, value in scores.items():
