@@ -3,9 +3,9 @@
     python -m bench scores LIST... --month 2026-12
 
 A list is a file or an address: CSV with the columns ``model``, ``benchmark`` and ``score``, or the hub's JSON of
-repositories (``api/models?filter=gguf&sort=downloads``). What a list has replaces the whole column, by the benchmark that
-most of its models have a score of, so that no two methods stand in one; a list that has less than half as many models as
-the column leaves it. The month is the one that the answer shows.
+repositories (``api/models?filter=gguf&sort=downloads``). What a list has replaces the whole column, by the benchmark
+that most of its models have a score of, so that no two methods stand in one; a list of less than half as many models
+as the column has leaves it. The month is the one that the answer shows.
 """
 
 import csv

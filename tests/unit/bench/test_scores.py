@@ -13,12 +13,18 @@ from click.testing import CliRunner
 from bench import scores
 from harness.errors import HarnessError
 
-TABLE = "# a remark\nmodel,intelligence,coding,agentic,mmmu_pro,mmlu_pro,humaneval,mmmu,downloads\n"
-TABLE += (
-    "(month),2026-09,2026-09,2026-09,2026-03,2026-03,2025-03,2025-03,2026-08\nQwen3-8B,10,,,,70,,,5\nOld-1B,3,,,,,,,7\n"
-)
+TABLE = """# a remark
+model,intelligence,coding,agentic,mmmu_pro,mmlu_pro,humaneval,mmmu,downloads
+(month),2026-09,2026-09,2026-09,2026-03,2026-03,2025-03,2025-03,2026-08
+Qwen3-8B,10,,,,70,,,5
+Old-1B,3,,,,,,,7
+Old-2B,,,,,50,,,
+Old-3B,,,,,40,,,
+"""
 LIST = """model,benchmark,score
 Qwen3-8B,Artificial Analysis Intelligence Index v5,12.5
+New-4B,Artificial Analysis Intelligence Index v5,8
+Qwen3-8B,MMLU-Pro,60
 Qwen3-8B,Artificial Analysis Coding Index v4,99
 New-4B,Artificial Analysis Coding Index,44
 Qwen3-8B,Artificial Analysis Coding Index,40
@@ -68,6 +74,7 @@ def test_lists_replace_their_columns_with_their_month(
     assert (rows["Qwen3-8B"]["intelligence"], rows["Qwen3-8B"]["mmlu_pro"]) == ("12.5", "70")
     assert rows["Qwen3-8B"]["downloads"] == "42"
     assert (rows["New-4B"]["coding"], rows["Qwen3-8B"]["coding"]) == ("44", "40"), "one method: the one of most models"
+    assert rows["Old-2B"]["mmlu_pro"] == "50", "one score does not replace three"
     assert "Old-1B" not in rows, "its only score was of the list that was replaced"
 
 
