@@ -10,7 +10,7 @@ from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.placed import image_s, outlook, timing_notes
 from harness.app.plans import SpeculationPlan, plan_speculation
-from harness.app.resolve import ResolvedModel, resolve_model
+from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.app.together import Resident, residents, staying_together
 from harness.app.ways import advice_for, longest_context, ways
 from harness.domain.base import Frozen
@@ -163,7 +163,7 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
         BadDataError: A file breaks its format.
     """
     model = resolve_model(question.model, question.quant or None)
-    case = ready(question, model)
+    case = ready(question, model, resolve_device(question.device))
     found = answered(question, case)
     _refuse_idle(question, found)
     if found.reads_only or not advises:

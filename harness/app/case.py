@@ -3,7 +3,14 @@
 from typing import Final, NamedTuple
 
 from harness import plugins
-from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, scenario_from
+from harness.app.resolve import (
+    THIS_MACHINE,
+    ResolvedModel,
+    resolve_device,
+    resolve_model,
+    scenario_from,
+    with_kept_costs,
+)
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.placement import Placement
 from harness.domain.program import program_named
@@ -77,7 +84,7 @@ def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | No
     """
     head, drafted = _head(question.draft)
     scenario = _scenario(question, model, drafted)
-    device = device or resolve_device(question.device, scenario)
+    device = with_kept_costs(device or resolve_device(question.device), scenario)
     here = question.device in THIS_MACHINE
     assumed = [*model.notes]
     if question.ram_budget:

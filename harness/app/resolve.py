@@ -243,13 +243,10 @@ def published_file(model: ResolvedModel) -> str:
     return f"{repository}:{tag}" if repository else ""
 
 
-def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
+def resolve_device(ref: str) -> DeviceProfile:
     """The device of that name or in that file.
 
     ``this`` (or ``here``) for this machine, as probed or else by its parts.
-
-    With a scenario this machine's profile carries the engine's costs that were timed before with its threads
-    and its repacking, if any were: they are nearer to the truth than the bandwidth alone.
 
     Raises:
         UnknownNameError: No device of that name.
@@ -259,15 +256,15 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
         return load_device(ref)
     from harness.measure.probe import own_profile, rough_machine
 
-    device = own_profile() or rough_machine()
-    return device if scenario is None else with_kept_costs(device, scenario)
+    return own_profile() or rough_machine()
 
 
 def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = "") -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
-    They are the runtime's own, or llama.cpp's where it has none: programs and servers are not timed. As it is
-    where none were, or where it carries some already; another machine's has none from here.
+    They are nearer to the truth than its bandwidth alone: the runtime's own, or llama.cpp's where it has
+    none, as programs and servers are not timed. As it is where none were, or where it carries some already;
+    another machine's has none from here.
     """
     if device.calibrations or device.name != PROBED_NAME:
         return device

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from harness.app.case import Case
 from harness.app.placed import predict, timing_notes
-from harness.app.resolve import published_file, resolve_device, resolve_model, scenario_from
+from harness.app.resolve import published_file, resolve_device, resolve_model, scenario_from, with_kept_costs
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario
@@ -91,7 +91,7 @@ def test_this_machine_is_the_probed_one_where_there_is_one(tmp_path: Path, monke
     (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(board))
     for name in ("this", "here", "this-machine"):
         assert resolve_device(name).chip == load_device("raspberry-pi-5").chip
-    assert resolve_device("this", Scenario()).calibrations == ()
+    assert with_kept_costs(resolve_device("this"), Scenario()).calibrations == ()
 
 
 def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
@@ -102,7 +102,7 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
     board = replace(load_device("raspberry-pi-5"), machine=machine.fingerprint().fingerprint)
     (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(board))
     model = resolve_model("smollm2-135m", "Q4_0")  # Q4_0 in the blocks, and the tied table in Q8_0
-    (told,) = timing_notes(Case.of(model, resolve_device("this", Scenario()), Scenario()))
+    (told,) = timing_notes(Case.of(model, with_kept_costs(resolve_device("this"), Scenario()), Scenario()))
     assert "edge-harness check" in told
     # 1 ns a byte and nothing else: 1e9 bytes take a second
     timed = Calibration(
@@ -120,9 +120,9 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
         return timed if (thread_count, api) == (3, "cpu") else None
 
     monkeypatch.setattr(calibrate, "kept", kept)
-    assert resolve_device("this", Scenario()).calibrations == ()
+    assert with_kept_costs(resolve_device("this"), Scenario()).calibrations == ()
     scenario = Scenario(thread_count=3)
-    device = resolve_device("this", scenario)
+    device = with_kept_costs(resolve_device("this"), scenario)
     (told,) = timing_notes(Case.of(model, device, scenario))
     assert told.startswith("never timed here: Q8_0;")
     speed = predict(Case.of(resolve_model("llama-3.2-1b", "Q4_0"), device, scenario)).speed
