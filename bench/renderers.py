@@ -5,6 +5,7 @@ import json
 import math
 import shlex
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,10 +17,9 @@ from click.testing import CliRunner
 from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
-from harness.cli.check import show as show_check
-from harness.domain.figure import Metric, metric_values
+from harness.domain.figure import metric_values
 from harness.domain.record import RunRecord
-from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
+from harness.domain.result import Quality, Result, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
@@ -110,26 +110,6 @@ def grid_table(*paths: Path) -> str:
     return table(["begun", "checks", *shown], rows) + f"\n\n{source([file[0] for file in files])}"
 
 
-def placement_table(*paths: Path) -> str:
-    """Speed and memory of each pool by placement: predicted and measured."""
-    records, rows = records_of(*paths), []
-    wanted = {
-        "decode": "decode",
-        "prefill": "prefill",
-        "buffers in vram": "GPU buffers",
-        "buffers in ram": "RAM buffers",
-    }
-    for record, row, measured in _compared(records, wanted):
-        s = record.scenario
-        where = "CPU" if s.api in {"", "cpu"} else f"{s.api}, layers {s.placement.gpu_layers}"
-        where += f", experts of {s.placement.cpu_moe} with the CPU" if s.placement.cpu_moe else ""
-        where += f", {s.batch_count} sequences" if s.batch_count > 1 else ""
-        error = "disturbed" if row.doubted else f"{row.error_ratio:+.1%}"
-        amounts = [_amount(row.unit, row.predicted), _amount(row.unit, measured)]
-        rows.append([_model_of(record), where, wanted[row.name], *amounts, error])
-    return table(["model", "placement", "", "predicted", "measured", "error"], rows) + f"\n\n{source(records)}"
-
-
 def speculation_table(*paths: Path) -> str:
     """Advice before the run, and what the run gave."""
     records = results_of(Speculation, *paths)
@@ -168,34 +148,6 @@ def soak_table(*paths: Path) -> str:
     ]
     columns = ["model", "length", "burst, tokens/s", "fell after", "level, tokens/s", "level / burst"]
     return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
-
-
-def runtimes_table(*paths: Path) -> str:
-    """Several runtimes on the same models: latencies, speed, memory, perplexity, and what the way to a server adds."""
-    records = results_of(Generation, *paths)
-    shown: tuple[tuple[Metric, float, str], ...] = (
-        ("ttft_s", 1e3, "{:.0f} ms"),
-        ("itl_p50_s", 1e3, "{:.2f} ms"),
-        ("decode_tokens_per_s", 1.0, "{:.1f}"),
-        ("prefill_tokens_per_s", 1.0, "{:.1f}"),
-        ("peak_memory_bytes", 1e-6, "{:.0f} MB"),
-        ("perplexity", 1.0, "{:.3f}"),
-    )
-    rows = []
-    for r, run in records:
-        found = [(form, scale, metric_values(r, metric)) for metric, scale, form in shown]
-        way = run.server.decode_path_ratio if run.server else None
-        rows.append(
-            [
-                _model_of(r),
-                str(r.extra.get("side", r.engine.name if r.engine else r.runtime)),
-                *(form.format(median(values) * scale) if values else "-" for form, scale, values in found),
-                f"{way - 1:+.2%}" if way else "-",
-                r.outcome,
-            ]
-        )
-    columns = ["model", "runtime", "TTFT", "ITL", "tg, tokens/s", "pp, tokens/s", "memory", "perplexity"]
-    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def stream_table(*paths: Path) -> str:
@@ -300,42 +252,6 @@ def json_table(path: Path, only: str = "") -> str:
     return table(told["columns"], rows) + f"\n\n*{made_by(told)}*"
 
 
-def conformance(path: Path) -> str:
-    """Worst error of each part of memory, by kind of architecture, over all KV types, contexts and sequences."""
-    record = json.loads(path.read_text())
-    parts = ("weights", "repacked weights", "cache", "compute buffer")
-    errors: dict[str, dict[str, float]] = {}
-    for row in record["rows"]:
-        if row["part"] in parts:
-            kind = errors.setdefault(row["kind"], {})
-            kind[row["part"]] = max(kind.get(row["part"], 0.0), row["error_ratio"])
-    rows = [
-        [kind, *(f"{found[part]:.1%}" if part in found else "-" for part in parts)] for kind, found in errors.items()
-    ]
-    cases = sum(row["part"] in parts[:3] for row in record["rows"])
-    worst = f"worst error of weights and cache {record['worst']['error_ratio']:.2%} in {cases} cases"
-    note = (
-        "the compute buffer is reserved as a whole and touched in part; a run on a CPU is predicted by what it touches"
-    )
-    return (
-        table(["kind of architecture", *parts], rows)
-        + f"\n\n*`{record['command']}`, {record['engine']}: {worst}; {note}*"
-    )
-
-
-def output(path: Path) -> str:
-    """What a command printed, as it was kept; its first line is the command."""
-    return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"
-
-
-def check_output(path: Path) -> str:
-    """What ``check`` prints of a kept record."""
-    with CliRunner(env={"COLUMNS": "100"}).isolation() as (out, *_):
-        show_check(records_of(path), [], None)
-        lines = [line.rstrip() for line in out.getvalue().decode().splitlines()]
-    return "\n".join(["```text", "$ edge-harness check", *lines, "```"])
-
-
 def answer(most: str, *words: str) -> str:
     """The first lines that commands print now, in a home with nothing learnt; ``&&`` is between two.
 
@@ -425,13 +341,18 @@ _HELP_WIDTH: Final = 150
 
 
 def commands() -> str:
-    """Every verb with its help, as the command line prints it."""
+    """Every verb with its help, as the command line prints it: without blank lines, and what all verbs have."""
     shown = []
     for verb in verbs():
         setattr(verb.command, "_help_option", None)  # noqa: B010 - click keeps the first context's, whatever it was
         verb.terminal_width = _HELP_WIDTH
         verb.max_content_width = _HELP_WIDTH
-        shown.append(f"## {verb.command_path}\n\n```text\n{verb.command.get_help(verb)}\n```\n")
+        lines = [line for line in verb.command.get_help(verb).splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("  --json ", "  -h, --help "))]
+        # A heading below which nothing is left goes too.
+        kept = [line for line, after in pairwise([*lines, ""]) if line[:1] == " " or after[:1] == " "]
+        text = "\n".join(kept).replace("Example:\n  ", "Example: ")
+        shown.append(f"## {verb.command_path}\n```text\n{text}\n```\n")
     return "\n".join(shown)
 
 
@@ -488,29 +409,6 @@ def fitted_terms(path: Path) -> str:
         f"rows decide as much as {told['effective_count']:.0f} free terms would"
     )
     return table(["term", "value", "90 %", "votes"], rows) + f"\n\n*{counts}; {told['source']}*"
-
-
-def term_sizes(path: Path) -> str:
-    """The three laws that matter most in each group of rows, with their size."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    rows = []
-    for group, word in _GROUPS.items():
-        for i, one in enumerate(told["groups"][group]):
-            low, middle, high = (f"{size:.3g}" for size in one["size"])
-            rows.append([word if i == 0 else "", one["law"], f"{one['time_ratio']:.0%}", middle, f"{low} to {high}"])
-    columns = ["", "part of the law", "of the time", "fitted size, median", "10th to 90th percentile"]
-    return table(columns, rows) + f"\n\n*{made_by(told)}*"
-
-
-def micro_benchmarks(path: Path) -> str:
-    """What the coefficients say of chips that somebody ran micro-benchmarks on."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    rows = [
-        [one["law"], one["chip"], f"{one['fitted']:.3g}", f"{one['measured']:.3g}", one["how"], one["source"]]
-        for one in told["benchmarks"]
-    ]
-    columns = ["part of the law", "chip", "fitted", "micro-benchmark", "how", "source"]
-    return table(columns, rows) + f"\n\n*{made_by(told)}*"
 
 
 def other_checks(path: Path) -> str:
