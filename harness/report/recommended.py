@@ -10,8 +10,9 @@ from harness.report.answer import two
 from harness.units import GIB, format_number
 
 _MOST_ROWS: Final = 5
-_MOST_NAMED: Final = 3
+_MOST_NAMED: Final = 2
 _TITLE_WIDTH: Final = 30
+_BEFORE_TITLE: Final = 40
 _WIDTH: Final = 78
 _FOR: Final = {
     "chat": "For chat",
@@ -91,6 +92,8 @@ def _row(number: int, choice: Choice) -> str:
         quality = format_number(choice.rank_score, 2)
     memory = f"{format_number(choice.needed_bytes / GIB, 2)} GiB"
     title = f"{choice.title} {choice.quant}"
+    if len(title) > _TITLE_WIDTH and choice.kind.is_whole:
+        title = textwrap.shorten(title, _WIDTH - _BEFORE_TITLE, placeholder=" ...")
     if choice.kind.is_whole:
         how = "" if choice.has_room else "  barely"
     else:
