@@ -63,8 +63,6 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
         yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
-    if ranking.unscored:
-        yield f"  No score: {', '.join(ranking.unscored[:_MOST_NAMED])}."
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 
