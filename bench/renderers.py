@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
-from harness.domain.figure import metric_values
+from harness.domain.figure import Metric, metric_values
 from harness.domain.record import RunRecord
-from harness.domain.result import Quality, Result, Soak, Speculation, Stream, SystemResult
+from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
@@ -108,6 +108,34 @@ def grid_table(*paths: Path) -> str:
         begun = str(min(record.created for record in records))
         rows.append([begun[:16].replace("T", ", ") if records in files else "all", str(len(records)), *cells])
     return table(["begun", "checks", *shown], rows) + f"\n\n{source([file[0] for file in files])}"
+
+
+def runtimes_table(*paths: Path) -> str:
+    """Several runtimes on the same models: latencies, speed, memory, perplexity, and what the way to a server adds."""
+    records = results_of(Generation, *paths)
+    shown: tuple[tuple[Metric, float, str], ...] = (
+        ("ttft_s", 1e3, "{:.0f} ms"),
+        ("itl_p50_s", 1e3, "{:.2f} ms"),
+        ("decode_tokens_per_s", 1.0, "{:.1f}"),
+        ("prefill_tokens_per_s", 1.0, "{:.1f}"),
+        ("peak_memory_bytes", 1e-6, "{:.0f} MB"),
+        ("perplexity", 1.0, "{:.3f}"),
+    )
+    rows = []
+    for r, run in records:
+        found = [(form, scale, metric_values(r, metric)) for metric, scale, form in shown]
+        way = run.server.decode_path_ratio if run.server else None
+        rows.append(
+            [
+                _model_of(r),
+                str(r.extra.get("side", r.engine.name if r.engine else r.runtime)),
+                *(form.format(median(values) * scale) if values else "-" for form, scale, values in found),
+                f"{way - 1:+.2%}" if way else "-",
+                r.outcome,
+            ]
+        )
+    columns = ["model", "runtime", "TTFT", "ITL", "tg, tokens/s", "pp, tokens/s", "memory", "perplexity"]
+    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def speculation_table(*paths: Path) -> str:
