@@ -119,9 +119,8 @@ class _Run:
 
     def run(self) -> ChildResult:
         limits = self._limits
-        wants_group = limits.use_group and limits.memory_bytes is not None
         group = None
-        if wants_group:
+        if limits.use_group and limits.memory_bytes is not None:
             group = LimitGroup.make(limits.memory_bytes)
         oom_before = system_oom_kill_count()
         started_s = time.monotonic()
@@ -258,9 +257,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
     limits: Limits,
 ) -> tuple[Outcome, str]:
     """Outcome and detail of a child from all that is known of its end."""
-    last = ""
-    if log:
-        last = f"\n{_tail(log)}"
+    last = f"\n{_tail(log)}" if log else ""
     error = next((data for name, data in reversed(events) if name == "error"), None)
     if stopped_for == "timed out":
         return "timed out", f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"

@@ -108,14 +108,13 @@ class MemoryWatch:
         last_bytes = 0
         while not self._done.wait(period_s):
             held_bytes = self._look()
-            moved = abs(held_bytes - last_bytes) > CHANGED_BYTES
+            slowest_s = LIMITED_PERIOD_S
             if self._limit_bytes is None:
                 slowest_s = SLOWEST_PERIOD_S
-            else:
-                slowest_s = LIMITED_PERIOD_S
-            period_s = min(period_s * 1.25, PERIOD_S if moved else slowest_s)
-            if moved:
+            if abs(held_bytes - last_bytes) > CHANGED_BYTES:
                 last_bytes = held_bytes
+                slowest_s = PERIOD_S
+            period_s = min(period_s * 1.25, slowest_s)
 
     def _look(self) -> int:
         """Look once; the bytes that the process holds, 0 when it is gone."""

@@ -170,12 +170,10 @@ class Protocoller:
                 session.greedy()
                 first_s = self.now_s()
             self._check_numbers(session)
-        if cached is None or cached > COLD_CACHED_RATIO:
-            if cached is None:
-                share = "an unknown share"
-            else:
-                share = f"{cached:.0%}"
-            watch.doubt(f"not a cold load: {share} of the file stayed in the page cache")
+        if cached is None:
+            watch.doubt("not a cold load: an unknown share of the file stayed in the page cache")
+        elif cached > COLD_CACHED_RATIO:
+            watch.doubt(f"not a cold load: {cached:.0%} of the file stayed in the page cache")
         self.emit("sample", watch.sample("load", "load @ cold", 0, load_s))
         # Choosing the random prompt is not part of the wait.
         label = f"ttft{len(prompt)} @ cold"
@@ -230,10 +228,7 @@ class Protocoller:
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            if warm_up:
-                count = 1
-            else:
-                count = new_tokens
+            count = 1 if warm_up else new_tokens
             tokens = self._tokens(session, count * self.sequence_count, first=position == 0)
             with self.watch(self._meter) as watch:
                 times_s = self._steps(session, tokens, position)

@@ -64,14 +64,21 @@ def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str 
     Raises:
         BadDataError: A file of it is missing, or cannot be read.
     """
-    return ModelIdentity(
+    identity = ModelIdentity(
         name=name or path.stem,
-        quant=weights.quant if weights else quant,
+        quant=quant,
         size_bytes=size_bytes(path),
         sha256=combined_hash(model_files(path)),
-        architecture=weights.shape.architecture if weights else "",
-        parameter_count=weights.weight_count if weights else 0,
-        synthetic=weights.synthetic if weights else False,
+        architecture="",
+        parameter_count=0,
+    )
+    if weights is None:
+        return identity
+    return identity.replace(
+        quant=weights.quant,
+        architecture=weights.shape.architecture,
+        parameter_count=weights.weight_count,
+        synthetic=weights.synthetic,
     )
 
 

@@ -61,19 +61,24 @@ class EnergyMeter:
 
         ``not available`` when the machine does not tell.
         """
-        counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
-        counted += [
-            f"{_SCOPES.get(n, n)} x {count}" for n, count in Counter(c.source for c in self._cards).items()
-        ]
+        counted = []
+        if self._counters:
+            counted.append("RAPL " + " + ".join(counter.name for counter in self._counters))
+        for name, count in Counter(card.source for card in self._cards).items():
+            counted.append(f"{_SCOPES.get(name, name)} x {count}")
         if counted:
             return " and ".join(counted)
         if sensor_watts(root=self._root) is not None:
             return "power sensors (hwmon)"
-        return "battery discharge" if battery_watts(root=self._root) is not None else "not available"
+        if battery_watts(root=self._root) is not None:
+            return "battery discharge"
+        return "not available"
 
     def _read_watts(self) -> float | None:
         watts = sensor_watts(root=self._root)
-        return battery_watts(root=self._root) if watts is None else watts
+        if watts is None:
+            watts = battery_watts(root=self._root)
+        return watts
 
     def start(self) -> None:
         """Read the counters before the work."""
@@ -93,19 +98,22 @@ class EnergyMeter:
         cards = _cards(self._root)
         if len(cards) != len(self._cards):  # one fell silent meanwhile
             return None
-        used = [
-            after.energy_joules - before.energy_joules
-            if before.energy_joules is not None and after.energy_joules is not None
-            else _joules(before.power_watts, after.power_watts, duration_s)
-            for before, after in zip(self._cards, cards, strict=True)
-        ]
+        used = 0.0
+        for before, after in zip(self._cards, cards, strict=True):
+            joules = _joules(before.power_watts, after.power_watts, duration_s)
+            if before.energy_joules is not None and after.energy_joules is not None:
+                joules = after.energy_joules - before.energy_joules
+            if joules is None:
+                return None
+            used += joules
         for counter, first in zip(self._counters, self._before, strict=True):
             last = read_int(counter.path)
             if first is None or last is None:
                 return None
-            used.append((last - first) / 1e6 + (counter.wrap_joules if last < first else 0.0))
-        told = [joules for joules in used if joules is not None]
-        return sum(told) if len(told) == len(used) else None
+            if last < first:
+                used += counter.wrap_joules
+            used += (last - first) / 1e6
+        return used
 
 
 _SCOPES: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board"}
@@ -118,7 +126,9 @@ def _cards(root: Path) -> list[GpuReading]:
 
 
 def _joules(first_watts: float | None, last_watts: float | None, duration_s: float) -> float | None:
-    return None if first_watts is None or last_watts is None else (first_watts + last_watts) / 2 * duration_s
+    if first_watts is None or last_watts is None:
+        return None
+    return (first_watts + last_watts) / 2 * duration_s
 
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:
@@ -188,7 +198,7 @@ def battery_watts(*, root: Path = Path("/")) -> float | None:
 def battery_joules(*, root: Path = Path("/")) -> float | None:
     """Energy of full batteries; None without any."""
     watt_hours = _total(_batteries(root), "energy_full", "charge_full", "voltage_min_design")
-    return watt_hours * 3600 if watt_hours else None
+    return watt_hours and watt_hours * 3600
 
 
 def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> float | None:

@@ -250,7 +250,9 @@ def judge(
     throttled = grown["throttled_s"] / wall_s
     swapped = grown.get("swap_in_bytes", 0)
     tick_s = 1 / _TICKS_PER_S
-    short_of_one = max(1.1 - (1.1 if quota_count is None else quota_count), 0.0)
+    short_of_one = 0.0
+    if quota_count is not None:
+        short_of_one = max(1.1 - quota_count, 0.0)
     proof_s = limits.tick_count * tick_s
     clocks = [reading["frequency_hz"] for reading in (before, after) if reading.get("frequency_hz")]
     if len(clocks) == 2:

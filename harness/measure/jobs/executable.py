@@ -1,5 +1,6 @@
 """The protocol as llama.cpp's own programs run it: their raw samples, with the machine's state around each process."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +33,10 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
     held = Reading(0, 0, 0, 0)
     # Where the first process breaks off nobody knows what it held: it is not what this one does.
     emit("memory", {"mark": "loaded", "elsewhere": True})
-    tests: list[Phase] = ["prefill"] if s.prompt_tokens else []
-    tests += ["decode"] if s.new_tokens else []
-    for phase in tests:
+    tests: dict[Phase, int] = {"prefill": s.prompt_tokens, "decode": s.new_tokens}
+    for phase, count in tests.items():
+        if not count:
+            continue
         output, validity, peak = _run(command(Path(job.path), s, phase, job.repetitions))
         held = Reading(*map(max, held, peak))
         printed = rows(output)
@@ -69,7 +71,11 @@ def _run(given: list[str]) -> tuple[str, Validity, Reading]:
     log = errors.splitlines(keepends=True)
     sys.stderr.write("".join(log[-50:]))
     if status := process.returncode:
-        outcome: Outcome = "aborted" if status == -6 else "crashed" if status < 0 else "refused"
+        outcome: Outcome = "refused"
+        if status == -signal.SIGABRT:
+            outcome = "aborted"
+        elif status < 0:
+            outcome = "crashed"
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
     peak = Reading(use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes)

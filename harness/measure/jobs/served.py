@@ -233,9 +233,10 @@ def processes_of(server: AttachedServer) -> list[Any]:
     """The server's process and all below it; none where it runs elsewhere."""
     import psutil
 
-    with contextlib.suppress(psutil.Error):
-        root = psutil.Process(server.pid) if server.pid else None
-        return [root, *root.children(recursive=True)] if root else []
+    if server.pid:
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(server.pid)
+            return [root, *root.children(recursive=True)]
     return []
 
 
