@@ -181,7 +181,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         CouldNotRunError: It does not answer; or its memory bandwidth is known from nowhere.
     """
     known = facts(target)
-    like = _known_device(known.chip)
+    like = _known_device(known.title) or _known_device(known.chip)
     read = None
     if read_bytes_per_s is not None:
         read = measured(read_bytes_per_s, "decode of a small F16 model, all threads")
@@ -238,14 +238,18 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         calibrations=(),
         learned="",
         readings=(),
+        ignored=(),
         notes=f"{bandwidth}. Cores: {cores}. Thermal zones: {zones}.",
     )
 
 
-def _known_device(chip: str) -> DeviceProfile | None:
-    """The device that a chip, as Android or the kernel tell it, stands for; None where nobody knows it."""
+def _known_device(told: str) -> DeviceProfile | None:
+    """The device that its own name or its chip's, as Android or the kernel tell it, stands for.
+
+    None where nobody knows it.
+    """
     with contextlib.suppress(InputError):
-        return load_device(chip)
+        return load_device(told)
     return None
 
 
