@@ -61,34 +61,26 @@ class GraphTensor(NamedTuple):
     dims: tuple[int, ...]
     size_bytes: int
     location: str = ""
-    offset_bytes: int = 0
 
 
 class OnnxGraph(NamedTuple):
     """The header of one ONNX file.
 
     Inputs are without those that are only default values; nodes are those of inner graphs too; tensors are
-    initializers and constants; ``file_bytes`` is the size of the model file alone.
+    initializers and constants.
     """
 
     path: Path
     producer: str
-    opsets: dict[str, int]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
     tensors: tuple[GraphTensor, ...]
-    file_bytes: int
 
     @property
     def op_counts(self) -> Counter[str]:
         """How often each operation occurs."""
         return Counter(node.op_type for node in self.nodes)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all stored tensors."""
-        return sum(t.size_bytes for t in self.tensors)
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -127,14 +119,12 @@ def read_graph(path: Path) -> OnnxGraph:
     return OnnxGraph(
         path=path,
         producer=model.producer_name,
-        opsets={opset.domain: opset.version for opset in model.opset_import},
         inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
         outputs=tuple(map(_port, model.graph.output)),
         nodes=tuple(
             Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}) for node in nodes
         ),
         tensors=tensors,
-        file_bytes=size,
     )
 
 
@@ -207,13 +197,10 @@ def _tensor(path: Path, tensor: Any, name: str) -> GraphTensor:
     if any(d < 0 for d in dims) or len(dims) > _MOST_DIMS or size >= 1 << 63:
         raise BadDataError(path, name, f"shape {list(dims[:9])}", "a few dimensions, none negative")
     external = {entry.key: entry.value for entry in tensor.external_data}
-    offset = external.get("offset", "0")
     location = external.get("location", "")
-    if not offset.isdecimal() or len(offset) > 18:
-        raise BadDataError(path, name, f"offset {say(offset)}", "a number of bytes")
     if "\0" in location or any(len(part.encode()) > 255 for part in location.split("/")):
         raise BadDataError(path, name, f"location {say(location)}", "the name of a file")
-    return GraphTensor(name, dtype, dims, size, location, int(offset))
+    return GraphTensor(name, dtype, dims, size, location)
 
 
 def _dtype(number: int) -> tuple[str, int]:
