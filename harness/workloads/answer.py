@@ -1,9 +1,8 @@
 """Answer or escalate: a question is answered from a passage, or handed on where the answer is not to be trusted.
 
-Three kinds of case. ``answer``: the language model answers, and three confidences say whether to give the
+Two kinds of case. ``answer``: the language model answers, and three confidences say whether to give the
 answer: the probability of its tokens, its own yes to "is that answer right", and its own "unknown".
-``support``: whether a passage supports a claim, by the plain question without examples. ``calibrate``:
-confidences that somebody else measured.
+``support``: whether a passage supports a claim, by the plain question without examples.
 
 The threshold is the confidence at which half of the answers are given, with the accuracy of that half (Geifman
 and El-Yaniv 2017, "Selective Classification for Deep Neural Networks").
@@ -15,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 
 from harness.domain.result import Score
-from harness.errors import RefusedError
 from harness.stats.calibration import metrics
 from harness.workloads.facts import facts
 from harness.workloads.parts import Parts
@@ -50,19 +48,12 @@ class Claim(Case, tag="support"):
     supported: bool | None = None
 
 
-class Confidences(Case, tag="calibrate"):
-    """Confidences in [0, 1], at least 200, and whether each answer was right."""
-
-    confidences: list[float]
-    outcomes: list[bool]
-
-
 class AnswerSystem(System):
     """Answers, confidences, and what a threshold on them would give."""
 
     name = "answer"
-    title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage; calibration"
-    kinds = (Question, Claim, Confidences)
+    title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage"
+    kinds = (Question, Claim)
     sizes = {"default": {"case_count": 40}, "small": {"case_count": 8}}
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
@@ -75,9 +66,7 @@ class AnswerSystem(System):
         return cases
 
     def step(self, state: Parts, case: Any) -> dict[str, Any]:
-        """The answer with its confidences, the chance of support, or the figures of a set of confidences."""
-        if isinstance(case, Confidences):
-            return calibrated(case)
+        """The answer with its confidences, or the chance of support."""
         if isinstance(case, Claim):
             said = f"Passage: {case.passage}\nClaim: {case.claim}\n"
             # Examples before it make small models judge worse.
@@ -96,7 +85,7 @@ class AnswerSystem(System):
         }
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
-        """Right answers, how well each confidence tells them and what a threshold would give; support; calibration."""
+        """Right answers, how well each confidence tells them and what a threshold would give; support."""
         scores = _scores_of_answers(of_kind(cases, answers, Question))
         claims = [row for row in of_kind(cases, answers, Claim) if row[0].supported is not None]
         if claims:
@@ -107,19 +96,6 @@ class AnswerSystem(System):
             scores.append(auc_score([answer["support"] for _, answer in claims], true, "support"))
             right = [one == two for one, two in zip(said, true, strict=True)]
             scores.append(share("right_ratio", right, "support", {"the commoner answer": always(true)}))
-        for _, answer in of_kind(cases, answers, Confidences):
-            base = answer["right_ratio"]
-            nulls: Mapping[str, dict[str, float]] = {
-                "brier": {"a constant": base * (1 - base)},
-                "aurc": {"at random": 1 - base},
-            }
-            for name in ("ece", "brier", "aurc"):
-                known = {"count": answer["row_count"], "more_is_better": False}
-                scores.append(
-                    Score(
-                        name=name, value=answer[name], group="calibrate", nulls=nulls.get(name, {}), **known
-                    )
-                )
         return scores
 
 
@@ -146,14 +122,16 @@ def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> li
         group = f"answer by {name}"
         chances = [answer[name] for _, answer in rows]
         scores.append(auc_score(chances, right, group, **{"its own unknown": own_word}))
-        pairs = np.column_stack([chances, right])
+        threshold = float(np.median(chances))
         nulls = {"all": mean_of(right)}
+        pairs = np.column_stack([chances, right])
         scores.append(resampled("accuracy_of_surer_half", pairs, _surer_half, group, nulls))
-        scores.append(
-            Score(name="threshold_of_half", value=float(np.median(chances)), group=group, count=len(right))
-        )
-        risk = {"at random": 1 - mean_of(right)}
-        scores.append(resampled("aurc", pairs, _aurc, group, risk, more_is_better=False))
+        scores.append(Score(name="threshold_of_half", value=threshold, group=group, count=len(right)))
+        if len(right) >= FEWEST_ROWS:
+            nulls = {"a constant": mean_of(right) * (1 - mean_of(right))}
+            scores.append(resampled("brier", pairs, _brier, group, nulls, more_is_better=False))
+            ece = metrics.ece(chances, right)
+            scores.append(Score(name="ece", value=ece, group=group, count=len(right), more_is_better=False))
     return scores
 
 
@@ -161,26 +139,8 @@ def _surer_half(rows: Any) -> float:
     return float(metrics.accuracy_at(rows[:, 0], rows[:, 1] > 0, 0.5))
 
 
-def _aurc(rows: Any) -> float:
-    return float(metrics.aurc(rows[:, 0], rows[:, 1] > 0))
-
-
-def calibrated(case: Confidences) -> dict[str, Any]:
-    """ECE, AURC and Brier score of one set; RefusedError for too few rows, or what is no confidence."""
-    confidences = np.asarray(case.confidences, np.float64)
-    outcomes = np.asarray(case.outcomes, np.bool_)
-    if len(confidences) < FEWEST_ROWS:
-        raise RefusedError(f"{len(confidences)} rows: below {FEWEST_ROWS} an ECE is noise")
-    try:
-        return {
-            "ece": metrics.ece(confidences, outcomes),
-            "aurc": metrics.aurc(confidences, outcomes),
-            "brier": mean_of((confidences - outcomes) ** 2),
-            "row_count": len(confidences),
-            "right_ratio": mean_of(outcomes),
-        }
-    except ValueError as error:
-        raise RefusedError(f"confidences: {error}") from error
+def _brier(rows: Any) -> float:
+    return mean_of((rows[:, 0] - rows[:, 1]) ** 2)
 
 
 def _contained(case: Claim) -> bool:

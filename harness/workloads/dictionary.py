@@ -59,19 +59,22 @@ class Dictionary(NamedTuple):
         path = folder / "cfg.json"
         config = json_in(path, "a configuration of SAELens", 1 << 20)
         width, count = config.get("d_sae"), config.get("k")
-        is_known = config.get("architecture") == "topk" and not config.get("rescale_acts_by_decoder_norm")
-        if not is_known or not isinstance(width, int) or not isinstance(count, int) or not 0 < count <= width:
-            raise BadDataError(path, "", str(config)[:80], "topk, k of d_sae features, not rescaled by norms")
+        if (
+            config.get("architecture") != "topk"
+            or not isinstance(count, int)
+            or not 0 < count <= int(width or 0)
+        ):
+            raise BadDataError(path, "", str(config)[:80], "topk, with k of d_sae features")
         shapes = {"W_enc": (dim, width), "b_enc": (width,), "W_dec": (width, dim), "b_dec": (dim,)}
         path = folder / "sae_weights.safetensors"
         try:
-            stored = load_file(path)
+            arrays = load_file(path)
         except (OSError, SafetensorError) as error:
             raise BadDataError(path, "", str(error)[:200], "safetensors") from error
-        for name, shape in shapes.items():
-            if name not in stored or stored[name].shape != shape:
-                raise BadDataError(path, name, str(getattr(stored.get(name), "shape", None)), str(shape))
-        return cls({name: stored[name].astype(np.float32) for name in shapes}, count)
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != shapes:
+            raise BadDataError(path, "", str(found)[:200], str(shapes))
+        return cls(arrays, count)
 
     def encode(self, x: Singles) -> Singles:
         """Features [tokens, features] of activations [tokens, dim]; what is not active is 0."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
-from math import log2
 
 import numpy as np
 
@@ -116,20 +115,13 @@ def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scen
             return None
         prompt = 0
         if one.op is not Op.WRITE and one.tokens > 1:
-            prompt = _near(one.tokens)
+            prompt = one.tokens
         factor = one.share
         if one.op is Op.TRAIN:
             factor *= TRAINING_FACTOR
-        return factor * one.tokens / rate(one.part, prompt, _near(one.depth))
+        return factor * one.tokens / rate(one.part, prompt, one.depth)
 
     return seconds
-
-
-def _near(tokens: int) -> int:
-    """The power of the square root of two next to a number: rates change little between two of them."""
-    if tokens:
-        return round(2 ** (round(2 * log2(tokens)) / 2))
-    return 0
 
 
 def line(points: Sequence[tuple[int, float]], tokens: int) -> float:

@@ -134,27 +134,18 @@ def made(seed: int, width: int) -> tuple[Any, list[list[float]], list[str]]:
     from PIL import Image, ImageDraw, ImageFont
 
     rng = random.Random(seed)
-    height = width * 3 // 4
-    noise = np.random.default_rng(seed).normal(200, 10, (height, width, 3))
-    picture = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
+    picture = Image.effect_noise((width, width), 60).convert("RGB")
     drawing = ImageDraw.Draw(picture)
     font = ImageFont.load_default(width / 100)
     regions = []
     texts = []
-    margin = width / 300
     for row in range(4):
         text = "".join(rng.choices(_LETTERS, k=8))
-        place = (rng.uniform(0.05, 0.7) * width, (row + rng.uniform(0.2, 0.7)) * height / 4)
+        place = (rng.uniform(0.05, 0.7) * width, (0.1 + 0.2 * row) * width)
         drawing.text(place, text, fill=(20, 20, 60), font=font)
-        left, top, right, bottom = drawing.textbbox(place, text, font=font)
-        regions.append(
-            [
-                (left - margin) / width,
-                (top - margin) / height,
-                (right + margin) / width,
-                (bottom + margin) / height,
-            ]
-        )
+        box = drawing.textbbox(place, text, font=font)
+        signs = (-1, -1, 1, 1)
+        regions.append([side / width + sign / 300 for side, sign in zip(box, signs, strict=True)])
         texts.append(text)
     return picture, regions, texts
 

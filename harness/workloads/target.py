@@ -25,7 +25,7 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import judged, new_record
 from harness.runtimes.executable import as_made
 from harness.targets import target_named
-from harness.targets.bench import on_target
+from harness.targets.bench import There, on_target
 from harness.targets.facts import facts
 from harness.workloads.passes import Law, Op, Pass, StepTime, line, quantiles, rows_of
 from harness.workloads.run import CHILD, Given, plan_of, result_of
@@ -80,6 +80,9 @@ def run_on(
             count = max(plan.job.repetitions, ceil(_WATCHED_S / shape.here_s))
             job = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(job, plan.weights[shape.part]), target, known, programs)
+            if shape.op is Op.EMBED:  # else room is made for the odds of a next token
+                assert isinstance(planned.job, There)
+                planned = planned._replace(job=planned.job.replace(words=(*planned.job.words, "-embd", "1")))
             record = pipeline.measure(planned)
             if not record.samples:
                 raise EngineError(f"{shape.part} on {on}: {record.detail}", record.outcome)
@@ -146,7 +149,8 @@ def probes_of(parts: Iterable[str]) -> Iterator[Shape]:
             op = Op.READ
             yield Shape(step="", part=part, op=Op.WRITE, tokens=_PROBED_TOKENS[1])
         for tokens in _PROBED_TOKENS:
-            yield Shape(step="", part=part, op=op, tokens=tokens)
+            here_s = 0.05 if op is Op.EMBED else 1.0
+            yield Shape(step="", part=part, op=op, tokens=tokens, here_s=here_s)
 
 
 def shapes_of(steps: Sequence[StepTime], parts: Iterable[str]) -> Iterator[Shape]:

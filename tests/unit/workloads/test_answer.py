@@ -1,32 +1,10 @@
-"""Answers with confidence: planted calibration, thresholds by hand, and figures beside their nulls."""
+"""Answers with confidence: planted calibration, and figures beside their nulls."""
 
 import numpy as np
 import pytest
 
-from harness.errors import RefusedError
-from harness.workloads.answer import SYSTEM, Claim, Confidences, Question, calibrated
+from harness.workloads.answer import SYSTEM, Claim, Question
 from harness.workloads.scores import auc_of, f1_of
-
-
-def test_a_planted_miscalibration_is_found():
-    rng = np.random.default_rng(3)
-    drawn = rng.beta(4, 2, 20_000)
-    right = rng.random(20_000) < drawn**1.5
-    case = Confidences(confidences=drawn.tolist(), outcomes=right.tolist())
-    answer = calibrated(case)
-    assert answer["ece"] == pytest.approx(float(np.mean(drawn - drawn**1.5)), abs=0.02)
-    names = {score.name: score for score in SYSTEM.score([case], [answer])}
-    # confidences that are off by a power still beat a constant
-    assert names["brier"].value < names["brier"].nulls["a constant"]
-
-
-@pytest.mark.parametrize(
-    ("confidences", "says"),
-    [([0.5] * 10, "below 200"), ([1.5] * 300, "confidences"), ([float("nan")] * 300, "confidences")],
-)
-def test_what_is_no_set_of_confidences_is_refused(confidences, says):
-    with pytest.raises(RefusedError, match=says):
-        calibrated(Confidences(confidences=confidences, outcomes=[True] * len(confidences)))
 
 
 def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
@@ -41,6 +19,25 @@ def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
     assert scores["answer by agreed", "auc"].value == 0.0
     assert scores["answer by confidence", "auc"].beats_null is True
     assert scores["answer by agreed", "auc"].beats_null is False
+
+
+def test_planted_confidences_have_their_calibration_error_beside_a_constant():
+    rng = np.random.default_rng(3)
+    drawn = rng.beta(4, 2, 4000)
+    right = rng.random(4000) < drawn**1.5
+    cases = [Question(passage="p", question="q", answer="7")] * 4000
+    answers = [
+        {"text": "7" if one else "8", "confidence": chance, "agreed": 0.5, "is_unknown": False}
+        for chance, one in zip(drawn, right, strict=True)
+    ]
+    scores = {(s.group, s.name): s for s in SYSTEM.score(cases, answers)}
+    planted = float(np.mean(drawn - drawn**1.5))
+    assert scores["answer by confidence", "ece"].value == pytest.approx(planted, abs=0.02)
+    # confidences that are off by a power still beat a constant
+    assert scores["answer by confidence", "brier"].beats_null
+    # of few answers the error would be noise
+    few = {score.name for score in SYSTEM.score(cases[:100], answers[:100])}
+    assert "accuracy_of_surer_half" in few and "ece" not in few
 
 
 def test_support_stands_beside_always_yes_and_the_words():

@@ -101,7 +101,6 @@ def test_a_folder_of_saelens_is_read(tmp_path):
         ({"architecture": "gated"}, None, "topk"),
         ({"k": 41}, None, "topk"),
         ({"k": "5"}, None, "topk"),
-        ({"rescale_acts_by_decoder_norm": True}, None, "topk"),
         ({}, {"b_enc": np.zeros(3, np.float32)}, "b_enc"),
         ({}, {"W_dec": np.zeros((40, 11), np.float32)}, "W_dec"),
     ],
