@@ -44,12 +44,12 @@ def run(
         Option("--model", metavar="MODEL", names="models"),
     ] = None,
     encoder: Annotated[
-        str | None,
+        Path | None,
         Meta(description="Sentence encoder: a GGUF file, or a folder with model.onnx."),
         Option("--encoder", metavar="FILE", default="MiniLM"),
     ] = None,
     nli: Annotated[
-        str | None,
+        Path | None,
         Meta(description="NLI cross-encoder (does one text contradict another?): a folder with model.onnx."),
         Option("--nli", metavar="FOLDER"),
     ] = None,
@@ -76,10 +76,10 @@ def run(
     Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 it could not run.
     """
     from harness.app.run import exit_of
+    from harness.workloads.child import SystemJob
     from harness.workloads.page import views
-    from harness.workloads.run import Given
     from harness.workloads.run import run as run_here
-    from harness.workloads.system import load
+    from harness.workloads.system import load, size_of
     from harness.workloads.target import run_on
 
     if measuring.is_handed_over:
@@ -87,26 +87,34 @@ def run(
     if not name:
         refuse_typed(typed(click.get_current_context()), "without a NAME")
         return _listed()
-    taken = load(name).parts
+    system = load(name)
+    words = ", ".join(system.parts) or "no model"
     for part, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
-        taken_words = ", ".join(taken) or "no model"
-        refuse_typed({option}, f"here: {name} takes {taken_words}", when=part not in taken)
-    of_job = {"evaluate": evaluate, "repetitions": repetitions, "seed": seed}
+        refuse_typed({option}, f"here: {name} takes {words}", when=part not in system.parts)
+    refuse_typed(
+        {"thread_count", "memory_bytes"},
+        "with --programs: the target runs no Python",
+        when=measuring.programs,
+    )
     with measuring.started() as how:
-        given = Given(
-            language=options.model_file(model, "", how) if model else None,
-            encoder=Path(encoder) if encoder else None,
-            nli=Path(nli) if nli else None,
-            cases=cases,
+        paths = {"encoder": encoder, "nli": nli}
+        if model:
+            paths["language"] = options.model_file(model, "", how)
+        job = SystemJob(
+            name=name,
+            size=size_of(system, size),
+            parts={part: str(path.absolute()) for part, path in paths.items() if path},
+            cases=str(cases.absolute()) if cases else "",
+            repetitions=repetitions,
+            seed=seed,
+            thread_count=thread_count,
+            evaluate=evaluate,
         )
         how.listener.plan(1)
         if measuring.programs is None:
-            record = run_here(name, given, size=size, how=how, thread_count=thread_count, **of_job)
+            record = run_here(job, how)
         else:
-            refuse_typed({"thread_count", "memory_bytes"}, "with --programs: the target runs no Python")
-            record = run_on(
-                name, given, size=size, on=measuring.target, programs=measuring.programs, how=how, **of_job
-            )
+            record = run_on(job, measuring.target, measuring.programs, how)
     is_wrong = "WrongAnswerError" in record.detail
     status = Exit.BROKEN if is_wrong else exit_of([record])
     parts = [table(*view) for view in views(record)]

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.predict.co_resident import Companion
+from harness.workloads.child import SystemJob
 from harness.workloads.passes import Op, Pass, law_of
-from harness.workloads.run import Given, Plan, plan_of
-from harness.workloads.system import names
+from harness.workloads.run import Plan, plan_of
+from harness.workloads.system import load, names, size_of
 
 _USUAL_TOKENS = 16
 """Of a text that is embedded, about."""
@@ -26,7 +27,7 @@ def companion(text: str) -> Companion:
         RefusedError: A parameter that it does not have.
     """
     name, _, size = text.partition(":")
-    plan = plan_of(name, Given(), size or "default", is_beside=True)
+    plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
     parts = ", ".join(plan.weights)
     return Companion(
         f"{name} {size or 'default'}",

@@ -1,6 +1,5 @@
 """Systems as a user asks for them, on this machine: measure, predict the passes that ran, compare."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +24,7 @@ from harness.workloads.child import run as child_run
 from harness.workloads.minilm import minilm_file
 from harness.workloads.parts import ENCODER_TOKENS, OPTIONS, scenario_of
 from harness.workloads.passes import StepTime, law_of, rows_of
-from harness.workloads.system import System, load, size_of
+from harness.workloads.system import System, load
 
 CHILD: Final = f"{child_run.__module__}:{child_run.__name__}"
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -35,15 +34,6 @@ _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""
 _NOT_OF_PART: Final = {"language": {PartKind.RUNTIME}, "encoder": {PartKind.RUNTIME, PartKind.KV_CACHE}}
 """What is counted with the process, and what llama.cpp does not make for an encoder."""
-
-
-class Given(NamedTuple):
-    """The files of the parts, and of the cases; None for none."""
-
-    language: Path | None = None
-    encoder: Path | None = None
-    nli: Path | None = None
-    cases: Path | None = None
 
 
 class Plan(NamedTuple):
@@ -87,53 +77,47 @@ class Plan(NamedTuple):
         return identify(Path(self.job.parts["language"]), self.weights["language"])
 
 
-def plan_of(name: str, given: Given, size: str, *, is_beside: bool = False, **of_job: Any) -> Plan:
-    """A system with its size and the parts that its cases need; ``of_job`` are further fields of the job.
+def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
+    """A system with the parts that its cases need, of those that the job names.
 
     ``is_beside`` a model that is its language model, that part is left out.
 
     Raises:
-        UnknownNameError: No such system or size.
+        UnknownNameError: No such system.
         RefusedError: A part that it needs was not named.
     """
-    system = load(name)
-    paths = {part: str(path.absolute()) for part, path in given._asdict().items() if path is not None}
-    cases = paths.pop("cases", "")
-    job = SystemJob(name=name, size=size_of(system, size), cache=str(cache_dir()), cases=cases, **of_job)
+    system = load(job.name)
+    paths = dict(job.parts)
     needed = {part for case in asked_cases(system, job) for part in case.needs}
     if is_beside:
         needed.discard("language")
     if "encoder" in needed - paths.keys():
         paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
     for part in sorted(needed - paths.keys()):
-        raise RefusedError(f"{name} needs {part}: name one with {OPTIONS[part]}")
-    parts: Mapping[str, str] = {
-        part: path for part, path in paths.items() if part in needed.union(system.options)
-    }
-    parts = system.part_files(parts, cache_dir())
+        raise RefusedError(f"{job.name} needs {part}: name one with {OPTIONS[part]}")
+    taken = {part: path for part, path in paths.items() if part in needed.union(system.options)}
+    parts = system.part_files(taken, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
-    return Plan(system, job.replace(parts=parts), weights)
+    return Plan(system, job.replace(parts=parts, cache=str(cache_dir())), weights)
 
 
-def run(name: str, given: Given, *, size: str = "default", how: How = How(), **of_job: Any) -> RunRecord:
+def run(job: SystemJob, how: How = How()) -> RunRecord:
     """Measure a system here and compare it with what is predicted of it; the record goes into the history.
 
-    ``of_job`` are further fields of the job.
-
     Raises:
-        UnknownNameError: No such system or size.
+        UnknownNameError: No such system.
         RefusedError: A part that it needs was not named.
         WrongAnswerError: An answer is wrong whatever the model.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    plan = plan_of(name, given, size, wall_s=how.limits.wall_s, **of_job)
+    plan = plan_of(job.replace(wall_s=how.limits.wall_s))
     scenario = Scenario(thread_count=plan.job.thread_count)
     types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
     model = plan.model()
     with Pipeline(how) as pipeline:
         device = probed(types, scenario, heard=how.listener)
         measurement = Measurement(
-            workload=name,
+            workload=job.name,
             entry=CHILD,
             job=plan.job,
             scenario=scenario,
@@ -150,7 +134,7 @@ def run(name: str, given: Given, *, size: str = "default", how: How = How(), **o
                 fingerprint().fingerprint,
             ),
         )
-        how.listener.begin(name)
+        how.listener.begin(job.name)
         return pipeline.measure(measurement)
 
 

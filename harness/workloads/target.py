@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse, RunRecord, Sample
@@ -27,8 +27,9 @@ from harness.runtimes.executable import as_made
 from harness.targets import target_named
 from harness.targets.bench import There, on_target
 from harness.targets.facts import facts
+from harness.workloads.child import SystemJob
 from harness.workloads.passes import Law, Op, Pass, StepTime, line, quantiles, rows_of
-from harness.workloads.run import CHILD, Given, plan_of, result_of
+from harness.workloads.run import CHILD, plan_of, result_of
 
 _PROBED_TOKENS: Final = (4, 16, 96, 384)
 _WATCHED_S: Final = 2.5
@@ -54,32 +55,30 @@ class Shape(Frozen):
     here_s: float = 1.0
 
 
-def run_on(
-    name: str, given: Given, *, size: str, on: str, programs: Path, how: How = How(), **of_job: Any
-) -> RunRecord:
+def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
     """Record the passes of a system here, time them on a target, and compare with passes of other lengths there.
 
     Raises:
-        UnknownNameError: No such system or size.
+        UnknownNameError: No such system.
         RefusedError: A part that it needs was not named.
         EngineError: It could not be run here, or a program failed there.
         CouldNotRunError: The target cannot be used.
     """
     target = target_named(on)
     known = facts(target)
-    plan = plan_of(name, given, size, wall_s=how.limits.wall_s, **of_job)
-    how.listener.begin(f"{name} on {on}")
+    plan = plan_of(job.replace(wall_s=how.limits.wall_s))
+    how.listener.begin(f"{job.name} on {on}")
     with Pipeline(how._replace(keep=False, folder=None, listener=Listener(how.listener.say))) as pipeline:
         here = run_helper(CHILD, plan.job, limits=how.limits)
         if here.outcome != "ok":
-            raise EngineError(f"{name} did not run here: {here.detail}", here.outcome)
+            raise EngineError(f"{job.name} did not run here: {here.detail}", here.outcome)
         steps = here.told("step", StepTime)
 
         def run_there(shape: Shape) -> RunRecord:
             scenario = scenario_there(shape, known.cpu.thread_count)
             count = max(plan.job.repetitions, ceil(_WATCHED_S / shape.here_s))
-            job = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
-            planned = on_target(plan_generation(job, plan.weights[shape.part]), target, known, programs)
+            asked = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
+            planned = on_target(plan_generation(asked, plan.weights[shape.part]), target, known, programs)
             if shape.op is Op.EMBED:  # else room is made for the odds of a next token
                 assert isinstance(planned.job, There)
                 planned = planned._replace(job=planned.job.replace(words=(*planned.job.words, "-embd", "1")))
@@ -109,10 +108,10 @@ def run_on(
     file_bytes = sum(part.file_bytes for part in memory)
     first, *_ = [*timed.values(), *probed.values(), None]
     if first is None:
-        raise RefusedError(f"{name} has no pass that a program on a target can run")
+        raise RefusedError(f"{job.name} has no pass that a program on a target can run")
     record = new_record(
         scenario=first.scenario,
-        workload=name,
+        workload=job.name,
         machine=first.machine,
         outcome="ok",
         model=plan.model(),

@@ -86,7 +86,10 @@ class ReasonSystem(System):
         "Reasoning: exact arithmetic, odds of each step, answers by vote; contradictions with an NLI model"
     )
     kinds = (Arithmetic, Critic, Solve, Contradiction)
-    sizes = {"default": {"case_count": 60, "program_count": 4}}
+    sizes = {
+        "default": {"case_count": 60, "program_count": 1},
+        "vote": {"case_count": 60, "program_count": 4},
+    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """Equalities in words, in every second case one of them wrong."""
