@@ -26,7 +26,7 @@ _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLE
 _VARIANTS: Final = frozenset(TABLES["part_variants"].split())
 _LAPTOPS: Final = re.compile(TABLES["part_laptops"])
 _BARE_CARD: Final = re.compile(r"[2-5]0[5-9]0|16[36]0|10[5-8]0|[5-9][4-9][05]0")
-_CLOUD: Final = re.compile(r"(?P<family>[a-z]+\d[a-z]*)\.(?P<size>\d*)xlarge")
+_CLOUD: Final = re.compile(r"(?:ml\.)?(?P<family>[a-z]+\d[a-z]*)\.(?P<size>\d*)xlarge")
 _GB_PER_VCPU: Final = {"c": 2, "m": 4, "r": 8}
 """Of families of AWS instances, by their first letter; an ``xlarge`` has four vCPUs."""
 _NEAR_COUNT: Final = 4
@@ -211,11 +211,11 @@ def _of_cloud(cloud: re.Match[str], known: dict[str, str]) -> str:
     """Parts of an AWS instance: of one with GPUs their number, else the RAM that its family has for each vCPU."""
     family = cloud["family"]
     size = int(cloud["size"] or 1)
-    part = known.get(squashed(cloud[0])) or known.get(family, "")
+    part = known.get(squashed(cloud[0].removeprefix("ml."))) or known.get(family, "")
     if not part and family[0] in _GB_PER_VCPU:  # families of one generation differ in their memory alone
         alike = [known.get(letter + family[1:], "") for letter in _GB_PER_VCPU]
         part = max(alike)
-    if not part or known.get(squashed(cloud[0])):
+    if not part or known.get(squashed(cloud[0].removeprefix("ml."))):
         return part
     if family[0] == "g":
         if size in {12, 24, 48}:
