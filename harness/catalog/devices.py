@@ -6,10 +6,7 @@ from importlib.resources.abc import Traversable
 import msgspec
 import tomli_w
 
-from harness.catalog import machine
 from harness.catalog.device_files import near_files, read_device
-from harness.catalog.line import memory_in
-from harness.catalog.parts import aliased, near, spelled, squashed
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.device import DeviceProfile
 from harness.errors import BadDataError, UnknownNameError
@@ -51,6 +48,10 @@ def load_device(ref: str) -> DeviceProfile:
 
 def _described(ref: str) -> DeviceProfile:
     """The device of a line; names that the file of aliases knows mean what that says."""
+    from harness.catalog import machine  # tables of parts, which no device of a file needs
+    from harness.catalog.line import memory_in
+    from harness.catalog.parts import aliased, near, spelled, squashed
+
     asked = clean(ref, _LINE_MAX).lower()
     named = memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
     meant = aliased(named)

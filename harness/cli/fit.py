@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import click
 from msgspec import Meta
@@ -138,14 +138,14 @@ def _one(
 ) -> Answer:
     """One model on one device, with what was asked beside the answer."""
     from harness.app.answer import best_case
-    from harness.app.explain import explain
-    from harness.app.measured import causes
     from harness.report.answer import first_screen, instead_line
     from harness.report.measured import electricity_line, measured_lines, prompt_line
 
     document = {name: getattr(found, name) for name in found.__struct_fields__}
     says = list[str]()
     if measured is not None:
+        from harness.app.measured import causes
+
         slower = causes(
             measured, best_case(found), found.prediction.speed.decode_tokens_per_s, found.sustained
         )
@@ -158,11 +158,11 @@ def _one(
         cost, line = electricity_line(price, found.energy)
         says.append(line)
         document["electricity"] = cost
+    explanation: Sequence[Any] = ()
     if explained:
+        from harness.app.explain import explain
+
         explanation = explain(best_case(found))
-    else:
-        explanation = ()
-    if explanation:
         document["explanation"] = explanation
     if details:
         more = []
