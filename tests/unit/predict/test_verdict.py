@@ -201,3 +201,95 @@ def test_the_severest_pool_decides() -> None:
     total = Interval(mid=GIB, low=GIB, high=GIB)
     assert judge(MemoryPrediction(parts=(over, cache), peak_bytes=total), None, CARD).word == "does not fit"
     assert judge(MemoryPrediction(parts=(roomy, cache), peak_bytes=total), None, CARD).word == "fits"
+
+
+def test_words_by_severity():
+    # neighbours differ, and the order is that of what a user can do with a model
+    assert SEVERITY == {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
+
+
+def on_card(gib: float) -> MemoryPrediction:
+    part = MemoryPart(PartKind.WEIGHTS, int(gib * GIB), pool="vram")
+    return MemoryPrediction(parts=(part,), peak_bytes=Interval(mid=gib, low=gib, high=gib))
+
+
+@pytest.mark.parametrize(
+    ("memory", "device", "limit", "words"),
+    [
+        # an iPhone 16 Pro has 8 GiB, 3 for one app and 6 with the entitlement; a 4090 has 24, 23.3 for one app
+        (parts(("weights", 0, 2.0)), PHONE, Limit.WEIGHTS, ("1.00 GiB to spare of memory one app may use",)),
+        (on_card(20), CARD, Limit.WEIGHTS, ("3.30 GiB to spare of the card's memory",)),
+        (on_card(23.5), CARD, Limit.CARD_MEMORY,
+         ("of the card's memory available", "are installed; the rest is", "the driver refuses")),
+        (on_card(24), CARD, Limit.CARD_MEMORY,
+         ("of the card's memory available", "are installed; the rest is", "the driver refuses")),
+        (on_card(25), CARD, Limit.CARD_MEMORY, ("of the card's memory available", "the driver refuses")),
+        (parts(("weights", 0, 6.0)), PHONE, Limit.APP_MEMORY, ("available", "the higher-limit", "come from storage")),
+        (parts(("weights", 0, 8.0)), PHONE, Limit.APP_MEMORY, ("available", "are installed", "come from storage")),
+        (parts(("weights", 0, 9.0)), PHONE, Limit.APP_MEMORY, ("available", "come from storage")),
+        # held to the byte is not too much: the rest is read again
+        (parts(("weights", 0, 0.5), ("kv cache", 3.0, 0)), PHONE, Limit.APP_MEMORY,
+         ("available", "the higher-limit", "there is no room")),
+        (parts(("weights", 0, 0.5), ("kv cache", 3.1, 0)), PHONE, Limit.APP_MEMORY,
+         ("available", "the higher-limit", "the system ends an app")),
+    ],
+)  # fmt: skip
+def test_reasons_and_the_limit_by_hand(memory, device, limit, words):
+    verdict = judge(memory, speed(10), device)
+    assert verdict.binding_limit == limit
+    assert len(verdict.reasons) == len(words), verdict.reasons
+    for said, wanted in zip(verdict.reasons, words, strict=True):
+        assert wanted in said
+
+
+def test_a_model_that_fits_is_bound_by_what_takes_most_of_its_time():
+    memory = parts(("weights", 0, 2.0))
+    assert judge(memory, None, PHONE).binding_limit is Limit.NONE
+    busy = speed(10).replace(limits={Limit.WEIGHTS: 0.2, Limit.OVERHEAD: 0.7, Limit.KV_CACHE: 0.1})
+    assert judge(memory, busy, PHONE).binding_limit is Limit.OVERHEAD
+    assert judge(memory, busy.replace(limits={}), PHONE).binding_limit is Limit.WEIGHTS
+
+
+def test_a_window_to_the_byte_is_enough():
+    # a sixteenth of 32 GiB and one of cache are the 3 GiB that an app has
+    assert judge(parts(("weights", 0, 32.0), ("kv cache", 1.0, 0)), None, PHONE).word == "fits with streaming"
+    assert judge(parts(("weights", 0, 32.1), ("kv cache", 1.0, 0)), None, PHONE).word == "does not fit"
+
+
+def test_a_target_that_is_just_met_is_met():
+    fits = judge(parts(("weights", 0, 2.0)), None, PHONE)
+    assert with_target(fits, speed(15), 15, 0) == fits
+    assert with_target(fits, speed(14.9), 15, 0).word == "too slow"
+
+
+def test_one_pool_with_a_higher_limit_is_enough_to_ask_for_it():
+    # a profile whose card has none: any of its pools will do
+    entitled = PHONE.replace(pools=(*PHONE.pools, CARD.pool("vram")))
+    check_entitlement(True, entitled)
+    with pytest.raises(RefusedError):
+        check_entitlement(True, CARD)
+
+
+def test_an_engine_that_streams_is_asked_for_where_weights_are_held():
+    desktop = load_device("rtx-4090-desktop")  # 62 GiB of RAM for one app, on Linux
+    mapped = judge(parts(("weights", 0, 70.0)), None, desktop, api="cpu")
+    held = judge(parts(("weights", 70.0, 0)), None, desktop, api="cpu")
+    beside = judge(parts(("weights", 0, 20.0), ("kv cache", 50.0, 0)), None, desktop, api="cpu")
+    said = [any("an engine that streams" in reason for reason in one.reasons) for one in (mapped, held, beside)]
+    assert said == [False, True, False]
+    # held to the byte of what there is, with more to read: no engine needs to stream what it holds
+    edge = judge(parts(("weights", 62.0, 0), ("kv cache", 0, 1.0)), None, desktop, api="cpu")
+    assert not any("an engine that streams" in reason for reason in edge.reasons)
+
+
+def test_half_of_the_ram_to_the_byte_is_no_reason():
+    # Windows lets a GPU that shares 32 GiB have 16 of them
+    device = load_device("ryzen-ai-max+-395, 32gb, windows")
+    part = MemoryPart(PartKind.WEIGHTS, 16 * GIB, pool="ram")
+
+    def told(size: int) -> bool:
+        memory = MemoryPrediction(parts=(part.replace(anonymous_bytes=size),), peak_bytes=Interval(1.0, 1.0, 1.0))
+        reasons = judge(memory, None, device, api="vulkan").reasons
+        return any("have half" in reason for reason in reasons)
+
+    assert [told(16 * GIB), told(16 * GIB + 1)] == [False, True]
