@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.predict.passes import (
+    MEETING_SPREAD,
     MEETINGS,
     NO_LINK,
     NOTHING,
@@ -113,6 +114,8 @@ def test_a_copy_without_waiting_and_a_link_that_never_copies():
         # one after the other: half on each, of 1 and 3 seconds a byte, a crossing from card to card and its 40 bytes
         (Pass(1), None, 0.5 + 1.5 + 0.01 + 0.04),
         (Pass(1, sequences=2), None, 2.0 + 0.01 + 0.08),
+        # four sequences in two batches of two go through both cards once, and cross twice
+        (Pass(1, sequences=4, ubatch_tokens=2), None, 2.0 + 2 * (0.01 + 0.08)),
         # at once: the slower; 2 x 4 meetings of 2 crossings, and 3 times the 40 bytes
         (Pass(1), Meeting(2.0, 3.0), 1.5 + 8 * (0.02 + 0.12)),
         (Pass(1, sequences=2), Meeting(2.0, 3.0), 1.5 + 8 * (0.02 + 0.24)),
@@ -160,8 +163,24 @@ def test_a_share_of_a_part_has_that_share_of_everything():
     assert half == Part(Work(4.0, 8.0, 16.0, 32.0, "q4", True, 64.0, 128.0), None, 256.0)
 
 
+def test_what_nobody_says_costs_nothing():
+    plain = Link(crossing_s=0.01, bytes_per_s=1000, copy_bytes_per_s=10)
+    model = Split(part(1.0), part(0.5), part(0.25))
+    engines = Engines((Plain(),), HOST, plain)
+    # 1 at the card, 2 x .75 at the CPU, no crossing; a prompt computes all at the card and has nothing to copy
+    assert pass_terms(model, engines, Pass(1)).total_s == pytest.approx(2.5)
+    assert pass_terms(model, engines, Pass(64)).total_s == pytest.approx(1.75)
+    assert pass_terms(model._replace(expert_ratio=0.5), engines, Pass(64)).total_s == pytest.approx(1.75)
+    never = engines._replace(link=plain._replace(copies_from=math.inf))
+    assert pass_terms(model, never, Pass(64)).total_s == pytest.approx(2.5)
+    assert pass_terms(model, engines._replace(link=NO_LINK), Pass(1)).link_s == 0.0
+    assert Pass(1).depth_tokens == part(1.0).attention_flops == 0.0
+    assert Pass(1).kv_type == "F16"
+
+
 def test_figures_of_llama_cpp():
     # GGML_OP_OFFLOAD_MIN_BATCH of ggml-cuda is 32; meetings by rows cost more than by tensors in each published run
     assert OFFLOAD_TOKENS == 32
     assert Pass(1).ubatch_tokens == 512
+    assert MEETING_SPREAD == 0.5  # builds of one program differ by twice as much as e^.5 either way
     assert (MEETINGS["row"], MEETINGS["tensor"]) == (Meeting(2.5, 8.0), Meeting(0.9, 2.0))
