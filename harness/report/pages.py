@@ -243,7 +243,7 @@ def _why(record: RunRecord, figure: Figure) -> str:
         return f"{figure.word.capitalize()} the likeliest. It is {share} % of the machine's memory."
     if figure.word == "slower":
         return "Something may hold the machine back: edge-harness doctor looks for it."
-    return "The profile of this machine may be old: edge-harness check --probe-again measures it anew."
+    return "The profile of this machine may be old: edge-harness check --probe measures it anew."
 
 
 def _tile(
