@@ -101,5 +101,4 @@ def _row(number: int, choice: Choice, share: float) -> str:
         how = f"  {_HOW[choice.kind]}"
     bar = "━" * max(round(_BAR * share), 1)
     speed = f"{_between(choice):<10} {bar:·<{_BAR}}"
-    row = f"  {number}{quality:>6}  {speed} {memory:<8} {title:<{_TITLE_WIDTH}}{how}".rstrip()
-    return row if len(row) <= _WIDTH else f"{row[: _WIDTH - 1]}…"
+    return f"  {number}{quality:>6}  {speed} {memory:<8} {title:<{_TITLE_WIDTH}}{how}".rstrip()
