@@ -36,6 +36,10 @@ MASSIVE_RATIO: Final = 8.0
 """A token whose norm is more than this multiple of the median is massive."""
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
+_CASE_TOKENS: Final = 250
+"""Of such a piece, about."""
+_LOGIT_COPIES: Final = 6
+"""In the engine, as rows, as one array, and thrice on the way to their logarithms."""
 _WORDS: Final = 24
 Change = Callable[[Singles], Singles]
 
@@ -208,9 +212,11 @@ class InspectSystem(System):
         return {"active_count": float(np.count_nonzero(z)) / len(x)}
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
-        """Two dictionaries of two matrices each and activations, with what training them leaves behind."""
-        dim = weights["language"].shape.hidden_dim
-        return 4 * dim * (6 * dim * size["expansion_ratio"] + 4 * size["train_tokens"])
+        """Dictionaries, their training, activations, and the copies of a text's logits that a loss makes."""
+        shape = weights["language"].shape
+        features = size["expansion_ratio"] * shape.hidden_dim
+        logits = _LOGIT_COPIES * _CASE_TOKENS * shape.vocab_count
+        return 4 * (shape.hidden_dim * (6 * features + 4 * size["train_tokens"]) + logits)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Loss recovered against zeros, (zeros - spliced) / (zeros - clean), and the accuracy of a probe."""

@@ -1,5 +1,7 @@
 """A gate on a system: a build that halves recall, or doubles latency or memory, fails, here and on a target."""
 
+from pathlib import Path
+
 import pytest
 from msgspec import structs
 
@@ -10,6 +12,7 @@ from harness.domain.scenario import Scenario
 from harness.gates.evaluate import evaluate
 from harness.measure.machine import fingerprint
 from harness.measure.runner import new_record
+from harness.records.store import load
 
 BUDGETS = [
     Budget(metric="recall_at_10", workload="memory", label="ask", floor=0.6),
@@ -47,3 +50,30 @@ def test_what_got_worse_is_what_fails(device, worse, broken):
     judged = evaluate(BUDGETS, [measured(device, **worse) for _ in range(3)])
     assert [one.budget.metric for one in judged if one.answer == "fail"] == broken
     assert [one.answer for one in judged].count("pass") == len(BUDGETS) - len(broken)
+
+
+ON_A_TARGET = [
+    Budget(metric="recall_at_10", workload="memory", label="ask", floor=0.5),
+    Budget(metric="workload_p95_s", workload="memory", label="tell", ceiling=0.025),
+    Budget(metric="peak_anonymous_bytes", workload="memory", ceiling=30e6),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("stands", []),
+        ("half_told", ["recall_at_10"]),  # recall .338 in place of .646
+        ("long_texts", ["recall_at_10", "workload_p95_s", "peak_anonymous_bytes"]),  # 59 ms for 6, 74 MiB for 17
+    ],
+)
+def test_runs_on_a_device_without_python_are_judged_as_any_other(name, broken):
+    """Three runs of the memory on an adb device with llama-bench alone.
+
+    A conversation of LoCoMo as it is, with every second turn not told, and with twelve turns told as one.
+    """
+    record = load(Path(__file__).parent / "data" / f"system_{name}.json")
+    assert record.extra == {"target": "adb"} and record.runtime == "executable"
+    assert {row.where[:6] for row in record.result.passes} == {"adb://"}
+    judged = evaluate(ON_A_TARGET, [record])
+    assert [one.budget.metric for one in judged if one.answer == "fail"] == broken
