@@ -9,13 +9,13 @@ import ctypes
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import MissingPackageError, RefusedError
+from harness.plugins import Packaged
 from harness.ports import Tap
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.llamacpp.library import Library
@@ -100,16 +100,11 @@ def library() -> Library:
     return _IkLibrary(import_module("ik_llama_cpp._ctypes_api"))
 
 
-class IkLlama(LlamaCpp):
+class IkLlama(Packaged, LlamaCpp):
     """The ik_llama.cpp runtime: llama.cpp's session on another library."""
 
     name = "ik"
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        if find_spec("ik_llama_cpp"):
-            return None
-        return str(MissingPackageError(*_PACKAGE))
+    needs = (("ik_llama_cpp", *_PACKAGE),)
 
     def library(self) -> Library:
         """The loaded library."""
