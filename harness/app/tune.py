@@ -40,7 +40,6 @@ from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement, placement_of
-from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError, installing
@@ -124,7 +123,6 @@ class Runner(Frozen):
     """What became of one setting.
 
     Attributes:
-        predicted_s: Seconds of one request as predicted; None where nothing was.
         turns_s: Seconds of one request in each turn, of an undisturbed or least disturbed sample.
         slower_ratio: How many times the winner's seconds it took, turn by turn: seconds of other minutes say
             little on a machine that drifts. None where it never ran.
@@ -132,7 +130,6 @@ class Runner(Frozen):
     """
 
     setting: Setting
-    predicted_s: Interval | None = None
     turns_s: tuple[float, ...] = ()
     slower_ratio: float | None = None
     left: str = ""
@@ -217,7 +214,7 @@ def tune(
     isa = [name for engine in device.engines for name in engine.isa or ()] if device else []
     stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical, isa))
     winner = defaults = stage[0]
-    predicted: dict[Setting, Interval | None] = {}
+    settings: list[Setting] = []
     with Pipeline(how) as pipeline:
         run = door(
             RunCell(model, quant, asked),
@@ -233,12 +230,12 @@ def tune(
             until_s = began_s + min(within_s * share, within_s - race.final_s())
             if race.turns and time.monotonic() > until_s:
                 # the first race took all of the time there is for races
-                predicted |= dict.fromkeys(stage[1:])
+                settings += stage[1:]
                 race.left |= dict.fromkeys(stage[1:], NOT_RUN)
                 break
-            stage_s = {setting: _predicted_s(resolved, setting, asked, device) for setting in stage}
-            predicted |= stage_s
-            winner = race.run(stage, until_s=until_s, predicted_s=stage_s)
+            predicted_s = {setting: _predicted_s(resolved, setting, asked, device) for setting in stage}
+            settings += stage
+            winner = race.run(stage, until_s=until_s, predicted_s=predicted_s)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
         gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
@@ -252,12 +249,13 @@ def tune(
     runners = tuple(
         Runner(
             setting=setting,
-            predicted_s=predicted[setting],
             turns_s=tuple(race.turns.get(setting, ())),
             slower_ratio=beside.get(setting),
             left=race.left.get(setting, ""),
         )
-        for setting in sorted(predicted, key=lambda each: (each != winner, beside.get(each, math.inf)))
+        for setting in sorted(
+            dict.fromkeys(settings), key=lambda each: (each != winner, beside.get(each, math.inf))
+        )
     )
     return Tuned(
         model=f"{resolved.name} {resolved.quant}".strip(),
@@ -380,7 +378,7 @@ class Race:
         settings: Sequence[Setting],
         *,
         until_s: float,
-        predicted_s: Mapping[Setting, Interval | None] = {},
+        predicted_s: Mapping[Setting, float] = {},
     ) -> Setting:
         """The winner; RefusedError where none ran.
 
@@ -389,7 +387,7 @@ class Race:
 
         A setting of whose runtime another one ran already is expected to take as much longer than that one as
         is predicted; where this is hopeless, it leaves before its first turn. What nothing is predicted of
-        runs.
+        has infinity, and runs.
         """
         racing = runtimes_in_turn(settings, predicted_s)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
@@ -460,15 +458,13 @@ class Race:
             pair_s = self._now_s() - began_s
         return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
-    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, Interval | None]) -> str:
+    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
         """Why a setting need not run, by what the first one of its runtime took; empty where it may win."""
         ran = [each for each in predicted_s if each in self.turns]
         first = next((each for each in ran if each.runtime == setting.runtime), None)
-        expected = predicted_s.get(setting)
-        base = predicted_s[first] if first else None
-        if first is None or base is None or expected is None:
+        if first is None or math.inf in {predicted_s[first], predicted_s[setting]}:
             return ""
-        expected_s = self.turns[first][0] * expected.mid / base.mid
+        expected_s = self.turns[first][0] * predicted_s[setting] / predicted_s[first]
         best_s = min(self.turns[each][0] for each in ran)
         if expected_s <= _HOPELESS_RATIO * best_s:
             return ""
@@ -593,17 +589,10 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
         yield winner.replace(kv_type="Q8_0")
 
 
-def runtimes_in_turn(
-    settings: Sequence[Setting], predicted_s: Mapping[Setting, Interval | None]
-) -> list[Setting]:
+def runtimes_in_turn(settings: Sequence[Setting], predicted_s: Mapping[Setting, float]) -> list[Setting]:
     """Each runtime's best as predicted, then each one's next, and so on: the first turns tell the runtimes apart."""
-
-    def seconds(setting: Setting) -> float:
-        predicted = predicted_s.get(setting)
-        return predicted.mid if predicted else math.inf
-
     places: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-    by_speed = sorted(settings, key=seconds)
+    by_speed = sorted(settings, key=lambda each: predicted_s.get(each, math.inf))
     return sorted(by_speed, key=lambda each: next(places[each.runtime]))
 
 
@@ -700,15 +689,10 @@ def _rest(flags: str, program: str, settable: str) -> str:
 
 def _predicted_s(
     model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
-) -> Interval | None:
-    """Seconds of one request by llama.cpp's law; None where nothing can be predicted."""
+) -> float:
+    """Seconds of one request by llama.cpp's law; infinity where nothing can be predicted."""
     prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
     if prediction is None:
-        return None
-    prefill = prediction.speed.prefill_tokens_per_s
-    decode = prediction.speed.decode_tokens_per_s
-    return Interval(
-        mid=_seconds(asked, prefill.mid, decode.mid),
-        low=_seconds(asked, prefill.high, decode.high),
-        high=_seconds(asked, prefill.low, decode.low),
-    )
+        return math.inf
+    speed = prediction.speed
+    return _seconds(asked, speed.prefill_tokens_per_s.mid, speed.decode_tokens_per_s.mid)

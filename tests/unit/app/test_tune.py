@@ -1,5 +1,6 @@
 """The race: who leaves, who wins, and what is said of the winner, on a clock and a machine of our own."""
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,6 @@ from harness.app.tune import (
 )
 from harness.cli.tune import headline
 from harness.domain.placement import placement_of
-from harness.domain.prediction import Interval
 from harness.domain.record import SCHEMA_VERSION, UNKNOWN_MACHINE, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -38,10 +38,6 @@ pytestmark = pytest.mark.alone
 
 SHAPE = resolve_model("llama-3.2-1b", None).weights.shape
 SETTINGS = [Setting(runtime="r", thread_count=count) for count in range(1, 9)]
-
-
-def about(seconds: float) -> Interval:
-    return Interval(mid=seconds, low=seconds / 2, high=seconds * 2)
 
 
 class Machine:
@@ -80,8 +76,8 @@ def test_the_fastest_wins_and_the_slow_leave_early() -> None:
 def test_a_runtimes_first_turn_tells_which_of_its_others_need_none() -> None:
     """One thread is predicted to take twice as long as two, and does: a takes 1 s with two threads, b takes 1.3."""
     a2, a1, b2, b1 = (Setting(runtime=runtime, thread_count=count) for runtime in "ab" for count in (2, 1))
-    predicted = {a2: about(5.0), a1: about(10.0), b2: about(5.0), b1: about(10.0)}
-    machine = Machine(lambda s: predicted[s].mid * {"a": 0.2, "b": 0.26}[s.runtime])
+    predicted = {a2: 5.0, a1: 10.0, b2: 5.0, b1: 10.0}
+    machine = Machine(lambda s: predicted[s] * {"a": 0.2, "b": 0.26}[s.runtime])
     race = Race(machine.take, now_s=machine.now_s)
 
     assert race.run([a2, a1, b2, b1], until_s=100.0, predicted_s=predicted) == a2
@@ -90,17 +86,15 @@ def test_a_runtimes_first_turn_tells_which_of_its_others_need_none() -> None:
     assert race.left[b1] == "2.60 times the best's time expected, from b -t 2"
 
 
-@pytest.mark.parametrize("predicted", [1.0, None])
-def test_a_setting_that_is_refused_tells_nothing_of_the_others(predicted: float | None) -> None:
+@pytest.mark.parametrize("predicted", [1.0, math.inf])
+def test_a_setting_that_is_refused_tells_nothing_of_the_others(predicted: float) -> None:
     def take(setting: Setting) -> float:
         if setting == SETTINGS[0]:
             raise RefusedError("worse answers")
         return 1.0
 
     race = Race(take, now_s=lambda: 0.0)
-    race.run(
-        SETTINGS[:3], until_s=1e9, predicted_s={each: about(predicted) if predicted else None for each in SETTINGS}
-    )
+    race.run(SETTINGS[:3], until_s=1e9, predicted_s=dict.fromkeys(SETTINGS, predicted))
     assert race.left[SETTINGS[0]] == "worse answers" and set(race.turns) == set(SETTINGS[1:3])
 
 
@@ -131,12 +125,12 @@ def test_what_is_predicted_of_some_leaves_the_others_in() -> None:
     known, unknown = SETTINGS[:2]
     machine = Machine(lambda _: 1.0)
     race = Race(machine.take, now_s=machine.now_s)
-    race.run([known, unknown], until_s=100.0, predicted_s={known: about(1.0), unknown: None})
+    race.run([known, unknown], until_s=100.0, predicted_s={known: 1.0, unknown: math.inf})
     assert unknown in machine.runs
 
 
-@pytest.mark.parametrize("predicted", [{}, dict.fromkeys(SETTINGS[:2])])
-def test_where_nothing_is_predicted_every_setting_runs(predicted: dict[Setting, None]) -> None:
+@pytest.mark.parametrize("predicted", [{}, dict.fromkeys(SETTINGS[:2], math.inf)])
+def test_where_nothing_is_predicted_every_setting_runs(predicted: dict[Setting, float]) -> None:
     machine = Machine(lambda _: 1.0)
     Race(machine.take, now_s=machine.now_s).run(SETTINGS[:2], until_s=100.0, predicted_s=predicted)
     assert set(machine.runs) == set(SETTINGS[:2])
