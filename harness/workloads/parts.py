@@ -167,7 +167,6 @@ class Encoder:
         self.path, self.name, self.meter = path, path.stem, meter
         self.session = runtime.open(path, scenario_of(ENCODER_TOKENS, thread_count))
         self.dim = read_gguf(path).shape().hidden_dim
-        self.session.embeds()
 
     def embed(self, texts: Sequence[str]) -> Singles:
         """Unit vectors [len(texts), dim], one text a pass: what a pass takes does not depend on its neighbours."""

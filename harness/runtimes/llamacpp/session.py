@@ -319,12 +319,9 @@ class LlamaSession(Rows):
         block: Any = kind.from_address(ctypes.addressof(rows.contents))
         return np.frombuffer(block, np.float32).reshape(self.kept_count, self.vocab_count)
 
-    def embeds(self) -> None:
-        """Pool from now on, as the model's file says: of encoders of sentences."""
-        self.lib.llama_set_embeddings(self._context, True)
-
     def embedding(self, tokens: Sequence[int]) -> Singles:
-        """The pooled vector [dim] of one text; EngineError where the model pools nothing."""
+        """The pooled vector [dim] of one text, as an encoder's file says; EngineError where the model pools nothing."""
+        self.lib.llama_set_embeddings(self._context, True)
         self._fill(tokens, self._ramp[: len(tokens)], 0, 1)
         self._submit(len(tokens))
         row = self.lib.llama_get_embeddings_seq(self._context, 0)
