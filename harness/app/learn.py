@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from msgspec import json
 
 from harness.app.published import model_of
@@ -32,6 +31,7 @@ from harness.predict.speed import predict_speed
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
 from harness.published.rows import BY_BITS, Row, api_named, row_of, runtime_named
+from harness.records.derive import speeds_of
 from harness.records.imports import read_results
 from harness.records.imports.pasted import from_text
 from harness.records.store import write_atomically
@@ -45,7 +45,6 @@ FASTEST_RATIO: Final = 2 * INT8_RATIO
 """Over the peak in fp16: 4-bit floats are the fastest products of matrix units, twice as fast as int8."""
 SLOWEST_RATIO: Final = 0.01
 """Under the low end of what is believed: no test that runs where it should is slower."""
-_PHASES: Final = ("prefill", "decode")
 _PLAIN: Final = re.compile(r"(pp|tg)\d+( @ d\d+)?")
 """Tests of one sequence, its tokens given: no batch, no greedy choice, no users of a server."""
 _REASONS: Final = {
@@ -192,26 +191,21 @@ def _measurements(record: RunRecord) -> list[TaughtSpeed]:
         or not (whole and plain)
     ):
         return []
-    found = []
-    for phase in _PHASES:
-        timed = [s for s in record.believed(phase) if s.token_count and s.duration_s > 0]
-        samples = [s for s in timed if _PLAIN.fullmatch(s.label)]
-        for label in dict.fromkeys(s.label for s in samples):
-            speeds = [s.token_count / s.duration_s for s in samples if s.label == label]
-            found.append(
-                TaughtSpeed(
-                    model=record.model.name,
-                    quant=record.model.quant,
-                    test=label,
-                    tokens_per_s=float(f"{np.median(speeds):.6g}"),
-                    api=record.scenario.api,
-                    runtime=_runtime(record),
-                    parameter_count=record.model.parameter_count,
-                    thread_count=record.scenario.thread_count,
-                    date=record.created[:10] if record.created > "1971" else "",
-                )
-            )
-    return found
+    return [
+        TaughtSpeed(
+            model=record.model.name,
+            quant=record.model.quant,
+            test=label,
+            tokens_per_s=float(f"{speed:.6g}"),
+            api=record.scenario.api,
+            runtime=_runtime(record),
+            parameter_count=record.model.parameter_count,
+            thread_count=record.scenario.thread_count,
+            date=record.created[:10] if record.created > "1971" else "",
+        )
+        for label, speed in speeds_of(record).items()
+        if _PLAIN.fullmatch(label)
+    ]
 
 
 def _runtime(record: RunRecord) -> str:

@@ -2,15 +2,12 @@
 
 import csv
 import io
-from statistics import median
-from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.errors import RefusedError
 from harness.published.cells import speed_columns
-
-_PHASES: Final = ("prefill", "decode")
+from harness.records.derive import speeds_of
 
 
 def shared(records: list[RunRecord]) -> str:
@@ -35,14 +32,7 @@ def rows_of(record: RunRecord) -> list[dict[str, str]]:
     """
     if record.outcome != "ok" or record.model is None or not isinstance(record.result, Generation):
         raise RefusedError(f"run {record.run_id} is not shared: it is no speed of a model that ended well")
-    rows = []
-    for phase in _PHASES:
-        believed = [
-            sample for sample in record.believed(phase) if sample.token_count and sample.duration_s > 0
-        ]
-        for label in dict.fromkeys(sample.label for sample in believed):
-            speeds = [sample.token_count / sample.duration_s for sample in believed if sample.label == label]
-            rows.append(_row(record, label, median(speeds)))
+    rows = [_row(record, label, speed) for label, speed in speeds_of(record).items()]
     if not rows:
         raise RefusedError(f"run {record.run_id} is not shared: every sample of it was disturbed")
     return rows

@@ -16,6 +16,7 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.program import ollama_batch, ollama_context, program_named
 from harness.domain.scenario import Scenario
@@ -111,15 +112,21 @@ def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool
     """With as few experts, or else layers, with the CPU as fit, and in words."""
     blocks = weights.shape.layer_count
 
-    def placed(**changes: int) -> Scenario:
-        return scenario.replace(placement=scenario.placement.replace(**changes))
+    asked = scenario.placement
+
+    def placed(placement: Placement) -> Scenario:
+        return scenario.replace(placement=placement)
 
     context = f"you get {scenario.context_tokens:,} tokens of context"
-    if weights.shape.experts is not None and fits(placed(cpu_moe=blocks)):
-        moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(cpu_moe=count)))
-        return placed(cpu_moe=moved), f"{context}, experts of {moved} of {blocks} layers with the CPU"
+    if weights.shape.experts is not None and fits(placed(asked.replace(cpu_moe=blocks))):
+        moved = bisect_left(
+            range(blocks + 1), True, key=lambda count: fits(placed(asked.replace(cpu_moe=count)))
+        )
+        return placed(
+            asked.replace(cpu_moe=moved)
+        ), f"{context}, experts of {moved} of {blocks} layers with the CPU"
     moved = bisect_left(
-        range(blocks + 1), True, key=lambda count: fits(placed(gpu_layers=blocks + 1 - count))
+        range(blocks + 1), True, key=lambda count: fits(placed(asked.replace(gpu_layers=blocks + 1 - count)))
     )
     layers = blocks + 1 - moved
-    return placed(gpu_layers=layers), f"{context}, {layers} of {blocks + 1} layers on the card"
+    return placed(asked.replace(gpu_layers=layers)), f"{context}, {layers} of {blocks + 1} layers on the card"

@@ -109,6 +109,18 @@ def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
     return groups
 
 
+def speeds_of(record: RunRecord) -> dict[str, float]:
+    """Tokens/s of each test of prompts and of decoding, by its label: the median of the samples that count."""
+    found: dict[str, float] = {}
+    for phase in TEST_PHASES:
+        by_label: dict[str, list[float]] = {}
+        for sample in record.believed(phase):
+            if sample.token_count and sample.duration_s > 0:
+                by_label.setdefault(sample.label, []).append(sample.token_count / sample.duration_s)
+        found |= {label: median(speeds) for label, speeds in by_label.items()}
+    return found
+
+
 def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
     """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
     samples = tests_of(record).get((phase, label), ())
