@@ -20,7 +20,7 @@ from harness.domain.prediction import Interval
 from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
 from harness.domain.way import WayKind
-from harness.errors import HarnessError, RefusedError, UnknownNameError
+from harness.errors import HarnessError, UnknownNameError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.records.ladder import measured_growth_percent
@@ -65,8 +65,6 @@ _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
 _MOST_GROWTH_PERCENT: Final = 30.0
 """Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
-_SAME_POINTS: Final = 1.0
-"""Scores that differ by less are the same."""
 
 
 class Choice(Frozen):
@@ -136,18 +134,16 @@ def recommend(
     task: Task,
     asked: Asked,
     *,
-    quality_of: str = "",
     instead_of: str = "",
     records: Iterable[RunRecord] = (),
 ) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough, best first.
 
     What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that
-    shape, or else a published table. With ``quality_of`` those alone whose score is at most a point below
-    that model's; with ``instead_of`` (another device) those alone that it does not run, or not whole.
+    shape, or else a published table. With ``instead_of`` (another device) those alone that it does not run, or
+    not whole.
 
     Raises:
-        RefusedError: Nobody published a score of that model for this task.
         UnknownNameError: No such device.
     """
     if task == "long" and asked.context_tokens is None:
@@ -155,9 +151,8 @@ def recommend(
     case = _case(device, asked, records)
     earlier = set[str]()
     if instead_of:
-        before = recommend(instead_of, task, asked, quality_of=quality_of, records=records)
+        before = recommend(instead_of, task, asked, records=records)
         earlier = {choice.model for choice in before.choices if choice.kind.is_whole}
-    least = _least_score(quality_of, task) if quality_of else None
     choices = list[Choice]()
     left_out = dict[str, str]()
     for row, scale in _candidates(task):
@@ -165,8 +160,6 @@ def recommend(
         score = float(row[scale.column])
         if name in earlier:
             left_out[name] = f"{instead_of} runs it too"
-        elif least is not None and (scale != least[0] or score < least[1]):
-            left_out[name] = f"its score is below that of {quality_of}, or of another benchmark"
         else:
             found = _best_of(name, case)
             if isinstance(found, str):
@@ -174,7 +167,7 @@ def recommend(
             else:
                 choices.append(_ranked(found, row, scale, score))
     scored = {resolve_model(row["model"]).name for row, _ in _candidates(task)}
-    unscored = _unscored(task, scored, case) if least is None else ()
+    unscored = _unscored(task, scored, case)
     if task == "embedding":
         choices = list(unscored)
     listed = tuple(_with_front(choices, [scale.column for scale in SCALES[task]]))
@@ -206,15 +199,6 @@ def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
             if row[scale.column]:
                 yield row, scale
                 break
-
-
-def _least_score(model: str, task: Task) -> tuple[Scale, float]:
-    wanted = resolve_model(model).name
-    for row, scale in _candidates(task):
-        if resolve_model(row["model"]).name == wanted:
-            return scale, float(row[scale.column]) - _SAME_POINTS
-    titles = " or ".join(scale.title for scale in SCALES[task])
-    raise RefusedError(f"no published {titles or 'score'} of {wanted} is known here")
 
 
 def _best_of(name: str, case: _Case) -> Choice | str:

@@ -31,11 +31,6 @@ def recommend(
         Meta(description="Require that speed after this many minutes, throttling included."),
         Option("--minutes"),
     ] = None,
-    quality_of: Annotated[
-        str,
-        Meta(description="Only models that score at most one point below MODEL."),
-        Option("--quality-of", metavar="MODEL", names="models"),
-    ] = "",
     instead_of: Annotated[
         str,
         Meta(description="Only models that this other device does not run whole and fast enough."),
@@ -60,7 +55,7 @@ def recommend(
         minutes=minutes,
         target_tokens_per_s=min_speed,
     )
-    ranking = rank(device, task, asked, quality_of=quality_of, instead_of=instead_of, records=ladders())
+    ranking = rank(device, task, asked, instead_of=instead_of, records=ladders())
 
     def show() -> None:
         for line in lines(ranking, device):

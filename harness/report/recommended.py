@@ -44,9 +44,9 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         yield f"{_FOR[ranking.task]} on {ranking.device}: nothing with a published score runs fast enough."
         yield "  Ask for less: a lower --min-speed, or another --task."
         return
+    speed = two(winner.tokens_per_s.mid)
     first = (
-        f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {two(winner.tokens_per_s.mid)} tokens/s "
-        f"(likely {_between(winner)}), {_HOW[winner.kind]}."
+        f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {speed} tokens/s, {_HOW[winner.kind]}."
     )
     yield from textwrap.wrap(first, _WIDTH)
     yield ""
@@ -65,6 +65,8 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
         yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
+    if ranking.unscored:
+        yield f"  No score: {ranking.unscored[0]}{', ...' * (len(ranking.unscored) > 1)}"
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 

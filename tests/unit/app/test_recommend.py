@@ -14,7 +14,6 @@ from harness.app.recommend import _ROWS, SCALES, TASKS, Ranking, Task, _is_old, 
 from harness.app.resolve import resolve_model
 from harness.cli.recommend import recommend as COMMAND
 from harness.domain.question import Asked, Question
-from harness.errors import RefusedError
 from harness.records.store import load
 from harness.report.recommended import lines
 
@@ -77,19 +76,6 @@ def test_a_new_card_is_told_by_what_it_adds() -> None:
     before = {choice.model for choice in old.choices if choice.kind.is_whole}
     assert gained.winner
     assert {choice.model for choice in gained.choices} == {choice.model for choice in new.choices} - before
-
-
-def test_what_is_as_good_as_a_model_has_its_score_or_a_point_less() -> None:
-    listed, equal = ranked(CARD), ranked(CARD, quality_of="qwen3.5-122b-a10b")
-    least = 16.2 - 1
-    wanted = [choice.model for choice in listed.choices if choice.scale == "intelligence" and choice.score >= least]
-    assert [choice.model for choice in equal.choices] == wanted
-    assert wanted
-
-
-def test_a_model_without_a_published_score_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"no published .* of smollm2-135m"):
-        ranked(CARD, quality_of="smollm2-135m")
 
 
 def test_long_texts_are_asked_with_a_long_context() -> None:
