@@ -66,7 +66,7 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
         yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
     if ranking.unscored:
-        yield f"  No score: {ranking.unscored[0]}{', ...' * (len(ranking.unscored) > 1)}"
+        yield f"  No score: {ranking.unscored[0]}{'...' * (len(ranking.unscored) > 1)}"
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 
