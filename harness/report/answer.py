@@ -250,7 +250,7 @@ def _image(answer: Answer) -> tuple[str, str, str] | None:
     said = "for each picture"
     if left_out:
         said = "left out by --no-mmproj"
-    return "image", *_figured_s(image.seconds, said)
+    return "image", *_figured(image.seconds, "s", said)
 
 
 def _quality(answer: Answer) -> tuple[str, str, str] | None:
@@ -296,7 +296,7 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
     if speed.prefill_evidence.is_unmeasured:
         return "starts", "not known", ""
     if answer.reads_only:
-        return "starts", *_figured_s(first, f"for {answer.scenario.prompt_tokens} tokens")
+        return "starts", *_figured(first, "s", f"for {answer.scenario.prompt_tokens} tokens")
     said = []
     if answer.scenario.batch_count > 1:
         said.append("if all ask at once")
@@ -309,7 +309,7 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
         said.append(f"loads in {seconds(speed.load_cold_s.mid)}")
     if answer.measured is not None and answer.measured.first_token_s:
         return "starts", seconds(answer.measured.first_token_s), "; ".join(["measured", *said])
-    return "starts", *_figured_s(first, "; ".join(said))
+    return "starts", *_figured(first, "s", "; ".join(said))
 
 
 def _after_pages(document: Reading) -> str:
@@ -419,7 +419,7 @@ def _other_way(answer: Answer) -> str:
         if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
             continue
         words = way_words(way, answer.layer_count, answer.card_titles)
-        return f"The next best way ({speed_between(decode)}): {words}."
+        return f"The next best way ({_speed_between(decode)}): {words}."
     return ""
 
 
@@ -582,47 +582,46 @@ def _warm_cells(answers: Sequence[Answer]) -> list[str]:
 
 def _cell(value: Interval) -> str:
     if value.high > UNSURE_RATIO * value.low:
-        return f"{two(value.low)} to {two(value.high)}"
-    return f"{two(value.mid)} ({two(value.low)} to {two(value.high)})"
+        return _between(value, "")
+    return f"{two(value.mid)} ({_between(value, '')})"
 
 
 def _cell_s(value: Interval) -> str:
     return f"{seconds(value.mid)} ({between_s(value)})"
 
 
+def _between(value: Interval, unit: str) -> str:
+    """The two ends of an interval, with their unit."""
+    if unit == "s":
+        return between_s(value)
+    return f"{two(value.low)} to {two(value.high)} {unit}".rstrip()
+
+
 def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
     """A figure and what is said of it: its interval, then ``more``."""
-    tail = ""
-    if more:
-        tail = f"; {more}"
+    is_time = unit == "s"
     if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
-        return "not known", f"what others measured lies too far apart{tail}"
-    if value.high > UNSURE_RATIO * value.low:
-        return "unsure", f"{two(value.low)} to {two(value.high)} {unit}{tail}"
-    if value.mid < 0.5 and unit == "tokens/s":
+        figure = "not known"
+        said = f"{seconds(value.low)} or more" if is_time else "what others measured lies too far apart"
+    elif value.high > UNSURE_RATIO * value.low:
+        figure = "unsure"
+        said = _between(value, unit)
+    elif value.mid < 0.5 and unit == "tokens/s":
         slow = value.through(lambda rate: 1 / rate)
-        return f"{seconds(slow.mid)} a token", f"likely {between_s(slow)}{tail}"
-    return f"{two(value.mid)} {unit}", f"likely {two(value.low)} to {two(value.high)}{tail}"
+        figure = f"{seconds(slow.mid)} a token"
+        said = f"likely {between_s(slow)}"
+    else:
+        figure = seconds(value.mid) if is_time else f"{two(value.mid)} {unit}"
+        said = f"likely {_between(value, 's' if is_time else '')}"
+    return figure, "; ".join(filter(None, (said, more)))
 
 
-def _figured_s(value: Interval, more: str) -> tuple[str, str]:
-    tail = ""
-    if more:
-        tail = f"; {more}"
-    if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
-        return "not known", f"{seconds(value.low)} or more{tail}"
-    if value.high > UNSURE_RATIO * value.low:
-        return "unsure", f"{between_s(value)}{tail}"
-    return seconds(value.mid), f"likely {between_s(value)}{tail}"
-
-
-def speed_between(value: Interval) -> str:
+def _speed_between(value: Interval) -> str:
     """A speed in a sentence."""
-    if value.high > UNKNOWN_RATIO * value.low:
-        return "not known"
-    if value.high > UNSURE_RATIO * value.low:
-        return f"unsure, {two(value.low)} to {two(value.high)} tokens/s"
-    return f"{two(value.mid)} tokens/s"
+    figure, said = _figured(value, "tokens/s", "")
+    if figure == "unsure":
+        return f"unsure, {said}"
+    return figure
 
 
 def as_you_read(value: Interval) -> str:
@@ -671,8 +670,6 @@ def between_s(value: Interval) -> str:
 def _in_unit(value: float) -> tuple[str, str]:
     if value < 0.095:
         return f"{max(value, 0.01):.2f}", "s"
-    if value < 0.95:
-        return f"{value:.1f}", "s"
     if value < 9.5:
         return f"{value:.1f}".removesuffix(".0"), "s"
     if value < 99.5:
