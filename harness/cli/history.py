@@ -172,15 +172,19 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
         return
     newest = _when(records[0].created)
     click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
-    columns = ("when", "model", "kind", "tokens/s", "━ likely ● run", "memory", "")
-    say(table("", columns, [_row(record) for record in records], spare=("memory", "kind")))
+    columns = ["when", "model", "kind", "tokens/s", "━ likely ● run", "memory", ""]
+    rows = [_row(record) for record in records]
+    if not any(row[4] for row in rows):  # nothing was predicted of any
+        for line in (columns, *rows):
+            del line[4]
+    say(table("", columns, rows, spare=("memory", "kind")))
     more = "   More: --limit N"
     if count == len(records):
         more = ""
     click.echo(f"  One of them: edge-harness history {newest[-5:]}{more}   --trend decode_tokens_per_s")
 
 
-def _row(record: "RunRecord") -> tuple[str, ...]:
+def _row(record: "RunRecord") -> list[str]:
     from harness.cli._records import record_title
     from harness.domain.result import Stream
     from harness.report.checked import bar
@@ -199,15 +203,8 @@ def _row(record: "RunRecord") -> tuple[str, ...]:
     if "peak memory" in figures:
         memory = figures["peak memory"].shown
     speed = figures["decode"]
-    return (
-        _when(record.created),
-        record_title(record),
-        kind,
-        speed.number,
-        bar(speed) if speed.predicted else "",
-        memory,
-        state,
-    )
+    beside = bar(speed) if speed.predicted else ""
+    return [_when(record.created), record_title(record), kind, speed.number, beside, memory, state]
 
 
 def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:

@@ -39,6 +39,18 @@ def test_history_shows_the_error_of_each_quantity(environment: dict[str, str]) -
     assert set(errors) >= {"decode", "prefill", "first token", "load", "peak memory"}
 
 
+def test_the_list_draws_a_speed_on_its_prediction(environment: dict[str, str]) -> None:
+    verb("history", "--import", str(REAL), environment=environment)
+    lines = verb("history", environment={**environment, "COLUMNS": "100"}).stdout.splitlines()
+
+    (head,) = [line for line in lines if "━ likely ● run" in line]
+    (row,) = [line for line in lines if "SmolLM2" in line]
+    at = head.index("━ likely")
+    bar = row[at : at + 12]
+    assert set(bar) == set("·━●")
+    assert bar.index("●") < bar.rindex("━")  # 133.9 tokens/s, 159.7 were the likeliest
+
+
 @pytest.mark.parametrize(("limit", "status"), [("15", 1), ("25", 0)])
 def test_max_error_is_a_gate(environment: dict[str, str], limit: str, status: int) -> None:
     done = verb("history", str(REAL), "--max-error", limit, environment=environment)

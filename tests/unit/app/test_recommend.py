@@ -159,4 +159,6 @@ def test_every_row_has_an_interval_and_room_in_eighty_columns(task: Task) -> Non
     rows = [line for line in screen if line.startswith("  ") and line.strip()[:1].isdigit()]
     assert rows
     assert all(" to " in line for line in rows)
+    assert all("━" in line for line in rows)
+    assert any("━━━━" in line for line in rows)  # the fastest
     assert all(len(line) <= 78 for line in screen[:-1])
