@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from harness.cpus import cgroup_folders, read_int, read_text
+from harness.cpus import cgroup_folders, cpu_quota_count, read_int, read_text
+
+__all__ = ["cpu_quota_count", "read_int", "read_text"]
+"""What others read of the kernel's files by this module, beside its own functions."""
 
 UNLIMITED_BYTES = 2**60
 """Version 1 writes 2**63 rounded down to a page for "no limit"; no machine has an exbibyte."""
