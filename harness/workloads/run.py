@@ -84,7 +84,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
 
     Raises:
         UnknownNameError: No such system.
-        RefusedError: A part that it needs was not named.
+        RefusedError: A part that it needs was not named, or one that it does not need was.
     """
     system = load(job.name)
     paths = dict(job.parts)
@@ -95,8 +95,9 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
         paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
     for part in sorted(needed - paths.keys()):
         raise RefusedError(f"{job.name} needs {part}: name one with {OPTIONS[part]}")
-    taken = {part: path for part, path in paths.items() if part in needed.union(system.options)}
-    parts = system.part_files(taken, cache_dir())
+    for part in sorted(paths.keys() - needed.union(system.options)):
+        raise RefusedError(f"{job.name}: no case that is run needs {part}: leave out {OPTIONS[part]}")
+    parts = system.part_files(paths, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
     return Plan(system, job.replace(parts=parts, cache=str(cache_dir())), weights)
 

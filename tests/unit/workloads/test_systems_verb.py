@@ -22,6 +22,12 @@ def test_a_system_that_lacks_a_part_is_refused_before_anything_runs(said):
     assert str(result.exception) == "oversight needs language: name one with --model MODEL"
 
 
+def test_a_part_that_no_case_needs_is_refused(said):
+    result = said("reason", "--nli", ".")
+    assert isinstance(result.exception, RefusedError)
+    assert str(result.exception) == "reason: no case that is run needs nli: leave out --nli FOLDER"
+
+
 def test_a_system_without_parts_is_timed_and_scored(said):
     result = said("reason", "-r", "1", "--json")
     record = json.loads(result.stdout)
