@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from harness.app.resolve import mixture_of, resolve_model
+from harness.catalog import guess as guessing
 from harness.catalog.devices import load_device
 from harness.catalog.guess import guess
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
+from harness.catalog.paths import data_files, table_rows
 from harness.cli.models import models as COMMAND
 from harness.domain.quant import mixture_in, split, understood
 from harness.domain.scenario import Scenario
@@ -379,3 +382,31 @@ def test_a_guessed_shape_is_a_doubt_of_the_speed(name, factor):
     assert below > 0
     assert above >= math.log(factor)
     assert (above > 1) is (factor > 1)
+
+
+def test_memory_of_models_whose_family_nobody_knows_lies_in_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards of the table of shapes, each guessed by the size in its name with its family left out.
+
+    Those that keep keys of every head are left out: they are of 2020 to 2023, and 92 of 113 are inside with them.
+    """
+    all_cards = guessing._cards
+    monkeypatch.setattr(guessing, "_usual_base", lambda *_: None)
+    scenario = Scenario(context_tokens=4096)
+    inside = list[bool]()
+    for row in table_rows("models", "shapes"):
+        card = load_model(row["name"])
+        if card.shape.head_count <= card.shape.kv_head_count:
+            continue
+        family = re.match("[a-z]*", card.name)[0]
+        others = tuple(other for other in all_cards(tuple(data_files("models"))) if not other.name.startswith(family))
+        monkeypatch.setattr(guessing, "_cards", lambda _, others=others: others)
+        found = guess(card.name)
+        if found is None or card.purpose == "reads":
+            continue
+        held = weights_of(card.shape, "Q4_K_M").file_bytes + kv_cache_bytes(card.shape, scenario)
+        weights, cache = weights_of(found.shape, "Q4_K_M").file_bytes, kv_cache_bytes(found.shape, scenario)
+        low, high = (w * weights + c * cache for w, c in zip(found.weights_ratios, found.cache_ratios, strict=True))
+        inside.append(low <= held <= high)
+
+    assert len(inside) >= 40
+    assert sum(inside) >= 0.85 * len(inside), (sum(inside), len(inside))
