@@ -4,7 +4,7 @@ A shape is read from config.json, or from the header of a GGUF file.
 
 The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what
 has come is kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks
-nobody. ``HF_ENDPOINT`` names another hub.
+nobody within a day, and then whether it is still the same (its ETag). ``HF_ENDPOINT`` names another hub.
 """
 
 import os
