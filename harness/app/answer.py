@@ -104,7 +104,6 @@ class Answer(Frozen):
         context_each_tokens: Context of each user.
         layer_count: Blocks of the model.
         card_titles: Graphics cards of a rig, in their order; empty for one or none.
-        timed_here: Whether the engine was timed on this very device.
         needs_entitlement: Whether an app that asks the system for more memory could run it.
         perplexity_percent: By how much the quantisation and the usual one raise perplexity, as published.
         notes: What was read into the names and taken for granted.
@@ -114,7 +113,6 @@ class Answer(Frozen):
     model: Subject
     quant: str
     device: Subject
-    device_kind: str
     scenario: Scenario
     prediction: Prediction
     ways: tuple[Way, ...]
@@ -130,7 +128,6 @@ class Answer(Frozen):
     advice: tuple[Advice, ...] = ()
     layer_count: int = 0
     card_titles: tuple[str, ...] = ()
-    timed_here: bool = False
     needs_entitlement: bool = False
     is_guess: bool = False
     reads_only: bool = False
@@ -229,7 +226,6 @@ def answered(question: Question, case: Case) -> Answer:
         model=Subject(name=model.name, title=title, asked_name=model.asked_name),
         quant=model.shown[1],
         device=Subject(name=case.device.name, title=case.device.title),
-        device_kind=case.device.kind,
         scenario=best.scenario,
         prediction=now,
         ways=tuple(listed),
@@ -244,7 +240,6 @@ def answered(question: Question, case: Case) -> Answer:
         context_each_tokens=best.scenario.context_tokens // best.scenario.batch_count,
         layer_count=model.weights.shape.layer_count,
         card_titles=tuple(card.title for card in case.device.cards),
-        timed_here=case.device.calibration(best.scenario.api) is not None,
         needs_entitlement=_needs_entitlement(case, best),
         is_guess=model.guess is not None,
         reads_only=model.reads_only,

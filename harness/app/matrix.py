@@ -60,11 +60,6 @@ class Grid(NamedTuple):
     contexts: list[int]
     asked: Asked
 
-    @property
-    def cell_count(self) -> int:
-        """Answers in all."""
-        return len(self.devices) * len(self.models) * len(self.contexts)
-
     def cells(self) -> Iterator[Cell]:
         """Every answer, computed as it is asked for."""
         for device in self.devices:
