@@ -50,7 +50,7 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     )
     yield from textwrap.wrap(first, _WIDTH)
     yield ""
-    yield f"  quality  {'tokens/s':<{11 + _BAR}} memory   model"
+    yield f"  quality  {'tokens/s':<{11 + _BAR}} GiB   model"
     shown = _shown(ranking)
     fastest = max(choice.tokens_per_s.mid for choice in shown)
     for number, choice in enumerate(shown, 1):
@@ -93,7 +93,7 @@ def _row(number: int, choice: Choice, share: float) -> str:
         quality = "-"
     else:
         quality = format_number(choice.rank_score, 2)
-    memory = f"{format_number(choice.needed_bytes / GIB, 2)} GiB"
+    memory = format_number(choice.needed_bytes / GIB, 2)
     title = f"{choice.title} {choice.quant}"
     if len(title) > _TITLE_WIDTH and choice.kind.is_whole:
         title = textwrap.shorten(title, _WIDTH - _BEFORE_TITLE, placeholder=" ...")
@@ -103,4 +103,4 @@ def _row(number: int, choice: Choice, share: float) -> str:
         how = f"  {_HOW[choice.kind]}"
     bar = "━" * max(round(_BAR * share), 1)
     speed = f"{_between(choice):<10} {bar:·<{_BAR}}"
-    return f"  {number}{quality:>6}  {speed} {memory:<8} {title:<{_TITLE_WIDTH}}{how}".rstrip()
+    return f"  {number}{quality:>6}  {speed} {memory:<5} {title:<{_TITLE_WIDTH}}{how}".rstrip()
