@@ -45,9 +45,14 @@ _MACOS: Final = 26
 
 
 def fits(profile: DeviceProfile, line: PartsLine, gb: float = 0.0) -> bool:
-    """Whether what a line says of memory is what a device file has; ``gb`` is what stands beside its name."""
+    """Whether what a line says of memory is what a device file has; ``gb`` is what stands beside its name.
+
+    Where both are told, the other is the RAM.
+    """
     ram = line.ram
     sizes = {0.0, *(round(pool.total_bytes.value / GIB) for pool in profile.pools)}
+    if gb and ram.gb and ram.gb != round(profile.pool("ram").total_bytes.value / GIB):
+        return False
     return not (ram.kind or ram.gb_s or ram.channels) and {ram.gb, gb} <= sizes
 
 
@@ -114,7 +119,7 @@ def _cards_and_hosts(
         said = _readings(best, _of_size(hits, best, gb), name)
         if best.layer == "cards":
             cards.append(best.replace(number=number, readings=said))
-            if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
+            if line.ram.gb in best.sizes_gb and not (gb or line.ram.kind or line.ram.gb_s):
                 line = line._replace(ram=MemoryWords())  # it is the card's own
             continue
         if number == 0:
@@ -134,7 +139,8 @@ def _cards_and_hosts(
         hosts = sold[:1]
     if len(hosts) > 1:
         hosts = [_one_host(hosts, ref)]
-    if not hosts and line.ram.gb and len(cards) == 1 and not (line.ram.kind or line.ram.gb_s):
+    is_odd = len(cards) == 1 and line.ram.gb not in {0, *cards[0].sizes_gb}
+    if not hosts and is_odd and not (line.ram.kind or line.ram.gb_s):
         why = f"{line.ram.gb:g} GB is taken for RAM: {cards[0].name} is not sold with so much"
         cards[0] = cards[0].replace(readings=(*cards[0].readings, why))
     if not line.link and (is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts)):
@@ -244,8 +250,9 @@ def _own_file(part: Part, line: PartsLine) -> DeviceProfile | None:
     for profile in alike:
         pool = profile.pool(profile.engine().pool)
         same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.gb_s or 1) - 1) < 0.03
-        sized = round(pool.total_bytes.value / GIB) in part.sizes_gb
-        if same and sized and part.number == 1 and fits(profile, line):
+        own_gb = round(pool.total_bytes.value / GIB)
+        told_gb = own_gb if part.layer == "cards" else 0  # what the line says of memory then is of the RAM
+        if same and own_gb in part.sizes_gb and part.number == 1 and fits(profile, line, told_gb):
             return profile
     return None
 

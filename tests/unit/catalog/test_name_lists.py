@@ -189,6 +189,8 @@ def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:
         ("macbook pro m3 max 48gb", 48),
         ("macbook pro m3 max 128gb", 128),
         ("jetson nano 4gb", 4),
+        ("rtx 5060 ti 16gb + 16gb", 16),
+        ("rtx 3060 12gb + 12gb", 12),
         ("rtx spark laptop n1x 128gb", 128),
     ],
 )
