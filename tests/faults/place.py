@@ -176,7 +176,7 @@ def arguments(*models: Path, more: Sequence[str] = ()) -> list[str]:
     """Arguments of a quick ``run`` on the fake runtime."""
     return [
         *("run", *(str(m) for m in models), "--runtime", "fake", "-c", "256", "-p", "16", "-n", "4", "-t", "1"),
-        *("-r", "1", "--cold-loads", "0", "--json", *more),
+        *("--cold-loads", "0", "--json", *(() if "-r" in more else ("-r", "1")), *more),
     ]
 
 
