@@ -22,6 +22,9 @@ DENSE_SPREAD: Final = (0.24, 0.41)
 EXPERTS_SPREAD: Final = (0.79, 0.56)
 """The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
 
+DISK_SPREAD: Final = 0.45
+"""What the data sheet of a device's storage adds to that (ln), as to loading; rows tell what theirs gave."""
+
 STREAMING_SYSTEMS: Final = ("linux", "android")
 """Where it can be told which pages of a mapped file stay; experts are cached elsewhere too, by programs of
 others."""
@@ -128,7 +131,8 @@ def streamed_ways(
         layers = at(plan.tokens_per_s, missing_s, DENSE_SPREAD)
         ways.append(Streamed(WayKind.STREAMED, layers, pinned_count=plan.pinned_count))
     if plan.expert_cache_tokens_per_s:
-        experts = at(plan.expert_cache_tokens_per_s, missing_s, EXPERTS_SPREAD)
+        below, above = (math.hypot(one, DISK_SPREAD) for one in EXPERTS_SPREAD)
+        experts = at(plan.expert_cache_tokens_per_s, missing_s, (below, above))
         ways.append(Streamed(WayKind.EXPERT_CACHE, experts, hit_ratio=plan.expert_hit_ratio))
     return sorted(ways, key=lambda way: -way.speed.decode_tokens_per_s.mid)
 
