@@ -276,24 +276,25 @@ def _best(hits: Sequence[Part], gb: float) -> Part:
     return next((part for part in layer if gb and gb in part.sizes_gb), layer[0])
 
 
+def _told_from_others(part: Part, hits: Sequence[Part]) -> list[str]:
+    """What else a name means that has another bandwidth or memory, in a sentence; empty where there is nothing."""
+    differing = {}
+    for hit in hits:
+        other_speed = abs(hit.gb_s / (part.gb_s or 1) - 1) > 0.02
+        other_size = hit.sizes_gb != part.sizes_gb and () not in {hit.sizes_gb, part.sizes_gb}
+        if hit.gb_s and (other_speed or other_size):
+            differing[hit.name] = _figures(hit)
+    if not differing:
+        return []
+    return [f"the name means {_figures(part)}, not {'; '.join(list(differing.values())[:4])}"]
+
+
 def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
+    said = _told_from_others(part, hits)
     asked = squashed(spelled(name))
-    said = list[str]()
-    differing = {
-        p.name: _figures(p)
-        for p in hits
-        if p.gb_s
-        and (
-            abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02
-            or (p.sizes_gb != part.sizes_gb and () not in {p.sizes_gb, part.sizes_gb})
-        )
-    }
-    if differing:
-        words = "; ".join(list(differing.values())[:4])
-        said.append(f"taken for {_figures(part)}; it also means {words}")
-    elif squashed(spelled(part.name)) not in asked and asked not in part.keys:
-        said.append(f"taken for {part.name}")
+    if not said and squashed(spelled(part.name)) not in asked and asked not in part.keys:
+        said.append(f"the name means {part.name}")
     if part.ceiling:
         said.append(
             "its maker does not name the grade of its memory; the fastest that its chip takes is assumed"
@@ -315,10 +316,9 @@ def also(profile: DeviceProfile, name: str, gb: float) -> DeviceProfile:
     hits, said = find(name), tuple[str, ...]()
     gb_s = profile.pool(profile.engine().pool).bandwidth_bytes_per_s.value / GB
     if own := next((part for part in hits if abs(part.gb_s / gb_s - 1) < 0.03), None):
-        readings = _readings(own, _of_size(hits, own, gb), name)
-        said = tuple(reading for reading in readings if "also means" in reading)
+        said = tuple(_told_from_others(own, _of_size(hits, own, gb)))
     elif hits and hits[0].gb_s:
-        said = (f"{profile.title} stands for it; it also means {_figures(hits[0])}",)
+        said = (f"the name means {profile.title}, not {_figures(hits[0])}",)
     return profile.replace(readings=(*profile.readings, *said))
 
 
