@@ -48,7 +48,7 @@ KINDS = {
         (("fit", "X", "-d", "raspberry-pi-5"), "gguf"),
         (("fit", "X", "-d", "raspberry-pi-5"), "json"),
         (("history", "X"), "json"),
-        (("report", "X", "--format", "md"), "json"),
+        (("report", "X", "--out", "page.html"), "json"),
         (("history", "--import", "X"), "json"),
     ],
     ids=lambda v: " ".join(v[:2]) if isinstance(v, tuple) else v,

@@ -101,9 +101,9 @@ def test_the_files_they_are_made_of_are_read_well(kind: str, tmp_path: Path) -> 
     assert said("fit", str(path), "-d", DEVICE, "--json") == Exit.OK
 
 
-@pytest.mark.parametrize("form", ["html", "md", ".txt", ".md", ".xml", ".svg"])
+@pytest.mark.parametrize("form", [".html", ".txt", ".md", ".xml", ".svg"])
 def test_no_text_of_a_record_steers_whoever_reads_a_report_of_it(form: str, tmp_path: Path) -> None:
-    if form == "html":
+    if form == ".html":
         pytest.importorskip("jinja2")
     evil = "a\x1b[31mX\u202ey\nz\x9b"
     document = msgspec.json.decode(_record_seeds(tmp_path)[0])
@@ -117,10 +117,10 @@ def test_no_text_of_a_record_steers_whoever_reads_a_report_of_it(form: str, tmp_
     record.write_bytes(msgspec.json.encode(document))
     budget.write_text('[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 1.0\n')
 
-    if form in {"html", "md"}:
-        status = said("report", str(record), "--format", form, "--out", str(out))
+    out = out.with_suffix(form)
+    if form == ".html":
+        status = said("report", str(record), "--out", str(out))
     else:
-        out = out.with_suffix(form)
         status = said("gate", "--budget", str(budget), str(record), "--format", "github", "--out", str(out))
 
     assert status in {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN}
