@@ -79,7 +79,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
             count = max(plan.job.repetitions, ceil(_WATCHED_S / shape.here_s))
             asked = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(asked, plan.weights[shape.part]), target, known, programs)
-            if shape.op is Op.EMBED:  # else room is made for the odds of a next token
+            if shape.op is Op.EMBED:
                 assert isinstance(planned.job, There)
                 planned = planned._replace(job=planned.job.replace(words=(*planned.job.words, "-embd", "1")))
             record = pipeline.measure(planned)
@@ -92,7 +92,10 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
     held: dict[str, PartMemory] = {}
     for shape, record in timed.items():
         scenario = as_made(scenario_there(shape, known.cpu.thread_count))
-        part = PartMemory(part=shape.part, predicted_bytes=plan.bytes_of(shape.part, scenario, None))
+        predicted_bytes = plan.bytes_of(shape.part, scenario, None)
+        if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
+            predicted_bytes += 4 * plan.weights[shape.part].shape.vocab_count * shape.tokens
+        part = PartMemory(part=shape.part, predicted_bytes=predicted_bytes)
         if record.memory is not None:
             own_bytes = record.memory.peak_anonymous_bytes or None
             part = part.replace(file_bytes=record.memory.peak_file_bytes, anonymous_bytes=own_bytes)
