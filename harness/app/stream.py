@@ -90,7 +90,7 @@ def _read(
         schedule_reason=chosen["reason"],
         bound_ratio=ratio,
         verify_s=advice.verify_s if advice else {},
-        draft_s=advice.draft_s if advice else 0.0,
+        draft_s=advice.draft_s if advice else None,
         predicted_tokens_per_s=predicted_tokens_per_s,
         **parts,
     )

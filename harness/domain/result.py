@@ -132,7 +132,7 @@ class Stream(ResultKind):
         bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was
             streamed.
         verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
-        draft_s: Seconds to draft a token, measured with it.
+        draft_s: Seconds to draft a token, measured with it; None without a draft.
         predicted_tokens_per_s: Said before the run; None when nothing was.
     """
 
@@ -152,7 +152,7 @@ class Stream(ResultKind):
     experts: dict[str, float] | None = None
     bound_ratio: float | None = None
     verify_s: dict[int, float] = {}
-    draft_s: float = 0.0
+    draft_s: float | None = None
     predicted_tokens_per_s: float | None = None
 
     @property
