@@ -28,7 +28,7 @@ WORSE_RATIO: Final = 1.002
 class MetricChange(Frozen):
     """How one metric of a run differs: ``better``, ``worse``, ``no difference shown`` in a word.
 
-    The ratio is after / before, of the medians, with its 95 % interval.
+    The ratio is after / before, of the medians, with its 95 % interval; None of a figure that is exact.
     """
 
     metric: Metric
@@ -67,10 +67,12 @@ class Trend(Frozen):
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
     figure = FIGURES[metric]
     mid, low, high, _ = estimate([new], spread, _ERROR, _ERROR, [old])
+    if low == high:  # of a figure in which runs do not differ, such as a file's size
+        low = high = None
     word = "worse"
     if (mid > 1) == figure.higher_is_better:
         word = "better"
-    if low is None or high is None or low <= 1 <= high:
+    if mid == 1 or (low is not None and high is not None and low <= 1 <= high):
         word = "no difference shown"
     return MetricChange(
         metric=metric,

@@ -131,10 +131,8 @@ def _row(trend: "Trend") -> tuple[str, ...]:
 def _cells(change: "MetricChange") -> tuple[str, ...]:
     from harness.report.state import amount
 
-    none = change.low is None or change.high is None
-    if none:
-        interval = "none: fewer than 3 samples"
-    else:
+    interval = "exact"
+    if change.low is not None and change.high is not None:
         interval = f"{change.low:.3f} to {change.high:.3f}"
     sides = [" ".join(amount(change.unit, value)).strip() for value in (change.before, change.after)]
     return (*sides, f"{change.ratio:.3f}", interval, change.word)

@@ -22,6 +22,8 @@ _LOAD_SPREAD: Final = 0.20
 """Likewise of loading (28 pairs): storage and page cache."""
 _MEMORY_SPREAD: Final = 0.003
 """Likewise of a peak (31 pairs: at most 0.9 %)."""
+_ROUNDING_SPREAD: Final = 0.001
+"""Likewise of a perplexity: kernels of the same weights round activations otherwise, by up to 0.2 %."""
 
 Values = Sequence[float | None]
 
@@ -160,7 +162,7 @@ _ROWS: Final = (
         lambda result: [result.read_bytes_per_token],
         0.007,
     ),
-    Figure("perplexity", "perplexity", "", RunRecord, _perplexity, 0.0),
+    Figure("perplexity", "perplexity", "", RunRecord, _perplexity, _ROUNDING_SPREAD),
     Figure(
         "kl_divergence_nats",
         "distance from the reference",

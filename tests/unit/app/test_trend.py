@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from math import exp
+from math import exp, log
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ import pytest
 
 from harness.app.trend import MetricChange, differences, not_alike, trends
 from harness.domain.record import RunRecord
+from harness.domain.result import Generation
 from harness.records.store import load, save
 
 REAL = Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json"
@@ -64,6 +65,31 @@ def test_one_value_has_the_interval_of_what_runs_were_seen_to_differ_by() -> Non
     half = 1.959964 * 2**0.5 * 0.003
     assert (change.low, change.high) == pytest.approx((exp(-half), exp(half)))
     assert change.word == "no difference shown"
+
+
+def test_a_file_s_size_is_exact() -> None:
+    """Runs do not differ in it: no interval, and any other size is a difference."""
+    record = load(REAL)
+    assert record.model is not None
+    model = msgspec.structs.replace(record.model, size_bytes=2 * record.model.size_bytes)
+    same = difference(record, record, "file_bytes")
+    larger = difference(record, msgspec.structs.replace(record, model=model), "file_bytes")
+
+    assert (same.low, same.high, same.word) == (None, None, "no difference shown")
+    assert larger.ratio == pytest.approx(2.0)
+    assert (larger.low, larger.high, larger.word) == (None, None, "worse")
+
+
+@pytest.mark.parametrize(("ratio", "word"), [(1.0004, "no difference shown"), (1.01, "worse"), (0.99, "better")])
+def test_kernels_that_round_otherwise_are_not_worse(ratio: float, word: str) -> None:
+    """Perplexity moves by up to .2 % where kernels of the same weights round activations otherwise."""
+    record = load(REAL)
+    sides = []
+    for nll in (2.0, 2.0 + log(ratio)):
+        result = msgspec.structs.replace(record.result or Generation(repetitions=1), token_nll=(nll,) * 4)
+        sides.append(msgspec.structs.replace(record, result=result))
+
+    assert difference(*sides, "perplexity").word == word
 
 
 def test_what_is_not_alike_is_said() -> None:
