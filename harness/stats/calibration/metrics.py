@@ -47,15 +47,6 @@ def ece(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10) -> floa
     return float(np.abs(gaps).sum() / len(p))
 
 
-def aurc(confidences: ArrayLike, correct: ArrayLike) -> float:
-    """Area under the curve of risk against coverage: mean over rows of the risk at that row's own confidence.
-
-    Source: Geifman et al. 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers".
-    """
-    coverage, risk = _risk_at_coverage(confidences, correct)
-    return float(np.diff(coverage, prepend=0.0) @ risk)
-
-
 def accuracy_at(confidences: ArrayLike, correct: ArrayLike, coverage: float) -> float:
     """Accuracy among the surest rows that make up at least ``coverage`` of all."""
     shares, risk = _risk_at_coverage(confidences, correct)
