@@ -125,7 +125,6 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "fit": (Fit,),
     **dict.fromkeys(("run", "stream"), (RunRecord,)),
-    "fleet run": (RunRecord,),
     "doctor": (Finding,),
     "gate judge": (Judgement,),
     "gate live": (Judgement,),

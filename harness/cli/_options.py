@@ -14,7 +14,7 @@ import click
 import msgspec
 from msgspec import Meta
 
-from harness.cli._output import Answer
+from harness.cli._output import Answer, say
 from harness.domain.base import Frozen
 from harness.domain.option import Option
 from harness.domain.placement import Placement, placement_of
@@ -22,6 +22,7 @@ from harness.domain.question import MOST_TOKENS, Placed
 from harness.printable import clean_lines
 
 if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
     from harness.domain.scenario import Scenario
     from harness.measure.pipeline import How
     from harness.measure.protocol import GenerateJob
@@ -104,7 +105,10 @@ Cpus = Annotated[
 ]
 On = Annotated[
     str,
-    Meta(description="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL."),
+    Meta(
+        description="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL; `run` takes several with "
+        "commas, and measures on all at once."
+    ),
     Option("--on", "Device and limits", "TARGET"),
 ]
 Programs = Annotated[
@@ -262,6 +266,32 @@ def handed_over(measuring: Measuring) -> Answer:
     return Answer(
         lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status
     )
+
+
+def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:
+    """What was typed, on each of several targets at once."""
+    from harness.app.run import exit_of
+    from harness.app.side_by_side import on_each
+    from harness.cli._progress import RunProgress
+    from harness.cli._records import reasons, run_table
+    from harness.targets.remote import without
+
+    words: list[str] = click.get_current_context().meta["words"]
+    with RunProgress() as progress:
+
+        def told(target: str, records: "list[RunRecord]") -> None:
+            outcomes = ", ".join(record.outcome for record in records)
+            progress.step(f"{target} done", f"{target}: {outcomes}")
+
+        progress.begin(f"{len(targets)} targets", len(targets))
+        records = on_each(targets, without(words, ("--on",)), scenario, told=told)
+
+    def show() -> None:
+        for device in dict.fromkeys(record.machine.device for record in records):
+            mine = [record for record in records if record.machine.device == device]
+            say(clean_lines(device), run_table(mine), *reasons(mine))
+
+    return Answer(records, show, exit_of(records))
 
 
 def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[GenerateJob]":

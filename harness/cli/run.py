@@ -113,6 +113,11 @@ def run(
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
+    targets = measuring.target.split(",")
+    if len(set(targets)) < len(targets):
+        raise click.UsageError(f"--on: found {measuring.target!r}, expected each target once")
+    if len(targets) > 1:
+        return options.side_by_side(targets, setting.scenario(measuring))
     if measuring.is_handed_over:
         return options.handed_over(measuring)
     programs = measuring.programs

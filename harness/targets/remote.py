@@ -70,7 +70,7 @@ def run_there(
         end = words.index("--")
     else:
         end = len(words)
-    asked = _without(
+    asked = without(
         words[:end], ("--on", "--out", "-o")
     )  # there it is on the machine itself, and keeps its records
     here = ["--on", "local", "--out", f"{folder}/records"]
@@ -103,7 +103,7 @@ def run_there(
     )
 
 
-def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     """The words less some options that take a value, whether it stands behind a space or an equals sign."""
     kept: list[str] = []
     before = ""

@@ -30,13 +30,13 @@ def test_no_page_or_message_installs_a_name_that_nobody_owns() -> None:
 
 
 def test_an_extra_is_installed_by_words_that_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert installing("fleet") == "pip install '.[fleet]'"  # here a checkout
-    declared = ["click<9,>=8.1", "distributed<2027,>=2024.8; extra == 'fleet'", 'cryptography>=42; extra == "fleet"']
+    assert installing("report") == "pip install '.[report]'"  # here a checkout
+    declared = ["click<9,>=8.1", "altair<7,>=5; extra == 'report'", 'vl-convert-python>=1; extra == "report"']
     monkeypatch.setattr("importlib.metadata.requires", lambda _name: declared)
     monkeypatch.setattr(harness.errors, "__file__", str(tmp_path / "harness" / "errors.py"))  # of a wheel
 
-    assert installing("fleet") == "pip install 'distributed<2027,>=2024.8' 'cryptography>=42'"
-    assert "pip install 'distributed" in str(MissingPackageError("distributed", "fleet"))
+    assert installing("report") == "pip install 'altair<7,>=5' 'vl-convert-python>=1'"
+    assert "pip install 'altair" in str(MissingPackageError("altair", "report"))
 
 
 def test_every_dependency_has_a_bound_above() -> None:

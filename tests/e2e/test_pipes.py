@@ -43,7 +43,6 @@ KINDS = {
         (("models", "show", "X"), "toml"),
         (("devices", "show", "X"), "toml"),
         (("gate", "--budget", "X", "none.json"), "toml"),
-        (("fleet", "run", "X", "--scheduler", "tcp://127.0.0.1:1"), "toml"),
         (("models", "show", "X"), "gguf"),
         (("fit", "X", "-d", "raspberry-pi-5"), "gguf"),
         (("fit", "X", "-d", "raspberry-pi-5"), "json"),

@@ -32,7 +32,6 @@ ENGINES = (
     "ik_llama_cpp",
     "onnxruntime",
     "tokenizers",
-    "distributed",
     "asyncssh",
 )
 

@@ -10,12 +10,8 @@ import pytest
 from msgspec import structs
 
 from harness import plugins
-from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
 from harness.errors import EngineError
-from harness.fleet.matrix import Task
-from harness.fleet.run import _record
-from harness.records.store import encode, load, save
+from harness.records.store import load, save
 
 GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")
 
@@ -89,28 +85,3 @@ def test_a_broken_plug_in_is_left_out_and_named(fault: BaseException, monkeypatc
         plugins.load_entry("g", "theirs", "verb")
     with pytest.warns(UserWarning, match="theirs.*is broken"):
         assert plugins.every("g") == []
-
-
-TASK = Task(device="board", model="smollm2-135m", quant="Q4_1", scenario=GOOD.scenario)
-ANSWER = structs.replace(GOOD, machine=structs.replace(GOOD.machine, device="board"))
-
-
-def test_an_answer_to_the_task_is_taken() -> None:
-    assert _record(TASK, encode(ANSWER)) == ANSWER
-
-
-@pytest.mark.parametrize(
-    ("record", "says"),
-    [
-        (GOOD, "device is"),
-        (structs.replace(ANSWER, scenario=Scenario(context_tokens=64)), "context_tokens is 64"),
-        (structs.replace(ANSWER, workload="soak"), "workload is"),
-        (structs.replace(ANSWER, model=structs.replace(GOOD.model, name="gemma-3-270m")), "model is"),
-        (structs.replace(ANSWER, model=structs.replace(GOOD.model, quant="F16")), "quantisation is"),
-    ],
-)
-def test_an_answer_to_another_task_is_a_failure(record: RunRecord, says: str) -> None:
-    found = _record(TASK, encode(record))
-
-    assert found.outcome == "failed"
-    assert says in found.detail

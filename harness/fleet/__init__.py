@@ -1,1 +1,0 @@
-"""Spread a matrix of runs over devices, on Dask distributed."""
