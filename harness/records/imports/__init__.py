@@ -9,9 +9,11 @@ import msgspec
 from harness.domain.foreign import json_of, read_limited
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.imports import tools
 from harness.records.imports.pasted import from_text
+from harness.records.imports.tools import of_answer, of_llama_bench
 from harness.records.store import from_document
+
+_TIMES = frozenset(("avg_ns", "avg_ts", "samples_ns"))
 
 
 def read_results(path: Path) -> list[RunRecord]:
@@ -23,40 +25,37 @@ def read_results(path: Path) -> list[RunRecord]:
         BadDataError: There is none, or it is none of these.
     """
     data = read_limited(path)
-    if data.startswith(
-        (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
-    ):  # as PowerShell writes what is redirected
-        data = data.decode("utf-8-sig" if data[0] == 0xEF else "utf-16", errors="replace").encode()
-    text = data.decode("utf-8", errors="replace")
+    encoding = "utf-8-sig"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes what is redirected
+        encoding = "utf-16"
+    text = data.decode(encoding, errors="replace")
     if not text.lstrip().startswith(("{", "[")):
         return from_text(text, path)
-    document = _document(data, text, path)
-    if isinstance(document, dict) and "schema_version" in document:
-        return [from_document(document, path)]
-    if own := _own(document):
-        return [from_document(d, f"{path}[{i}]") for i, d in enumerate(own)]
-    if tool := tools.tool_of(document):
-        return tools.from_document(document, tool, path)
+    document = _document(text, path)
+    if isinstance(document, dict):
+        if "schema_version" in document:
+            return [from_document(document, path)]
+        document = document.get("records", [document.get("record", document)])
+    if isinstance(document, list) and document and all(isinstance(one, dict) for one in document):
+        if all("run_id" in one for one in document):
+            return [from_document(one, f"{path}[{index}]") for index, one in enumerate(document)]
+        if all(_TIMES & one.keys() for one in document):
+            return of_llama_bench(document, path)
+        answered = [of_answer(one, f"{path}[{index}]") for index, one in enumerate(document)]
+        if None not in answered:
+            return [one for one in answered if one]
     raise BadDataError(
-        path, "", "results of no tool known here", f"a run record, or a file of {', '.join(tools.TOOLS)}"
+        path,
+        "",
+        "results of no tool known here",
+        "a run record, or what llama-bench, Ollama, LM Studio or llama-server wrote",
     )
 
 
-def _own(document: Any) -> list[Any]:
-    """Records in a list, or inside what ``check --json`` and ``workloads run --json`` print; else nothing."""
-    if isinstance(document, dict):
-        listed = document.get("records", [document.get("record")])
-    else:
-        listed = document
-    if isinstance(listed, list) and all(isinstance(d, dict) and "run_id" in d for d in listed):
-        return listed
-    return []
-
-
-def _document(data: bytes, text: str, path: Path) -> Any:
+def _document(text: str, path: Path) -> Any:
     """The file as one JSON document, or else the list of its JSON lines."""
     try:
-        return json_of(data, path, "results of a tool")
+        return json_of(text.encode(), path, "results of a tool")
     except BadDataError:
         with suppress(msgspec.DecodeError, RecursionError):
             return [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]

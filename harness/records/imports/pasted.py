@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from harness.domain.quant import mixture_in, split
 from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports.tools import TOOLS, from_document, number, of_llama_bench, record, sample
+from harness.records.imports.tools import number, of_llama_bench, record_of
 
 PROMPT_TOKENS: Final = 512
 NEW_TOKENS: Final = 128
@@ -32,8 +31,16 @@ _LINE: Final = re.compile(
 )
 _TEST: Final = re.compile(r"(?:pp(?P<n_prompt>\d+))?\+?(?:tg(?P<n_gen>\d+))?(?: ?@ ?d(?P<n_depth>\d+))?")
 """Prompt, new tokens and depth of ``pp512``, ``tg128 @ d2048`` or ``pp512+tg128``."""
-_OLLAMA: Final = re.compile(r"(?m)^[ \t]*(prompt eval|eval) (count|duration):[ \t]+(\S{1,40})")
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")
+_COLUMNS: Final = {
+    "model": "model_type",
+    "backend": "backends",
+    "ngl": "n_gpu_layers",
+    "threads": "n_threads",
+    "fa": "flash_attn",
+}
+"""Columns of llama-bench's tables that have another name in its JSON."""
+_AMOUNTS: Final = {"MiB": 2.0**20, "GiB": 2.0**30, "M": 1e6, "B": 1e9}
+_OLLAMA: Final = re.compile(r"(?m)^[ \t]*((?:prompt )?eval (?:count|rate)):[ \t]+(\S{1,40})")
 
 
 def from_text(text: str, source: Path | str) -> list[RunRecord]:
@@ -47,21 +54,20 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
         return of_llama_bench(list(csv.DictReader(lines)), source)
     if rows := _table(lines):
         return of_llama_bench(rows, source)
-    if words := _OLLAMA.findall(text):
+    if told := dict(_OLLAMA.findall(text)):
         command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
-        answer: dict[str, Any] = {"eval_duration": 0, "model": command[1] if command else ""}
-        for what, kind, value in words:
-            ns = sum(number(n) * TOOLS["ollama"]["units_ns"][unit] for n, unit in _DURATION.findall(value))
-            answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
-        return from_document(answer, "ollama", source)
-    kept = [
-        (i, line.strip())
-        for i, line in enumerate(lines, 1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not kept:
+        rows = [{"n_gen": told.get("eval count"), "avg_ts": told.get("eval rate")}]
+        if prompt := told.get("prompt eval count"):
+            rows[0]["n_depth"] = prompt
+            rows.insert(0, {"n_prompt": prompt, "avg_ts": told.get("prompt eval rate")})
+        return [record_of("ollama", rows, source, name=command[1] if command else "")]
+    records = []
+    for index, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            records.append(_line(line.strip(), f"{source}, line {index}"))
+    if not records:
         raise BadDataError(source, "", "no line", _FORMS)
-    return [_line(line, source, i) for i, line in kept]
+    return records
 
 
 def _table(lines: list[str]) -> list[dict[str, Any]]:
@@ -76,48 +82,38 @@ def _table(lines: list[str]) -> list[dict[str, Any]]:
         if not line.lstrip().startswith("|"):
             columns = []
         elif {"test", "t/s"} <= set(cells):
-            columns = cells
-        elif columns and not set(line) <= set("|:- "):
-            row = dict(zip(columns, cells, strict=False))
+            columns = [_COLUMNS.get(cell, cell) for cell in cells]
+        elif columns:
+            row: dict[str, Any] = dict(zip(columns, cells, strict=False))
             test = _TEST.fullmatch(row.get("test", ""))
             if test and (test[1] or test[2]):
-                names = TOOLS["llama-bench"]["columns"]
-                known: dict[str, Any] = {name: row.get(column, "") for name, column in names.items()}
-                known |= {name: int(count or 0) for name, count in test.groupdict().items()}
-                known |= {
-                    "model_size": _amount(row.get("size", "")),
-                    "model_n_params": _amount(row.get("params", "")),
-                }
-                rows.append(known | {"avg_ts": re.split(r"[±+ ]", row.get("t/s", ""))[0]})
+                row |= test.groupdict()
+                row["model_size"] = _amount(row.get("size", ""))
+                row["model_n_params"] = _amount(row.get("params", ""))
+                row["avg_ts"] = re.split(r"[±+ ]", row.get("t/s", ""))[0]
+                rows.append(row)
     return rows
 
 
 def _amount(text: str) -> float:
     value, _, unit = text.partition(" ")
-    return number(value) * float(TOOLS["llama-bench"]["amounts"].get(unit, 0))
+    return number(value) * _AMOUNTS.get(unit, 0)
 
 
-def _line(line: str, source: Path | str, index: int) -> RunRecord:
+def _line(line: str, place: str) -> RunRecord:
     match = None
     if len(line) < _LINE_MAX:
         match = _LINE.fullmatch(line)
-    written = ""
     if match:
         written = re.sub(r"[\s,;|]+", " ", match[1]).removesuffix(".gguf")
-    name, quant = split(written)
-    if match:
-        speeds = [0.0 if value == "-" else number(value, -1.0) for value in (match[3], match[5])]
-    else:
-        speeds = [-1.0]
-    if match is None or min(speeds) < 0 or not any(speeds) or not quant or not written.endswith(quant):
-        raise BadDataError(source, f"line {index}", repr(line[:80]), _FORMS)
-    prompt = int(match[2] or PROMPT_TOKENS)
-    new = int(match[4] or NEW_TOKENS)
-    tests = (("prefill", "pp", prompt), ("decode", "tg", new))
-    samples = [sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v]  # type: ignore[arg-type]
-    scenario = Scenario(prompt_tokens=prompt, new_tokens=new)
-    if " - " in quant:
-        mixture = mixture_in(quant)
-    else:
-        mixture = quant
-    return record(f"{source}, line {index}", "pasted", samples, scenario=scenario, name=name, quant=mixture)
+        name, quant = split(written)
+        rows = []
+        if match[3] != "-":
+            rows.append({"n_prompt": match[2] or PROMPT_TOKENS, "avg_ts": match[3]})
+        if match[5] != "-":
+            rows.append({"n_gen": match[4] or NEW_TOKENS, "avg_ts": match[5]})
+        if rows and quant and written.endswith(quant):
+            if " - " in quant:
+                quant = mixture_in(quant)
+            return record_of("pasted", rows, place, name=name, quant=quant)
+    raise BadDataError(place, "", repr(line[:80]), _FORMS)

@@ -103,7 +103,7 @@ eval rate:            4.37 tokens/s
 def test_ollama_s_words_say_what_its_answer_says():
     (record,) = from_text(VERBOSE, "terminal.txt")
     assert record.model.name == "llama3.2"
-    assert rates([record]) == {("prefill", "pp26"): 26 / 0.342546, ("decode", "tg282 @ d26"): 282 / 64.5}
+    assert rates([record]) == {("prefill", "pp26"): 75.90, ("decode", "tg282 @ d26"): 4.37}
     with pytest.raises(BadDataError, match="model: found nothing"):
         from_text(VERBOSE.partition("\n")[2], "terminal.txt")
 
