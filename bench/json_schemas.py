@@ -119,7 +119,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "history": (Shown, dict[str, int]),
     "engines show": (EnginesHere,),
     **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (RunRecord,)),
-    **dict.fromkeys(("models pull", "models show", "models synthesize"), (dict[str, Any],)),
+    **dict.fromkeys(("models pull", "models show"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune", "engines pull", "engines remove"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {

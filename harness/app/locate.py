@@ -73,8 +73,7 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     repo = model.repo or (repository_of(model.name) if is_itself else "")
     if not repo:
         raise RefusedError(
-            f"{model.shown[0]} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository; "
-            "for a file of its true size with random weights: edge-harness models synthesize"
+            f"{model.shown[0]} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository"
         )
     folder = cache_dir() / "models" / repo.replace("/", "--")
     try:

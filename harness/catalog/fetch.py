@@ -31,9 +31,7 @@ def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
         UnknownNameError: It has no such file.
     """
     if not card.files:
-        raise RefusedError(
-            f"{card.name} has no file to fetch, only a shape: see edge-harness models synthesize --help"
-        )
+        raise RefusedError(f"{card.name} has no file to fetch, only a shape")
     wanted = (quant or card.default_quant).upper()
     for file in card.files:
         if file.quant.upper() == wanted:

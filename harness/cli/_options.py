@@ -45,106 +45,127 @@ Models = Annotated[tuple[str, ...], Option(metavar="[MODEL...]", names="models")
 Results = Annotated[tuple[str, ...], Option(metavar="[RESULT]...")]
 ContextLength = Annotated[
     int,
-    Meta(ge=64, le=MOST_TOKENS, description="Context length: tokens that the KV cache can hold."),
-    Option("--context -c", "Request", unit="tokens"),
+    Meta(ge=64, le=MOST_TOKENS),
+    Option("--context -c", "Context length: tokens that the KV cache can hold.", "Request", unit="tokens"),
 ]
 Depths = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=MOST_TOKENS)], ...],
-    Meta(description="Tokens already in the cache before the test; several with commas: 0,2048."),
-    Option("--depth", "Request", unit="tokens"),
+    Option(
+        "--depth",
+        "Tokens already in the cache before the test; several with commas: 0,2048.",
+        "Request",
+        unit="tokens",
+    ),
 ]
 Prompts = Annotated[
     str,
-    Meta(description="A set of prompts that ships with edge-harness, or a file: a JSON list of strings."),
-    Option("--prompts", "Request", "code|prose|FILE"),
+    Option(
+        "--prompts",
+        "A set of prompts that ships with edge-harness, or a file: a JSON list of strings.",
+        "Request",
+        "code|prose|FILE",
+    ),
 ]
 PromptCount = Annotated[
     Annotated[int, Meta(ge=1, le=10_000)] | None,
-    Meta(description="Use only the first N prompts."),
-    Option("--prompt-count", "Request"),
+    Option("--prompt-count", "Use only the first N prompts.", "Request"),
 ]
 Generated = Annotated[
     int,
-    Meta(ge=2, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
-    Option("--tokens -n", "Request", unit="tokens"),
+    Meta(ge=2, le=MOST_TOKENS),
+    Option("--tokens -n", "Tokens to generate after each prompt.", "Request", unit="tokens"),
 ]
 Seed = Annotated[
     int,
-    Meta(
-        ge=0,
-        le=1 << 31,
-        description="Random seed for what is made up: lengths, prompts, arrivals, built-in cases.",
+    Meta(ge=0, le=1 << 31),
+    Option(
+        "--seed", "Random seed for what is made up: lengths, prompts, arrivals, built-in cases.", "Request"
     ),
-    Option("--seed", "Request"),
 ]
 Runtime = Annotated[
     str,
-    Meta(description="Software that executes the model."),
-    Option("--runtime", "Engine and placement", "NAME", reads=one_runtime),
+    Option(
+        "--runtime", "Software that executes the model.", "Engine and placement", "NAME", reads=one_runtime
+    ),
 ]
 ServerModel = Annotated[
     str,
-    Meta(description="Which of the server's models to use, by the server's own name for it."),
-    Option("--server-model", "Engine and placement", "NAME"),
+    Option(
+        "--server-model",
+        "Which of the server's models to use, by the server's own name for it.",
+        "Engine and placement",
+        "NAME",
+    ),
 ]
-Split = Annotated[Placed, Option("--placement", "Engine and placement", "FLAGS", reads=placement_of)]
+Split = Annotated[
+    Placed, Option("--placement", heading="Engine and placement", metavar="FLAGS", reads=placement_of)
+]
 Repetitions = Annotated[
     int,
-    Meta(ge=1, le=1000, description="Undisturbed samples to collect for each test."),
-    Option("--repetitions -r", "Measuring"),
+    Meta(ge=1, le=1000),
+    Option("--repetitions -r", "Undisturbed samples to collect for each test.", "Measuring"),
 ]
 MemoryLimit = Annotated[
     int | None,
-    Meta(description="Kill the run when it uses more memory than this: 900MB, 1.5GiB."),
-    Option("--memory-limit", "Device and limits", unit="bytes"),
+    Option(
+        "--memory-limit",
+        "Kill the run when it uses more memory than this: 900MB, 1.5GiB.",
+        "Device and limits",
+        unit="bytes",
+    ),
 ]
 Cpus = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=4095)], ...],
-    Meta(description="CPUs to run on, such as 0,2."),
-    Option("--cpus", "Device and limits", "N,N", default="all"),
+    Option("--cpus", "CPUs to run on, such as 0,2.", "Device and limits", "N,N", default="all"),
 ]
 On = Annotated[
     str,
-    Meta(
-        description="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL; `run` takes several with "
-        "commas, and measures on all at once."
+    Option(
+        "--on",
+        "Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL; `run` takes several with "
+        "commas, and measures on all at once.",
+        "Device and limits",
+        "TARGET",
     ),
-    Option("--on", "Device and limits", "TARGET"),
 ]
 Programs = Annotated[
     Path | None,
-    Meta(
-        description="Folder of a llama.cpp release (llama-bench, ...) for this machine, or for the machine of --on if "
-        "edge-harness is not installed there."
+    Option(
+        "--programs",
+        "Folder of a llama.cpp release (llama-bench, ...) for this machine, or for the machine "
+        "of --on if edge-harness is not installed there.",
+        "Device and limits",
+        path="folder",
     ),
-    Option("--programs", "Device and limits", path="folder"),
 ]
 Timeout = Annotated[
     float,
-    Meta(gt=0, le=1e6, description="Time limit for each measured process, in seconds."),
-    Option("--timeout", "Measuring"),
+    Meta(gt=0, le=1e6),
+    Option("--timeout", "Time limit for each measured process, in seconds.", "Measuring"),
 ]
 Resume = Annotated[
-    bool,
-    Meta(description="Reuse results of the same measurement from the last 24 hours."),
-    Option("--resume", "Measuring"),
+    bool, Option("--resume", "Reuse results of the same measurement from the last 24 hours.", "Measuring")
 ]
 OutFolder = Annotated[
     Path | None,
-    Meta(description="Save each record as a file in this folder, too."),
-    Option("--out -o", "Output", path="folder"),
+    Option("--out -o", "Save each record as a file in this folder, too.", "Output", path="folder"),
 ]
 Baseline = Annotated[
     tuple[str, ...],
-    Meta(description="Result, or folder of results, to compare with; repeatable."),
-    Option("--baseline", "Measuring", is_repeated=True),
+    Option(
+        "--baseline",
+        "Result, or folder of results, to compare with; repeatable.",
+        "Measuring",
+        is_repeated=True,
+    ),
 ]
 MaxError = Annotated[
     Annotated[float, Meta(gt=0, le=1e9)] | None,
-    Meta(description="Exit with status 1 if a prediction of a run is further off than this, in percent."),
-    Option("--max-error"),
+    Option(
+        "--max-error", "Exit with status 1 if a prediction of a run is further off than this, in percent."
+    ),
 ]
-Budget = Annotated[Path, Meta(description="Budgets file (TOML)."), Option("--budget", path="file")]
+Budget = Annotated[Path, Option("--budget", "Budgets file (TOML).", path="file")]
 
 
 class Setting(Frozen):
@@ -253,7 +274,7 @@ def handed_over(measuring: Measuring) -> Answer:
 
     context = click.get_current_context()
     given = context.params
-    for name in ("report", "meter", "keep", "folder", "profile"):
+    for name in ("meter",):
         if given.get(name):
             raise click.UsageError(
                 f"--{name} is about files here: leave it out with edge-harness on the target"

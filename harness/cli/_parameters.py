@@ -136,7 +136,7 @@ def _parameter(name: str, hint: Any, default: Any) -> click.Parameter | None:
     return Flag(
         [*option.flags.split(), name],
         heading=option.heading,
-        help="".join(words) + _default_words(option, default),
+        help=(option.help or "".join(words)) + _default_words(option, default),
         is_flag=settings["type"] is click.BOOL,
         multiple=is_several and option.is_repeated,
         **settings,

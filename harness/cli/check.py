@@ -1,11 +1,9 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
-from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
@@ -43,25 +41,15 @@ def check(
     runtime: options.Runtime = "llamacpp",
     repetitions: options.Repetitions = 5,
     probe_again: Annotated[
-        bool,
-        Meta(description="Measure this machine again, instead of using what was kept."),
-        Option("--probe"),
+        bool, Option("--probe", "Measure this machine again, instead of using what was kept.")
     ] = False,
     fetch_engine: Annotated[
         bool,
-        Meta(description="Fetch an engine that uses all of this machine, where the installed one does not."),
-        Option("--yes"),
+        Option("--yes", "Fetch an engine that uses all of this machine, where the installed one does not."),
     ] = False,
     max_error_percent: options.MaxError = None,
-    report: Annotated[
-        Path | None,
-        Meta(description="Write the page of all figures to this file."),
-        Option("--report", "Output", endings=(".html", ".htm")),
-    ] = None,
     details: Annotated[
-        bool,
-        Meta(description="Show every figure of each run beside its prediction."),
-        Option("--details", "Output"),
+        bool, Option("--details", "Show every figure of each run beside its prediction.", "Output")
     ] = False,
 ) -> Answer:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
@@ -76,9 +64,6 @@ def check(
     from harness.app.run import exit_of
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
-    from harness.records.store import write_atomically
-    from harness.report import html
-    from harness.report.pages import page_of
 
     if measuring.is_handed_over:
         return options.handed_over(measuring)
@@ -94,8 +79,6 @@ def check(
             depths=depth_tokens,
             on=(measuring.target, measuring.programs),
         )
-    if report is not None:
-        write_atomically(report, html.render(page_of(records)).encode())
     status = exit_of(records)
     comparisons = [compare(record) for record in records]
     if status == Exit.OK:
@@ -104,15 +87,11 @@ def check(
         broken = []
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
-    return Answer(
-        document, lambda: show(records, broken, report, details=details), Exit.BROKEN if broken else status
-    )
+    return Answer(document, lambda: show(records, broken, details=details), Exit.BROKEN if broken else status)
 
 
-def show(
-    records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path | None, *, details: bool = False
-) -> None:
-    """Print what the runs showed, where the report is, and what is next; with details, every figure."""
+def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", *, details: bool = False) -> None:
+    """Print what the runs showed, and what is next; with details, every figure."""
     from harness.app.run import exit_of
     from harness.cli._records import comparison_view, reasons, run_table
     from harness.records.compare import compare
@@ -131,6 +110,4 @@ def show(
         more = "edge-harness report RUN -o page.html (the picture)"
     if not details:
         more += "  --details (every figure)"
-    if report:
-        click.echo(f"  Written to {report}")
     click.echo(f"  More: {more}")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
-from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs
@@ -126,16 +125,12 @@ def _list() -> Answer:
 
 @devices.command()
 def probe(
-    quick: Annotated[
-        bool,
-        Meta(description="Take about ten seconds: the engine is not timed."),
-        Option("--quick"),
-    ] = False,
+    quick: Annotated[bool, Option("--quick", "Take about ten seconds: the engine is not timed.")] = False,
     out: Annotated[
         Path | None,
-        Meta(description="File to write."),
         Option(
             "--out -o",
+            "File to write.",
             "Output",
             endings=(".toml",),
             default="in your own devices folder, where --device finds it",

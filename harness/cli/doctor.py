@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from msgspec import Meta
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, console, say, table
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
 
 @verb
 def doctor(
-    everything: Annotated[
-        bool,
-        Meta(description="List all that was looked at, what is well too."),
-        Option("--all"),
-    ] = False,
+    everything: Annotated[bool, Option("--all", "List all that was looked at, what is well too.")] = False,
 ) -> Answer:
     """Check folders, engines, optional packages, limits and sensors.
 

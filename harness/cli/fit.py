@@ -28,49 +28,59 @@ def fit(
     asked: Asked,
     devices: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Device: a name, a pattern ('iphone-*'), a line of parts or a file; repeat it to compare several."
+        Option(
+            "--device -d",
+            "Device: a name, a pattern ('iphone-*'), a line of parts or a file; repeat it to compare "
+            "several.",
+            metavar="DEVICE",
+            default="this machine",
+            is_repeated=True,
+            names="devices",
         ),
-        Option("--device -d", metavar="DEVICE", default="this machine", is_repeated=True, names="devices"),
     ] = (),
     measured: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Meta(
-            description="Decode speed that you measured, in tokens/s: explain how it differs from the prediction."
+        Option(
+            "--measured",
+            "Decode speed that you measured, in tokens/s: explain how it differs from the prediction.",
         ),
-        Option("--measured"),
     ] = None,
     measured_prompt: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Meta(description="The same for the speed at which the prompt was read."),
-        Option("--measured-prompt"),
+        Option("--measured-prompt", "The same for the speed at which the prompt was read."),
     ] = None,
     price: Annotated[
         str,
-        Meta(description="Price of a kWh, and of a million tokens from a cloud to compare with: 0.30,0.60."),
-        Option("--price", metavar="KWH[,ELSEWHERE]"),
+        Option(
+            "--price",
+            "Price of a kWh, and of a million tokens from a cloud to compare with: 0.30,0.60.",
+            metavar="KWH[,ELSEWHERE]",
+        ),
     ] = "",
     advises: Annotated[
-        bool,
-        Meta(description="Look for what would make it fit, or run faster."),
-        Option("--advice/--no-advice", "Output"),
+        bool, Option("--advice/--no-advice", "Look for what would make it fit, or run faster.", "Output")
     ] = True,
     details: Annotated[
         bool,
-        Meta(description="Show memory part by part, all speeds, other ways to run it, and what would help."),
-        Option("--details", "Output"),
+        Option(
+            "--details",
+            "Show memory part by part, all speeds, other ways to run it, and what would help.",
+            "Output",
+        ),
     ] = False,
     form: Annotated[
         Format | None,
-        Meta(
-            description="Write the models of --with as the configuration of llama-swap or of llama-server's router."
+        Option(
+            "--format",
+            "Write the models of --with as the configuration of llama-swap or of llama-server's router.",
+            "Output",
         ),
-        Option("--format", "Output"),
     ] = None,
     explained: Annotated[
         bool,
-        Meta(description="Show every term behind the speed, and what measurement would disprove it."),
-        Option("--explain", "Output"),
+        Option(
+            "--explain", "Show every term behind the speed, and what measurement would disprove it.", "Output"
+        ),
     ] = False,
 ) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.

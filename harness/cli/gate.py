@@ -32,20 +32,20 @@ class _Shown(Frozen):
 
     form: Annotated[
         Literal["terminal", "markdown", "junit", "github", "badge"],
-        Meta(description="Format of what is printed; github: annotations of a workflow."),
-        Option("--format", "Output"),
+        Option("--format", "Format of what is printed; github: annotations of a workflow.", "Output"),
     ] = "terminal"
     out: Annotated[
         tuple[Path, ...],
-        Meta(
-            description="Also write the answer to this file, in the format of its ending: .txt, .md, .xml (JUnit), "
-            ".svg (badge). Repeatable."
+        Option(
+            "--out -o",
+            "Also write the answer to this file, in the format of its ending: .txt, .md, .xml "
+            "(JUnit), .svg (badge). Repeatable.",
+            "Output",
+            is_repeated=True,
+            endings=(".txt", ".md", ".xml", ".svg"),
         ),
-        Option("--out -o", "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
     ] = ()
-    show_all: Annotated[
-        bool, Meta(description="Print every budget, with its evidence."), Option("--all", "Output")
-    ] = False
+    show_all: Annotated[bool, Option("--all", "Print every budget, with its evidence.", "Output")] = False
 
 
 def _time(text: str) -> datetime:
@@ -92,20 +92,29 @@ def judge(
     baseline: Annotated[options.Baseline, Option("--baseline", is_repeated=True)] = (),
     against: Annotated[
         str | None,
-        Meta(description="Git commit to read the folders of --baseline from, instead of the working tree."),
-        Option("--against", metavar="COMMIT"),
+        Option(
+            "--against",
+            "Git commit to read the folders of --baseline from, instead of the working tree.",
+            metavar="COMMIT",
+        ),
     ] = None,
     since: Annotated[
         datetime | None,
-        Meta(
-            description="Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's."
+        Option(
+            "--since",
+            "Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's.",
+            metavar="TIME",
+            reads=_time,
         ),
-        Option("--since", metavar="TIME", reads=_time),
     ] = None,
     answers: Annotated[
         Path | None,
-        Meta(description="File in which the answers of gates are kept."),
-        Option("--answers", path="file", default="gate-answers.json in the first folder of results"),
+        Option(
+            "--answers",
+            "File in which the answers of gates are kept.",
+            path="file",
+            default="gate-answers.json in the first folder of results",
+        ),
     ] = None,
 ) -> Answer:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
@@ -138,27 +147,24 @@ def judge(
 def live(
     candidate: Annotated[
         str,
-        Meta(
-            description="Command that runs the new build and prints one record, such as: edge-harness run MODEL --json"
+        Option(
+            "--candidate",
+            "Command that runs the new build and prints one record, such as: edge-harness run MODEL --json",
+            metavar="COMMAND",
         ),
-        Option("--candidate", metavar="COMMAND"),
     ],
     baseline: Annotated[
-        str,
-        Meta(description="The same for the build to compare with."),
-        Option("--baseline", metavar="COMMAND"),
+        str, Option("--baseline", "The same for the build to compare with.", metavar="COMMAND")
     ],
     budget: options.Budget,
     shown: _Shown,
     max_turns: Annotated[
-        int,
-        Meta(ge=6, le=1000, description="Stop after this many turns, decided or not."),
-        Option("--max-turns"),
+        int, Meta(ge=6, le=1000), Option("--max-turns", "Stop after this many turns, decided or not.")
     ] = 24,
     timeout_s: Annotated[
         float,
-        Meta(gt=0, le=1e6, description="Time limit for each command, in seconds."),
-        Option("--timeout", "Measuring"),
+        Meta(gt=0, le=1e6),
+        Option("--timeout", "Time limit for each command, in seconds.", "Measuring"),
     ] = 900.0,
 ) -> Answer:
     """Run a new build and its baseline in turns until the decision is clear."""
@@ -184,9 +190,7 @@ def live(
 def update(
     results: Annotated[tuple[str, ...], Option(metavar="RESULT...")],
     folder: Annotated[
-        Path,
-        Meta(description="Folder of the baseline, best kept in the repository."),
-        Option("--to", path="folder"),
+        Path, Option("--to", "Folder of the baseline, best kept in the repository.", path="folder")
     ],
 ) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
@@ -206,17 +210,15 @@ def init(
     results: options.Results = (),
     preset: Annotated[
         Literal["limits", "regression", "phone", "first-token"],
-        Meta(
-            description="limits: no worse than what these results reached. regression: no speed 10 % below the "
-            "baseline. phone: that, and no more than 200 MB of added memory. first-token: a limit on the time to the "
-            "first token."
+        Option(
+            "--preset",
+            "limits: no worse than what these results reached. regression: no speed 10 % below the "
+            "baseline. phone: that, and no more than 200 MB of added memory. first-token: a limit on "
+            "the time to the first token.",
         ),
-        Option("--preset"),
     ] = "limits",
     out: Annotated[
-        Path | None,
-        Meta(description="File to write."),
-        Option("--out -o", "Output", path="file", default="stdout"),
+        Path | None, Option("--out -o", "File to write.", "Output", path="file", default="stdout")
     ] = None,
 ) -> Answer:
     """Propose budgets from results, or from the run history when none is named, and say what they will find.

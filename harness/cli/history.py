@@ -33,27 +33,17 @@ _ROWS = 8
 class Wanted(Frozen):
     """Which runs are meant; all where nothing is said."""
 
-    model: Annotated[
-        str,
-        Meta(description="Only runs of this model."),
-        Option("--model", names="models"),
-    ] = ""
-    device: Annotated[
-        str,
-        Meta(description="Only runs on this device."),
-        Option("--device", names="devices"),
-    ] = ""
+    model: Annotated[str, Option("--model", "Only runs of this model.", names="models")] = ""
+    device: Annotated[str, Option("--device", "Only runs on this device.", names="devices")] = ""
     workload: Annotated[
         str,
-        Meta(
-            description="Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload."
+        Option(
+            "--workload",
+            "Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload.",
         ),
-        Option("--workload"),
     ] = ""
     outcome: Annotated[
-        str,
-        Meta(description="Only runs with this outcome: ok, inconclusive, crashed ..."),
-        Option("--outcome"),
+        str, Option("--outcome", "Only runs with this outcome: ok, inconclusive, crashed ...")
     ] = ""
 
 
@@ -63,26 +53,31 @@ def history(
     runs: Annotated[tuple[str, ...], Option(metavar="[RUN]...")] = (),
     limit: Annotated[
         Annotated[int, Meta(ge=1, le=10**9)] | None,
-        Meta(description="Show at most this many runs, the newest."),
-        Option("--limit", default=f"{_ROWS}; all with --export or --trend"),
+        Option(
+            "--limit",
+            "Show at most this many runs, the newest.",
+            default=f"{_ROWS}; all with --export or --trend",
+        ),
     ] = None,
     imported: Annotated[
         Path | None,
-        Meta(
-            description="Add the records of a file or folder: JSON lines of --export (.jsonl), or results that "
-            "`report` reads."
+        Option(
+            "--import",
+            "Add the records of a file or folder: JSON lines of --export (.jsonl), or results that "
+            "`report` reads.",
         ),
-        Option("--import"),
     ] = None,
     exported: Annotated[
         Path | None,
-        Meta(description="Write the matching records to this file (.jsonl)."),
-        Option("--export", endings=(".jsonl",)),
+        Option("--export", "Write the matching records to this file (.jsonl).", endings=(".jsonl",)),
     ] = None,
     trend: Annotated[
         str | None,
-        Meta(description="Show how a metric, such as decode_tokens_per_s, changed over comparable runs."),
-        Option("--trend", metavar="METRIC"),
+        Option(
+            "--trend",
+            "Show how a metric, such as decode_tokens_per_s, changed over comparable runs.",
+            metavar="METRIC",
+        ),
     ] = None,
     max_error_percent: options.MaxError = None,
 ) -> Answer:

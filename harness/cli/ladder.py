@@ -30,43 +30,44 @@ def ladder(
     measuring: _Measuring,
     quants: Annotated[
         tuple[str, ...],
-        Meta(description="Quantisations to make and measure."),
-        Option("--quants", metavar="Q,Q,...", default="fifteen usual ones"),
+        Option(
+            "--quants", "Quantisations to make and measure.", metavar="Q,Q,...", default="fifteen usual ones"
+        ),
     ] = (),
     text: Annotated[
         Path | None,
-        Meta(description="Text to measure quality on."),
-        Option("--text", path="file", is_here=True, default="one that ships with edge-harness"),
+        Option(
+            "--text",
+            "Text to measure quality on.",
+            path="file",
+            is_here=True,
+            default="one that ships with edge-harness",
+        ),
     ] = None,
     chunks: Annotated[
         int,
-        Meta(
-            ge=0,
-            le=1 << 24,
-            description="Number of 512-token chunks of the text to score; 0 for all of them.",
-        ),
-        Option("--chunks"),
+        Meta(ge=0, le=1 << 24),
+        Option("--chunks", "Number of 512-token chunks of the text to score; 0 for all of them."),
     ] = 8,
     questions: Annotated[
         int,
-        Meta(ge=0, le=80, description="Number of questions to ask, of the 80 that ship; 0 for none."),
-        Option("--questions"),
+        Meta(ge=0, le=80),
+        Option("--questions", "Number of questions to ask, of the 80 that ship; 0 for none."),
     ] = 80,
     runtimes: Annotated[
         tuple[str, ...],
-        Meta(description="Runtimes that time each file, with commas; quality is llama.cpp's."),
-        Option("--runtimes"),
+        Option("--runtimes", "Runtimes that time each file, with commas; quality is llama.cpp's."),
     ] = ("llamacpp",),
-    no_speed: Annotated[
-        bool,
-        Meta(description="Measure size and quality only."),
-        Option("--no-speed"),
-    ] = False,
+    no_speed: Annotated[bool, Option("--no-speed", "Measure size and quality only.")] = False,
     repetitions: options.Repetitions = 3,
     keep: Annotated[
         Path | None,
-        Meta(description="Keep the quantised files in this folder."),
-        Option("--keep", path="folder", default="each is removed after its runs"),
+        Option(
+            "--keep",
+            "Keep the quantised files in this folder.",
+            path="folder",
+            default="each is removed after its runs",
+        ),
     ] = None,
 ) -> Answer:
     """Measure size, speed, memory and quality of each quantisation of a model.

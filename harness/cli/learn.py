@@ -5,7 +5,6 @@ from shutil import copy
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from msgspec import Meta
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
@@ -24,30 +23,41 @@ def learn(
     records: Annotated[tuple[Path, ...], Option(metavar="[RECORDS]...", is_here=True)] = (),
     device: Annotated[
         str | None,
-        Meta(description="Attribute every measurement to this device, whatever device it names."),
-        Option("--device", metavar="DEVICE", names="devices"),
+        Option(
+            "--device",
+            "Attribute every measurement to this device, whatever device it names.",
+            metavar="DEVICE",
+            names="devices",
+        ),
     ] = None,
     lines: Annotated[
         tuple[str, ...],
-        Meta(description="One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable."),
-        Option("--line", is_repeated=True),
+        Option(
+            "--line",
+            "One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable.",
+            is_repeated=True,
+        ),
     ] = (),
     forgotten: Annotated[
-        bool,
-        Meta(description="Forget everything that was learnt about --device."),
-        Option("--forget"),
+        bool, Option("--forget", "Forget everything that was learnt about --device.")
     ] = False,
     share: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Print this run as rows of the published tables, to send to the project; repeatable."
+        Option(
+            "--share",
+            "Print this run as rows of the published tables, to send to the project; repeatable.",
+            metavar="RUN",
+            is_repeated=True,
         ),
-        Option("--share", metavar="RUN", is_repeated=True),
     ] = (),
     out: Annotated[
         Path | None,
-        Meta(description="Copy what was learnt about each device to this folder, as a file to share."),
-        Option("--out -o", "Output", path="folder"),
+        Option(
+            "--out -o",
+            "Copy what was learnt about each device to this folder, as a file to share.",
+            "Output",
+            path="folder",
+        ),
     ] = None,
 ) -> Answer:
     """Learn from measurements, so that later predictions for those devices are better.

@@ -1,17 +1,14 @@
-"""``edge-harness models``: the models there are, their shapes, and their files: fetched or made."""
+"""``edge-harness models``: the models there are, their shapes, and their files."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.domain.question import Quant
-from harness.errors import RefusedError
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ _CACHE_TOKENS = 32_768
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """Show models; fetch or make their files."""
+    """Show models; fetch their files."""
 
 
 @models.command()
@@ -153,47 +150,6 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
         located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
-
-
-@models.command()
-def synthesize(
-    model: options.Model,
-    quant: Quant = "",
-    out: Annotated[
-        Path | None,
-        Meta(description="File to write."),
-        Option("--out -o", "Output", path="file", default="in the cache"),
-    ] = None,
-    seed: options.Seed = 0,
-) -> Answer:
-    """Write a file with MODEL's true shapes and random weights: real size and speed, meaningless answers.
-
-    The router of a mixture of experts chooses all experts evenly: the worst case for streaming them.
-    """
-    from harness.app.resolve import resolve_model
-    from harness.catalog.gguf import read_weights
-    from harness.catalog.paths import cache_dir
-    from harness.catalog.synthesize import synthesize as write
-    from harness.cli._progress import RunProgress
-
-    source = resolve_model(model, quant or None)
-    name = f"{source.name}-{source.quant.lower()}-synthetic"
-    path = out or cache_dir() / "synthetic" / f"{name}.gguf"
-    with RunProgress(f"writing {name}") as progress:
-        write(source.weights, path, seed=seed, name=name, progress=progress.fetched)
-    if read_weights(path).shape != source.weights.shape:
-        path.unlink()
-        architecture = source.weights.shape.architecture
-        raise RefusedError(
-            f"{source.name}: a file of {architecture} cannot say how its layers differ; it was removed"
-        )
-    document = {
-        "path": str(path),
-        "quant": source.quant,
-        "size_bytes": path.stat().st_size,
-        "weights": "synthetic",
-    }
-    return Answer(document, lambda: click.echo(str(path)))
 
 
 def _kind(shape: "ModelShape") -> str:

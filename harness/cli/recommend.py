@@ -18,23 +18,23 @@ def recommend(
     device: Annotated[str, Option(metavar="DEVICE", names="devices")],
     task: Annotated[
         Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"],
-        Meta(description="What the model is for: it decides which published scores count."),
-        Option("--task"),
+        Option("--task", "What the model is for: it decides which published scores count."),
     ] = "chat",
     min_speed: Annotated[
-        float,
-        Meta(gt=0, le=1e9, description="Slowest decode speed to accept, in tokens/s."),
-        Option("--min-speed"),
+        float, Meta(gt=0, le=1e9), Option("--min-speed", "Slowest decode speed to accept, in tokens/s.")
     ] = 5.0,
     minutes: Annotated[
         Annotated[float, Meta(gt=0, le=1e5)] | None,
-        Meta(description="Require that speed after this many minutes, throttling included."),
-        Option("--minutes"),
+        Option("--minutes", "Require that speed after this many minutes, throttling included."),
     ] = None,
     instead_of: Annotated[
         str,
-        Meta(description="Only models that this other device does not run whole and fast enough."),
-        Option("--instead-of", metavar="DEVICE", names="devices"),
+        Option(
+            "--instead-of",
+            "Only models that this other device does not run whole and fast enough.",
+            metavar="DEVICE",
+            names="devices",
+        ),
     ] = "",
     context_tokens: options.ContextLength = 4096,
     kv_type: KvType = "F16",

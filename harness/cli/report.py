@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
@@ -19,28 +18,27 @@ if TYPE_CHECKING:
 
 @verb
 def report(
-    out: Annotated[
-        Path,
-        Meta(description="File to write."),
-        Option("--out -o", "Output", endings=(".html", ".htm")),
-    ],
+    out: Annotated[Path, Option("--out -o", "File to write.", "Output", endings=(".html", ".htm"))],
     results: options.Results = (),
     devices: Annotated[
         tuple[str, ...],
-        Meta(description="Devices to predict: names or patterns."),
-        Option("--devices -d", default="five usual ones"),
+        Option("--devices -d", "Devices to predict: names or patterns.", default="five usual ones"),
     ] = (),
     models: Annotated[
         tuple[str, ...],
-        Meta(description="Models to predict: names or patterns."),
-        Option("--models -m", default="the models of the results, and five others"),
+        Option(
+            "--models -m",
+            "Models to predict: names or patterns.",
+            default="the models of the results, and five others",
+        ),
     ] = (),
     budget: Annotated[
         Path | None,
-        Meta(
-            description="Budgets file (TOML): judge the results as `gate` does, and show what came of it first."
+        Option(
+            "--budget -b",
+            "Budgets file (TOML): judge the results as `gate` does, and show what came of it first.",
+            path="file",
         ),
-        Option("--budget -b", path="file"),
     ] = None,
     baseline: Annotated[
         options.Baseline,

@@ -1,8 +1,7 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 from msgspec import Meta
@@ -12,28 +11,19 @@ from harness.cli._command import refuse_typed, verb
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
-from harness.printable import clean_lines
-from harness.units import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from harness.app.run import RunCell
-    from harness.measure.pipeline import How
-    from harness.measure.protocol import GenerateJob
 
 
 class _Setting(options.Setting):
     context_tokens: options.ContextLength = 4096
     prompt_tokens: Annotated[
         int,
-        Meta(ge=0, le=MOST_TOKENS, description="Tokens in each prompt."),
-        Option("--prompt -p", "Request", unit="tokens"),
+        Meta(ge=0, le=MOST_TOKENS),
+        Option("--prompt -p", "Tokens in each prompt.", "Request", unit="tokens"),
     ] = 512
     new_tokens: Annotated[
         int,
-        Meta(ge=0, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
-        Option("--tokens -n", "Request", unit="tokens"),
+        Meta(ge=0, le=MOST_TOKENS),
+        Option("--tokens -n", "Tokens to generate after each prompt.", "Request", unit="tokens"),
     ] = 128
     ubatch_tokens: Ubatch = 512
     kv_type: KvType = "F16"
@@ -55,49 +45,38 @@ def run(
     depth_tokens: options.Depths = (0,),
     thread_counts: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=1024)], ...],
-        Meta(description="CPU threads; several numbers with commas: 1,2."),
         Option(
             "--threads -t",
+            "CPU threads; several numbers with commas: 1,2.",
             "Engine and placement",
             default="the physical cores, leaving out much slower ones",
         ),
     ] = (0,),
     batch_count: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=256)], ...],
-        Meta(description="Sequences to decode together; several numbers with commas: 1,2,4,8."),
-        Option("--batch", "Request"),
+        Option("--batch", "Sequences to decode together; several numbers with commas: 1,2,4,8.", "Request"),
     ] = (1,),
     runtime: Annotated[
         str,
-        Meta(
-            description="Software that executes the model; server:URL for a server that is already running; several "
-            "with commas are measured in turns: llamacpp,ik."
+        Option(
+            "--runtime",
+            "Software that executes the model; server:URL for a server that is already running; "
+            "several with commas are measured in turns: llamacpp,ik.",
+            "Engine and placement",
+            "NAME",
         ),
-        Option("--runtime", "Engine and placement", "NAME"),
     ] = "llamacpp",
     server_model: options.ServerModel = "",
     repetitions: options.Repetitions = 5,
     cold_loads: Annotated[
         int,
-        Meta(
-            ge=0,
-            le=100,
-            description="How many times to time a cold load, with none of the file in the page cache.",
+        Meta(ge=0, le=100),
+        Option(
+            "--cold-loads",
+            "How many times to time a cold load, with none of the file in the page cache.",
+            "Measuring",
         ),
-        Option("--cold-loads", "Measuring"),
     ] = 1,
-    until_decided: Annotated[
-        Path | None,
-        Meta(
-            description="Budgets file: run again while one of them is undecided and more runs can decide it."
-        ),
-        Option("--until-decided", "Measuring", path="file", is_here=True),
-    ] = None,
-    baseline: Annotated[
-        tuple[str, ...],
-        Meta(description="With --until-decided: result, or folder of results, to compare with; repeatable."),
-        Option("--baseline", "Measuring", is_repeated=True),
-    ] = (),
 ) -> Answer:
     """Measure models: prefill, decode, time to first token, load time, memory.
 
@@ -143,11 +122,6 @@ def run(
             thread_count=thread_counts,
             batch_count=batch_count,
         )
-        if until_decided is not None:
-            if len(jobs) > 1 or programs is not None:
-                raise click.UsageError("--until-decided takes one runtime, and no --programs")
-            return _until_decided(cells, jobs[0], how, until_decided, baseline)
-        refuse_typed({"baseline"}, "without --until-decided")
         if programs is None:
             groups = run_in_turns(
                 [[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine()
@@ -163,29 +137,3 @@ def run(
                 say(*difference_view(first, other), answer_beside(first, other))
 
     return Answer(records, show, exit_of(records))
-
-
-def _until_decided(
-    cells: "Sequence[RunCell]", job: "GenerateJob", how: "How", file: Path, baseline: tuple[str, ...]
-) -> Answer:
-    """Rounds of runs until the budgets of a file are decided; the answer and the status are the gate's."""
-    from harness.app.results import gather
-    from harness.app.run import exit_of, run_cells
-    from harness.app.this_machine import this_machine
-    from harness.catalog.budgets import load_budgets
-    from harness.gates.evaluate import exit_code
-    from harness.gates.formats import summary
-    from harness.gates.live import gate_in_rounds
-
-    budgets = load_budgets(file)
-    device = this_machine()
-    fresh = how._replace(resume=False)  # a run that was made before is no further one
-    judgements, records = gate_in_rounds(
-        budgets, lambda: run_cells(cells, job, how=fresh, device=device), baseline=gather(baseline)
-    )
-    text = clean_lines(summary(judgements, [f"{counted(len(records), 'run')} made."]))
-    document = {"records": records, "judgements": judgements}
-    status: int = exit_code(judgements)
-    if records and records[-1].outcome == "interrupted":
-        status = exit_of(records)
-    return Answer(document, lambda: click.echo(text, nl=False), status)

@@ -22,17 +22,13 @@ _CHECK_S: Final = 900.0
 
 @verb
 def serve(
-    host: Annotated[str, Meta(description="Address to listen on."), Option("--host")] = "127.0.0.1",
-    port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on."), Option("--port")] = 8765,
+    host: Annotated[str, Option("--host", "Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Meta(ge=1, le=65535), Option("--port", "Port to listen on.")] = 8765,
     mcp: Annotated[
-        bool,
-        Meta(description="Speak MCP on stdin and stdout, for a program that starts this one."),
-        Option("--mcp"),
+        bool, Option("--mcp", "Speak MCP on stdin and stdout, for a program that starts this one.")
     ] = False,
     allow_run: Annotated[
-        bool,
-        Meta(description="Let POST /v1/check measure models here; else nothing is run or written."),
-        Option("--allow-run"),
+        bool, Option("--allow-run", "Let POST /v1/check measure models here; else nothing is run or written.")
     ] = False,
 ) -> None:
     """Answer in a browser, as JSON under /v1, and as tools for agents (MCP) under /mcp.

@@ -34,40 +34,50 @@ def _limit(text: str) -> tuple[str, float]:
 @verb
 def serve_load(
     measuring: options.Measuring,
-    url: Annotated[
-        str,
-        Meta(description="Address of the server: http://127.0.0.1:8080."),
-        Option("--url", metavar="URL"),
-    ],
+    url: Annotated[str, Option("--url", "Address of the server: http://127.0.0.1:8080.", metavar="URL")],
     named: Annotated[str, Option(metavar="[MODEL]", names="models")] = "",
     server_model: options.ServerModel = "",
     users: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=10_000)], ...],
-        Meta(description="This many users at once, each waiting for its answer; several levels with commas."),
-        Option("--users"),
+        Option(
+            "--users", "This many users at once, each waiting for its answer; several levels with commas."
+        ),
     ] = (1, 2, 4, 8),
     request_count: Annotated[
-        int,
-        Meta(ge=1, le=100_000, description="Requests at each level of load."),
-        Option("--requests"),
+        int, Meta(ge=1, le=100_000), Option("--requests", "Requests at each level of load.")
     ] = 32,
     prompt_tokens: Annotated[
         tuple[int, int],
-        Meta(description="Tokens in each prompt, or a range such as 64-256."),
-        Option("--prompt -p", "Request", "COUNT", default="128", reads=_range),
+        Option(
+            "--prompt -p",
+            "Tokens in each prompt, or a range such as 64-256.",
+            "Request",
+            "COUNT",
+            default="128",
+            reads=_range,
+        ),
     ] = (128, 128),
     new_tokens: Annotated[
         tuple[int, int],
-        Meta(description="Tokens to generate for each request, or a range."),
-        Option("--tokens -n", "Request", "COUNT", default="64", reads=_range),
+        Option(
+            "--tokens -n",
+            "Tokens to generate for each request, or a range.",
+            "Request",
+            "COUNT",
+            default="64",
+            reads=_range,
+        ),
     ] = (64, 64),
     limits_s: Annotated[
         tuple[tuple[str, float], ...],
-        Meta(
-            description="Latency limit that a request must meet to count as good, in seconds: ttft=0.5, itl=0.05 or "
-            "e2el=5; repeatable."
+        Option(
+            "--goodput",
+            "Latency limit that a request must meet to count as good, in seconds: ttft=0.5, itl=0.05 "
+            "or e2el=5; repeatable.",
+            metavar="NAME=S",
+            is_repeated=True,
+            reads=_limit,
         ),
-        Option("--goodput", metavar="NAME=S", is_repeated=True, reads=_limit),
     ] = (),
     seed: options.Seed = 1,
 ) -> Answer:

@@ -35,36 +35,31 @@ def soak(
     quant: Quant = "",
     runtime: options.Runtime = "llamacpp",
     minutes: Annotated[
-        float,
-        Meta(gt=0, le=1e9, description="Length of the soak, in minutes."),
-        Option("--minutes"),
+        float, Meta(gt=0, le=1e9), Option("--minutes", "Length of the soak, in minutes.")
     ] = 10.0,
     window_s: Annotated[
         float,
-        Meta(gt=0, le=1e9, description="Length of the windows whose speeds are compared, in seconds."),
-        Option("--window"),
+        Meta(gt=0, le=1e9),
+        Option("--window", "Length of the windows whose speeds are compared, in seconds."),
     ] = 5.0,
     duty_ratio: Annotated[
         float,
-        Meta(gt=0, le=1, description="Share of the time to decode, such as 0.5; the rest is spent idle."),
-        Option("--duty"),
+        Meta(gt=0, le=1),
+        Option("--duty", "Share of the time to decode, such as 0.5; the rest is spent idle."),
     ] = 1.0,
     celsius_max: Annotated[
-        Positive | None,
-        Meta(description="Stop when any sensor is hotter than this, in °C."),
-        Option("--max-celsius"),
+        Positive | None, Option("--max-celsius", "Stop when any sensor is hotter than this, in °C.")
     ] = None,
     battery_percent_min: Annotated[
-        float,
-        Meta(ge=0, le=100, description="Stop when the battery is below this, in percent."),
-        Option("--min-battery"),
+        float, Meta(ge=0, le=100), Option("--min-battery", "Stop when the battery is below this, in percent.")
     ] = 10.0,
     meter: Annotated[
         Path | None,
-        Meta(
-            description="File that an external power meter writes to: lines of Unix time in seconds, and watts."
+        Option(
+            "--meter",
+            "File that an external power meter writes to: lines of Unix time in seconds, and watts.",
+            path="file",
         ),
-        Option("--meter", path="file"),
     ] = None,
 ) -> Answer:
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.

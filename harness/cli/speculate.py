@@ -32,18 +32,19 @@ def speculate(
     model: options.Model,
     draft: Annotated[
         str,
-        Meta(
-            description="Draft model, a name or a file (a copy in plain Q4_0 is tried too); or 'lookup' for prompt "
-            "lookup."
+        Option(
+            "--draft",
+            "Draft model, a name or a file (a copy in plain Q4_0 is tried too); or 'lookup' for "
+            "prompt lookup.",
+            metavar="M",
+            names="models",
         ),
-        Option("--draft", metavar="M", names="models"),
     ],
     setting: _Setting,
     measuring: _Measuring,
     gamma: Annotated[
         Annotated[int, Meta(ge=1, le=63)] | Literal["auto"],
-        Meta(description="Tokens drafted in each cycle; auto adapts it."),
-        Option("--gamma", metavar="N|auto"),
+        Option("--gamma", "Tokens drafted in each cycle; auto adapts it.", metavar="N|auto"),
     ] = "auto",
     quant: Quant = "",
     prompts: options.Prompts = "code",

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Meta
-
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say
@@ -28,18 +26,24 @@ def stream(
     model: options.Model,
     ram_budget: Annotated[
         str,
-        Meta(description="RAM that the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file."),
-        Option("--ram-budget", "Device and limits", "SIZE"),
+        Option(
+            "--ram-budget",
+            "RAM that the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file.",
+            "Device and limits",
+            "SIZE",
+        ),
     ],
     setting: _Setting,
     measuring: options.Anywhere,
     draft: Annotated[
         str,
-        Meta(
-            description="Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' for "
-            "prompt lookup."
+        Option(
+            "--draft",
+            "Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' "
+            "for prompt lookup.",
+            metavar="M",
+            names="models",
         ),
-        Option("--draft", metavar="M", names="models"),
     ] = "",
     quant: Quant = "",
     prompts: options.Prompts = "code",
@@ -47,15 +51,17 @@ def stream(
     repetitions: options.Repetitions = 1,
     plain_mmap: Annotated[
         bool,
-        Meta(
-            description="Then map the file too, let the operating system choose what stays in memory, and compare both."
+        Option(
+            "--plain-mmap",
+            "Then map the file too, let the operating system choose what stays in memory, and compare both.",
         ),
-        Option("--plain-mmap"),
     ] = False,
     says_first: Annotated[
         bool,
-        Meta(description="Predict the speed first; for that the engine is timed once, on tiny models."),
-        Option("--predict/--no-predict"),
+        Option(
+            "--predict/--no-predict",
+            "Predict the speed first; for that the engine is timed once, on tiny models.",
+        ),
     ] = True,
 ) -> Answer:
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.

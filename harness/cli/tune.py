@@ -3,8 +3,6 @@
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Meta
-
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
@@ -51,29 +49,29 @@ def tune(
     quant: Quant = "",
     goal: Annotated[
         str,
-        Meta(
-            description="What to be fast at: chat, prompt (long prompts), agent (a long history), or users=8 (so many "
-            "at once)."
+        Option(
+            "--for",
+            "What to be fast at: chat, prompt (long prompts), agent (a long history), or users=8 (so "
+            "many at once).",
         ),
-        Option("--for"),
     ] = "chat",
     within_s: Annotated[
         float,
-        Meta(description="Time limit for the whole search: 90s, 10m, 1h."),
-        Option("--within", default="10m", reads=_seconds),
+        Option("--within", "Time limit for the whole search: 90s, 10m, 1h.", default="10m", reads=_seconds),
     ] = 600.0,
     api: Api = "",
     quality_ratio: Annotated[
         float,
-        Meta(
-            description="keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%."
+        Option(
+            "--quality",
+            "keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%.",
+            default="keep",
+            reads=_share,
         ),
-        Option("--quality", default="keep", reads=_share),
     ] = 0.0,
     runtimes: Annotated[
         tuple[str, ...],
-        Meta(description="Runtimes to race, with commas."),
-        Option("--runtimes", default="all that can be used here"),
+        Option("--runtimes", "Runtimes to race, with commas.", default="all that can be used here"),
     ] = (),
 ) -> Answer:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.

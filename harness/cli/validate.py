@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Meta
-
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
@@ -17,11 +15,12 @@ if TYPE_CHECKING:
 def validate(
     rows: Annotated[
         Path | None,
-        Meta(
-            description="CSV file of measurements, with the columns of the shipped tables: speeds, batches, "
-            "speculative decoding, streaming, split placements, energy or heat."
+        Option(
+            "--rows",
+            "CSV file of measurements, with the columns of the shipped tables: speeds, batches, "
+            "speculative decoding, streaming, split placements, energy or heat.",
+            default="the shipped speeds",
         ),
-        Option("--rows", default="the shipped speeds"),
     ] = None,
 ) -> Answer:
     """Show how far the predictions are off published measurements, beside the best constant guess.

@@ -26,6 +26,7 @@ class Option(Frozen, kw_only=False):
 
     Attributes:
         flags: ``--context -c``; empty for an argument.
+        help: What it is, where no ``Meta`` says so.
         heading: Under which the help lists it.
         metavar: What stands for the value in the help; empty for that of its type.
         unit: ``bytes`` reads ``1.5GiB``; numbers of ``tokens`` are whole and may end in ``k`` or ``m``.
@@ -40,6 +41,7 @@ class Option(Frozen, kw_only=False):
     """
 
     flags: str = ""
+    help: str = ""
     heading: Heading = "Options"
     metavar: str = ""
     unit: Literal["", "bytes", "tokens"] = ""

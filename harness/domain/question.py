@@ -23,22 +23,24 @@ Minutes = Annotated[float, Meta(gt=0, le=1e6)]
 Context = Annotated[
     Annotated[int, Meta(ge=64, le=MOST_TOKENS)] | Literal["max"] | None,
     Meta(description="Tokens that the context holds; `max` for as many as fit."),
-    Option("--context -c", "Request", unit="tokens", default="4096, or more where the request needs it"),
+    Option(
+        "--context -c", heading="Request", unit="tokens", default="4096, or more where the request needs it"
+    ),
 ]
 Prompt = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens in each prompt."),
-    Option("--prompt -p", "Request", unit="tokens"),
+    Option("--prompt -p", heading="Request", unit="tokens"),
 ]
 New = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens to write after each prompt."),
-    Option("--tokens -n", "Request", unit="tokens"),
+    Option("--tokens -n", heading="Request", unit="tokens"),
 ]
 Depth = Annotated[
     int,
     Meta(ge=0, le=MOST_TOKENS, description="Tokens that the context holds already."),
-    Option("--depth", "Request", unit="tokens"),
+    Option("--depth", heading="Request", unit="tokens"),
 ]
 MOST_USERS = 4096
 Users = Annotated[
@@ -47,22 +49,22 @@ Users = Annotated[
         description="Users that are served at once, each with an equal part of the context; `max` for as many "
         "as fit, and are as fast as --min-speed."
     ),
-    Option("--users --batch", "Request"),
+    Option("--users --batch", heading="Request"),
 ]
 Ubatch = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Most tokens that one pass computes (llama.cpp: -ub)."),
-    Option("--ubatch", "Request", unit="tokens"),
+    Option("--ubatch", heading="Request", unit="tokens"),
 ]
 KvType = Annotated[
     str,
     Meta(description="Type of the KV cache: F16, Q8_0, Q4_0, ..."),
-    Option("--kv-type", "Request"),
+    Option("--kv-type", heading="Request"),
 ]
 ValueType = Annotated[
     str,
     Meta(description="Type of the cached values."),
-    Option("--value-type", "Request", default="that of the keys"),
+    Option("--value-type", heading="Request", default="that of the keys"),
 ]
 Quant = Annotated[
     str,
@@ -77,21 +79,23 @@ ProgramName = Annotated[
     ),
     Option(
         "--program",
-        "Engine and placement",
-        "NAME [VERSION] [OPTION ...]",
+        heading="Engine and placement",
+        metavar="NAME [VERSION] [OPTION ...]",
         default="llama-server; edge-harness itself on this machine",
     ),
 ]
 Api = Annotated[
     str,
     Meta(description="How the chip is driven: cpu, metal, cuda, vulkan, ..."),
-    Option("--api", "Engine and placement", "API", default="the device's usual one"),
+    Option("--api", heading="Engine and placement", metavar="API", default="the device's usual one"),
 ]
 Threads = Annotated[
     int,
     Meta(ge=0, le=1024, description="CPU threads."),
     Option(
-        "--threads -t", "Engine and placement", default="the physical cores, leaving out much slower ones"
+        "--threads -t",
+        heading="Engine and placement",
+        default="the physical cores, leaving out much slower ones",
     ),
 ]
 Without = Annotated[
@@ -100,7 +104,7 @@ Without = Annotated[
         description="Features of the engine to switch off: flash-attention, repack (rewriting weights for the CPU), "
         "mmap (mapping the file instead of reading it)."
     ),
-    Option("--without", "Engine and placement", "PART,..."),
+    Option("--without", heading="Engine and placement", metavar="PART,..."),
 ]
 Placed = Annotated[
     Placement | None,
@@ -109,7 +113,11 @@ Placed = Annotated[
         "'-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm tensor -mg 0 -nkvo'."
     ),
     Option(
-        "--placement", "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of
+        "--placement",
+        heading="Engine and placement",
+        metavar="FLAGS",
+        default="the fastest that fits",
+        reads=placement_of,
     ),
 ]
 Beside = Annotated[
@@ -169,7 +177,7 @@ class Asked(Frozen):
     entitled: Annotated[
         bool,
         Meta(description="Assume an iOS app with the increased-memory-limit entitlement."),
-        Option("--entitled", "Device and limits"),
+        Option("--entitled", heading="Device and limits"),
     ] = False
     ram_budget: Annotated[
         str,
@@ -177,7 +185,7 @@ class Asked(Frozen):
             description="RAM that the app may use: 2GiB, 600MB, or 0.6x the size of the model's file. The rest is "
             "read from storage."
         ),
-        Option("--ram-budget", "Device and limits", "SIZE"),
+        Option("--ram-budget", heading="Device and limits", metavar="SIZE"),
     ] = ""
 
 

@@ -22,8 +22,6 @@ from harness.stats.runs import Spread, found
 
 LOOKS: Final[tuple[int, ...]] = (6, 10, 16, 24)
 """Turns after which the decision is looked at."""
-RUN_LOOKS: Final[tuple[int, ...]] = (1, 3, 6, 12)
-"""Likewise of runs beside a fixed limit, or beside a baseline that is there already."""
 _SPREADS: Final = (0.01, 0.03, 0.06)
 """Spreads from turn to turn that the plan is printed for: a quiet machine, and ever busier ones."""
 _CLOCKS_APART: Final = timedelta(minutes=5)
@@ -71,33 +69,6 @@ def gate_in_turns(
         if all(j.answer != "inconclusive" for j in judgements):
             break
     return judgements, new, old
-
-
-def gate_in_rounds(
-    budgets: Sequence[Budget],
-    take: Callable[[], Sequence[RunRecord]],
-    *,
-    baseline: Sequence[RunRecord] = (),
-    max_rounds: int = RUN_LOOKS[-1],
-) -> tuple[list[Judgement], list[RunRecord]]:
-    """Make rounds of runs until every budget is decided, or none of the open ones can be by more of them.
-
-    ``take`` makes the runs of one round. Gives the judgements and all records.
-    """
-    looks = tuple(sorted({look for look in RUN_LOOKS if look < max_rounds} | {max_rounds}))
-    records: list[RunRecord] = []
-    judgements: list[Judgement] = []
-    done = 0
-    for look in looks:
-        while done < look:
-            records += take()
-            done += 1
-            if records[-1].outcome == "interrupted":
-                return evaluate(budgets, records, baseline=baseline, looks=len(looks)), records
-        judgements = evaluate(budgets, records, baseline=baseline, looks=len(looks))
-        if not any(j.answer == "inconclusive" and j.runs_needed for j in judgements):
-            break
-    return judgements, records
 
 
 def looks_within(max_turns: int) -> tuple[int, ...]:

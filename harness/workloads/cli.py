@@ -28,41 +28,43 @@ def run(
     name: Annotated[str, Option(metavar="[NAME]")] = "",
     cases: Annotated[
         Path | None,
-        Meta(
-            description="Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns."
+        Option(
+            "--cases",
+            "Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns.",
+            path="file",
+            is_here=True,
         ),
-        Option("--cases", path="file", is_here=True),
     ] = None,
     size: Annotated[
-        str,
-        Meta(description="A named size, or changes to the default one, such as entry_count=5000."),
-        Option("--size"),
+        str, Option("--size", "A named size, or changes to the default one, such as entry_count=5000.")
     ] = "default",
     model: Annotated[
         str | None,
-        Meta(description="Language model: a name, name:quant or file."),
-        Option("--model", metavar="MODEL", names="models"),
+        Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL", names="models"),
     ] = None,
     encoder: Annotated[
         Path | None,
-        Meta(description="Sentence encoder: a GGUF file, or a folder with model.onnx."),
-        Option("--encoder", metavar="FILE", default="MiniLM"),
+        Option(
+            "--encoder",
+            "Sentence encoder: a GGUF file, or a folder with model.onnx.",
+            metavar="FILE",
+            default="MiniLM",
+        ),
     ] = None,
     nli: Annotated[
         Path | None,
-        Meta(description="NLI cross-encoder (does one text contradict another?): a folder with model.onnx."),
-        Option("--nli", metavar="FOLDER"),
+        Option(
+            "--nli",
+            "NLI cross-encoder (does one text contradict another?): a folder with model.onnx.",
+            metavar="FOLDER",
+        ),
     ] = None,
     evaluate: Annotated[
-        bool,
-        Meta(description="Answer every case, rather than just enough to time each step."),
-        Option("--evaluate"),
+        bool, Option("--evaluate", "Answer every case, rather than just enough to time each step.")
     ] = False,
     repetitions: options.Repetitions = 30,
     thread_count: Annotated[
-        int,
-        Meta(ge=1, le=1024, description="CPU threads."),
-        Option("--threads -t", "Engine and placement"),
+        int, Meta(ge=1, le=1024), Option("--threads -t", "CPU threads.", "Engine and placement")
     ] = 1,
     seed: options.Seed = 1,
 ) -> Answer:

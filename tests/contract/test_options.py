@@ -296,7 +296,7 @@ MOST_OPTIONS = {"fit": 31}
         (["run", "m", "--runtime", "server"], "expected names, or server:URL"),
         (["run", "m", "--runtime", "ort,ort"], "expected each of them once"),
         (["soak", "m", "--minutes", "2000"], "found 2000, expected no more than --timeout allows"),
-        (["check", "--report", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
+        (["report", "-o", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
         (["history", "--export", "x.csv"], "expected an ending of .jsonl"),
         (["run", "m", "--contxt", "20"], "Did you mean one of: '--context'"),
         (["run", "m", "--memory-limit", "10"], "found 10, expected a size with its unit: 10GiB"),

@@ -23,7 +23,7 @@ from harness.gates.answers import keep_answers, read_answers, with_deadlines
 from harness.gates.evaluate import evaluate, exit_code
 from harness.gates.formats import summary
 from harness.gates.judge import Errors, judge, judgement_of
-from harness.gates.live import gate_in_rounds, gate_in_turns
+from harness.gates.live import gate_in_turns
 from harness.gates.pins import pins_of
 from harness.gates.sittings import alternate, comparable, sittings_of
 from harness.records.compare import compare
@@ -271,26 +271,6 @@ def test_a_folder_that_cannot_be_written_does_not_change_the_answer(
     assert "could not write" in done.stderr
 
 
-def test_rounds_go_on_while_more_runs_can_decide() -> None:
-    speeds = iter([100.0, 98.0, 102.0, 101.0, 99.0, 100.0] * 4)
-    numbers = iter(range(100))
-
-    def take() -> list[RunRecord]:
-        speed = next(speeds)
-        sample = next(s for s in GOOD.samples if s.phase == "decode" and not s.warm_up)
-        samples = (structs.replace(sample, token_count=100, duration_s=100 / speed),)
-        return [run(f"r{next(numbers)}", samples=samples)]
-
-    floors = {value: Budget(metric="decode_tokens_per_s", floor=value) for value in (50.0, 95.0, 100.0)}
-    made = {value: gate_in_rounds([budget], take) for value, budget in floors.items()}
-
-    assert [(value, judged[0].answer, len(records)) for value, (judged, records) in made.items()] == [
-        (50.0, "pass", 1),
-        (95.0, "pass", 6),
-        (100.0, "inconclusive", 3),  # on its limit: no number of runs is sure to settle it
-    ]
-
-
 PHONE = Budget(metric="decode_tokens_per_s", floor=1.0, model="llama-3.2-1b", device="iphone-16-pro", predicted=True)
 
 
@@ -487,12 +467,3 @@ def test_an_error_that_nobody_can_judge_is_not_within_its_limit() -> None:
 
     assert check.gate([unpredicted], None) == []
     assert len(check.gate([unpredicted], 10.0)) == 1
-
-
-def test_rounds_that_were_interrupted_end_as_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("harness.app.run.run_cells", lambda *_, **__: [structs.replace(REFUSED, outcome="interrupted")])
-    (tmp_path / "b.toml").write_text('[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1e12\n')
-    words = ["run", "smollm2-135m", "--until-decided", str(tmp_path / "b.toml")]
-
-    assert CliRunner().invoke(cli, words, standalone_mode=False).return_value == 130
