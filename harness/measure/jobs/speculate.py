@@ -110,7 +110,7 @@ def weighed(
         read_s = duration_s / sum(len(prompt) + len(tokens) for prompt, tokens in answers)
     else:
         read_s = 0.0
-    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], read_s=read_s, **lengths)
+    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], **lengths)
     return policy, advise(policy, seen, read_s * fmean(len(prompt) for prompt, _ in answers) / new_tokens)
 
 

@@ -92,16 +92,16 @@ class ModelDrafter(Drafter):
         A token costs one pass of this model.
         """
         proposal = Proposal([], [])
-        if limit > 0:
-            self._cut(history)
-            self._feed(history[len(self._fed) :])
+        self._cut(history)
+        fed: Sequence[int] = history[len(self._fed) :]
         while len(proposal.tokens) < limit:
+            self._feed(fed)
             token, bucket = _likeliest(self.session.logits())
             proposal.tokens.append(token)
             proposal.buckets.append(bucket)
-            if len(proposal.tokens) >= limit or not go_on(proposal.buckets):
+            fed = (token,)
+            if not go_on(proposal.buckets):
                 break
-            self._feed((token,))
         return proposal
 
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
@@ -151,11 +151,10 @@ class LookupDrafter(Drafter):
         start, size = self._find(history)
         text = list(history)
         while start >= 0 and len(proposal.tokens) < limit:
-            text.append(
-                text[start + len(proposal.tokens)]
-            )  # may be one that it proposed itself: a period repeats
+            text.append(text[start])  # may be one that it proposed itself: a period repeats
+            start += 1
             proposal.tokens.append(text[-1])
-            proposal.buckets.append(min(size - _SHORTEST_TOKENS, BUCKET_COUNT - 1))
+            proposal.buckets.append(size - _SHORTEST_TOKENS)
             if not go_on(proposal.buckets):
                 break
         return proposal
@@ -165,10 +164,7 @@ class LookupDrafter(Drafter):
         pairs: list[tuple[int, bool]] = []
         for position in range(max(start, 1), len(history)):
             proposal = self.propose(history[:position], 1, lambda _: False)
-            if proposal.buckets:
-                bucket = proposal.buckets[0]
-            else:
-                bucket = NOTHING
+            bucket = proposal.buckets[0] if proposal.buckets else NOTHING
             pairs.append((bucket, proposal.tokens == [history[position]]))
         return pairs
 

@@ -6,8 +6,8 @@ Greedy output is the target's own, except where its argmax over a batch differs 
 
 import time
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
-from typing import NamedTuple
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,23 +74,19 @@ def measure_pass_s(
     the first ones build the graphs. The cache is cleared before and after.
     """
     random = np.random.default_rng(0)
-
-    def some(size: int) -> list[int]:
-        return [int(t) for t in random.integers(0, session.vocab_count, size)]
-
+    times: dict[int, list[float]] = {size: [] for size in sizes}
     session.clear()
     if depth_tokens:
-        session.decode(some(depth_tokens), position=0)
-    times: dict[int, list[float]] = {k: [] for k in sizes}
+        session.decode(random.integers(0, session.vocab_count, depth_tokens).tolist(), position=0)
     for _ in range(count):
-        for k in sizes:
-            tokens = some(k)
+        for size, taken in times.items():
+            tokens = random.integers(0, session.vocab_count, size).tolist()
             started_s = time.perf_counter()
             session.decode(tokens, position=depth_tokens, logits="all")
-            times[k].append(time.perf_counter() - started_s)
+            taken.append(time.perf_counter() - started_s)
             session.truncate(depth_tokens)
     session.clear()
-    return {k: sorted(v)[(len(v) - 1) // 4] for k, v in times.items()}
+    return {size: sorted(taken)[(count - 1) // 4] for size, taken in times.items()}
 
 
 def generate(
@@ -117,15 +113,15 @@ def generate(
     end = len(prompt) + new_tokens
     cycles: list[Decoding] = []
     while len(history) < end:
-        look_s = 0.0
         proposal = Proposal([], [])
-        t0_s = now_s()
+        t0_s = drafting_s = now_s()
         if drafter and policy:
-            look_s = _look(drafter, policy, history, len(prompt) + 1)
-            t0_s = now_s()
-            left_tokens = end - len(history)
-            most = policy.limit(drafter.lag_tokens(history), left_tokens)
-            if (room := min(most, left_tokens - 1, _CYCLE_ROOM_TOKENS)) > 0:
+            if policy.wants_look(drafter.lag_tokens(history)):
+                pairs = drafter.agreement(history, max(len(prompt) + 1, len(history) - _LOOK_TOKENS))
+                drafting_s = now_s()
+                policy.saw_look(pairs, drafting_s - t0_s)
+            room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
+            if room > 0:
                 proposal = drafter.propose(history, room, policy.go_on)
         drafted = proposal.tokens
         accepted = 0
@@ -139,30 +135,15 @@ def generate(
         history += [*drafted[:accepted], token]
         if accepted < len(drafted):
             target.truncate(len(history) - 1)
-        cycles.append(_cycle(len(drafted), accepted, t1_s - t0_s + look_s, t2_s - t1_s))
+        cycles.append(_cycle(len(drafted), accepted, t1_s - t0_s, t2_s - t1_s))
         if policy:
-            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
+            policy.saw_cycle(proposal.buckets, accepted, t1_s - drafting_s, t2_s - t1_s)
     return total(cycles).replace(
         tokens=tuple(history[len(prompt) : end]),
         duration_s=now_s() - started_s,
         prefill_s=started_s - begun_s,
         answer_count=1,
     )
-
-
-def _look(drafter: Drafter, policy: DraftPolicy, history: Sequence[int], start: int) -> float:
-    """Ask the draft whether it would have agreed with ``history`` from ``start`` on, if the policy wants to know.
-
-    Returns the seconds that it took.
-    """
-    lag_tokens = drafter.lag_tokens(history)
-    if not policy.wants_look(lag_tokens):
-        return 0.0
-    started_s = time.perf_counter()
-    pairs = drafter.agreement(history, max(start, len(history) - _LOOK_TOKENS))
-    duration_s = time.perf_counter() - started_s
-    policy.saw_look(pairs, lag_tokens, duration_s)
-    return duration_s
 
 
 def _cycle(drafted: int, accepted: int, draft_s: float, verify_s: float) -> Decoding:
@@ -192,54 +173,50 @@ def explain_difference(
     ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is
     cleared.
     """
-    index = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    pairs = list(zip(one, other, strict=False))
+    index = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if index is None:
         return None
+    a, b = pairs[index]
     history = [*prompt, *one[:index]]
     last = len(history) - 1
     target.clear()
     # As plain decoding filled the cache: the prompt in one pass, then one token after the other.
-    target.decode(history[: len(prompt)], position=0)
-    for position in range(len(prompt), last + 1):
+    target.decode(prompt, position=0)
+    for position in range(len(prompt), len(history)):
         target.decode((history[position],), position=position)
     single = target.logits().copy()
-    first = max(len(history) - batch_tokens, 0)
-    noise = 0.0
     batch = single
-    for start in range(first, last + 1):  # where in the batch the token stood is not known: try each place
-        size = min(batch_tokens, len(history) - start)
+    noise = 0.0
+    # Where in the batch the token stood is not known: try each place.
+    for start in range(max(len(history) - batch_tokens, 0), len(history)):
+        filler = [history[-1]] * (start + batch_tokens - len(history))
         target.truncate(start)
-        filler = [history[-1]] * (batch_tokens - size)
-        target.decode([*history[start : start + size], *filler], position=start, logits="all")
+        target.decode([*history[start:], *filler], position=start, logits="all")
         row = target.logits(last - start).copy()
         noise = max(noise, float(np.abs(row - single).max()))
-        if int(row.argmax()) == other[index]:
+        if int(row.argmax()) == b:
             batch = row
         target.truncate(start)
         target.decode(history[start:], position=start)
-    a = one[index]
-    b = other[index]
     margin_single = float(single[a] - single[b])
     margin_batch = float(batch[a] - batch[b])
-    return Difference(
-        index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise
-    )
+    explained = margin_batch <= 0 or margin_single <= 2 * noise
+    return Difference(index, a, b, margin_single, margin_batch, noise, explained)
 
 
 def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers, or over the passes of one."""
-    parts = list(parts)
-    counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
-    summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
-
-    def by_position(name: str) -> tuple[int, ...]:
-        return tuple(map(sum, zip_longest(*(getattr(p, name) for p in parts), fillvalue=0)))
-
-    return Decoding(
-        tokens=tuple(t for p in parts for t in p.tokens),
-        tried_by_position=by_position("tried_by_position"),
-        accepted_by_position=by_position("accepted_by_position"),
-        lengths=tuple(n for p in parts for n in p.lengths),
-        widest_tokens=max((p.widest_tokens for p in parts), default=1),
-        **{name: sum(getattr(p, name) for p in parts) for name in summed},
-    )
+    every = list(parts)
+    summed: dict[str, Any] = {}
+    for name in Decoding.__struct_fields__:
+        values = [getattr(part, name) for part in every]
+        if name == "widest_tokens":
+            summed[name] = max(values, default=1)
+        elif name.endswith("_by_position"):
+            summed[name] = tuple(map(sum, zip_longest(*values, fillvalue=0)))
+        elif name in {"tokens", "lengths"}:
+            summed[name] = tuple(chain.from_iterable(values))
+        else:
+            summed[name] = sum(values)
+    return Decoding(**summed)
