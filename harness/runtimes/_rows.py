@@ -73,12 +73,18 @@ class Rows(Closing):
     kept_count: int
 
     @abstractmethod
-    def logits(self, index: int = -1) -> Singles:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode."""
+    def all_logits(self) -> Singles:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
 
-    def _check_kept(self, index: int) -> None:
+    def logits(self, index: int = -1) -> Singles:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
+
+        A view (a copy where the graph computes in half precision): the next decode overwrites it.
+        """
         if not -self.kept_count <= index < self.kept_count:
             raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        row: Singles = self.all_logits()[index]
+        return row
 
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
@@ -116,14 +122,6 @@ class OneSequence(Rows):
     def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
         return np.asarray(self._kept, np.float32)
-
-    def logits(self, index: int = -1) -> Singles:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
-
-        A view (a copy where the graph computes in half precision): the next decode overwrites it.
-        """
-        self._check_kept(index)
-        return np.asarray(self._kept[index], np.float32)
 
     def _keep_nothing(self) -> None:
         self.kept_count = 0

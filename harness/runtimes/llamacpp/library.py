@@ -31,7 +31,7 @@ class EngineLog:
     """Last lines of the engine's log; the library has one log for the process, so there is one of these."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self.lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._open_line = ""
         self.mirror: Callable[[str], object] | None = None  # also gets every line
         self.sizes: list[
@@ -45,19 +45,20 @@ class EngineLog:
         self._open_line = rest[: LOG_LINE_CHARS * 2]
         for part in whole:
             if part.strip(" ."):
-                self._lines.append(part[:LOG_LINE_CHARS])
+                self.lines.append(part[:LOG_LINE_CHARS])
                 if " buffer size = " in part:
                     self.sizes.append(part[:LOG_LINE_CHARS])
                 if self.mirror:
                     self.mirror(part[:LOG_LINE_CHARS])
 
-    def lines(self) -> tuple[str, ...]:
-        """All lines kept, oldest first."""
-        return tuple(self._lines)
+    def faults(self) -> str:
+        """The last lines that tell of a fault, else the last ones."""
+        told = [line.strip() for line in self.lines if "error" in line.lower() or "fail" in line.lower()]
+        return "; ".join(told[-3:]) or self.tail(2)
 
     def tail(self, count: int = 6) -> str:
         """The last ``count`` lines in one string, for error messages."""
-        return "\n".join(list(self._lines)[-count:])
+        return "\n".join(list(self.lines)[-count:])
 
 
 ENGINE_LOG: Final = EngineLog()
@@ -156,7 +157,7 @@ class Library:
             return
         self.ggml_backend_load_all_from_path(str(folder).encode())
         told = [
-            re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines()
+            re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines
         ]
         variants = [match[1] for match in told if match]
         if not variants:

@@ -85,13 +85,10 @@ class LlamaSession(Rows):
                 f"{sequences} sequences need room for the logits of {sequences} tokens in one batch, found {outputs} "
                 f"({'output_tokens' if output_tokens else 'batch_tokens'})"
             )
-        self._tap_hook = None
-        if tap is not None and eval_hook is not None:
-            raise RefusedError("a session takes a tap or an eval_hook, not both")
         self._load(path, scenario, lib)
         lib = self.lib
-        if tap is not None:
-            eval_hook = self._tap_hook = _TapHook(tap, lib)
+        self._tap_hook = _TapHook(tap, lib) if tap is not None else None
+        hook = self._tap_hook or eval_hook
         params = lib.llama_context_default_params()
         params.n_ctx = scenario.context_tokens
         params.n_batch = batch_tokens
@@ -99,8 +96,7 @@ class LlamaSession(Rows):
         params.n_seq_max = sequences
         # One buffer for all lets a fork share cells instead of copying them, but each pass looks at the cells
         # of all. The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
-        own = sequence_count == 0 and scenario.batch_count > 1
-        params.kv_unified = not own
+        params.kv_unified = sequence_count > 0 or scenario.batch_count == 1
         params.swa_full = False  # layers of a sliding window hold their window alone, as is predicted
         params.n_outputs_max = output_tokens
         params.n_threads = params.n_threads_batch = scenario.thread_count or default_thread_count()
@@ -111,13 +107,12 @@ class LlamaSession(Rows):
         # "cpu" is the CPU: with a GPU in the engine llama.cpp would copy weights of long prompts to it.
         params.op_offload = scenario.api not in {"", "cpu"}
         params.offload_kqv = params.op_offload and scenario.placement.kv_on_gpu
-        if eval_hook is not None:
-            hook = eval_hook
+        if hook is not None:
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
             params.cb_eval = self._hook
-        line_count = len(ENGINE_LOG.sizes)
+        told = len(ENGINE_LOG.sizes)
         self._context = lib.llama_init_from_model(self._model, params)
-        self.buffers += buffers(ENGINE_LOG.sizes[line_count:])
+        self.buffers += buffers(ENGINE_LOG.sizes[told:])
         if not self._context:
             self.close()
             raise EngineError(
@@ -129,7 +124,6 @@ class LlamaSession(Rows):
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
         self.output_tokens = min(outputs, self.batch_tokens)
         self.kept_count = 0
-        self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
 
     def _load(self, path: Path, scenario: Scenario, lib: Library | None) -> None:
@@ -139,22 +133,13 @@ class LlamaSession(Rows):
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack
         # A fork has devices of its own kind, and is asked for its CPU alone.
-        if lib.has_devices:
-            held = place(params, scenario.api or "cpu", scenario.placement, lib)
-        else:
-            held = []
-        line_count = len(ENGINE_LOG.sizes)
+        held = place(params, scenario.api or "cpu", scenario.placement, lib) if lib.has_devices else None
+        told = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
-        self.buffers = buffers(ENGINE_LOG.sizes[line_count:])
+        self.buffers = buffers(ENGINE_LOG.sizes[told:])
         if not self._model:
-            lines = [
-                line.strip()
-                for line in ENGINE_LOG.lines()
-                if "error" in line.lower() or "fail" in line.lower()
-            ]
-            reason = "; ".join(lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"
-            raise EngineError(f"llama.cpp would not load {path}: {reason}")
+            raise EngineError(f"llama.cpp would not load {path}: {ENGINE_LOG.faults() or 'no reason given'}")
         if would_abort(lib, self._model, self.buffers):
             lib.llama_model_free(self._model)
             raise RefusedError(
@@ -179,7 +164,7 @@ class LlamaSession(Rows):
         self._sequence_rows = np.arange(first, first + 4 * room, 4, dtype=np.uintp)
 
         def pointer(array: NDArray[Any], kind: Any) -> Any:
-            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+            return array.ctypes.data_as(ctypes.POINTER(kind))
 
         self._batch = lib.llama_batch(
             n_tokens=0,
@@ -211,28 +196,22 @@ class LlamaSession(Rows):
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
         data = text.encode()
-        room = len(data) + 16
-        for _ in range(2):
-            buffer = (ctypes.c_int32 * room)()
-            count = self.lib.llama_tokenize(
-                self.vocab, data, len(data), buffer, room, add_special, parse_special
-            )
-            if count >= 0:
-                return list(buffer[:count])
-            room = -count
-        raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
+        room = len(data) + 16  # a token has a byte at least, but for those that begin and end a text
+        buffer = (ctypes.c_int32 * room)()
+        count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+        if count < 0:
+            raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
+        return list(buffer[:count])
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
-        room = 32 + 16 * len(tokens)
-        for _ in range(2):
-            buffer = ctypes.create_string_buffer(room)
+        room = 0
+        for _ in range(2):  # the first time it says how many bytes there are
+            buffer = ctypes.create_string_buffer(room + 1)
             count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, False)
-            if count >= 0:
-                return buffer.raw[:count].decode("utf-8", "replace")
-            room = -count
-        raise EngineError(f"llama.cpp could not turn {len(tokens)} tokens into text")
+            room = abs(count)
+        return buffer.raw[:room].decode("utf-8", "replace")
 
     # -- forward passes
     # -----------------------------------------------------------------------------------------
@@ -250,10 +229,7 @@ class LlamaSession(Rows):
         if logits == "all" and count > self.output_tokens:
             raise ValueError(f"logits of {count} tokens do not fit one batch of {self.output_tokens}")
         for start in range(0, count, self.batch_tokens):
-            if count <= self.batch_tokens:
-                part = tokens
-            else:
-                part = tokens[start : start + self.batch_tokens]
+            part = tokens[start : start + self.batch_tokens]
             size = len(part)
             self._fill(part, self._ramp[:size] + (position + start), sequence, logits == "all")
             if logits == "last" and start + size == count:
@@ -293,22 +269,6 @@ class LlamaSession(Rows):
         self.lib.llama_synchronize(self._context)
         if self._tap_hook is not None:
             self._tap_hook.raise_failure()
-
-    def logits(self, index: int = -1) -> Singles:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode, EngineError where there are none.
-
-        A view: the next decode overwrites it.
-        """
-        self._check_kept(index)
-        if index < 0:
-            from_end = index
-        else:
-            from_end = index - self.kept_count
-        row = self.lib.llama_get_logits_ith(self._context, from_end)
-        if not row:
-            raise EngineError(f"llama.cpp has no logits at {index}")
-        block: Any = self._row.from_address(ctypes.addressof(row.contents))
-        return np.frombuffer(block, np.float32)
 
     def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
@@ -400,19 +360,16 @@ class _TapHook:
     def __call__(self, node: int, ask: bool) -> bool:
         """The engine's question and its answer; see :data:`EvalHook`."""
         try:
-            if self._failure:
-                name = None
-            else:
-                name = self._wanted(ctypes.string_at(node + NAME_OFFSET))
-            if ask:
+            name = self._wanted(ctypes.string_at(node + NAME_OFFSET))
+            if ask or name is None:
                 return name is not None
-            if name is not None:
-                self._hand_over(node, name)
+            self._hand_over(node, name)
         except EndPass:
             return False
         except BaseException as error:  # noqa: BLE001  raised again outside of the engine
             self._failure = error
-        return self._failure is None
+            return False
+        return True
 
     def _wanted(self, raw: bytes) -> str | None:
         if raw not in self._names:
@@ -432,9 +389,7 @@ class _TapHook:
         if replaced is None:
             return
         if replaced.shape != values.shape:
-            raise EngineError(
-                f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}"
-            )
+            raise EngineError(f"{name}: the tap gave shape {replaced.shape}, expected {values.shape}")
         replaced = np.ascontiguousarray(replaced, np.float32)
         self._lib.ggml_backend_tensor_set(node, replaced.ctypes.data, 0, replaced.nbytes)
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.errors import EngineError
 from harness.runtimes.llamacpp import RUNTIME
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
@@ -95,8 +95,3 @@ def test_an_exception_of_the_tap_comes_out_of_decode_and_the_session_goes_on(tin
 def test_values_of_another_shape_are_refused(tiny):
     with pytest.raises(EngineError, match="shape"):
         run(tiny, Recorder(change=lambda v: v[:1]))
-
-
-def test_a_tap_and_a_hook_together_are_refused(tiny):
-    with pytest.raises(RefusedError, match="not both"):
-        RUNTIME.open(tiny, SCENARIO, tap=Recorder(), eval_hook=lambda _node, _ask: True)
