@@ -134,12 +134,9 @@ class Served(Protocoller):
         self._ratios: dict[str, list[float]] = {}
 
     def run(self) -> None:
-        """Cold start where the server can unload its model, prefill with first token, decode."""
-        job, s = self.asked, self.asked.scenario
+        """Prefill with first token, decode."""
+        s = self.asked.scenario
         self.emit("engine", self.server.identity(s))
-        for _ in range(job.cold_loads):
-            if not self._cold_start():
-                break
         self.emit("memory", memory_mark(self.server, "loaded"))
         if s.prompt_tokens:
             self._repeat(self._first_token)
@@ -147,17 +144,6 @@ class Served(Protocoller):
             self._repeat(self._answer)
         self.emit("memory", memory_mark(self.server, "end"))
         self.emit("server", {f"{name}_path_ratio": median(found) for name, found in self._ratios.items()})
-
-    def _cold_start(self) -> bool:
-        if not self.server.dialect.unload():
-            return False
-        tokens = max(1, self.asked.scenario.prompt_tokens)
-        answer, watch = self._ask(tokens, 1, cold=True)
-        if answer.load_s is not None:
-            self.emit("sample", watch.sample("load", "load @ cold", 0, answer.load_s))
-        label = f"ttft{tokens} @ cold"
-        self.emit("sample", watch.sample("first_token", label, tokens, answer.first_token_s))
-        return True
 
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
@@ -195,7 +181,7 @@ class Served(Protocoller):
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
         return not watch.validity.doubts
 
-    def _ask(self, prompt_tokens: int, new_tokens: int, *, cold: bool = False) -> tuple[ServerAnswer, Watch]:
+    def _ask(self, prompt_tokens: int, new_tokens: int) -> tuple[ServerAnswer, Watch]:
         s = self.asked.scenario
         prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
         request = Request(
@@ -207,16 +193,11 @@ class Served(Protocoller):
         if s.depth_tokens:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(request.replace(prompt=prompt[: s.depth_tokens], new_tokens=1))
-        meter = (
-            self._meter if self.server.local and not cold else None
-        )  # another machine's energy nobody here knows
-        with self.watch(meter, disk_expected=cold) as watch:
+        meter = self._meter if self.server.local else None  # another machine's energy nobody here knows
+        with self.watch(meter) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
-        if (
-            answer.prompt_tokens not in {None, wanted}
-            and not self.server.identity(s).options["chat_template"]
-        ):
+        if answer.prompt_tokens not in {None, wanted}:
             watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         watch.doubt(*answer.doubts(new_tokens))
         if contradiction := self.server.contradiction(answer):

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +49,10 @@ class AttachedServer:
         try:
             return self.dialect.ask(request)
         except ServerError as error:
-            if self.pid is not None and (now := listener_pid(self.dialect.endpoint.port)) != self.pid:
-                gone = "was restarted"
-                if now is None:
-                    gone = "is gone"
-                raise ServerError(f"the server {gone}: {error}", "crashed") from error
-            raise
+            if self.pid is None or (now := listener_pid(self.dialect.endpoint.port)) == self.pid:
+                raise
+            gone = "is gone" if now is None else "was restarted"
+            raise ServerError(f"the server {gone}: {error}", "crashed") from error
 
     def contradiction(self, answer: ServerAnswer) -> str:
         """What speaks against the number of tokens that the server says its answer had; empty for nothing.
@@ -69,10 +68,10 @@ class AttachedServer:
         if found is None:
             return f"{said}, and has no tokenizer that tells"
         if (
-            found < answer.new_tokens / _FEW - 1 or found > answer.new_tokens * _FEW + 2
+            answer.new_tokens / _FEW - 1 <= found <= answer.new_tokens * _FEW + 2
         ):  # begin and end may be added
-            return f"{said}, and its tokenizer finds {found} in their text"
-        return ""
+            return ""
+        return f"{said}, and its tokenizer finds {found} in their text"
 
     def prompt(
         self, token_count: int, source: random.Random, *, words: bool = False
@@ -87,18 +86,17 @@ class AttachedServer:
             ServerError: No text of that many tokens was found.
         """
         if self.described.vocab_count and not words:
-            text = " ".join(source.choice(WORDS) for _ in range(token_count + 1))
-            ids = self.dialect.token_ids(text)
+            ids = self.dialect.token_ids(" ".join(source.choices(WORDS, k=token_count + 1)))
             if ids is not None and len(ids) >= token_count:
                 return ids[:token_count]
-        fitted = self._fitted.get(token_count)
-        if fitted is None:
-            fitted = self._fitted[token_count] = self._fit(token_count, source)
+        if token_count not in self._fitted:
+            self._fitted[token_count] = self._fit(token_count, source)
+        fitted = self._fitted[token_count]
         source.shuffle(fitted)
         return " ".join(fitted)
 
     def _fit(self, token_count: int, source: random.Random) -> list[str]:
-        words = [source.choice(WORDS) for _ in range(token_count)]
+        words = source.choices(WORDS, k=token_count)
         found: int | None = None
         for _ in range(_FITS):
             text = " ".join(words)
@@ -110,10 +108,9 @@ class AttachedServer:
                 return words
             change = max(1, round(abs(found - token_count) * len(words) / max(found, 1)))
             if found > token_count:
-                words = words[change:]
+                words = words[: max(1, len(words) - change)]
             else:
-                words = [*words, *(source.choice(WORDS) for _ in range(change))]
-            words = words or [source.choice(WORDS)]
+                words += source.choices(WORDS, k=change)
         raise ServerError(
             f"no text of {token_count} tokens was found: the server adds some of its own (last {found})"
         )
@@ -130,7 +127,6 @@ class AttachedServer:
                 "context_tokens": d.context_tokens or scenario.context_tokens,
                 "slots": d.slot_count,
                 "local": self.local,
-                "chat_template": self.dialect.chat,
                 "prompt": "token ids" if d.vocab_count else "words",
             },
         )
@@ -187,26 +183,23 @@ def listener_pid(port: int) -> int | None:
     """
     import psutil
 
-    try:
-        found = [
-            c
-            for c in psutil.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
-        ]
-    except (psutil.Error, OSError):
-        return None
-    return next((c.pid for c in found if c.pid), None)
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            is_listening = connection.status == psutil.CONN_LISTEN
+            if is_listening and connection.laddr.port == port and connection.pid:
+                return int(connection.pid)
+    return None
 
 
 def _is_local(host: str) -> bool:
     import psutil
 
+    own = {address.address for found in psutil.net_if_addrs().values() for address in found}
     try:
         asked = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:
         return False
-    own = {address.address for found in psutil.net_if_addrs().values() for address in found}
-    return bool(asked & own) or all(a.startswith("127.") or a == "::1" for a in asked)
+    return any(address in own or address.startswith("127.") for address in asked)
 
 
 RUNTIME = Server()

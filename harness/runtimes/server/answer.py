@@ -40,7 +40,6 @@ class ServerAnswer(Frozen):
         cached_tokens: Tokens of the prompt that it took from its cache.
         prompt_s: The server's own time for the prompt.
         decode_s: Its own time for all tokens after the first (llama-server) or for all (Ollama).
-        load_s: Time to load the model first.
         finish: Why it ended: ``length``, ``stop`` ...
     """
 
@@ -53,7 +52,6 @@ class ServerAnswer(Frozen):
     cached_tokens: int | None = None
     prompt_s: float | None = None
     decode_s: float | None = None
-    load_s: float | None = None
     finish: str = ""
 
     @property
@@ -149,15 +147,13 @@ class Collector:
         self._arrivals_s: list[float] = []
         self.counts: list[int] = []
         self._texts: list[str] = []
-        self._told: dict[str, Any] = {}
+        self.told: dict[str, Any] = {}
         self.complete = False
 
     @property
     def token_count(self) -> int:
         """Tokens so far."""
-        if self.counts:
-            return self.counts[-1]
-        return 0
+        return self.counts[-1] if self.counts else 0
 
     def piece(self, at_s: float, text: str, count: int | None = None) -> None:
         """A piece with text; ``count`` tokens are here by now, where the server numbers them (ServerError: down)."""
@@ -168,9 +164,14 @@ class Collector:
         self.counts.append(last + 1 if count is None else count)
         self._texts.append(text)
 
-    def tell(self, **facts: Any) -> None:
-        """What the server says of the answer: fields of :class:`ServerAnswer`; None says nothing."""
-        self._told |= {name: value for name, value in facts.items() if value is not None}
+    def tell(self, name: str, value: Any) -> None:
+        """What the server says of the answer: a field of :class:`ServerAnswer`; None says nothing."""
+        if value is not None:
+            self.told[name] = value
+
+    def fault(self, what: str) -> ServerError:
+        """What went wrong, with how far the answer was."""
+        return ServerError(f"{what} (after {len(self.counts)} pieces)")
 
     def answer(self) -> ServerAnswer:
         """The complete answer; ServerError where it is not, is empty, or its token count cannot be."""
@@ -180,16 +181,15 @@ class Collector:
         if not self.counts:
             raise ServerError("the server ended its answer without a token")
         held = self.counts[-1]
-        is_counted = "new_tokens" in self._told
-        new_tokens = self._told.pop("new_tokens", held)
-        finish = str(self._told.get("finish", ""))
+        new_tokens = self.told.get("new_tokens", held)
+        finish = self.told["finish"] = str(self.told.get("finish", ""))[:200]
         # A piece may hold several tokens (an unfinished character waits for its end), but none holds less
         # than one; the last token of an answer that stopped by itself is not sent as text.
         if new_tokens < max(held, 1) or new_tokens > self.wanted:
             said = f"{self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
             raise ServerError(f"wrong token count: {said}")
         # Where the server counts nothing, tokens of an unfinished character make fewer pieces.
-        if is_counted and finish in {"length", "limit"} and new_tokens < self.wanted:
+        if "new_tokens" in self.told and finish in {"length", "limit"} and new_tokens < self.wanted:
             ended = f"ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
             raise ServerError(f"wrong token count: {ended}")
         return ServerAnswer(
@@ -197,6 +197,5 @@ class Collector:
             arrivals_s=tuple(self._arrivals_s),
             counts=tuple(self.counts),
             text="".join(self._texts),
-            new_tokens=new_tokens,
-            **self._told,
+            **self.told | {"new_tokens": new_tokens},
         )

@@ -25,8 +25,8 @@ _PINGS_MAX: Final = 10_000
 """Lines of a stream that say nothing, beyond one for each piece."""
 _MOST: Final = 1 << 60
 """No count and no time of anything is larger."""
-_UNITS_S: Final = {"_ms": 1e-3, "_duration": 1e-9}
-"""Units of times by the ends of their names."""
+_UNITS_S: Final = {"ms": 1e-3, "duration": 1e-9}
+"""Units of times by the last words of their names."""
 
 
 class Described(Frozen):
@@ -66,20 +66,15 @@ def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float,
 
 
 class Dialect:
-    """A row of the table, spoken with one server; ``chat`` where that has only the chat form of completions.
-
-    ``pages`` are those that were read of the server already, by their paths.
-    """
+    """A row of the table, spoken with one server; ``pages`` are those that were read of it already, by their paths."""
 
     def __init__(self, endpoint: Endpoint, software: str, model: str, pages: dict[str, Any]) -> None:
-        self.endpoint, self.software, self.model, self._pages = endpoint, software, model, pages
-        self._speak(software)
-
-    def _speak(self, name: str) -> None:
-        row = _TABLE[name]
+        self.endpoint = endpoint
+        self.model = model
+        self._software = software
+        self._pages = pages
+        row = _TABLE[software]
         self._row: dict[str, Any] = _TABLE.get(row.get("like"), {}) | row
-        self.path: str = self._row["path"]
-        self.chat = name == "chat"
 
     def is_spoken(self) -> bool:
         """Whether the server has what this dialect is known by."""
@@ -95,53 +90,49 @@ class Dialect:
         return _at(page, inner) if inner or not isinstance(page, dict) else page
 
     def describe(self) -> Described:
-        """Ask the server what it is and which model it runs: the loaded one where none was named.
+        """Ask the server what it is and which model it runs.
 
         RefusedError where it has no model of that name, or several and none was named.
         """
         row = self._row
         if self.model and ":" not in self.model:
             self.model += row.get("tag", "")
-        rows = [r for r in _rows(self._at(row["models"])) if r.get("type") != "embeddings"]
-        loaded = (
-            _rows(self._at(row["loaded"]))
-            if "loaded" in row
-            else [r for r in rows if r.get("state") == "loaded"]
-        )
-        card = self._pages["card"] = self._choose(loaded if loaded and not self.model else rows)
+        listed = self._at(row["models"])
+        models: dict[str, Any] = {}
+        for model in listed if isinstance(listed, list) else ():
+            if isinstance(model, dict) and model.get("type") != "embeddings":
+                models[_text(model.get(row["name"]))] = model
+        names = ", ".join(list(models)[:8])
+        if not self.model and len(models) > 1:
+            raise RefusedError(
+                f"the server has {len(models)} models: choose one with --server-model: {names}"
+            )
+        self.model = self.model or names
+        if models and self.model not in models:
+            raise RefusedError(f"--server-model: found {self.model!r}, expected one of the server's: {names}")
+        card = self._pages["card"] = models.get(self.model, {})
         if "shown" in row:
             self._pages["shown"] = self.endpoint.json(row["shown"], {"model": self.model})
-        software = "vllm" if card.get("owned_by") == "vllm" else self.software
+        software = "vllm" if card.get("owned_by") == "vllm" else self._software
         facts: dict[str, Any] = {"software": software, "model": _file_name(self.model)}
         for name, places in row["described"].items():
             value = next(filter(None, (self._at(place.format_map(facts)) for place in places.split())), None)
-            facts[name] = (
-                _count(value) or 0 if name.endswith(("_count", "_tokens", "_bytes")) else _text(value)
-            )
+            is_number = name.endswith(("_count", "_tokens", "_bytes"))
+            facts[name] = _count(value) or 0 if is_number else _text(value)
         quant = facts.get("quant", "")
-        self.described = Described(**facts | {"quant": mixture_in(quant) if " " in quant else quant})
+        if " " in quant:
+            facts["quant"] = mixture_in(quant)
+        self.described = Described(**facts)
         return self.described
-
-    def _choose(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The model's own row; the only one where none was named."""
-        names = [_text(r.get(self._row["name"])) for r in rows]
-        listed = ", ".join(names[:8])
-        if self.model and names and self.model not in names:
-            raise RefusedError(
-                f"--server-model: found {self.model!r}, expected one of the server's: {listed}"
-            )
-        if not self.model and len(names) > 1:
-            raise RefusedError(
-                f"the server has {len(names)} models: choose one with --server-model: {listed}"
-            )
-        self.model = self.model or (names[0] if names else "")
-        return rows[names.index(self.model)] if self.model in names else {}
 
     def _tokenized(self, text: str) -> dict[str, Any]:
         """What the server's tokenizer says of a text, each server by the name that it has for one."""
         body = {"model": self.model, "prompt": text, "content": text, "input": text, "add_special": True}
-        pages = (self.endpoint.json(path, body) for path in ("/tokenize", "/extras/tokenize/count"))
-        return next((page for page in pages if isinstance(page, dict)), {})
+        for path in ("/tokenize", "/extras/tokenize/count"):
+            page = self.endpoint.json(path, body)
+            if isinstance(page, dict):
+                return page
+        return {}
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text`` as the server's tokenizer has them; None where it has no page for that."""
@@ -155,127 +146,94 @@ class Dialect:
             return None
         return tuple(tokens)
 
-    def unload(self) -> bool:
-        """Have the server drop its model from memory; False where it cannot."""
-        body = self._row.get("unload")
-        return bool(body) and _at(self.endpoint.json(self.path, self._filled(body)), "done") is True
-
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON that asks for ``request``."""
-        filled: dict[str, Any] = self._filled(self._row["body"], request)
-        return filled
 
-    def _filled(self, template: Any, request: Request | None = None) -> Any:
-        if isinstance(template, dict):
-            return {key: self._filled(value, request) for key, value in template.items()}
-        if isinstance(template, list):
-            return [self._filled(value, request) for value in template]
-        if not isinstance(template, str) or template[0] != "{":
-            return template
-        return self.model if template == "{model}" else getattr(request, template.strip("{}"))
+        def filled(template: Any) -> Any:
+            if isinstance(template, dict):
+                return {key: filled(value) for key, value in template.items()}
+            if not isinstance(template, str) or template[0] != "{":
+                return template
+            return self.model if template == "{model}" else getattr(request, template.strip("{}"))
+
+        asked: dict[str, Any] = filled(self._row["body"])
+        return asked
 
     def ask(self, request: Request) -> ServerAnswer:
         """One completion, streamed; ServerError where the server did wrong, or was too slow."""
-        try:
-            return self._ask(request)
-        except ServerError as error:
-            if self.chat or "otherwise" not in self._row or error.status not in {404, 405, 501}:
-                raise
-        self._speak(self._row["otherwise"])
-        return self._ask(request)
-
-    def _ask(self, request: Request) -> ServerAnswer:
-        with self.endpoint.exchange(self.path, self.body(request)) as sent:
+        with self.endpoint.exchange(self._row["path"], self.body(request)) as sent:
             found = Collector(request.new_tokens, sent.sent_s)
-            for line, data in self.events(sent, found):
+            for line, data in _events(sent, found):
                 if "error" in data:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
-                    raise ServerError(
-                        f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}"
-                    )
-                told, asked = (
-                    _file_name(n).removesuffix(":latest") for n in (_text(data.get("model")), self.model)
-                )
+                    raise found.fault(f"the server failed: {_text(said, 300)}")
+                told = _file_name(_text(data.get("model"))).removesuffix(":latest")
+                asked = _file_name(self.model).removesuffix(":latest")
                 if told and asked and told != asked:
-                    raise ServerError(f"the stream is of the model {told!r}, asked for was {asked!r}")
-                self.read(line, data, found)
+                    raise found.fault(f"the stream is of the model {told!r}, asked for was {asked!r}")
+                self._read(line, data, found)
             return found.answer()
 
-    def events(self, sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
-        """The JSON objects of an answer: server-sent events, or one a line.
+    def _read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
+        """One event: a piece of the answer, what the server says of all of it, or both.
 
-        ServerError where a line is neither.
+        ServerError for a count that is none.
         """
-        if sent.content_type == "application/json":
-            raise ServerError("the server sent its answer whole: it does not stream")
-        events, pings = sent.content_type == "text/event-stream", 0
-        for line in sent.lines():
-            text = line.text.strip()
-            if events:
-                name, _, text = line.text.partition(":")
-                if name.strip() in {"", "event", "id", "retry"}:
-                    pings += bool(line.text.strip())
-                    if pings > _PINGS_MAX + len(found.counts):
-                        raise ServerError(
-                            f"{pings} lines that keep a connection alive, and {len(found.counts)} pieces"
-                        )
-                    continue
-                text = text.strip()
-                if name != "data":
-                    raise ServerError(f"malformed event after {len(found.counts)} pieces: {line.text[:80]!r}")
-                if text == "[DONE]":
-                    found.complete = True
-                    return
-            if not text:
-                continue
-            try:
-                data = json.loads(text)
-            except (ValueError, RecursionError):
-                data = None
-            if not isinstance(data, dict):
-                raise ServerError(
-                    f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}"
-                )
-            yield line, data
-
-    def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
-        """One event: a piece of the answer, what the server says of all of it, or both."""
         stream = self._row["stream"]
         end, count = stream.get("end"), stream.get("count")
         piece = next(filter(None, (_at(data, place) for place in stream["piece"].split())), None)
-        if not piece and "unnamed" in stream:
-            piece = _unnamed(_at(data, stream["unnamed"]))
         if piece:
             known = _count(data.get(count), count) if count else None
             found.piece(line.at_s, "" if isinstance(piece, list) else str(piece), known)
         if end and data.get(end) is not True:
             return
         found.complete |= bool(end)
-        facts = self._facts(data)
-        if count:
-            new_tokens = facts.setdefault("new_tokens", 0)
-            if found.token_count < new_tokens <= found.wanted:
-                found.piece(
-                    line.at_s, "", new_tokens
-                )  # the last ones are no whole character: they come with the end
-        found.tell(**facts)
-
-    def _facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Fields of an answer that an event tells; ServerError for a count that is none."""
-        facts = dict[str, Any]()
         for name, places in self._row["answer"].items():
             for place in places.split():
                 value = _at(data, place)
-                if name.endswith("_s"):
-                    value = _seconds(
-                        value, next((unit for end, unit in _UNITS_S.items() if place.endswith(end)), 1.0)
-                    )
-                elif name.endswith("_tokens"):
+                if name.endswith("_tokens"):
                     value = _count(value, place.replace("/", "."))
-                if value is not None:
-                    facts.setdefault(name, value if name != "finish" else _text(value))
-        return facts
+                elif name.endswith("_s"):
+                    value = _seconds(value, _UNITS_S.get(place.rpartition("_")[2], 1.0))
+                found.tell(name, value)
+        # The last tokens are no whole character: they come with the end.
+        if count and found.token_count < found.told.setdefault("new_tokens", 0) <= found.wanted:
+            found.piece(line.at_s, "", found.told["new_tokens"])
+
+
+def _events(sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """The JSON objects of an answer: server-sent events, or one a line.
+
+    ServerError where a line is neither.
+    """
+    if sent.content_type == "application/json":
+        raise ServerError("the server sent its answer whole: it does not stream")
+    pings = 0
+    for line in sent.lines():
+        text = line.text.strip()
+        if sent.content_type == "text/event-stream":
+            name, _, text = text.partition(":")
+            if name in {"", "event", "id", "retry"}:
+                pings += 1
+                if pings > _PINGS_MAX + 2 * len(found.counts):
+                    raise found.fault(f"{pings} lines that keep a connection alive")
+                continue
+            text = text.strip()
+            if name != "data":
+                raise found.fault(f"malformed event: {line.text[:80]!r}")
+            if text == "[DONE]":
+                found.complete = True
+                return
+        if not text:
+            continue
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            raise found.fault(f"malformed event: no JSON object: {text[:80]!r}")
+        yield line, data
 
 
 def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
@@ -285,10 +243,10 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
         ServerError: It cannot be reached, or speaks none of them.
         RefusedError: It has no such model.
     """
-    pages = dict[str, Any]()
+    pages: dict[str, Any] = {}
     for software in _TABLE:
         dialect = Dialect(endpoint, software, model, pages)
-        if not dialect.chat and dialect.is_spoken():
+        if dialect.is_spoken():
             dialect.describe()
             return dialect
     raise ServerError(
@@ -306,22 +264,6 @@ def _at(value: Any, place: str) -> Any:
         value = next(iter(value), None) if isinstance(value, list) else value
         value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-def _unnamed(delta: Any) -> str:
-    """Text of a piece that stands under no known name; empty where there is none."""
-    if not isinstance(delta, dict):
-        return ""
-    texts = (
-        value
-        for key, value in delta.items()
-        if key not in {"role", "content", "id"} and isinstance(value, str)
-    )
-    return next(filter(None, texts), "")
-
-
-def _rows(found: Any) -> list[dict[str, Any]]:
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _text(value: Any, most: int = 200) -> str:

@@ -28,6 +28,7 @@ _PAGE_S: Final = 30.0
 _REFUSALS: Final = {
     401: "the key is missing or wrong",
     403: "the key may not do this",
+    404: "no such page or model",
     429: "too many requests",
 }
 
@@ -78,7 +79,8 @@ class Endpoint:
         if parts.username or parts.query or parts.fragment:
             raise RefusedError("server: found a name, a query or a fragment, expected http://host:port with the key in "
                                f"the environment variable {KEY_VARIABLE}")  # fmt: skip
-        self.host, self.secure = parts.hostname, parts.scheme == "https"
+        self.host = parts.hostname
+        self.secure = parts.scheme == "https"
         self.port = port or (443 if self.secure else 80)
         self.base = parts.path.rstrip("/").removesuffix("/v1")
         self.patience = patience
@@ -106,7 +108,8 @@ class Endpoint:
 
         ServerError for an error as the answer, or none.
         """
-        deadline_s = time.monotonic() + self.patience.ready_s
+        ready_s = self.patience.ready_s
+        deadline_s = time.monotonic() + ready_s
         while True:
             try:
                 return Exchange(self, path, body)
@@ -114,8 +117,7 @@ class Endpoint:
                 if error.status != 503:
                     raise
                 if time.monotonic() > deadline_s:
-                    late = f"not ready after {self.patience.ready_s:g} s: {error}"
-                    raise ServerError(late, "timed out", 503) from error
+                    raise ServerError(f"not ready after {ready_s:g} s: {error}", "timed out", 503) from error
             time.sleep(0.25)
 
 
@@ -127,7 +129,9 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
     """
 
     def __init__(self, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None) -> None:
-        self._patience, self._expired, self._path = endpoint.patience, False, path
+        self._patience = endpoint.patience
+        self._expired = False
+        self._path = path
         kind = http.client.HTTPSConnection if endpoint.secure else http.client.HTTPConnection
         self._connection = kind(endpoint.host, endpoint.port, timeout=self._patience.silence_s)
         try:
@@ -137,25 +141,24 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
             raise ServerError(f"nothing answers at {where}: {error.strerror or error}", "refused") from error
         self._socket = self._connection.sock
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._within_s = self._patience.answer_s
+        method, payload = "POST", json.dumps(body).encode()
+        if body is None:
+            self._within_s = min(_PAGE_S, self._within_s)
+            method, payload = "GET", b""
         # Ends what no timeout of a single read ends: a server that goes on sending a little.
-        self._within_s = (
-            self._patience.answer_s if body is not None else min(_PAGE_S, self._patience.answer_s)
-        )
         self._watch = threading.Timer(self._within_s, self._expire)
         self._watch.daemon = True
         self._watch.start()
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Connection": "close"}
         if endpoint.key:
             headers["Authorization"] = f"Bearer {endpoint.key}"
-        payload = None if body is None else json.dumps(body).encode()
         self.sent_s = time.perf_counter()
         try:
-            self._connection.request(
-                "GET" if body is None else "POST", endpoint.base + path, payload, headers
-            )
+            self._connection.request(method, endpoint.base + path, payload, headers)
             self._response = self._connection.getresponse()
             if not 200 <= self._response.status < 300:
-                self._refuse()
+                raise self._refusal()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._fault(error, "before its answer began") from error
@@ -206,20 +209,17 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _refuse(self) -> None:
+    def _refusal(self) -> ServerError:
         status = self._response.status
         said = self._response.read(2000).decode("utf-8", "replace")
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             error = json.loads(said)["error"]
             said = str(error.get("message", error) if isinstance(error, dict) else error)
-        why = _REFUSALS.get(status) or ("no such page or model" if status == 404 else self._response.reason)
-        refused = status in _REFUSALS or status in {400, 404, 405, 422} or status < 400
-        said = clean(" ".join(said.split()), 300)
         if status < 400:
-            said = f"it is elsewhere: {clean(self._response.headers.get('Location', 'it does not say where'), 100)}"
-        raise ServerError(
-            f"{self._path} answered {status} ({why}): {said}", "refused" if refused else "failed", status
-        )
+            said = f"it is elsewhere: {self._response.headers.get('Location')}"
+        why = _REFUSALS.get(status, self._response.reason)
+        outcome: Outcome = "refused" if status < 500 else "failed"
+        return ServerError(f"{self._path} answered {status} ({why}): {clean(said, 300)}", outcome, status)
 
     def _fault(self, error: BaseException, when: str) -> ServerError:
         if self._expired:
@@ -228,6 +228,6 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
             return ServerError(
                 f"{self._path} stalled: no byte for {self._patience.silence_s:g} s {when}", "timed out"
             )
-        if isinstance(error, (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected)):
+        if isinstance(error, (ConnectionError, http.client.IncompleteRead)):
             return ServerError(f"{self._path}: the server closed the connection {when}", "crashed")
         return ServerError(f"{self._path}: no HTTP answer {when}: {type(error).__name__} {error}")
