@@ -9,6 +9,7 @@ message.
 """
 
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -19,18 +20,16 @@ from harness.errors import BadDataError
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"
+_INT8: Final = dict.fromkeys(
+    ("MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"), "dynamic int8"
+) | dict.fromkeys(("QLinearMatMul", "QLinearConv", "QGemm", "QuantizeLinear"), "static int8")
+"""Operations of graphs whose weights are bytes, by when activations are quantised."""
 
 
 def onnx_model(path: Path) -> Path | None:
     """The ONNX file that a path names: itself, or ``model.onnx`` in a folder; None when it names none."""
-    if path.is_dir():
-        inner = path / MODEL_FILE
-        if inner.is_file():
-            return inner
-        return None
-    if path.suffix == ".onnx" and path.is_file():
-        return path
-    return None
+    file = path / MODEL_FILE if path.is_dir() else path
+    return file if file.suffix == ".onnx" and file.is_file() else None
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
@@ -79,29 +78,24 @@ def quantization(graph: OnnxGraph) -> str:
     """
     parts = set()
     for node in graph.nodes:
-        bits = node.attributes.get("bits", 4)
-        block = node.attributes.get("block_size", 128)
+        made = f"int{node.attributes.get('bits', 4)} b{node.attributes.get('block_size', 128)}"
         if node.op_type == "MatMulNBits":
             level = node.attributes.get("accuracy_level", 0)
-            parts.add(f"int{bits} b{block}" + (f" a{level}" if level else ""))
+            parts.add(f"{made} a{level}" if level else made)
         elif node.op_type == "GatherBlockQuantized":
-            parts.add(f"table int{bits} b{block}")
-    counts = graph.op_counts
-    if counts.keys() & {"MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}:
-        parts.add("dynamic int8")
-    elif counts.keys() & {"QLinearMatMul", "QLinearConv", "QGemm"} or (
-        counts["QuantizeLinear"] and counts["DequantizeLinear"]
-    ):
-        parts.add("static int8")
+            parts.add(f"table {made}")
+        elif node.op_type in _INT8:
+            parts.add(_INT8[node.op_type])
     if parts:
         return " + ".join(sorted(parts))
     sums: Counter[str] = Counter()
     for tensor in graph.tensors:
         sums[tensor.dtype] += tensor.size_bytes
-    return max(sums, key=lambda kind: sums[kind], default="")
+    return next((dtype for dtype, _ in sums.most_common(1)), "")
 
 
 def quant_label(graph: OnnxGraph) -> str:
     """The mixture's short name for tables and records: ``INT4``, ``INT8``, ``F32``, ``F16`` ..."""
     named = quantization(graph)
-    return next((kind.upper() for kind in ("int4", "int8", "int2") if kind in named), named)
+    kind = re.search("int[248]", named)
+    return kind[0].upper() if kind else named

@@ -6,7 +6,6 @@ protocol buffers' encoding; onnx/onnx.proto (numbers of the fields).
 """
 
 import mmap
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -24,7 +23,7 @@ _MODEL_BYTES: Final = (1 << 31) - 1
 _HEADER_BYTES: Final = 64 << 20
 _LONG_BYTES: Final = 4096
 _LENGTH_DELIMITED: Final = 2
-_FIXED_BYTES: Final = {0: 0, 1: 8, 5: 4}
+_FIXED_BYTES: Final = {1: 8, 5: 4}
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor"},
@@ -77,11 +76,6 @@ class OnnxGraph(NamedTuple):
     nodes: tuple[Node, ...]
     tensors: tuple[GraphTensor, ...]
 
-    @property
-    def op_counts(self) -> Counter[str]:
-        """How often each operation occurs."""
-        return Counter(node.op_type for node in self.nodes)
-
 
 def read_graph(path: Path) -> OnnxGraph:
     """Read the header of an ONNX file; BadDataError where there is none, or it is no ONNX model."""
@@ -105,26 +99,23 @@ def read_graph(path: Path) -> OnnxGraph:
     graphs = list(_with_inner(model.graph))
     if sum(len(graph.node) + len(graph.initializer) for graph in graphs) > _MAX_ITEMS:
         raise BadDataError(path, "graph", "more nodes", "what a model can have")
-    nodes = [node for graph in graphs for node in graph.node]
-    stored = [(tensor, tensor.name) for graph in graphs for tensor in graph.initializer]
-    stored += [
-        (attribute.t, (*node.output, attribute.t.name)[0])
-        for node in nodes
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.HasField("t")
-    ]
-    tensors = tuple(_tensor(path, tensor, name) for tensor, name in stored)
-    names = {tensor.name for tensor in tensors}
+    stored = []
+    nodes = []
+    for graph in graphs:
+        stored += [_tensor(path, tensor, tensor.name) for tensor in graph.initializer]
+        for node in graph.node:
+            nodes.append(Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}))
+            if node.op_type == "Constant":
+                constants = [a.t for a in node.attribute if a.HasField("t")]
+                stored += [_tensor(path, tensor, (*node.output, tensor.name)[0]) for tensor in constants]
+    names = {tensor.name for tensor in stored}
     return OnnxGraph(
         path=path,
         producer=model.producer_name,
         inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
         outputs=tuple(map(_port, model.graph.output)),
-        nodes=tuple(
-            Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}) for node in nodes
-        ),
-        tensors=tensors,
+        nodes=tuple(nodes),
+        tensors=tuple(stored),
     )
 
 
@@ -137,25 +128,26 @@ def _without_weights(view: mmap.mmap, at: int, end: int, kind: str) -> bytearray
         wire = key & 7
         if wire == _LENGTH_DELIMITED:
             length, at = _varint(view, at)
+        elif wire == 0:
+            length, (_, at) = 0, _varint(view, at)
         elif wire in _FIXED_BYTES:
             length = _FIXED_BYTES[wire]
         else:
             raise ValueError(f"a field of wire type {wire}")
-        if wire == 0:
-            _, at = _varint(view, at)
         stop = at + length
         if stop > end:
             raise ValueError(f"a field up to byte {stop} of {end}")
         inner = _MESSAGES.get(kind, {}).get(key >> 3)
         if inner and length > _LONG_BYTES:
             body = _without_weights(view, at, stop, inner)
-            if len(header) + len(body) > _HEADER_BYTES:
-                raise ValueError(f"more than {_HEADER_BYTES} bytes beside the weights")
-            header += _as_varint(key) + _as_varint(len(body)) + body
+            kept = _as_varint(key) + _as_varint(len(body)) + body
         elif length <= _LONG_BYTES or kind != "tensor" or key >> 3 not in _WEIGHT_FIELDS:
-            if len(header) + length > _HEADER_BYTES:
-                raise ValueError(f"more than {_HEADER_BYTES} bytes beside the weights")
-            header += view[begin:stop]
+            kept = view[begin : min(stop, begin + _HEADER_BYTES + 1)]
+        else:
+            kept = b""
+        header += kept
+        if len(header) > _HEADER_BYTES:
+            raise ValueError(f"more than {_HEADER_BYTES} bytes beside the weights")
         at = stop
     return header
 
@@ -186,8 +178,9 @@ def _with_inner(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _with_inner(inner)
+            inner = [*attribute.graphs, attribute.g] if attribute.HasField("g") else attribute.graphs
+            for one in inner:
+                yield from _with_inner(one)
 
 
 def _tensor(path: Path, tensor: Any, name: str) -> GraphTensor:

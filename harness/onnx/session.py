@@ -5,8 +5,9 @@ from as they are (measured: 501 MB instead of 769 MB for an inline model of 428 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from harness.errors import BadDataError, EngineError, RefusedError, UnknownNameError, optional
 
@@ -45,7 +46,7 @@ def runtime() -> Any:
     return onnxruntime
 
 
-class OnnxSession:
+class OnnxSession(AbstractContextManager["OnnxSession"]):
     """One loaded graph.
 
     Args:
@@ -102,9 +103,6 @@ class OnnxSession:
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""
         self.raw = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -38,7 +38,7 @@ class Ort(Packaged):
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph says: quantization, type and sharing of the cache, which logits it can leave out."""
+        """What the graph says: quantization, type of the cache, which logits it can leave out."""
         from harness.onnx.decoder import decoder_ports
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph
@@ -49,7 +49,6 @@ class Ort(Packaged):
             "quantization": quantization(graph),
             "producer": graph.producer,
             "kv_type": ports.dtype,
-            "kv_in_place": ports.shared,
             "last_logits_only": ports.keeps,
         }
 

@@ -1,8 +1,6 @@
 """One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python.
 
-The cache has one of two forms, by what the graph's attention does. It concatenates: the last run's outputs
-are the next one's inputs. Or it writes in place: one buffer of the full context is past and present at once,
-and only the length moves.
+The last run's outputs are the next one's inputs.
 """
 
 from collections.abc import Sequence
@@ -63,27 +61,22 @@ class OrtSession(Tokenized, OneSequence):
         self._ids = np.zeros((1, self.context_tokens), np.int64)
         self._keep = np.zeros((), np.int64)
         self._length = 0
-        room_tokens = self.context_tokens if self.ports.shared else 0
-        sizes = zip(self.ports.head_count, self.ports.head_dims, strict=True)
-        # Zeros that nobody touches take no memory: pages come as the cache fills.
         self._hold(
-            [np.zeros((1, heads, room_tokens, dim), _DTYPES[self.ports.dtype]) for heads, dim in sizes]
+            [np.zeros((1, heads, 0, size), _DTYPES[self.ports.dtype]) for heads, size in self.ports.sizes]
         )
         self._keep_nothing()
 
     def _hold(self, arrays: list[NDArray[Any]]) -> None:
-        """Make these the cache, and name them as inputs and outputs of the next run."""
-        self._arrays = arrays  # the values below are over their memory
+        """Make these the cache."""
+        self._arrays = arrays  # the values are over their memory
         self._bind([_value_of(array) for array in arrays])
 
     def _bind(self, values: Sequence[Any]) -> None:
+        """Name these as the cache of the next run."""
         self._values = values
         for past, present, value in zip(self.ports.past, self.ports.present, values, strict=True):
             self._binding.bind_ortvalue_input(past, value)
-            if self.ports.shared:
-                self._binding.bind_ortvalue_output(present, value)
-            else:
-                self._binding.bind_output(present, "cpu")
+            self._binding.bind_output(present, "cpu")
 
     @cached_property
     def begin_token(self) -> int | None:
@@ -130,9 +123,8 @@ class OrtSession(Tokenized, OneSequence):
             self._binding.bind_ortvalue_input(name, _value_of(array))
         self._binding.bind_ortvalue_output("logits", _value_of(rows[None]))
         self._engine.raw.run_with_iobinding(self._binding)
-        if not self.ports.shared:
-            self._arrays = []
-            self._bind(self._binding.get_outputs()[: len(self.ports.present)])
+        self._arrays = []
+        self._bind(self._binding.get_outputs()[: len(self.ports.present)])
         self._length = end
 
     def length(self) -> int:
@@ -140,8 +132,8 @@ class OrtSession(Tokenized, OneSequence):
         return self._length
 
     def _cut(self, position: int) -> None:
-        if not self.ports.shared:  # the shape is the length: a copy of what stays
-            self._hold([value.numpy()[:, :, :position].copy() for value in self._values])
+        # The shape is the length: a copy of what stays.
+        self._hold([value.numpy()[:, :, :position].copy() for value in self._values])
         self._length = position
 
     def close(self) -> None:
@@ -160,16 +152,14 @@ def end_tokens(folder: Path) -> frozenset[int]:
 
     Empty where none says.
     """
-    for name in ("generation_config.json", "config.json", "genai_config.json"):
+    for name in ("generation_config.json", "config.json"):
         path = folder / name
-        if not path.is_file():
+        values = json_in(path, "a JSON object") if path.is_file() else None
+        ids = values.get("eos_token_id") if isinstance(values, dict) else None
+        if ids is None:
             continue
-        values = json_in(path, "a JSON object")
-        ids = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
-        ids = ids.get("eos_token_id") if isinstance(ids, dict) else ids
         tokens = ids if isinstance(ids, list) else [ids]
-        if ids is not None and not all(isinstance(token, int) for token in tokens):
+        if not all(isinstance(token, int) for token in tokens):
             raise BadDataError(path, "eos_token_id", say(ids), "the number of a token, or a list of them")
-        if ids is not None:
-            return frozenset(tokens)
+        return frozenset(tokens)
     return frozenset()

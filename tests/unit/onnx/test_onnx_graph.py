@@ -58,7 +58,7 @@ def test_constants_inner_graphs_and_odd_types(tmp_path: Path):
     path = tmp_path / "odd.onnx"
     onnx.save(h.make_model(graph), str(path))
     found = read_graph(path)
-    assert found.op_counts == {"Constant": 1, "If": 1, "Identity": 2}
+    assert sorted(node.op_type for node in found.nodes) == ["Constant", "Identity", "Identity", "If"]
     # 5 values of 4 bits: 2.5 bytes, so 3.
     assert {t.name: (t.dtype, t.size_bytes) for t in found.tensors} == {
         "half": ("F16", 8), "four": ("U4", 3), "c": ("I8", 3)

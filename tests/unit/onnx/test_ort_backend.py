@@ -94,8 +94,6 @@ def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
     ports = decoder_ports(read_graph(model))
     plain = ort.InferenceSession(str(model))
     past = {name: np.zeros((1, 1, 0, 32), np.float32) for name in ports.past}
-    if ports.shared:
-        pytest.skip("the plain runs concatenate")
     with RUNTIME.open(model, SMALL) as session:
         position = 0
         for size in (9, 1, 1, 4, 1):
@@ -155,8 +153,8 @@ def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: 
 def test_ports(tmp_path: Path):
     ports = decoder_ports(read_graph(write_tiny_decoder(tmp_path, WEIGHTS)))
     assert ports.past == tuple(f"past_key_values.{i}.{k}" for i in (0, 1) for k in ("key", "value"))
-    assert (ports.dtype, ports.head_count, ports.head_dims) == ("F32", (1,) * 4, (32,) * 4)
-    assert (ports.shared, ports.keeps, ports.vocab_count) == (False, False, 256)
+    assert (ports.dtype, ports.sizes) == ("F32", ((1, 32),) * 4)
+    assert (ports.keeps, ports.vocab_count) == (False, 256)
 
 
 def test_what_is_no_decoder_is_refused(tmp_path: Path):
@@ -171,10 +169,8 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path):
     with pytest.raises(RefusedError, match=r"without its output 'present\.1\.value'"):
         decoder_ports(graph._replace(outputs=graph.outputs[:-1]))
     free = tuple(p._replace(dims=(*p.dims[:3], "kv_cache_dim")) if "past" in p.name else p for p in graph.inputs)
-    with pytest.raises(RefusedError, match="how large its heads are"):
+    with pytest.raises(RefusedError, match=r"expected \[batch, heads, tokens, head size\]"):
         decoder_ports(graph._replace(inputs=free))
-    (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"head_size": 32}}}')
-    assert decoder_ports(graph._replace(inputs=free)).head_dims == (32,) * 4
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(BadDataError, match="the model's tokenizer"):
         RUNTIME.open(path, SMALL)
