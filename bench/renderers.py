@@ -83,8 +83,8 @@ def check_table(*paths: Path) -> str:
     rows = [
         [
             f"{record.model.name if record.model else ''}, {row.name}",
-            _amount(row.unit, row.predicted),
-            f"{_amount(row.unit, row.low)} to {_amount(row.unit, row.high)}",
+            _amount(row.unit, row.predicted or 0.0),
+            f"{_amount(row.unit, row.low or 0.0)} to {_amount(row.unit, row.high or 0.0)}",
             _amount(row.unit, measured),
             f"{row.error_ratio:+.1%}" if row.error_ratio is not None else "-",
         ]

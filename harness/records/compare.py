@@ -1,11 +1,12 @@
 """Predicted and measured, side by side, with the error of each."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.device import NOT_PROBED
 from harness.domain.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
-from harness.domain.record import RunRecord
+from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation
 from harness.records.derive import Measured, summarise
 
@@ -18,23 +19,26 @@ class ComparedRow(Frozen):
 
     Attributes:
         name: ``decode``, ``prefill``, ``first token``, ``first token, cold``, ``load``, ``load, cold``,
-            ``peak memory``, ``anonymous memory``.
+            ``peak memory``, ``anonymous memory``, ``buffers in vram``, ``buffers in ram``, ``slow token``.
         unit: ``tokens/s``, ``s`` or ``bytes``.
-        predicted: Middle of the prediction.
+        predicted: Middle of the prediction; None where nothing was predicted.
         low: Lower end of its 90 % interval; ``high`` is the upper one.
         measured: Median of the clean samples, or of the disturbed ones where there are no others; None
             without any.
+        least: Smallest clean sample; ``most`` is the largest.
         sample_count: Clean samples behind it.
         doubted: Whether all samples were disturbed: the value is shown, marked, and judged by nothing.
     """
 
     name: str
     unit: str
-    predicted: float
-    low: float
-    high: float
-    measured: float | None
-    sample_count: int
+    predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    measured: float | None = None
+    least: float | None = None
+    most: float | None = None
+    sample_count: int = 0
     doubted: bool = False
 
     @property
@@ -43,14 +47,14 @@ class ComparedRow(Frozen):
 
         None for a value in doubt.
         """
-        if self.measured and not self.doubted:
+        if self.predicted is not None and self.measured and not self.doubted:
             return (self.predicted - self.measured) / self.measured
         return None
 
     @property
     def inside(self) -> bool | None:
         """Whether the measurement lies in the predicted interval; None for a value in doubt."""
-        if self.measured is None or self.doubted:
+        if self.measured is None or self.low is None or self.high is None or self.doubted:
             return None
         return self.low <= self.measured <= self.high
 
@@ -70,94 +74,97 @@ class Comparison(Frozen):
 
 def compare(record: RunRecord) -> Comparison | None:
     """The comparison of a run with what was predicted before it; None when nothing was."""
-    prediction = record.prediction
-    if prediction is None:
+    if record.prediction is None:
         return None
-    speed = prediction.speed
-    memory = prediction.memory
-    used = None
-    if prediction.device != NOT_PROBED:
-        used = record.memory
-    predicted = {
-        "decode": speed.decode_tokens_per_s,
-        "prefill": speed.prefill_tokens_per_s,
-        "first token": speed.ttft_warm_s,
-        "first token, cold": speed.ttft_cold_s,
-        "load": speed.load_warm_s,
-        "load, cold": speed.load_cold_s,
-    }
-    units = {"decode": "tokens/s", "prefill": "tokens/s"}
-    tests = timed(record)
-    rows = [_row(name, units.get(name, "s"), interval, tests[name]) for name, interval in predicted.items()]
-    rows.append(_row("peak memory", "bytes", memory.peak_bytes, reading=used.peak_rss_bytes if used else 0))
-    if used is not None and used.peak_anonymous_bytes:
-        rows.append(_row("anonymous memory", "bytes", memory.anonymous, reading=used.peak_anonymous_bytes))
-    rows += _pools(record, memory)
-    notes = []
+    rows = [row for row in rows_of(record) if row.predicted is not None]
     decode = rows[0].measured
-    if decode is not None and not rows[0].doubted and 0 < speed.roofline_tokens_per_s < decode:
+    ceiling = record.prediction.speed.roofline_tokens_per_s
+    notes = []
+    if decode is not None and not rows[0].doubted and 0 < ceiling < decode:
         notes.append(
-            f"measured decode ({decode:.1f} tokens/s) is above its ceiling ({speed.roofline_tokens_per_s:.1f}): "
+            f"measured decode ({decode:.1f} tokens/s) is above its ceiling ({ceiling:.1f}): "
             "the device profile understates the bandwidth; probe the device again"
         )
     return Comparison(run_id=record.run_id, rows=tuple(rows), notes=tuple(notes))
 
 
-def timed(record: RunRecord) -> dict[str, Measured | None]:
-    """The test behind each time and speed that is predicted, by the name of its row.
-
-    None where there is none.
-    """
-    tests = summarise(record)
+def rows_of(record: RunRecord) -> list[ComparedRow]:
+    """Every quantity of a run, predicted or not, measured or not; the speed of decoding first."""
+    prediction = record.prediction
     asked = record.scenario
-    cold = f"ttft{max(1, asked.prompt_tokens)} @ cold"
-    return {
-        "decode": tests.test("decode"),
-        "prefill": tests.test("prefill"),
-        "first token": tests.test("first_token"),
-        "first token, cold": tests.test("first_token", cold) if asked.is_timed_cold else None,
-        "load": tests.test("load", "load"),
-        "load, cold": tests.test("load", "load @ cold"),
-    }
+    tests = summarise(record)
+    rows = []
+    for name, unit, phase, label, field in _TIMED:
+        test = tests.test(phase, label.format(max(1, asked.prompt_tokens)))
+        if name == "first token, cold" and not asked.is_timed_cold:
+            test = None
+        predicted = getattr(prediction.speed, field) if prediction else None
+        rows.append(_row(name, unit, predicted, test))
+    decode = tests.test("decode")
+    if decode is not None and decode.token_p99_s is not None:
+        slow = ComparedRow(
+            name="slow token", unit="s", measured=decode.token_p99_s, sample_count=decode.sample_count
+        )
+        rows.append(slow)
+    used = record.memory
+    if prediction is not None and prediction.device == NOT_PROBED:
+        used = None
+    memory = prediction.memory if prediction else None
+    peak = memory.peak_bytes if memory else None
+    rows.append(_row("peak memory", "bytes", peak, reading=used.peak_rss_bytes if used else 0))
+    if memory is not None:
+        if used is not None and used.peak_anonymous_bytes:
+            rows.append(
+                _row("anonymous memory", "bytes", memory.anonymous, reading=used.peak_anonymous_bytes)
+            )
+        rows += _pools(record, memory)
+    return rows
 
 
+_TIMED: Final[tuple[tuple[str, str, Phase, str, str], ...]] = (
+    ("decode", "tokens/s", "decode", "", "decode_tokens_per_s"),
+    ("prefill", "tokens/s", "prefill", "", "prefill_tokens_per_s"),
+    ("first token", "s", "first_token", "", "ttft_warm_s"),
+    ("first token, cold", "s", "first_token", "ttft{} @ cold", "ttft_cold_s"),
+    ("load", "s", "load", "load", "load_warm_s"),
+    ("load, cold", "s", "load", "load @ cold", "load_cold_s"),
+)
+"""Times and speeds: the name of the row, the unit, the test by its phase and label, the field of the prediction."""
 _BUFFER_SPREAD: Final = 0.02
 """What the engine's buffers together may be off by: scratch is not exact."""
 
 
-def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
+def _pools(record: RunRecord, memory: MemoryPrediction) -> Iterator[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     sizes = {"vram": 0, "ram": 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
         if not buffer.is_mapped:
             sizes["ram" if buffer.on_host else "vram"] += buffer.size_bytes
-    rows = []
     for pool, size in sizes.items() if sizes["vram"] else ():
-        told = [
-            part
-            for part in memory.parts
-            if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts
-        ]
-        predicted = float(sum(part.anonymous_bytes for part in told))
+        predicted = 0.0
+        for part in memory.parts:
+            if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts:
+                predicted += part.anonymous_bytes
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
             interval = Interval(predicted, predicted * (1 - _BUFFER_SPREAD), predicted * (1 + _BUFFER_SPREAD))
-            rows.append(_row(f"buffers in {pool}", "bytes", interval, reading=size))
-    return rows
+            yield _row(f"buffers in {pool}", "bytes", interval, reading=size)
 
 
 def _row(
-    name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0
+    name: str, unit: str, predicted: Interval | None, test: Measured | None = None, reading: int = 0
 ) -> ComparedRow:
     """The row of a test, or of one ``reading`` of memory in bytes, which is 0 where there is none."""
-    measured, count = (test.value, test.sample_count) if test else (float(reading) or None, int(reading > 0))
-    doubted = test is not None and measured is None and test.doubted_value is not None
-    return ComparedRow(
-        name=name,
-        unit=unit,
-        predicted=predicted.mid,
-        low=predicted.low,
-        high=predicted.high,
-        measured=test.doubted_value if test and doubted else measured,
-        sample_count=count,
-        doubted=doubted,
-    )
+    row = ComparedRow(name=name, unit=unit, measured=float(reading) or None, sample_count=int(reading > 0))
+    if test is not None:
+        row = ComparedRow(
+            name=name,
+            unit=unit,
+            measured=test.doubted_value if test.value is None else test.value,
+            least=test.least,
+            most=test.most,
+            sample_count=test.sample_count,
+            doubted=test.value is None and test.doubted_value is not None,
+        )
+    if predicted is None:
+        return row
+    return row.replace(predicted=predicted.mid, low=predicted.low, high=predicted.high)

@@ -8,7 +8,6 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
 from harness.domain.result import Load, Soak, Speculation, Stream
-from harness.stats.intervals import quantile_interval
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
@@ -17,12 +16,11 @@ _RATED: Final = frozenset(("prefill", "decode", "draft", "verify", "stream"))
 
 
 class Measured(Frozen):
-    """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
+    """One test of a run: the median of its clean samples.
 
     Attributes:
         unit: Rates of tokens, or seconds: of a sample, or of one operation of a system.
         value: Median; None without a clean sample.
-        low: Lower end of the interval of the median; None below six samples. ``high`` is the upper one.
         least: Smallest clean sample; None without any. ``most`` is the largest one.
         sample_count: Clean samples.
         disturbed_count: Samples that were disturbed and do not count; warm-ups are in neither.
@@ -35,8 +33,6 @@ class Measured(Frozen):
     label: str
     unit: Literal["tokens/s", "s"]
     value: float | None
-    low: float | None = None
-    high: float | None = None
     least: float | None = None
     most: float | None = None
     sample_count: int = 0
@@ -53,10 +49,11 @@ class Tests(tuple[Measured, ...]):
 
         Without one the phase's first that is warm, at depth 0 if any is.
         """
-        tests = [
-            t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)
-        ]
-        return min(tests, key=lambda t: "@" in t.label, default=None)
+        found = [test for test in self if test.phase == phase]
+        if label:
+            return next((test for test in found if test.label == label), None)
+        warm = [test for test in found if "@ cold" not in test.label]
+        return min(warm, key=lambda test: "@" in test.label, default=None)
 
 
 def setting_of(record: RunRecord) -> tuple[str, ...]:
@@ -111,20 +108,19 @@ def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
 
 def speeds_of(record: RunRecord) -> dict[str, float]:
     """Tokens/s of each test of prompts and of decoding, by its label: the median of the samples that count."""
-    found: dict[str, float] = {}
-    for phase in TEST_PHASES:
-        by_label: dict[str, list[float]] = {}
-        for sample in record.believed(phase):
-            if sample.token_count and sample.duration_s > 0:
-                by_label.setdefault(sample.label, []).append(sample.token_count / sample.duration_s)
-        found |= {label: median(speeds) for label, speeds in by_label.items()}
+    found = {}
+    for test in summarise(record):
+        if test.phase in {"prefill", "decode"} and test.value:
+            found[test.label] = test.value
     return found
 
 
 def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
     """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
-    samples = tests_of(record).get((phase, label), ())
-    return [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
+    times_s: list[float] = []
+    for sample in tests_of(record).get((phase, label), ()):
+        times_s += sample.token_times_s if phase == "decode" else [sample.duration_s]
+    return times_s
 
 
 def needed_count(repetitions: int) -> int:
@@ -157,19 +153,28 @@ def _most_telling(doubts: list[str]) -> str:
 
 def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
     is_rate = phase in _RATED
-    timed = [s for s in samples if s.duration_s > 0 and (s.token_count or not is_rate)]
-    clean, disturbed = (
-        [_value(s, is_rate) for s in timed if bool(s.validity.doubts) == doubted] for doubted in (False, True)
-    )
-    value, low, high = quantile_interval(clean)[:3] if clean else (None, None, None)
-    times_s = [t for s in samples if not s.validity.doubts for t in s.token_times_s]
+    clean = []
+    disturbed = []
+    times_s: list[float] = []
+    for sample in samples:
+        count = sample.token_count
+        value = sample.duration_s
+        if is_rate and value > 0:
+            value = count / value
+        elif phase == "workload":
+            value /= max(1, count)
+        if sample.validity.doubts:
+            disturbed.append(value)
+        else:
+            clean.append(value)
+            times_s += sample.token_times_s
+    clean = list(filter(None, clean))
+    disturbed = list(filter(None, disturbed))
     return Measured(
         phase=phase,
         label=label,
         unit="tokens/s" if is_rate else "s",
-        value=value,
-        low=low,
-        high=high,
+        value=median(clean) if clean else None,
         least=min(clean, default=None),
         most=max(clean, default=None),
         sample_count=len(clean),
@@ -177,9 +182,3 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
         doubted_value=median(disturbed) if disturbed else None,
         token_p99_s=float(np.quantile(times_s, 0.99)) if times_s else None,
     )
-
-
-def _value(sample: Sample, is_rate: bool) -> float:
-    if is_rate:
-        return sample.token_count / sample.duration_s
-    return sample.duration_s / (max(1, sample.token_count) if sample.phase == "workload" else 1)

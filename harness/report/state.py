@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak, Speculation, Stream
-from harness.records.compare import ComparedRow, compare, timed
-from harness.records.derive import Measured
+from harness.records.compare import ComparedRow, rows_of
 from harness.units import GIB, MIB, format_number
 
 BELIEVED: Final = "ok"
@@ -227,105 +226,49 @@ def _read(figure: Figure, digits: int) -> State:
 
 def figures_of(record: RunRecord) -> dict[str, Figure]:
     """Every figure of a run by its name, ``decode`` always among them: the speed of whatever it was."""
-    comparison = compare(record)
-    tests = timed(record)
-    if comparison is not None:
-        found = {row.name: _compared(record, row, tests.get(row.name)) for row in comparison.rows}
-    else:
-        found = {name: _measured(record, name, test) for name, test in tests.items()}
-        if record.memory:
-            peak = record.memory.peak_rss_bytes
-        else:
-            peak = 0
-        found["peak memory"] = _plain(record, "peak memory", "bytes", peak or None)
-    decode = tests["decode"]
-    if decode is not None and decode.token_p99_s is not None:
-        state = _trusted(record, decode.token_p99_s, State.MEASURED)
-        found["slow token"] = Figure(
-            "slow token", "s", state, decode.token_p99_s, sample_count=decode.sample_count
-        )
+    found = {row.name: _figure(record, row) for row in rows_of(record)}
     if not found["decode"].measured:
-        found["decode"] = _plain(record, "decode", "tokens/s", _speed(record))
+        row = ComparedRow(name="decode", unit="tokens/s", measured=_speed(record))
+        found["decode"] = _figure(record, row)
     return found
 
 
 def _speed(record: RunRecord) -> float | None:
     """Tokens/s that a result holds where no sample does."""
-    result = record.result
-    if isinstance(result, Stream):
-        return result.decoding.tokens_per_s
-    if isinstance(result, Speculation):
-        return result.speculative.tokens_per_s
-    if isinstance(result, Soak):
-        return result.sustained_tokens_per_s
-    if isinstance(result, Load):
-        return max(level.new_tokens_per_s for level in result.levels)
+    match record.result:
+        case Stream(decoding=decoding):
+            return decoding.tokens_per_s
+        case Speculation(speculative=decoding):
+            return decoding.tokens_per_s
+        case Soak(sustained_tokens_per_s=speed):
+            return speed
+        case Load(levels=levels):
+            return max(level.new_tokens_per_s for level in levels)
     return None
 
 
-def _trusted(record: RunRecord, value: float | None, state: State) -> State:
-    """The state less what its run forbids: nothing is measured by one that broke off, nothing believed of a doubted."""
-    if value is None or record.outcome not in {BELIEVED, "inconclusive"}:
-        return State.NONE
-    if record.outcome == BELIEVED:
-        return state
-    return State.DISTURBED
-
-
-def _plain(record: RunRecord, name: str, unit: str, value: float | None) -> Figure:
-    state = _trusted(record, value, State.MEASURED)
-    return Figure(
-        name, unit, state, None if state is State.NONE else value, sample_count=int(value is not None)
-    )
-
-
-def _measured(record: RunRecord, name: str, test: Measured | None) -> Figure:
-    unit = "s"
-    if name in {"decode", "prefill"}:
-        unit = "tokens/s"
-    if test is None:
-        return Figure(name, unit, State.NONE)
-    if test.value is None:
-        value = test.doubted_value
-    else:
-        value = test.value
-    state = _trusted(record, value, State.DISTURBED if test.value is None else State.MEASURED)
-    if state is State.NONE:
-        shown = None
-    else:
-        shown = value
-    return Figure(name, unit, state, shown, *_spread(test), sample_count=test.sample_count)
-
-
-def _spread(test: Measured | None) -> tuple[float | None, float | None]:
-    if test is None or test.sample_count < _SPREAD_COUNT:
-        return None, None
-    return test.least, test.most
-
-
-def _compared(record: RunRecord, row: ComparedRow, test: Measured | None) -> Figure:
-    least, most = _spread(test)
-    predicted = Interval(row.predicted, row.low, row.high)
-    state = State.DISTURBED
-    if row.inside is not None:
-        if row.inside:
+def _figure(record: RunRecord, row: ComparedRow) -> Figure:
+    """What may be said of a row: nothing is measured by a run that broke off, nothing believed of a doubted one."""
+    predicted = None
+    if row.predicted is not None and row.low is not None and row.high is not None:
+        predicted = Interval(row.predicted, row.low, row.high)
+    figure = Figure(row.name, row.unit, State.NONE, predicted=predicted)
+    if row.measured is None or record.outcome not in {BELIEVED, "inconclusive"}:
+        return figure
+    figure = figure._replace(state=State.DISTURBED, measured=row.measured, sample_count=row.sample_count)
+    if row.sample_count >= _SPREAD_COUNT:
+        figure = figure._replace(least=row.least, most=row.most)
+    if row.doubted or record.outcome != BELIEVED:
+        return figure
+    state = State.MEASURED
+    if predicted is not None:
+        state = State.OUTSIDE
+        spread = (figure.least or row.measured, figure.most or row.measured)
+        if predicted.low <= row.measured <= predicted.high:
             state = State.INSIDE
-        else:
-            state = State.OUTSIDE
-    if (
-        state is State.OUTSIDE
-        and least is not None
-        and most is not None
-        and least <= row.high
-        and most >= row.low
-    ):
-        state = State.EDGE
-    state = _trusted(record, row.measured, state)
-    if state is State.NONE:
-        measured = None
-    else:
-        measured = row.measured
-    figure = Figure(row.name, row.unit, state, measured, least, most, row.sample_count, predicted)
+        elif spread[0] <= predicted.high and spread[1] >= predicted.low:
+            state = State.EDGE
+    figure = figure._replace(state=state)
     if state is State.OUTSIDE and _read(figure, _DIGITS[-1]) is not State.OUTSIDE:
         return figure._replace(state=State.EDGE)  # by less than a page prints
     return figure
