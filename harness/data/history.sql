@@ -12,5 +12,4 @@ CREATE TABLE IF NOT EXISTS runs (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
 CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
-CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
 CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell) WHERE cell != '';

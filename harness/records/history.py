@@ -14,18 +14,12 @@ from typing import Final
 from harness.domain.base import Frozen, shipped_text
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.records.store import RECORD_MAX_BYTES, decode, encode
+from harness.records.store import decode, encode
 from harness.units import counted
 
 FORMAT: Final = 5
-"""Before it there were figures beside the records."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
-_CACHE_KIB: Final = 32 << 10
-_PAGE_BYTES: Final = 16 << 10
-_FROM_OLDER: Final = (
-    "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell; DROP TABLE IF EXISTS figures"
-)
 
 
 class HistoryEntry(Frozen):
@@ -38,14 +32,6 @@ class HistoryEntry(Frozen):
     quant: str
     device: str
     outcome: str
-
-
-def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
-    name = ""
-    if record.model or "model" in record.extra:
-        name = record.name
-    of = (record.run_id, record.created, record.workload, name, record.quant, record.machine.device)
-    return (*of, record.outcome, cell, encode(record))
 
 
 class History:
@@ -69,9 +55,12 @@ class History:
         """
         records = iter(records)
         with self._open() as connection, connection:
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            while batch := [_row(record, cell) for record in itertools.islice(records, _BATCH)]:
-                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            while batch := list(itertools.islice(records, _BATCH)):
+                rows = []
+                for one in batch:
+                    of = (one.run_id, one.created, one.workload, one.name, one.quant, one.machine.device)
+                    rows.append((*of, one.outcome, cell, encode(one)))
+                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def get(self, run_id: str) -> RunRecord:
         """The record of that run; an unambiguous beginning of its identifier is enough.
@@ -86,38 +75,42 @@ class History:
                 "SELECT run_id, record FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT 2",
                 (run_id, run_id + "\U0010ffff"),
             ).fetchall()
-        exact = [row for row in rows if row[0] == run_id] or rows
-        if not exact or not run_id:
+        if not rows or not run_id:
             raise RefusedError(f"no run {run_id!r} in {self.path}. List them with: edge-harness history")
-        if len(exact) > 1:
+        if len(rows) > 1 and rows[0][0] != run_id:
             raise RefusedError(f"several runs begin with {run_id!r}: give more of the identifier")
-        return self._decoded(*exact[0])
+        return self._decoded(*rows[0])
 
-    def entries(
-        self, *, limit: int = 50, model: str = "", device: str = "", workload: str = "", outcome: str = ""
-    ) -> list[HistoryEntry]:
-        """Lines of the newest runs that match, newest first; an empty name matches all."""
-        wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
-        newest, values = _newest(limit, wanted)
-        names = HistoryEntry.__struct_fields__
-        with self._open() as connection:
-            rows = connection.execute(f"SELECT {', '.join(names)} {newest}", values).fetchall()
-        return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
+    def entries(self, *, limit: int = 50, **wanted: str) -> list[HistoryEntry]:
+        """A line for each of the :meth:`records`."""
+        return [
+            HistoryEntry(
+                run_id=record.run_id,
+                created=record.created,
+                workload=record.workload,
+                model=record.name,
+                quant=record.quant,
+                device=record.machine.device,
+                outcome=record.outcome,
+            )
+            for record in self.records(limit=limit, **wanted)
+        ]
 
-    def records(
-        self, *, limit: int = 1000, model: str = "", device: str = "", workload: str = "", outcome: str = ""
-    ) -> Iterator[RunRecord]:
-        """Records that match, newest first, decoded one at a time.
+    def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[RunRecord]:
+        """Records that match, newest first, decoded one at a time; a warning says how many cannot be read, and why.
 
-        A warning says how many cannot be read, and why.
+        ``wanted``: ``model``, ``device``, ``workload``, ``outcome``; an empty one matches all.
         """
-        wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
-        newest, values = _newest(limit, wanted)
+        asked = {
+            column: value for column, value in wanted.items() if value
+        }  # so that an index serves the rest
+        where = " AND ".join(f"{column} = ?" for column in asked) or "true"
+        newest = f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?"
         faults = []
         with self._open() as connection:
-            for run_id, data in connection.execute(f"SELECT run_id, record {newest}", values):
+            for row in connection.execute(f"SELECT run_id, record {newest}", (*asked.values(), limit)):
                 try:
-                    record = self._decoded(run_id, data)
+                    record = self._decoded(*row)
                 except BadDataError as error:
                     faults.append(str(error))
                 else:
@@ -137,9 +130,7 @@ class History:
                 (cell,),
             ).fetchone()
         with suppress(BadDataError):  # of another schema version: it is made again
-            if row:
-                return self._decoded(*row)
-            return None
+            return self._decoded(*row) if row else None
         return None
 
     def count(self) -> int:
@@ -150,10 +141,8 @@ class History:
     def faults(self) -> list[str]:
         """What SQLite's own check finds wrong with the file; empty when it is whole."""
         with self._open() as connection:
-            rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check").fetchall()]
-        if rows == ["ok"]:
-            return []
-        return rows
+            rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return [] if rows == ["ok"] else rows
 
     def _decoded(self, run_id: str, data: bytes) -> RunRecord:
         return decode(data, f"{self.path} run {run_id}")
@@ -163,34 +152,19 @@ class History:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
-                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, RECORD_MAX_BYTES + _PAGE_BYTES)
-                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > FORMAT:
+                if version not in {0, FORMAT}:
                     raise RefusedError(
-                        f"{self.path} was written by a newer edge-harness (format {version}): update"
+                        f"{self.path} was written by another edge-harness, older or newer (format {version})"
                     )
-                if version < FORMAT:
-                    connection.executescript(_FROM_OLDER)
+                if not version:
                     connection.executescript(shipped_text("data/history.sql"))
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()
                 yield connection
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise CouldNotRunError(
                 f"history {self.path}: {error}. Can its folder be written, and is it a history?"
             ) from error
-        except OSError as error:
-            raise CouldNotRunError(f"history {self.path}: {error.strerror}") from error
-
-
-def _newest(limit: int, wanted: dict[str, str]) -> tuple[str, list[str | int]]:
-    """The newest runs with these columns.
-
-    Those not asked for are left out, so that an index serves the rest.
-    """
-    asked = {column: value for column, value in wanted.items() if value}
-    where = " AND ".join(f"{column} = ?" for column in asked) or "true"
-    return f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?", [*asked.values(), limit]
