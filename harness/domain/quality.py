@@ -43,42 +43,20 @@ class Change(Frozen):
     high: float
 
 
-class Temperature(Frozen):
-    """A temperature fitted on the first half of the rows, judged on the second.
-
-    Attributes:
-        temperature: The fitted one; above 1: the model was too sure.
-    """
-
-    temperature: float
-    ece: float
-    ece_scaled: float
-    nll: float
-    nll_scaled: float
-
-
 class CalibrationChange(Frozen):
     """Calibration of one model on one kind of rows, beside the reference's.
 
     Differences are this model minus the reference, with 95 % intervals from a bootstrap over the rows.
 
     Attributes:
-        ece: Expected calibration error, ten bins.
-        nll: Mean negative log-likelihood, nats.
+        ece_change: Of the expected calibration error, ten bins.
+        nll_change: Of the mean negative log-likelihood, nats.
         lost_count: Rows the reference had right and this one has wrong.
-        temperature: None where only the options were scored.
+        gained_count: The other way round.
     """
 
     row_count: Count
-    accuracy: float
-    mean_confidence: float
-    ece: float
-    smooth_ece: float
-    nll: float
     nll_change: Change
     ece_change: Change
-    smooth_ece_change: Change
-    accuracy_change: Change
     lost_count: Count
     gained_count: Count
-    temperature: Temperature | None = None

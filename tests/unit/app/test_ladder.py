@@ -72,7 +72,8 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     assert coarse.divergence > 0
     # One pass gives both: the perplexity is that of the very rows whose NLLs are compared.
     score, calibration = coarse.quality.score, coarse.quality.calibration
-    assert np.exp(calibration.nll) == pytest.approx(score.perplexity, rel=1e-9)
+    worse = score.perplexity / same.quality.score.perplexity
+    assert np.exp(calibration.nll_change.value) == pytest.approx(worse, rel=1e-9)
     assert calibration.row_count == score.token_count == 255
     assert sum(coarse.quality.types.values()) == pytest.approx(1.0)
 

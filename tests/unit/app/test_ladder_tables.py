@@ -9,9 +9,9 @@ from harness.records.ladder import COLUMNS, Rung, caveats, cells, mark_frontier
 
 NOTHING = Change(value=0.0, low=0.0, high=0.0)
 CALIBRATION = CalibrationChange(
-    row_count=510, accuracy=0.5, mean_confidence=0.52, ece=0.03, smooth_ece=0.03, nll=2.35,
-    nll_change=Change(value=0.05, low=0.02, high=0.08), ece_change=Change(value=0.01, low=-0.01, high=0.02),
-    smooth_ece_change=NOTHING, accuracy_change=NOTHING, lost_count=30, gained_count=12,
+    row_count=510, nll_change=Change(value=0.05, low=0.02, high=0.08),
+    ece_change=Change(value=0.01, low=-0.01, high=0.02),
+    lost_count=30, gained_count=12,
 )  # fmt: skip
 SCORE = TextScore(
     token_count=510, perplexity=10.4856, perplexity_error=0.5, kl_divergence=0.0574, kl_divergence_error=0.001,
