@@ -184,7 +184,6 @@ class _Workshop:
             return Quality(
                 text=self.text.name,
                 chunk_count=self.asked.chunk_count,
-                reference_quant="F16" if self.requantized else self._weights.quant,
                 bits_per_weight=8 * weights.tensor_bytes / weights.weight_count,
                 types={t: n / weights.weight_count for t, n in counts.most_common()},
                 score=scores[0],

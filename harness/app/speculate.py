@@ -159,7 +159,6 @@ def read(ended: ChildResult) -> Speculation | None:
         ratio = 0.0
     costs = CostTable(advice.verify_s, advice.draft_s)
     expected_s = sum(costs.verify_s(n + 1) + n * advice.draft_s for n in fast_sum.lengths)
-    length = advice.draft_tokens
     ratios = [f.tokens_per_s / s.tokens_per_s for f, s in zip(fast, slow, strict=True)]
     return Speculation(
         draft=advice.draft,
@@ -169,7 +168,6 @@ def read(ended: ChildResult) -> Speculation | None:
         speedup_ratio=fast_sum.tokens_per_s / plain_sum.tokens_per_s,
         median_ratio=median(ratios),
         expected_ratio=fast_sum.decoded_count * advice.verify_s[1] / expected_s,
-        fixed_ratio=costs.speedup_ratio(length, ratio) if length else 1.0,
         acceptance_ratio=ratio,
         acceptance_by_position=tuple(a / t for a, t in by_position if t),
         ratios=tuple(ratios),

@@ -63,7 +63,6 @@ class DraftAdvice(Frozen):
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
         others: Speedup expected of the drafts that were not.
-        round_trip_s: To a verifier on a server, of records before version 0.4; 0 in others.
     """
 
     draft_tokens: Count
@@ -74,7 +73,6 @@ class DraftAdvice(Frozen):
     draft_s: float
     draft: str = ""
     others: dict[str, float] = {}
-    round_trip_s: float = 0.0
 
     @property
     def words(self) -> str:

@@ -93,31 +93,18 @@ class Sample(Frozen):
     energy_joules: float | None = None
 
 
-class MemorySample(Frozen):
-    """Memory of the child at one moment."""
-
-    since_start_s: float
-    anonymous_bytes: Count
-    file_bytes: Count
-
-
 class MemoryUse(Frozen):
     """Memory of the child process over its life.
 
     Attributes:
         peak_rss_bytes: VmHWM of the child, after exec (never ru_maxrss, which inherits the parent's peak).
-        peak_pss_bytes: Proportional set size, which nothing here reads any more; None in what is written now.
-        baseline_bytes: Resident size of the child before the model was loaded (interpreter and engine code).
         cgroup_peak_bytes: Peak charged to the run's own cgroup, if it had one.
     """
 
     peak_rss_bytes: Count
-    peak_pss_bytes: Count | None = None
     peak_anonymous_bytes: Count = 0
     peak_file_bytes: Count = 0
-    baseline_bytes: Count = 0
     cgroup_peak_bytes: Count | None = None
-    timeline: tuple[MemorySample, ...] = ()
 
 
 class MachineFingerprint(Frozen):

@@ -47,16 +47,14 @@ class EngineBuffer(Frozen):
 
 
 class ServerUse(Frozen):
-    """What the way to a server added, and what its processes used.
+    """What the way to a server added.
 
     Attributes:
-        cpu_s: CPU time of the server's processes over the run, where a run told it.
         first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
         decode_path_ratio: Median of (time between first and last token here / the server's own time for
             them).
     """
 
-    cpu_s: float | None = None
     first_token_path_ratio: float | None = None
     decode_path_ratio: float | None = None
 
@@ -66,15 +64,13 @@ class Generation(ResultKind):
 
     Attributes:
         repetitions: Clean samples that were wanted of each test.
-        greedy: Whether each token was chosen from the logits inside the clock, as runs once could.
         buffers: What the engine laid where, as far as it tells.
-        server: Of a run on a server: what the way to it added.
+        server: Of a run on a server.
         token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the
             shipped text, in its order; empty where the runtime gives none.
     """
 
     repetitions: Count
-    greedy: bool = False
     buffers: tuple[EngineBuffer, ...] = ()
     server: ServerUse | None = None
     token_nll: tuple[float, ...] = ()
@@ -91,8 +87,6 @@ class Speculation(ResultKind):
         median_ratio: Median over the prompts of their own ratios, which one disturbed answer does not move.
         expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance
             of the run.
-        fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by
-            formula.
         acceptance_ratio: Drafted tokens accepted, of those compared.
         acceptance_by_position: The same for the first, second ... drafted token of a cycle.
         differences: Where greedy outputs differ, with the logit margin that explains it.
@@ -106,7 +100,6 @@ class Speculation(ResultKind):
     speedup_ratio: float
     median_ratio: float
     expected_ratio: float
-    fixed_ratio: float
     acceptance_ratio: float
     acceptance_by_position: tuple[float, ...]
     ratios: tuple[float, ...]
@@ -172,12 +165,11 @@ class Quality(ResultKind):
         types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple
             of 256 a wider type than the mixture is named after.
         calibration: Each token's confidence beside the reference's, paired.
-        task: Of the questions that ship; None in records from before they did.
+        task: Of the questions that ship.
     """
 
     text: str
     chunk_count: Count
-    reference_quant: str
     bits_per_weight: float
     types: dict[str, float]
     score: TextScore
@@ -390,7 +382,6 @@ class Window(Frozen):
     frequency_hz: float | None = None
     joules: float | None = None
     battery_percent: float | None = None
-    resident_bytes: Count | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -407,7 +398,6 @@ class Soak(ResultKind):
         sustained_tokens_per_s: Middle speed of the last quarter.
         knee_s: When it fell for good; None where no fall is told from noise.
         drop_ratio: By how much, as a share of the burst; 0 without a knee.
-        burst_joules_per_token: Before the knee; None where the device does not tell.
         sustained_joules_per_token: In the last quarter.
         energy_scope: What the energy counts; empty without.
         tokens_per_charge: Of a full battery at the sustained rate; None without one.
@@ -421,7 +411,6 @@ class Soak(ResultKind):
     sustained_tokens_per_s: float
     knee_s: float | None = None
     drop_ratio: float = 0.0
-    burst_joules_per_token: float | None = None
     sustained_joules_per_token: float | None = None
     energy_scope: str = ""
     tokens_per_charge: float | None = None

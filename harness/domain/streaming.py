@@ -42,16 +42,13 @@ class StreamReport(Frozen):
         stall_s: Time the engine waited for a block.
         probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where
             nothing is streamed.
-        reading_s: Time in which at least one read was under way, of records before version 0.2; 0 in others.
     """
 
     pass_count: Count
     duration_s: float
     read_bytes: Count
     stall_s: float
-    stall_by_block_s: tuple[float, ...]
     probe_bytes_per_s: Annotated[float, Meta(ge=0)]
-    reading_s: float = 0.0
 
     @property
     def compute_s(self) -> float:

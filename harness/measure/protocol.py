@@ -117,7 +117,6 @@ class Protocoller:
         if (told := getattr(self.runtime, "model_options", None)) is not None:
             identity = identity.replace(options={**identity.options, **told(Path(job.path))})
         self.emit("engine", identity)
-        memory_mark("baseline", self.emit)
         for _ in range(job.cold_loads):
             self._cold()
         session = self._warm()

@@ -107,7 +107,6 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
         peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
         peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),
         peak_file_bytes=max([memory.peak_file_bytes, *(m["file_bytes"] for m in seen)]),
-        baseline_bytes=marks.get("baseline", {}).get("rss_bytes", 0),
     )
 
 

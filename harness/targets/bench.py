@@ -269,7 +269,6 @@ def _window(
         frequency_hz=validity.frequency_hz,
         joules=joules * scale if joules is not None else None,
         battery_percent=battery_percent(frames[-1]),
-        resident_bytes=_most(frames[-1:], running.pid, "VmHWM") or None,
     )
 
 

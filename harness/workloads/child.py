@@ -42,7 +42,6 @@ def run(job: SystemJob, emit: Emit) -> None:
     from harness.measure.memory_watch import memory_mark, reset_peak
 
     system = load(job.name)
-    memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-system-") as folder:
         context = Context(Path(folder), Path(job.cache or folder), job.seed, job.thread_count)
         parts = open_parts(job.parts, context_tokens=system.context_tokens, thread_count=job.thread_count)

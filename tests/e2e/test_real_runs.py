@@ -120,9 +120,8 @@ def test_run_writes_a_record_that_the_history_shows(tiny: Path, environment: dic
         assert len(s["token_times_s"]) == 16
         assert abs(sum(s["token_times_s"]) - s["duration_s"]) < 0.01
     memory = record["memory"]
-    assert memory["peak_rss_bytes"] > memory["baseline_bytes"] > 0
     # The weights are there, and little beside them and the interpreter.
-    assert memory["peak_rss_bytes"] - memory["baseline_bytes"] < tiny.stat().st_size * 2 + (120 << 20)
+    assert tiny.stat().st_size < memory["peak_rss_bytes"] < tiny.stat().st_size * 2 + (220 << 20)
     assert len(record["model"]["sha256"]) == 64
     assert record["engine"]["name"] == "llama.cpp"
 

@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-import psutil
-
 from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.record import ModelIdentity
@@ -96,7 +94,6 @@ def run(job: SoakJob, emit: Emit) -> None:
                 frequency_hz=sensors.cpu_frequency_hz(),
                 joules=max(joules - idle_watts * duration_s, 0.0) if joules is not None else None,
                 battery_percent=sensors.battery_percent(),
-                resident_bytes=int(psutil.Process().memory_info().rss),
             )
             emit("window", window)
             if limit := limit_reached(window, job):
@@ -194,7 +191,6 @@ def summarise(
         sustained_tokens_per_s=level,
         knee_s=windows[at].since_start_s if at is not None else None,
         drop_ratio=1 - level / burst if at is not None else 0.0,
-        burst_joules_per_token=_joules(early),
         sustained_joules_per_token=each,
         energy_scope=energy_scope if each is not None else "",
         tokens_per_charge=battery_joules / each if battery_joules and each else None,

@@ -186,7 +186,6 @@ class BudgetedSession(Closing):
             duration_s=self.duration_s,
             read_bytes=self._readers.read_bytes,
             stall_s=sum(self.stalls_s),
-            stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
             probe_bytes_per_s=harmonic_mean(self._looks) if self._looks else 0.0,
         )
 

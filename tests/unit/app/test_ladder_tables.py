@@ -18,7 +18,7 @@ SCORE = TextScore(
     top1_agreement_ratio=0.9,
 )  # fmt: skip
 QUALITY = Quality(
-    text="t.txt", chunk_count=2, reference_quant="F16", bits_per_weight=6.17, types={"Q5_0": 0.58, "Q8_0": 0.42},
+    text="t.txt", chunk_count=2, bits_per_weight=6.17, types={"Q5_0": 0.58, "Q8_0": 0.42},
     score=SCORE, calibration=CALIBRATION, task=TaskScore(question_count=80, right_count=61, blind_count=22),
 )  # fmt: skip
 

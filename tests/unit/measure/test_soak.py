@@ -31,7 +31,6 @@ def test_burst_knee_and_level_by_hand():
     assert found is not None
     assert found.knee_s == 40 and found.burst_tokens_per_s == 100 and found.sustained_tokens_per_s == 60
     assert found.drop_ratio == pytest.approx(0.4)
-    assert found.burst_joules_per_token == pytest.approx(0.1)  # 50 J / 500 tokens
     assert found.sustained_joules_per_token == pytest.approx(0.05)
     assert found.tokens_per_charge == pytest.approx(1_200_000)
     assert found.minutes == pytest.approx(80 / 60)

@@ -227,7 +227,7 @@ COUNTED = [
     *(("scenario", name) for name in ("ubatch_tokens", "thread_count")),
     *(("machine", name) for name in ("core_count", "ram_bytes", "memory_limit_bytes")),
     *(("model", name) for name in ("size_bytes", "parameter_count")),
-    *(("memory", name) for name in ("peak_rss_bytes", "peak_pss_bytes", "peak_anonymous_bytes", "baseline_bytes")),
+    *(("memory", name) for name in ("peak_rss_bytes", "peak_anonymous_bytes")),
     *(("engine", "thread_count"), ("samples", "token_count")),
 ]
 

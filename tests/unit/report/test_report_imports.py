@@ -141,7 +141,7 @@ def rung(quant: str, kl: float, *, sha256: str, calibration: CalibrationChange =
     """The record of a rung's quality."""
     score = TextScore(token_count=510, perplexity=9.5, perplexity_error=0.8, kl_divergence=kl)
     result = Quality(
-        text="t.txt", chunk_count=2, reference_quant="F16", bits_per_weight=8.5, types={"Q8_0": 0.75, "F32": 0.25},
+        text="t.txt", chunk_count=2, bits_per_weight=8.5, types={"Q8_0": 0.75, "F32": 0.25},
         score=score, calibration=calibration,
     )  # fmt: skip
     model = ModelIdentity(
