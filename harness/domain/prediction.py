@@ -40,7 +40,6 @@ class PartKind(StrEnum):
     COMPUTE = "compute buffer"
     HOST_BUFFER = "host buffer"
     GRAPH = "graph"
-    BLAS = "matrix in F32"
     DRIVER = "driver"
     VOCABULARY = "vocabulary"
     RUNTIME = "runtime"

@@ -21,7 +21,7 @@ from harness.predict.kv_cache import (
     state_bytes,
 )
 from harness.predict.placed import cards_of, fullest_card, layout_of, parts_of
-from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes, rewritten_bytes
+from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes
 from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
 from harness.predict.weights import has_merges, has_output, header_bytes, role_of
@@ -44,7 +44,6 @@ _PLAIN_TOKEN_BYTES: Final = 157
 
 SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
-_LEAST_BLAS_TOKENS: Final = 32
 _MOST_FULL: Final = 1 - SPREAD_RATIO
 """Of a card, where batches overlap: an engine that gets no memory for it tries again without."""
 _SPREAD_BYTES: Final = 12 * MIB
@@ -175,21 +174,21 @@ def weight_parts(
         return _cpu_weights(weights, scenario, _isa_of(device))
     placement = scenario.placement
     pool = _pool_of(api, device)
-    shape = weights.shape
-    tables = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
-    if _is_whole(shape, scenario):
-        table = _table_bytes(weights)
+    blocks = weights.shape.layer_count
+    parts = parts_of(weights, placement)
+    cards = cards_of(blocks, placement)
+    on_cards = [0] * _card_count(placement)
+    with_cpu = weights.tensor_bytes
+    for tensor in parts.gpu.tensors:
+        block = min(block_of(tensor.name), blocks)  # -1, what is in no block, lies behind the last too
+        on_cards[cards[block]] += tensor.size_bytes
+        if role_of(tensor.name) != "embedding":  # a table that is the output too is there twice
+            with_cpu -= tensor.size_bytes
+    if _is_whole(weights.shape, scenario):
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
         if api == "metal" and has_output(weights) and scenario.mmap:
-            mapped = table
-        else:
-            mapped = 0
-        if has_output(weights):
-            copied = 0
-        else:
-            copied = table
-        on_cards = [weights.tensor_bytes - tables + copied + mapped]
-        with_cpu = tables - mapped
+            on_cards[0] += _table_bytes(weights)
+            with_cpu -= _table_bytes(weights)
         place = "memory wired for the GPU"
         if pool == "vram":
             place = "the card's memory"
@@ -197,32 +196,14 @@ def weight_parts(
         other = PartKind.TABLE
         why = "rows are looked up by the CPU"
     else:
-        parts = parts_of(weights, placement)
-        cards = cards_of(shape.layer_count, placement)
-        on_cards = [0] * _card_count(placement)
-        for tensor in parts.gpu.tensors:
-            block = min(
-                block_of(tensor.name), shape.layer_count
-            )  # -1, what is in no block, lies behind the last too
-            on_cards[cards[block]] += tensor.size_bytes
-        reasons = [f"{cards[:-1].count(card)} blocks" for card in range(len(on_cards))]
-        with_cpu = tables + sum(
-            t.size_bytes
-            for part in (parts.cpu, parts.experts)
-            for t in part.tensors
-            if role_of(t.name) != "embedding"
-        )
         start = parts.first_gpu_block
+        reasons = [f"{cards[:-1].count(card)} blocks" for card in range(len(on_cards))]
         other = PartKind.CPU_WEIGHTS
-        if shape.experts is not None:
-            away = max(placement.cpu_moe - start, 0)
-        else:
-            away = 0
-        counted = (
-            (f"{start} blocks", start),
-            (f"the experts of {away} {'more' if start else 'blocks'}", away),
-        )
-        why = ", ".join([*(words for words, count in counted if count), "the token table"])
+        why = "the token table"
+        if parts.experts.tensors:
+            why = f"the experts of {placement.cpu_moe - start} {'more' if start else 'blocks'}, {why}"
+        if start:
+            why = f"{start} blocks, {why}"
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
     return (
         *_by_card(PartKind.WEIGHTS, on_cards, reasons, pool),
@@ -261,30 +242,24 @@ def _context_parts(
             parts.append(
                 MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
             )
-        widened = _widened_bytes(weights, scenario, device)
-        if widened:
-            parts.append(
-                MemoryPart(PartKind.BLAS, widened, reason="the largest matrix in F32, for Accelerate")
-            )
         return tuple(parts)
-    layout = whole_layout(shape, api)
-    if not _is_whole(shape, scenario):
-        layout = layout_of(parts_of(weights, placement), placement, api)
+    layout = layout_of(parts_of(weights, placement), placement, api)
     if not may_overlap:
         layout = layout._replace(is_pipelined=False)
     scratch = scratch_bytes(shape, scenario, layout)
-    on_cards = [
-        sum(size for size, (*_, where) in zip(cache, layout.blocks, strict=True) if where == card)
-        for card in range(_card_count(placement))
-    ]
+    on_cards = [0] * _card_count(placement)
+    with_cpu = 0
+    for size, (*_, where) in zip(cache, layout.blocks, strict=True):
+        if where == HOST:
+            with_cpu += size
+        else:
+            on_cards[where] += size
+    computing = [scratch.get(card, 0) for card in range(len(on_cards))]
     on_host = scratch[HOST] + 4 * shape.vocab_count * cells.sequences
-    reserved_for_good = "scratch and logits of a full batch, allocated for good"
-    with_cpu = sum(cache) - sum(on_cards)
+    for_good = "scratch and logits of a full batch, allocated for good"
     return (
         *_by_card(PartKind.KV_CACHE, on_cards, [why], pool),
-        *_by_card(
-            PartKind.COMPUTE, [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool
-        ),
+        *_by_card(PartKind.COMPUTE, computing, [for_good], pool),
         MemoryPart(PartKind.CPU_KV_CACHE, with_cpu, reason="of the CPU's blocks"),
         MemoryPart(PartKind.HOST_BUFFER, on_host, reason="inputs of a batch, logits"),
         MemoryPart(PartKind.CELL_RECORDS, records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
@@ -295,34 +270,25 @@ def _process_parts(
     weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
 ) -> tuple[MemoryPart, ...]:
     """Driver, vocabulary, and the interpreter: as the probe of the device measured it, else as the stock wheel's."""
-    if device:
-        calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes}
-    else:
-        calibrated = {}
-    measured = calibrated.get(api) or calibrated.get("cpu")
+    anonymous = RUNTIME_ANONYMOUS_BYTES
+    of_files = RUNTIME_FILE_BYTES
+    for name in ("cpu", api):
+        costs = device.calibration(name) if device else None
+        if costs is not None and costs.process_anonymous_bytes:
+            anonymous = costs.process_anonymous_bytes
+            of_files = costs.process_file_bytes
     shape = weights.shape
-    merges = has_merges(shape) and not weights.synthetic
-    if merges:
+    each = _PLAIN_TOKEN_BYTES
+    if has_merges(shape) and not weights.synthetic:
         each = _MERGED_TOKEN_BYTES
-    else:
-        each = _PLAIN_TOKEN_BYTES
     each = each * program_named(scenario.program).vocabulary_percent // 100
     vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     context = int(driver_share(api, device).mid)
+    drivers = [context] * _card_count(scenario.placement) * bool(context)
     return (
-        *_by_card(
-            PartKind.DRIVER,
-            [context] * _card_count(scenario.placement) * bool(context),
-            [f"{api} context"],
-            _pool_of(api, device),
-        ),
+        *_by_card(PartKind.DRIVER, drivers, [f"{api} context"], _pool_of(api, device)),
         MemoryPart(PartKind.VOCABULARY, vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"),
-        MemoryPart(
-            PartKind.RUNTIME,
-            measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
-            file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
-            reason="interpreter and engine",
-        ),
+        MemoryPart(PartKind.RUNTIME, anonymous, file_bytes=of_files, reason="interpreter and engine"),
     )
 
 
@@ -331,17 +297,17 @@ def driver_share(api: str, device: DeviceProfile | None) -> Interval:
 
     0 where the process was measured with it, and on a CPU.
     """
-    costs = None
-    if device:
-        costs = device.calibration(api)
+    if device is None:
+        return driver_bytes(api, "")
+    costs = device.calibration(api)
     if costs is not None and costs.process_anonymous_bytes:
         return Interval(0, 0, 0)
-    return driver_bytes(api, f"{device.vendor} {device.chip}" if device else "")
+    return driver_bytes(api, f"{device.vendor} {device.chip}")
 
 
 def driver_bytes(api: str, chip: str) -> Interval:
     """What an api's driver takes on a chip, by the start-ups that others published; 0 on a CPU."""
-    sizes = first_cells("driver_share", chip.lower(), api)[1:4] or ("0", "0", "0")
+    sizes = first_cells("driver_share", chip.lower(), api)[1:] or ("0", "0", "0")
     return Interval(*(int(size) * MIB for size in sizes))
 
 
@@ -411,52 +377,25 @@ def _by_card(kind: PartKind, sizes: list[int], reasons: list[str], pool: PoolNam
 
 def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | None) -> tuple[MemoryPart, ...]:
     """Weights of a CPU with these instruction sets: mapped or held, and what is rewritten for them."""
+    repacked = 0
+    mapped = held = weights.tensor_bytes
     if scenario.repack:
         repacked = repacked_bytes(weights, isa)
-    else:
-        repacked = 0
+    if repacked:
+        mapped = mapped_bytes(weights, isa)
+        held = kept_bytes(weights, isa)
     if scenario.mmap:
-        if repacked:
-            mapped = mapped_bytes(weights, isa)
-        else:
-            mapped = weights.tensor_bytes
         reason = f"{format_bytes(mapped)} of tensor data, mapped from the file"
         base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
-        if repacked:
-            held = kept_bytes(weights, isa)
-        else:
-            held = weights.tensor_bytes
         if program_named(scenario.program).table_twice and not has_output(weights):
             held = max(held, weights.tensor_bytes + _table_bytes(weights) - repacked)
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
-    reason = (
-        f"{repacked / weights.tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
-    )
+    share = repacked / weights.tensor_bytes
+    reason = f"{share:.0%} of the weights rewritten for this CPU's instructions at load"
     return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
-
-
-def _widened_bytes(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> int:
-    """What a Mac's BLAS takes beside long prompts: a copy in F32 of the largest matrix that it multiplies with.
-
-    Rewritten weights are not its own, and logits are too few at a time.
-
-    Source: llama.cpp, ggml/src/ggml-blas/ggml-blas.cpp (``desired_wsize``, ``supports_op``).
-    """
-    if device is None or device.os != "macos" or scenario.prompt_tokens < _LEAST_BLAS_TOKENS:
-        return 0
-    if scenario.repack:
-        isa = _isa_of(device)
-    else:
-        isa = ()
-    largest = 0
-    for tensor in weights.tensors:
-        is_matrix = len(tensor.dims) == 2 and block_of(tensor.name) >= 0 and tensor.type_name != "F32"
-        if is_matrix and not rewritten_bytes(tensor, isa):
-            largest = max(largest, 4 * tensor.element_count)
-    return largest
 
 
 def _table_bytes(weights: Weights) -> int:
@@ -464,9 +403,7 @@ def _table_bytes(weights: Weights) -> int:
 
 
 def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:
-    engine = None
-    if device:
-        engine = device.engine_for("cpu")
+    engine = device.engine_for("cpu") if device else None
     if engine:
         return engine.isa
     return None
@@ -480,11 +417,8 @@ def _variant_bytes(
     Builds differ in the instruction sets that they use: AVX2 alone, all but AMX, or all that the CPU has.
     """
     isa = _isa_of(device) or ()
-    calibration = None
-    if device:
-        calibration = device.calibration("cpu")
-    is_known = calibration is not None and calibration.isa is not None
-    if is_known or "avx2" not in isa or not scenario.repack:
+    asked = device.calibration("cpu") if device else None
+    if (asked and asked.isa is not None) or "avx2" not in isa or not scenario.repack:
         return 0, 0
     variants = dict.fromkeys([("avx2",), tuple(one for one in isa if one != "amx"), isa])
     others = [part for part in parts if part.kind not in {PartKind.WEIGHTS, PartKind.REPACKED}]

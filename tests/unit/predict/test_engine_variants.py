@@ -111,25 +111,6 @@ def test_a_matrix_in_tiles_takes_what_its_blocks_do(
     assert rewritten_bytes(tensor, AMX) == rewritten * blocks
 
 
-@pytest.mark.parametrize(
-    ("device", "prompt_tokens", "entries"),
-    [
-        # of Q4_K_M, the matrices in Q6_K are not interleaved without dot products: ffn_down is the largest of them
-        ("macbook-air-m3", 512, 0),
-        ("mac of AVX2", 512, 4096 * 14336),
-        ("mac of AVX2", 16, 0),
-        ("raspberry-pi-5", 512, 0),
-    ],
-)
-def test_accelerate_widens_the_largest_matrix_that_is_not_rewritten(
-    device: str, prompt_tokens: int, entries: int
-) -> None:
-    profile = _on(("avx2",)).replace(os="macos") if "AVX2" in device else load_device(device)
-    weights = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
-    parts = memory_of(weights, Scenario(api="cpu", prompt_tokens=prompt_tokens), profile).parts
-    assert sum(part.anonymous_bytes for part in parts if part.kind is PartKind.BLAS) == 4 * entries
-
-
 def test_experts_are_never_laid_into_tiles() -> None:
     stack = Tensor(name="blk.0.ffn_up_exps.weight", dims=(256, 64, 8), type_name="Q6_K", size_bytes=64 * 8 * 210)
     assert rewritten_bytes(stack, AMX) == 0
