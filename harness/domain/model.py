@@ -175,6 +175,13 @@ class ModelShape(Frozen):
         """The same of every block."""
         return tuple(map(self.layer_kind, range(self.layer_count)))
 
+    @property
+    def expert_ratio(self) -> float:
+        """Used / all routed experts; 1 without."""
+        if self.experts is None:
+            return 1.0
+        return self.experts.used_count / self.experts.expert_count
+
     def is_moe_layer(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0) routes its tokens to experts."""
         e = self.experts

@@ -137,19 +137,18 @@ class Coefficients(Frozen, dict=True):
         spreads = np.array([self.spread_of(key) for key in listed])
         return np.asarray(result * spreads * spreads[:, None])
 
-    def _shares(self, gradient: Mapping[str, float]) -> dict[str, float]:
-        """What each term adds to g' S g."""
+    def _variance(self, gradient: Mapping[str, float]) -> float:
+        """G' S g of ln t: what is not known of the terms."""
         index, packed = self._known
         pulls = [(index.get(key, -1), slope * self.spread_of(key)) for key, slope in gradient.items()]
-        shares = [own**2 for _, own in pulls]
+        total = sum(own**2 for _, own in pulls)
         for i, (at, own) in enumerate(pulls):
-            for j, (other, its) in enumerate(pulls[:i]):
+            for other, its in pulls[:i]:
                 if at >= 0 and other >= 0:
                     row = max(at, other)  # of the lower triangle, two bytes an entry
                     (correlation,) = _CORRELATION.unpack_from(packed, row * (row - 1) + 2 * min(at, other))
-                    shares[i] += own * its * correlation
-                    shares[j] += own * its * correlation
-        return dict(zip(gradient, shares, strict=True))
+                    total += 2 * own * its * correlation
+        return max(total, 0.0)
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
@@ -157,12 +156,10 @@ class Coefficients(Frozen, dict=True):
         g, ``gradient``: d ln t / d term.
         """
         source = source_key(phase, machine.side)
-        if any(key.startswith(source) for key in gradient):
-            asked = dict(gradient)
-        else:
-            asked = {**gradient, source: 1.0}
+        if not any(key.startswith(source) for key in gradient):
+            gradient = {**gradient, source: 1.0}
         noise = self.noise.get(noise_class(phase, machine), NOISE)
-        return math.sqrt(max(sum(self._shares(asked).values()), 0.0) + noise**2)
+        return math.sqrt(self._variance(gradient) + noise**2)
 
     def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
         """Half of the 90 % interval of ln(measured / predicted)."""
@@ -195,20 +192,6 @@ class Coefficients(Frozen, dict=True):
         nearest = min(relatives, key=lambda one: abs(math.log(one.bandwidth_gb_s / gb_s)))
         count = sum(one.count(phase) for one in relatives)
         return Evidence(basis=Basis.RELATIVES, count=count, nearest=nearest.name)
-
-    def least_known(self, gradient: Mapping[str, float]) -> str:
-        """The term without a row that adds most to the uncertainty of ln t.
-
-        Empty where none adds a fifth of it.
-        """
-        parts = self._shares(gradient)
-        least = sum(parts.values()) / 5
-        unheard = [
-            key
-            for key in gradient
-            if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0
-        ]
-        return max(unheard, key=lambda key: parts[key], default="")
 
 
 def engine_key(machine: Machine) -> str:

@@ -162,10 +162,10 @@ class Terms(NamedTuple):
     ``link_s`` is what lies between parts in several memories.
     """
 
-    overhead_s: float
-    weights_s: float
-    dequantisation_s: float
-    kv_s: float
+    overhead_s: float = 0.0
+    weights_s: float = 0.0
+    dequantisation_s: float = 0.0
+    kv_s: float = 0.0
     link_s: float = 0.0
 
     @property

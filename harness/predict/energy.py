@@ -8,7 +8,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
 from harness.predict.heat import TokenLoad, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
-from harness.predict.interval import combined, interval
+from harness.predict.interval import interval, widened
 
 DEFAULT_MINUTES: Final = 10.0
 _RATIO_SPREAD: Final = 0.2
@@ -84,7 +84,8 @@ def sustained(
         return speed * share.mid * (share_kept(load, speed, terms.terms) or middle) / middle
 
     low, high = sorted((at(burst.low), at(burst.high)))
-    speed = combined(burst.mid * share.mid, (low, high), share)
+    speed = share.through(lambda kept: burst.mid * kept)
+    speed = widened(speed, max(math.log(speed.mid / low), 0.0), max(math.log(high / speed.mid), 0.0))
     speed = speed.replace(high=min(speed.high, burst.high))
     return Sustained(minutes=minutes, share=share, tokens_per_s=speed, knee_s=knee, evidence=evidence)
 
@@ -107,7 +108,7 @@ def predict_energy(
     def joules(speed: Interval, *, warm: bool) -> Interval:
         own = terms.interval(lambda t: watts(load, speed.mid, t, warm=warm) / speed.mid, terms.energy_floor)
         ends = sorted(watts(load, v, terms.terms, warm=warm) / v for v in (speed.low, speed.high) if v > 0)
-        return combined(own.mid, (ends[0], ends[-1]), own)
+        return widened(own, max(math.log(own.mid / ends[0]), 0.0), max(math.log(ends[-1] / own.mid), 0.0))
 
     cold = joules(burst, warm=False)
     late = sustained(device, api, work, burst, minutes)

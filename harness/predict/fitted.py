@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from harness.domain.device import ComputeEngine, DeviceProfile
-from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.prediction import Evidence
 from harness.domain.program import program_named
@@ -40,7 +39,7 @@ from harness.predict.decode import (
     features,
 )
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
+from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass, together
 from harness.predict.prefill import (
     INT8_RATIO,
     Prompt,
@@ -92,36 +91,31 @@ class Fitted(NamedTuple):
     belief: Coefficients
     doubt: float = 0.0
 
-    @property
-    def bandwidth_bytes_per_s(self) -> float:
-        """Of the specification."""
+    def reading_bytes_per_s(self, _size: float) -> float:
+        """That of the specification."""
         return self.machine.bandwidth_bytes_per_s
 
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
         """Seconds of these parts, together, by cause."""
         part = together(parts)
+        work = part.work
         values = self.belief.values
-        if asked.tokens >= OFFLOAD_TOKENS and not part.work.weight_bytes and not part.attention_flops:
-            return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
-        if asked.tokens >= OFFLOAD_TOKENS:
-            prompt_s = prefill_seconds(part.work, self.machine, _prompt_of(part, asked), values)
-            if (
-                part.work.moe
-            ):  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
-                few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
-                prompt_s = max(prompt_s, few_tokens(part.work, self.machine, few, values).total_s)
-            return Terms(0.0, asked.sequences * prompt_s, 0.0, 0.0)
         if asked.token_count == 1:
-            return decode_seconds(part.work, self.machine, values)
-        return few_tokens(part.work, self.machine, asked, values)
+            return decode_seconds(work, self.machine, values)
+        if not asked.is_prompt:
+            return few_tokens(work, self.machine, asked, values)
+        if not work.weight_bytes and not part.attention_flops:
+            return Terms()  # a cache alone, which a prompt only writes
+        prompt_s = prefill_seconds(work, self.machine, _prompt_of(part, asked), values)
+        if work.moe:  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
+            few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
+            prompt_s = max(prompt_s, few_tokens(work, self.machine, few, values).total_s)
+        return Terms(weights_s=asked.sequences * prompt_s)
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below."""
-        phase = "decode"
-        if asked.tokens >= OFFLOAD_TOKENS:
-            phase = "prefill"
-        own = self.belief.half_width(self.gradient(part, asked), phase, part.work, self.machine)
-        if phase == "decode":
+        own = self.belief.half_width(self.gradient(part, asked), asked.phase, part.work, self.machine)
+        if not asked.is_prompt:
             own = math.hypot(own, self.doubt, SPREAD_BY_LN * math.log(asked.token_count))
         own = math.hypot(own, SPREAD_BY_CLOCK * math.log(self.machine.clock_ratio))
         if self.evidence(asked).is_unmeasured:
@@ -130,40 +124,17 @@ class Fitted(NamedTuple):
 
     def evidence(self, asked: Pass) -> Evidence:
         """Who measured what such a pass is predicted from."""
-        return self.belief.evidence("prefill" if asked.tokens >= OFFLOAD_TOKENS else "decode", self.machine)
+        return self.belief.evidence(asked.phase, self.machine)
 
     def gradient(self, part: Part, asked: Pass) -> dict[str, float]:
         """D ln t / d term of a whole model; of few tokens that of one."""
-        if asked.tokens >= OFFLOAD_TOKENS:
+        if asked.is_prompt:
             return prefill_gradient(part.work, self.machine, _prompt_of(part, asked), self.belief.values)
         return decode_gradient(part.work, self.machine, self.belief.values)
 
 
 def _prompt_of(part: Part, asked: Pass) -> Prompt:
     return Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
-
-
-def together(parts: Sequence[Part]) -> Part:
-    """Parts that one engine computes, as one."""
-    first, *rest = parts
-    if not rest:
-        return first
-    works = [part.work for part in parts]
-    sums = {name: sum(getattr(work, name) for work in works) for name in _SUMMED}
-    work = first.work._replace(moe=any(work.moe for work in works), **sums)
-    return first._replace(
-        work=work, weights=None, attention_flops=sum(part.attention_flops for part in parts)
-    )
-
-
-_SUMMED: Final = (
-    "weight_bytes",
-    "weight_count",
-    "layer_count",
-    "kv_bytes",
-    "prompt_weight_count",
-    "prompt_bytes",
-)
 
 
 def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, float]) -> Terms:
@@ -231,21 +202,18 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     pool = device.pool(device.pool_for(api))
     bandwidth = pool.bandwidth_bytes_per_s.value
     phone = device.kind in {"phone", "tablet"}
-    thread_count = scenario.thread_count or PHONE_THREADS * phone
-    if engine is None:
-        traits = traits_of(device.chip, api, bandwidth, thread_count)
-        return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(device.chip))
-    if engine.kind == "cpu":  # by its own name, without the graphics in brackets
-        name = device.chip
-        chip = name.partition("(")[0]
-    else:
-        name = f"{device.chip} {engine.name}"
+    chip = name = device.chip
+    clock_ratio = 1.0
+    if engine is not None:
+        clock_ratio = engine.clock_ratio
+        if engine.kind == "cpu":  # by its own name, without the graphics in brackets
+            chip = chip.partition("(")[0]
+        else:
+            name = f"{chip} {engine.name}"
         if pool.name == "vram":
             chip = engine.name
-        else:
-            chip = device.chip
-    traits = traits_of(name, api, bandwidth, thread_count)
-    if api != "cpu":
+    traits = traits_of(name, api, bandwidth, scenario.thread_count or PHONE_THREADS * phone)
+    if engine is not None and api != "cpu":
         traits = _with_peaks(traits, engine)
     program = program_named(scenario.program).name
     return Machine(
@@ -254,7 +222,7 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
         traits,
         phone=phone,
         chip=chip_key(chip),
-        clock_ratio=engine.clock_ratio,
+        clock_ratio=clock_ratio,
         runtime=_RUNTIMES.get(program, "llama.cpp"),
     )
 
@@ -294,20 +262,19 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
     """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
     shape = weights.shape
     read = read_of(weights)
-    kv_type = "F16"
-    if scenario.kv_type in BLOCKS:
-        kv_type = scenario.kv_type
-    experts = shape.experts
+    prompt_bytes = read.size_bytes
+    if shape.experts is not None:
+        prompt_bytes = read.total_bytes
     return Work(
         read.size_bytes,
         read.weight_count,
         shape.layer_count,
-        kv_read_bytes(shape, round(depth_tokens), kv_type),
+        kv_read_bytes(shape, round(depth_tokens), scenario.kv_type),
         quant_class(weights.quant),
-        experts is not None,
+        shape.experts is not None,
         read.prompt_weight_count,
-        prompt_bytes=read.size_bytes if experts is None else read.total_bytes,
+        prompt_bytes=prompt_bytes,
         type_name=weights.quant,
         recurrent_ratio=recurrent_ratio(shape),
-        expert_ratio=experts.used_count / experts.expert_count if experts is not None else 1.0,
+        expert_ratio=shape.expert_ratio,
     )

@@ -31,11 +31,11 @@ def interval(mid: float, below: float, above: float | None = None) -> Interval:
     return Interval(mid, mid * math.exp(-below), mid * math.exp(below if above is None else above))
 
 
-def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:
-    """``middle`` with the width of ``own`` and that between ``ends``, independent of each other: squares in ln add."""
-    low = math.hypot(math.log(own.mid / own.low), max(math.log(middle / ends[0]), 0.0))
-    high = math.hypot(math.log(own.high / own.mid), max(math.log(ends[1] / middle), 0.0))
-    return interval(middle, low, high)
+def widened(own: Interval, below: float, above: float) -> Interval:
+    """An interval with so much further doubt in ln, independent of its own: squares add."""
+    low = math.hypot(math.log(own.mid / own.low), below)
+    high = math.hypot(math.log(own.high / own.mid), above)
+    return interval(own.mid, low, high)
 
 
 def scale_classes(phase: str, work: Work, machine: Machine, *, known: bool) -> tuple[str, ...]:

@@ -107,6 +107,6 @@ def cached_experts(
     routed, _ = expert_bytes(weights)
     cached = min(float(experts.expert_count), experts.expert_count * max(room_bytes, 0.0) / routed)
     hit = hit_ratio(experts.expert_count, cached, used_count=experts.used_count)
-    missed_bytes = routed * experts.used_count / experts.expert_count * (1 - hit)
+    missed_bytes = routed * weights.shape.expert_ratio * (1 - hit)
     waiting_s = WAITING_S * weights.shape.layer_count
     return missed_bytes / disk_bytes_per_s + compute_s / EXPERTS_RATIO + waiting_s, hit

@@ -69,6 +69,18 @@ class Pass(NamedTuple):
         """Physical batches that they fill."""
         return math.ceil(self.token_count / self.ubatch_tokens)
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is computed as a prompt is."""
+        return self.tokens >= OFFLOAD_TOKENS
+
+    @property
+    def phase(self) -> str:
+        """``prefill`` or ``decode``: the law that tells of it."""
+        if self.is_prompt:
+            return "prefill"
+        return "decode"
+
 
 class Part(NamedTuple):
     """Tensors that one engine computes.
@@ -94,9 +106,8 @@ class Part(NamedTuple):
 class Costs(Protocol):
     """What an engine takes."""
 
-    @property
-    def bandwidth_bytes_per_s(self) -> float:
-        """Ceiling of reading."""
+    def reading_bytes_per_s(self, size: float, /) -> float:
+        """Ceiling of reading so many bytes again and again."""
 
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
         """Seconds of these parts, together, by cause."""
@@ -212,38 +223,33 @@ def whole(part: Part) -> Split:
 def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
     """Seconds of one pass by cause."""
     away, link = split.away, engines.link
-    is_prompt = asked.tokens >= OFFLOAD_TOKENS
+    batches = asked.batch_count
     batch = min(asked.token_count, asked.ubatch_tokens)
     beside = 1.0
-    if away:
-        beside = link.main if not is_prompt else link.prompt_experts if split.expert_ratio < 1 else 1.0
-    if away and is_prompt and batch >= link.copies_from:
-        touched = 1 - (1 - split.expert_ratio) ** batch if split.expert_ratio < 1 else 1.0
+    if away and not asked.is_prompt:
+        beside = link.main
+    elif away and split.expert_ratio < 1:
+        beside = link.prompt_experts
+    if away and asked.is_prompt and batch >= link.copies_from:
+        touched = 1 - (1 - split.expert_ratio) ** batch
         copied = split.copied_bytes + touched * split.copied_expert_bytes
+        waited_s = link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s
         seconds = _cards_terms([split.main, *away], split.hidden_dim, engines, asked).times(beside)
-        waited = (
-            link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s if link.waiting_ratio else 0.0
-        )
-        return seconds.plus(
-            Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s)
-        )
-    seconds = Terms(0.0, 0.0, 0.0, 0.0)
-    if not split.main.is_empty and len(engines.cards) == 1:
-        seconds = engines.cards[0].seconds([split.main], asked).times(beside)
-    elif not split.main.is_empty:
+        return seconds.plus(Terms(link_s=waited_s + batches * copied / link.copy_bytes_per_s))
+    seconds = Terms()
+    if not split.main.is_empty:
         seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)
     for part, factor in ((split.cpu, link.cpu), (split.experts, link.experts)):
         if not part.is_empty:
             own = engines.host.seconds([part], asked)
-            seconds = seconds.plus(own.times(link.prompt_cpu if is_prompt else factor))
-    pipeline = 0
+            seconds = seconds.plus(own.times(link.prompt_cpu if asked.is_prompt else factor))
+    crossings = split.crossing_count
     if engines.meeting is None:
-        pipeline = sum(1 for share in engines.shares if share) - 1
-    crossings = 0.0 if is_prompt and not away else split.crossing_count + pipeline
+        crossings += sum(1 for share in engines.shares if share) - 1
+    if asked.is_prompt and not away:
+        crossings = 0
     moved_s = batch * crossings * 8 * split.hidden_dim / link.bytes_per_s
-    return seconds.plus(
-        Terms(0.0, 0.0, 0.0, 0.0, asked.batch_count * (crossings * link.crossing_s + moved_s))
-    )
+    return seconds.plus(Terms(link_s=batches * (crossings * link.crossing_s + moved_s)))
 
 
 def _cards_terms(parts: Sequence[Part], hidden_dim: float, engines: Engines, asked: Pass) -> Terms:
@@ -257,27 +263,40 @@ def _cards_terms(parts: Sequence[Part], hidden_dim: float, engines: Engines, ask
         meetings = 2 * sum(part.work.layer_count for part in parts)
         moved = engines.meeting.copies * asked.token_count * 8 * hidden_dim / engines.link.bytes_per_s
         waited = asked.batch_count * engines.meeting.crossings * engines.link.crossing_s
-        return slowest.plus(Terms(0.0, 0.0, 0.0, 0.0, meetings * (waited + moved)))
-    together = Terms(0.0, 0.0, 0.0, 0.0)
+        return slowest.plus(Terms(link_s=meetings * (waited + moved)))
+    one_by_one = Terms()
     for one in each:
-        together = together.plus(one)
-    if asked.tokens < OFFLOAD_TOKENS:
-        return together
+        one_by_one = one_by_one.plus(one)
+    if not asked.is_prompt:
+        return one_by_one
     batches = asked.batch_count
-    return together.plus(slowest.times(batches - 1)).times(1 / batches)
+    return one_by_one.plus(slowest.times(batches - 1)).times(1 / batches)
+
+
+_AMOUNTS: Final = (
+    "weight_bytes",
+    "weight_count",
+    "layer_count",
+    "kv_bytes",
+    "prompt_weight_count",
+    "prompt_bytes",
+)
+"""What of the work of a part is the less, the smaller the part."""
 
 
 def scaled(part: Part, ratio: float) -> Part:
     """``ratio`` of a part."""
-    work = part.work
-    return part._replace(
-        attention_flops=part.attention_flops * ratio,
-        work=work._replace(
-            weight_bytes=work.weight_bytes * ratio,
-            weight_count=work.weight_count * ratio,
-            layer_count=work.layer_count * ratio,
-            kv_bytes=work.kv_bytes * ratio,
-            prompt_weight_count=work.prompt_weight_count * ratio,
-            prompt_bytes=work.prompt_bytes * ratio,
-        ),
+    amounts = {name: ratio * getattr(part.work, name) for name in _AMOUNTS}
+    return part._replace(attention_flops=part.attention_flops * ratio, work=part.work._replace(**amounts))
+
+
+def together(parts: Sequence[Part]) -> Part:
+    """Parts that one engine computes, as one."""
+    first, *rest = parts
+    if not rest:
+        return first
+    amounts = {name: sum(getattr(part.work, name) for part in parts) for name in _AMOUNTS}
+    work = first.work._replace(moe=any(part.work.moe for part in parts), **amounts)
+    return first._replace(
+        work=work, weights=None, attention_flops=sum(part.attention_flops for part in parts)
     )

@@ -4,20 +4,19 @@ import math
 from typing import Final
 
 from harness.domain.device import Calibration, DeviceProfile
-from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Limit, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
-from harness.predict.fitted import SPREAD_BY_LN, Fitted, fitted_costs, work_of
-from harness.predict.interval import UNSETTLED_RATIO, interval
+from harness.predict.fitted import SPREAD_BY_LN, fitted_costs, work_of
+from harness.predict.interval import UNSETTLED_RATIO, interval, widened
 from harness.predict.learned import believed
+from harness.predict.moe import expert_bytes
 from harness.predict.passes import (
     MEETING_SPREAD,
     MEETINGS,
     NOTHING,
-    Costs,
     Engines,
     Link,
     Part,
@@ -30,8 +29,7 @@ from harness.predict.placed import parts_of
 from harness.predict.placement import HOST_SPREAD, RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
 from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
-from harness.predict.timed import Timed, matrices, timed_costs
-from harness.predict.weights import role_of
+from harness.predict.timed import matrices, timed_costs
 from harness.units import format_number
 
 _LOAD_SPREAD: Final = 0.45
@@ -41,9 +39,6 @@ DOUBT_RATIO: Final = 1.3
 """A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more
 load."""
 
-REPACK_BYTES_PER_S: Final = 0.85e9
-"""Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models
-measured on a two-core Zen 4 server (110 MB in 0.13 s)."""
 MAP_BYTES_PER_S: Final = 8e9
 """Speed of mapping a file that is in the page cache. Source: the same machine, types that are not rewritten."""
 LOAD_FIXED_S: Final = 0.05
@@ -65,36 +60,24 @@ def predict_speed(
     """
     scenario = _placed(weights, device, scenario)
     engines = engines_of(device, scenario, belief)
-    step = decode_pass(scenario)
-    prompt = prompt_pass(scenario)
-    split = split_of(weights, scenario, step)
-    read = split_of(weights, scenario, prompt)
-    terms = pass_terms(split, engines, step)
+    card = engines.cards[0]
     together = scenario.batch_count
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    step = Pass(1, depth, together, scenario.ubatch_tokens, scenario.kv_type)
+    prompt = step._replace(tokens=max(scenario.prompt_tokens, 1), depth_tokens=scenario.depth_tokens)
+    split = split_of(weights, scenario, step)
     ceiling = together / _reading_s(split, engines, together)
-    prompt_s = pass_terms(read, engines, prompt).total_s
-    if split.away or len(engines.shares) > 1:
-        step_spread = _split_spread(split, engines, step)
-        prompt_spread = _split_spread(read, engines, prompt)
-    else:
-        step_spread = engines.cards[0].spread(split.main, step)
-        prompt_spread = engines.cards[0].spread(read.main, prompt)
-    decode = _guessed(
-        _below(interval(step.token_count / float(terms.total_s), *step_spread), ceiling), weights
-    )
-    decode = _doubted(decode, weights, device, scenario)
-    prefill = _guessed(interval(prompt.token_count / float(prompt_s), *prompt_spread), weights)
-    load_cold, load_warm = (_load(weights, device, scenario, from_storage=cold) for cold in (True, False))
+    decode = _rate(split, engines, step).through(lambda speed: min(speed, ceiling))
+    decode = _doubted(widened(decode, *weights.speed_doubt), weights, device, scenario)
+    prefill = _rate(split_of(weights, scenario, prompt), engines, prompt)
+    prefill = widened(prefill, *weights.speed_doubt)
+    load_cold = _load(weights, device, scenario, from_storage=True)
+    load_warm = _load(weights, device, scenario, from_storage=False)
     first = first_token(scenario, prefill)
+    terms = pass_terms(split, engines, step)
     total_s = float(terms.total_s)
     parts = [part.work for part in (split.main, split.cpu, split.experts)]
-    causes = {
-        Limit.WEIGHTS: terms.weights_s,
-        Limit.DEQUANTISATION: terms.dequantisation_s,
-        Limit.KV_CACHE: terms.kv_s,
-        Limit.OVERHEAD: terms.overhead_s,
-        Limit.LINK: terms.link_s,
-    }
+    causes = zip(_CAUSES, terms, strict=True)
     return SpeedPrediction(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,
@@ -105,34 +88,27 @@ def predict_speed(
         active_bytes=round(sum(work.weight_bytes for work in parts)),
         kv_read_bytes=round(sum(work.kv_bytes for work in parts)),
         roofline_tokens_per_s=ceiling,
-        limits={name: seconds / total_s for name, seconds in causes.items() if seconds or name != Limit.LINK},
+        limits={name: seconds / total_s for name, seconds in causes if seconds or name != Limit.LINK},
         unsettled=(
-            *_unsettled("decode", decode, split.main, engines.cards[0], step, weights),
-            *_unsettled("prefill", prefill, read.main, engines.cards[0], prompt, weights),
+            *_unsettled("decode speed", "tg128", decode, device.api(scenario.api)),
+            *_unsettled("prefill speed", "pp512", prefill, device.api(scenario.api)),
         ),
-        decode_evidence=engines.cards[0].evidence(step),
-        prefill_evidence=engines.cards[0].evidence(prompt),
+        decode_evidence=card.evidence(step),
+        prefill_evidence=card.evidence(prompt),
     )
 
 
-def decode_pass(scenario: Scenario) -> Pass:
-    """One token of each sequence, at the mean depth of the generation."""
-    depth = scenario.depth_tokens + scenario.new_tokens / 2
-    return Pass(1, depth, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario))
+_CAUSES: Final = (Limit.OVERHEAD, Limit.WEIGHTS, Limit.DEQUANTISATION, Limit.KV_CACHE, Limit.LINK)
+"""Of the seconds of a pass, in the order of ``Terms``."""
 
 
-def prompt_pass(scenario: Scenario) -> Pass:
-    """The prompts of all sequences."""
-    tokens = max(scenario.prompt_tokens, 1)
-    return Pass(
-        tokens, scenario.depth_tokens, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario)
-    )
-
-
-def _kv_type(scenario: Scenario) -> str:
-    if scenario.kv_type in BLOCKS:
-        return scenario.kv_type
-    return "F16"
+def _rate(split: Split, engines: Engines, asked: Pass) -> Interval:
+    """Tokens/s of a pass."""
+    if split.away or len(engines.shares) > 1:
+        spread = _split_spread(split, engines, asked)
+    else:
+        spread = engines.cards[0].spread(split.main, asked)
+    return interval(asked.token_count / float(pass_terms(split, engines, asked).total_s), *spread)
 
 
 def pass_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario, asked: Pass) -> float:
@@ -170,35 +146,32 @@ def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scen
 def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None) -> Engines:
     """What computes a pass: the engine that the api drives, as many cards as the placement splits over, and the CPU."""
     api = device.api(scenario.api)
-    timed = [device.calibration(name) if belief is None else None for name in (api, "cpu")]
-    shares = scenario.placement.tensor_split or (1.0,)
+    placement = scenario.placement
+    is_split = placement != Placement()
     shared_memory = device.pool_for(api) == "ram"
-    split = scenario.placement != Placement()
-    if timed[0] is not None and (timed[1] is not None or not split):
-        link = _timed_link(timed[0], shared_memory=shared_memory)
-        host = timed_costs(device, timed[1] or timed[0])
-        return Engines((timed_costs(device, timed[0]),), host, link)
+    timed = None
+    if belief is None:
+        timed = device.calibration(api)
+    timed_host = device.calibration("cpu") or timed
+    if timed is not None and timed_host is not None and (timed_host is not timed or not is_split):
+        link = _timed_link(timed, shared_memory=shared_memory)
+        return Engines((timed_costs(device, timed),), timed_costs(device, timed_host), link)
     belief = belief or believed(device)
     main = fitted_costs(device, scenario, api, belief)
-    if not split:
+    if not is_split:
         return Engines((main,), main)
-    host_costs = fitted_costs(device, scenario, "cpu", belief)
+    host = fitted_costs(device, scenario, "cpu", belief)
+    link_speed = link_bytes_per_s(main.machine, device.chip)
     if device.link_bytes_per_s:
-        told = device.link_bytes_per_s.value
-    else:
-        told = 0.0
-    specified = (
-        (timed[0].link_bytes_per_s if timed[0] else told)
-        or told
-        or link_bytes_per_s(main.machine, device.chip)
-    )
-    link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
+        link_speed = device.link_bytes_per_s.value
+    link = fitted_link(link_speed, host.machine, SHIPPED, shared_memory=shared_memory)
+    shares = placement.tensor_split or (1.0,)
     even = tuple(share / sum(shares) for share in shares)
     cards = (main,) * len(shares)
     if len(device.cards) == len(shares) and len({card.chip for card in device.cards}) > 1:
         cards = tuple(fitted_costs(card, scenario, api, belief) for card in device.cards)
     told = device.pool("ram").bandwidth_bytes_per_s.confidence != "assumed"
-    return Engines(cards, host_costs, link, even, MEETINGS.get(scenario.placement.split_mode), told)
+    return Engines(cards, host, link, even, MEETINGS.get(placement.split_mode), told)
 
 
 def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:
@@ -234,18 +207,16 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
     crossings = len({block_of(t.name) for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
     if not placement.kv_on_gpu:
         crossings = max(crossings, blocks - start)
-    e = shape.experts
-    moved = [sum(t.size_bytes for t in part.tensors if role_of(t.name) != "embedding") for part in parts[1:3]]
-    routed = sum(t.size_bytes for part in parts[1:3] for t in part.tensors if role_of(t.name) == "expert")
+    moved = [expert_bytes(part) for part in parts[1:3]]
     return Split(
         main=main,
         cpu=cpu,
         experts=experts,
         crossing_count=crossings,
         hidden_dim=shape.hidden_dim,
-        copied_bytes=sum(moved) - routed,
-        copied_expert_bytes=routed,
-        expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
+        copied_bytes=sum(others for _, others in moved),
+        copied_expert_bytes=sum(routed for routed, _ in moved),
+        expert_ratio=shape.expert_ratio,
     )
 
 
@@ -257,14 +228,13 @@ def _reading_s(split: Split, engines: Engines, sequences: int) -> float:
 
     by_card = []
     for card, share in zip(engines.cards, engines.shares, strict=True):
-        speed = card.bandwidth_bytes_per_s
-        if isinstance(card, Timed):
-            speed = card.reading_bytes_per_s(split.main.work.weight_bytes)
+        speed = card.reading_bytes_per_s(split.main.work.weight_bytes)
         by_card.append(share * size(split.main) / speed)
     main_s = sum(by_card)
     if engines.meeting is not None:
         main_s = max(by_card)
-    return main_s + (size(split.cpu) + size(split.experts)) / engines.host.bandwidth_bytes_per_s
+    away = size(split.cpu) + size(split.experts)
+    return main_s + away / engines.host.reading_bytes_per_s(away)
 
 
 def _split_spread(split: Split, engines: Engines, asked: Pass) -> tuple[float, float]:
@@ -274,10 +244,7 @@ def _split_spread(split: Split, engines: Engines, asked: Pass) -> tuple[float, f
         more = math.hypot(more, MEETING_SPREAD)
     if split.away and not engines.host_told:
         more = math.hypot(more, HOST_SPREAD)
-    phase = "decode"
-    if asked.tokens > 1:
-        phase = "prefill"
-    above, below = RESIDUALS[phase]
+    above, below = RESIDUALS[asked.phase]
     return math.hypot(above, more), math.hypot(below, more)
 
 
@@ -291,49 +258,18 @@ def _doubted(decode: Interval, weights: Weights, device: DeviceProfile, scenario
     return decode.replace(low=decode.low / unsure / more, high=decode.high * unsure / less)
 
 
-def _guessed(speed: Interval, weights: Weights) -> Interval:
-    """A speed with the doubt of a shape that is a guess."""
-    below, above = weights.speed_doubt
-    if not below and not above:
-        return speed
-    low = math.hypot(math.log(speed.mid / speed.low), below)
-    high = math.hypot(math.log(speed.high / speed.mid), above)
-    return interval(speed.mid, low, high)
-
-
 def first_token(scenario: Scenario, prefill: Interval) -> Interval:
     """Seconds of the prompts of all sequences, read at ``prefill`` tokens/s: their last logits give the first token."""
     return prefill.through(lambda rate: scenario.batch_count * max(scenario.prompt_tokens, 1) / rate)
 
 
-_SETTLES: Final = (
-    ("chip", "any model {by} {of} this device"),
-    ("runtime", "any model by this runtime, {by}"),
-    ("family", "any model {by} {of} any chip of this family"),
-    ("quant", "any model in {quant} {by}"),
-    ("type", "any model in {quant} {by}"),
-    ("moe", "any mixture of experts {by} {of} this device"),
-)
-"""What to measure, by the word in the kind of the term that is known least."""
-
-
-def _unsettled(
-    phase: str, speed: Interval, part: Part, costs: Costs, asked: Pass, weights: Weights
-) -> tuple[str, ...]:
+def _unsettled(figure: str, test: str, speed: Interval, api: str) -> tuple[str, ...]:
     """What to say of an interval that is too wide to decide by, and the measurement that would narrow it most."""
-    if not isinstance(costs, Fitted) or part.is_empty or speed.high <= UNSETTLED_RATIO * speed.low:
+    if speed.high <= UNSETTLED_RATIO * speed.low:
         return ()
-    key = costs.belief.least_known(costs.gradient(part, asked))
-    what = next((text for word, text in _SETTLES if word in key), "this model {by} {of} this device")
-    test = "pp512"
-    if phase == "decode":
-        test = "tg128"
-    by, of = ("on the CPU", "of") if costs.machine.api == "cpu" else (f"by {costs.machine.api}", "on")
     between = f"{format_number(speed.low)} to {format_number(speed.high)} tokens/s"
-    return (
-        f"{phase} speed is not known well enough ({between}): one {test} run of "
-        f"{what.format(by=by, of=of, quant=weights.quant)} would settle most of it",
-    )
+    settled_by = f"one {test} run of this model by {api} would settle most of it"
+    return (f"{figure} is not known well enough ({between}): {settled_by}",)
 
 
 def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
@@ -345,37 +281,24 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
     disk = device.storage.sequential_read_bytes_per_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
         disk = device.storage.mapped_read_bytes_per_s  # a mapped file comes in by page faults
-    costs = device.calibration(device.api(scenario.api))
     mapping_s = 1 / MAP_BYTES_PER_S
     entry_s = VOCABULARY_S_PER_ENTRY
+    spread = _LOAD_SPREAD
     seconds = LOAD_FIXED_S + weights.file_bytes * mapping_s
     if from_storage:
+        spread = _COLD_SPREAD
         seconds += weights.file_bytes / disk.value
+    costs = device.calibration(device.api(scenario.api))
     if costs is not None:
         entry_s = costs.vocabulary_s_per_entry or entry_s
         seconds += weights.shape.layer_count * costs.load_layer_s
-        types = {cost.type_name: cost for cost in costs.types}
+        types = {cost.type_name: cost for cost in costs.types if cost.load_s_per_byte}
         for matrix in matrices(weights):
-            is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
             cost = types.get(matrix.tensor.type_name)
+            is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
             if cost is not None and not (is_table and cost.repacked):
-                if cost.repacked and scenario.repack:
-                    rewriting_s = 1 / REPACK_BYTES_PER_S
-                else:
-                    rewriting_s = 0.0
-                if cost.load_s_per_byte:
-                    more_s = cost.load_s_per_byte - mapping_s
-                else:
-                    more_s = rewriting_s
-                seconds += matrix.tensor.size_bytes * more_s
-    return interval(
-        seconds + weights.shape.vocab_count * entry_s, _COLD_SPREAD if from_storage else _LOAD_SPREAD
-    )
-
-
-def _below(value: Interval, ceiling: float) -> Interval:
-    """No part of an interval lies above the roofline."""
-    return value.through(lambda speed: min(speed, ceiling))
+                seconds += matrix.tensor.size_bytes * (cost.load_s_per_byte - mapping_s)
+    return interval(seconds + weights.shape.vocab_count * entry_s, spread)
 
 
 def _sum(one: Interval, two: Interval) -> Interval:

@@ -40,9 +40,6 @@ from harness.predict.prefill import attention_width, prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output
 
-PREFILL_TOKENS: Final = OFFLOAD_TOKENS
-"""From so many tokens on the engine's attention works in tiles, at its prefill speed."""
-
 LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,
 attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/models/llama.cpp."""
@@ -145,7 +142,7 @@ class Timed(NamedTuple):
 
     def _cached_share(self, shape: ModelShape, listed: Sequence[Matrix], asked: Pass) -> float:
         """Share of the bytes of a pass, weights and KV, that the caches still hold from the pass before."""
-        if not self.costs.cached_shares or asked.token_count >= PREFILL_TOKENS:
+        if not self.costs.cached_shares or asked.token_count >= OFFLOAD_TOKENS:
             return 0.0
         size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
         size += asked.sequences * kv_read_bytes(shape, asked.depth_tokens + asked.tokens, asked.kv_type)
@@ -166,7 +163,7 @@ class Timed(NamedTuple):
         ratio = max(self.costs.spread_ratio, MINIMUM_SPREAD_RATIO)
         if total:
             ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total
-        if asked.tokens >= PREFILL_TOKENS:
+        if asked.is_prompt:
             ratio += PREFILL_SPREAD_RATIO
         held_back = HELD_BACK_LOG * self.costs.disturbed_ratio
         return math.log1p(ratio), math.log1p(ratio) + held_back
@@ -275,7 +272,7 @@ def _attention_s(
     shape: ModelShape, calibration: Calibration, batch_tokens: int, depth_tokens: float, kv_type: str
 ) -> float:
     flops = prompt_of(shape, batch_tokens, depth_tokens + 0.5).attention_flops  # a token sees itself
-    if batch_tokens >= PREFILL_TOKENS:
+    if batch_tokens >= OFFLOAD_TOKENS:
         return flops / calibration.attention_flops_per_s
     read_s = (
         kv_read_bytes(shape, round(depth_tokens) + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s

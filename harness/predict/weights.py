@@ -145,11 +145,6 @@ class Read(NamedTuple):
 @lru_cache(maxsize=256)
 def read_of(weights: Weights) -> Read:
     """Weights that one token reads; of routed experts used / all, one sequence counted."""
-    experts = weights.shape.experts
-    if experts is not None:
-        share = experts.used_count / experts.expert_count
-    else:
-        share = 1.0
     own_output = has_output(weights)
     drafting_from = (
         math.inf
@@ -169,11 +164,9 @@ def read_of(weights: Weights) -> Read:
                 continue
         if role in {"embedding", "output"}:
             output_count += tensor.element_count
+        part = 1.0
         if role == "expert":
-            part = share
-        else:
-            part = 1.0
-        if role == "expert":
+            part = weights.shape.expert_ratio
             routed += tensor.element_count
         size += part * tensor.size_bytes
         count += part * tensor.element_count

@@ -14,7 +14,7 @@ from harness.domain.scenario import Scenario
 from harness.predict import timed
 from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
-from harness.predict.passes import NOTHING, Part, Pass
+from harness.predict.passes import NOTHING, OFFLOAD_TOKENS, Part, Pass
 from harness.predict.speed import predict_speed
 
 SHAPE = ModelShape(
@@ -226,7 +226,7 @@ def test_more_tokens_and_more_depth_never_cost_less(a: int, b: int, d: int, e: i
         return cost(Pass(batch, depth, ubatch_tokens=1024)).total_s
 
     assert seconds(small, deep) >= seconds(small, shallow)
-    if (small < timed.PREFILL_TOKENS) == (large < timed.PREFILL_TOKENS):
+    if (small < OFFLOAD_TOKENS) == (large < OFFLOAD_TOKENS):
         assert seconds(large, deep) >= seconds(small, deep) * (1 - 1e-12)
 
 
