@@ -35,7 +35,8 @@ from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, 
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_helper
 from harness.measure.tiny_model import TINY_TYPES, matrices
-from harness.predict.timed import PREFILL_TOKENS, Matrix, product_seconds
+from harness.predict.passes import OFFLOAD_TOKENS
+from harness.predict.timed import Matrix, product_seconds
 from harness.records.store import write_atomically
 from harness.runtimes._threads import default_thread_count, keep_thread_count
 from harness.units import format_bytes
@@ -297,7 +298,7 @@ def fit(
         EngineError: No type was timed at all.
     """
     times, lacking = stretches(events), []
-    small = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
+    small = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < OFFLOAD_TOKENS]
     seconds: dict[str, float] = defaultdict(float)
     for parts, rows in (
         # Differences: a hiccup while the lesser one ran says nothing of them.
@@ -427,7 +428,7 @@ def work_of(key: Key, size_bytes: int) -> dict[str, float]:
         "token layer": shape.layer_count * batch,
         "kv byte": shape.layer_count * depth * shape.kv_head_count * shape.head_dim * 2 * 2.0,
         "pair": pairs,
-        "prompt flop": pairs * _PAIR_FLOPS if batch >= PREFILL_TOKENS else 0.0,
+        "prompt flop": pairs * _PAIR_FLOPS if batch >= OFFLOAD_TOKENS else 0.0,
         "byte": sum(tensor.size_bytes for tensor in products),
         "row": sum(tensor.dims[1] for tensor in products),
         "product": len(products),
