@@ -11,7 +11,6 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
@@ -62,16 +61,9 @@ class Cores(NamedTuple):
         powers = [kind.speed * len(kind.cpus) for kind in self.kinds]
         if len(self.kinds) > 1 and self.kinds[-1].speed < _SLOW_RATIO and powers[-1] < sum(powers[:-1]):
             taken -= counts[-1]
-        return self.held(taken)
-
-    @property
-    def choices(self) -> tuple[int, ...]:
-        """Numbers of threads to choose from by measuring: one kind after the other added."""
-        return tuple(dict.fromkeys(map(self.held, accumulate(len(kind.cpus) for kind in self.kinds))))
-
-    def held(self, count: int) -> int:
-        """That number, held down by the quota."""
-        return max(1, count if self.quota_count is None else min(count, int(self.quota_count)))
+        if self.quota_count is not None:
+            taken = min(taken, int(self.quota_count))
+        return max(taken, 1)
 
 
 def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cores:

@@ -165,21 +165,16 @@ class Calibration(Frozen):
         disturbed_ratio: Share of the timings during which the machine was disturbed.
         link_bytes_per_s: Of weights that a long prompt copies to a GPU; 0 for the CPU, or too fast to tell.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
-        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it,
-            bytes over the link aside: on a driver that plays the GPU the thread that waits for it holds a
-            core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not
             measured.
         process_file_bytes: Code pages of the same once it has computed.
         load_layer_s: What a load takes for each layer beside its bytes; 0 where not measured.
-        vocabulary_s_per_entry: What a load takes for each entry of the vocabulary; 0 where not measured.
         cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
         isa: Instruction sets that the engine was built with and found on this machine; None where it tells
             none.
         bound: What decided how large the tiny models were.
         built_bytes: Of all tiny models together.
         took_s: Time that all of it took.
-        lacking: Benches that failed, and what is therefore not known as well.
     """
 
     api: str
@@ -197,17 +192,14 @@ class Calibration(Frozen):
     disturbed_ratio: float = 0.0
     link_bytes_per_s: float = 0.0
     crossing_s: float = 0.0
-    copied_product_ratio: float = 0.0
     process_anonymous_bytes: Count = 0
     process_file_bytes: Count = 0
     load_layer_s: Time = 0.0
-    vocabulary_s_per_entry: Time = 0.0
     cached_shares: Curve = ()
     isa: tuple[str, ...] | None = None
     bound: str = ""
     built_bytes: Count = 0
     took_s: Time = 0.0
-    lacking: tuple[str, ...] = ()
 
 
 class DeviceProfile(Frozen):

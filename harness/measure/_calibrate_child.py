@@ -1,6 +1,5 @@
 """Runs in a child process: times the engine on tiny models, and tells every single time."""
 
-import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,9 +26,6 @@ TABLE: Final = shipped_table("data/tiny_models.toml")
 DEPTH_TOKENS: Final = 2048
 MAX_LAYERS: Final = 500
 """llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""
-WORD_COUNT: Final = 1 << 15
-"""Entries of the vocabulary whose load is timed."""
-_WORD_LOADS: Final = 3
 _LEAST_PASSES: Final = 3
 """Of a stretch, where they are short: one alone may have waited for another program at every layer."""
 _LONGEST_STRETCH: Final = 5
@@ -40,23 +36,20 @@ did."""
 _LIMIT_SHARE: Final = 0.9
 """Of the limit, that timing may take; the rest is for the start, the end, and a group that takes longer than
 before."""
-_CHOICE_S: Final = 0.4
-"""What each number of threads is timed for, where kinds of core leave a choice."""
 
 
 class Job(Frozen):
     """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
 
-    ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so
-    often, with the others between, as long as ``budget_s`` lasts: the first visit is always whole. Of
-    ``limit_s``, at which the child is killed, a tenth is left. A ``stretch_s`` is the time of one bench of
-    one token. ``skipped`` are (type, role) of benches that ended the process before.
+    Each group is visited so often, with the others between, as long as ``budget_s`` lasts: the first visit is
+    always whole. Of ``limit_s``, at which the child is killed, a tenth is left. A ``stretch_s`` is the time
+    of one bench of one token. ``skipped`` are (type, role) of benches that ended the process before.
     """
 
     types: tuple[str, ...]
     fill_bytes: int
     cached_bytes: int
-    thread_choices: tuple[int, ...]
+    thread_count: int
     runtime: str
     api: str = "cpu"
     repack: bool = True
@@ -87,8 +80,10 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     """
     name, _, rest = role.partition(" ")
     if name in TABLE["shapes"]:
-        rows = (max(fill_bytes // row_bytes(type_name, 512), 256),) if name == "head" else ()
-        return tiny_shape(*TABLE["shapes"][name], *rows)
+        shape = tiny_shape(*TABLE["shapes"][name])
+        if name == "head":
+            return shape.replace(vocab_count=max(fill_bytes // row_bytes(type_name, 512), 256))
+        return shape
     width, wanted = TABLE["widths"][name], fill_bytes / (6 if "few" in rest else 1)
     while True:
         one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
@@ -132,10 +127,9 @@ def run(job: Job, emit: Emit) -> None:
     in. Each group is visited again, with the others between: a shared machine may change its speed for half a
     minute.
 
-    Events: ``begin`` before a bench is opened or timed, ``timing`` for each bench, batch, depth and round,
-    ``group`` when one begins, ``failed`` for a bench that could not be made, ``engine`` with what it says of
-    itself, ``threads`` with the number that was chosen, and ``process``: what this process holds without a
-    model, and its code pages in the end.
+    Events: ``begin`` before a bench is opened or timed, ``built`` for each model, ``timing`` for each bench,
+    batch, depth and round, ``group`` when one begins, ``failed`` for a bench that could not be made, and of a
+    CPU ``process``: its instruction sets, what this process holds without a model, and its code pages.
     """
     _Timing(job, emit).run()
 
@@ -144,86 +138,70 @@ class _Timing:
     def __init__(self, job: Job, emit: Emit) -> None:
         self.job, self.emit, self.start_s = job, emit, time.perf_counter()
         self.runtime = plugins.usable_runtime(job.runtime)
-        self.thread_count = job.thread_choices[0]
-        self.settled: set[tuple[str, str, int, int]] = set()
+        self.settled: set[tuple[Any, ...]] = set()
         """Type, role, batch and depth of what was timed once without a disturbance."""
 
     def run(self) -> None:
         job = self.job
+        about: dict[str, Any] = {}
         if job.api == "cpu":
-            system_info = self.runtime.identity(Scenario(thread_count=self.thread_count)).build
-            self.emit("engine", {"isa": isa_of_engine(system_info)})
-        before = read_memory() if job.api == "cpu" else None
-        if len(job.thread_choices) > 1:
-            self._choose_threads()
+            about["isa"] = isa_of_engine(self.runtime.identity(Scenario()).build)
+        before = read_memory()
         groups = list(plan(job.types, job.fill_bytes, job.api, job.cached_bytes))
         longest_s = 0.0
-        for number, (visit, group) in enumerate(itertools.product(range(job.visits), groups)):
-            begun_s = time.perf_counter()
-            if visit and self._left_s() < longest_s:
-                continue
-            name = f"{group[0].type_name} {group[0].role}"
-            self.emit("group", {"number": number, "count": job.visits * len(groups), "name": name})
-            with ExitStack() as stack:
-                self._time_group(group, visit, stack, self._left_s() / (len(groups) if not visit else 1))
-            longest_s = max(longest_s, time.perf_counter() - begun_s)
-        # Last: the first load of a process takes longer than others.
-        words = Bench("words", "F16", tiny_shape(2, 64, 64, 1, 1, WORD_COUNT), [1])
-        for _ in range(_WORD_LOADS if job.api == "cpu" else 0):
-            if (session := self._open(words)) is not None:
-                session.close()
-        if before and (after := read_memory()):
-            self.emit("process", {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes})
+        for visit in range(job.visits):
+            for group in groups:
+                begun_s = time.perf_counter()
+                if visit and self._left_s() < longest_s:
+                    continue
+                share_s = self._left_s() / (1 if visit else len(groups))
+                self.emit("group", f"{group[0].type_name} {group[0].role}")
+                with ExitStack() as stack:
+                    self._time_group(group, visit, stack, share_s)
+                longest_s = max(longest_s, time.perf_counter() - begun_s)
+        if before is not None and (after := read_memory()):
+            about |= {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes}
+        if job.api == "cpu":
+            self.emit("process", about)
 
     def _left_s(self) -> float:
         most_s = min(self.job.budget_s, _LIMIT_SHARE * self.job.limit_s)
         return most_s - (time.perf_counter() - self.start_s)
 
-    def _choose_threads(self) -> None:
-        """The number of threads that decodes fastest: of cores of unlike kinds more may be slower."""
-        times: dict[int, float] = {}
-        bench = Bench("wide", "Q4_0", dimensions("wide", "Q4_0", self.job.fill_bytes), [1])
-        for count in self.job.thread_choices:
-            self.thread_count = count
-            if (session := self._open(bench)) is not None:
-                with session:
-                    _passes(session, 1, 0, _CHOICE_S / 4)
-                    times[count] = min(_passes(session, 1, 0, _CHOICE_S))
-        self.thread_count = min(times, key=times.__getitem__, default=self.job.thread_choices[0])
-        self.emit("threads", {"chosen": self.thread_count, "seconds": list(times.items())})
-
     def _time_group(self, group: list[Bench], visit: int, stack: ExitStack, share_s: float) -> None:
         job, begun_s = self.job, time.perf_counter()
-        opened = ((bench, self._open(bench)) for bench in group)
-        sessions = [(bench, stack.enter_context(session)) for bench, session in opened if session is not None]
-        for bench, session in sessions:
-            self._begin(bench)
-            _passes(session, 1, 0, job.stretch_s / 8)
-        for turn in range(visit * job.rounds, (visit + 1) * job.rounds):
-            if turn > visit * job.rounds and time.perf_counter() - begun_s > share_s / 2:
+        sessions = []
+        for bench in group:
+            if (session := self._open(bench)) is not None:
+                sessions.append((bench, stack.enter_context(session)))
+                _passes(session, 1, 0, job.stretch_s / 8)
+        for round_number in range(job.rounds):
+            if round_number and time.perf_counter() - begun_s > share_s / 2:
                 break  # another round would take the time of the groups behind this one
+            turn = visit * job.rounds + round_number
             for bench, session in sessions:
                 if bench.depth:
                     self._fill(bench, session, turn)
             for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
                     # Long passes average by themselves.
-                    is_timed = (bench.type_name, bench.role, batch, bench.depth) in self.settled
-                    if batch in bench.batches and not (is_timed and batch > 64):
+                    is_timed = (
+                        batch > 64 and (bench.type_name, bench.role, batch, bench.depth) in self.settled
+                    )
+                    if batch in bench.batches and not is_timed:
                         self._time_bench(bench, session, batch, turn)
 
-    def _begin(self, bench: Bench) -> None:
-        self.emit("begin", {"type_name": bench.type_name, "role": bench.role})
+    def _tell(self, event: str, bench: Bench, **more: Any) -> None:
+        self.emit(event, {"type_name": bench.type_name, "role": bench.role, **more})
 
     def _open(self, bench: Bench) -> Any:
         """A session on the bench's model.
 
         None where it cannot be had, which is told: it costs this bench alone.
         """
-        names = {"type_name": bench.type_name, "role": bench.role}
         if (bench.type_name, bench.role) in self.job.skipped:
             return None
-        self._begin(bench)
+        self._tell("begin", bench)
         placement = Placement()
         if bench.role.endswith(" few apart"):
             placement = Placement(gpu_layers=0)
@@ -231,7 +209,7 @@ class _Timing:
             placement = Placement(kv_on_gpu=False)
         scenario = Scenario(
             context_tokens=bench.depth + 1024,
-            thread_count=self.thread_count,
+            thread_count=self.job.thread_count,
             repack=self.job.repack,
             api=self.job.api,
             placement=placement,
@@ -242,7 +220,7 @@ class _Timing:
                 prefix="edge-harness-tiny-", ignore_cleanup_errors=True
             ) as folder:
                 path = Path(folder) / "tiny.gguf"
-                write_tiny(path, bench.shape, bench.type_name, words=bench.role == "words")
+                write_tiny(path, bench.shape, bench.type_name)
                 # A downloaded model comes into the page cache by being read, not by being written: so does
                 # this one.
                 page_cache.drop(path)
@@ -253,30 +231,30 @@ class _Timing:
                 )
                 load_s = time.perf_counter() - begin_s
         except (HarnessError, OSError, MemoryError) as error:
-            self.emit("failed", {**names, "why": str(error)[:200]})
+            self._tell("failed", bench, why=str(error)[:200])
             return None
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        told = {"size_bytes": size, "layer_count": bench.shape.layer_count, "load_s": load_s}
-        self.emit("built", {**names, **told, "repacked": repacked})
+        layers = bench.shape.layer_count
+        self._tell("built", bench, size_bytes=size, layer_count=layers, load_s=load_s, repacked=repacked)
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:
         """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
-        stretch_s = self.job.stretch_s
-        least_count = 1
-        self._begin(bench)
-        if self.job.api != "cpu" and not turn:  # a driver compiles its shaders for a batch when it meets it
+        on_cpu = self.job.api == "cpu"
+        self._tell("begin", bench)
+        if not on_cpu and not turn:  # a driver compiles its shaders for a batch when it meets it
             _passes(session, batch, bench.depth, 0.0)
-        if self.job.api == "cpu" and batch <= 64:
-            least_count = _LEAST_PASSES
-        if batch > 1:
-            stretch_s /= 2
         with Watch(child_probe()) as watch:
-            times = _passes(session, batch, bench.depth, stretch_s, least_count)
-        most = sorted(times)[int(0.9 * (len(times) - 1))]
-        if self.job.api == "cpu" and most > UNEVEN_RATIO * min(times):
+            times = _passes(
+                session,
+                batch,
+                bench.depth,
+                self.job.stretch_s / (2 if batch > 1 else 1),
+                _LEAST_PASSES if on_cpu and batch <= 64 else 1,
+            )
+        if on_cpu and sorted(times)[int(0.9 * (len(times) - 1))] > UNEVEN_RATIO * min(times):
             watch.doubt("its passes took unlike times")
-        self._tell(bench, batch, bench.depth, times, turn, watch)
+        self._timed(bench, batch, bench.depth, times, turn, watch)
 
     def _fill(self, bench: Bench, session: Any, turn: int) -> None:
         """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
@@ -284,16 +262,15 @@ class _Timing:
         for start in range(0, bench.depth, 512):
             with Watch(child_probe()) as watch:
                 session.decode([i % 251 for i in range(512)], position=start, logits="none")
-            self._tell(bench, 512, start, [watch.duration_s], turn, watch)
+            self._timed(bench, 512, start, [watch.duration_s], turn, watch)
 
-    def _tell(
+    def _timed(
         self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, watch: Watch
     ) -> None:
         doubted = bool(watch.validity.doubts)
         if not doubted:
             self.settled.add((bench.type_name, bench.role, batch, depth))
-        told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
-        self.emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})
+        self._tell("timing", bench, batch=batch, depth=depth, turn=turn, doubted=doubted, times=times)
 
 
 def _passes(session: Any, batch: int, depth: int, least_s: float, least_count: int = 1) -> list[float]:

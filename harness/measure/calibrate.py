@@ -17,9 +17,10 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,14 +32,13 @@ from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, WORD_COUNT, Job, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_helper
 from harness.measure.tiny_model import TINY_TYPES, matrices
 from harness.predict.passes import OFFLOAD_TOKENS
-from harness.predict.timed import Matrix, product_seconds
 from harness.records.store import write_atomically
-from harness.runtimes._threads import default_thread_count, keep_thread_count
+from harness.runtimes._threads import default_thread_count
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _LOOKING_BACK: Final = ("grouped", "ungrouped")
 _WEIGHTY: Final = ("narrow", "mid", "wide", "head", "narrow few", "wide few")
+_OF_PRODUCTS: Final = ("byte", "row", "product")
 _OF_NO_PRODUCT: Final = ("pass", "layer", "token layer", "prompt flop", "row", "product")
 """Parts of a pass that are told before the bytes of a type."""
 
@@ -79,9 +80,6 @@ _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
 _GPU_TYPE_S: Final = 60.0
 """Told beforehand; it may take until its limit."""
-_MERGES_RATIO: Final = 1.4
-"""A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two
-builds."""
 _ONE_BY_ONE_RATIO: Final = 2.0
 """Three tokens multiplied one by one, over four together."""
 _SLOWEST_ATTENTION: Final = 16
@@ -95,7 +93,7 @@ _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
 _QUOTA_STRETCH_S: Final = 0.6
 """Several periods of a quota: what it takes is part of the speed."""
-_CACHE_VERSION: Final = 11
+_CACHE_VERSION: Final = 12
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 USELESS_RATIO: Final = 0.6
@@ -160,10 +158,9 @@ def calibrate(
 
     Some 9 s a type on two cores and 6 s for the overheads, 25 s at least; a minute of each on a GPU. Types
     that no tiny model can be made of, and F32, are left out; ``fresh`` times again what was kept. A
-    ``thread_count`` of 0 takes what runs take; where kinds of core differ, their numbers are tried first. The
-    api says which engine is timed; a GPU gets its link and its crossings timed too. ``working_sets`` are
-    those of the profile, measured where none are given. ``heard`` is told when something is timed, and of
-    what, the ``title``; what was kept is told nobody.
+    ``thread_count`` of 0 takes what runs take. The api says which engine is timed; a GPU gets its link and
+    its crossings timed too. ``working_sets`` are those of the profile, measured where none are given.
+    ``heard`` is told when something is timed, and of what, the ``title``; what was kept is told nobody.
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
@@ -180,36 +177,34 @@ def calibrate(
     missing = [name for name in wanted if name not in {cost.type_name for cost in timed}]
     if before is not None and not missing:
         return before
-    here = cores()
     limit = machine.memory().limit_bytes
     threads = thread_count or default_thread_count()
-    budget_s = min(max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * len(missing)), limit_s)
-    within_s = budget_s
+    least_s = min(max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * len(missing)), limit_s)
     sets: WorkingSets = ()
-    choices: tuple[int, ...] = (threads,)
     if api == "cpu":
         sets = working_sets or sweep(threads, machine.cpu().last_cache_bytes, limit)
-        if not thread_count:
-            choices = tuple(dict.fromkeys((threads, *here.choices)))
+        table, budget_s, within_s = TABLE["cpu"], least_s, least_s
     else:
-        within_s = _GPU_TYPE_S * len(missing)
+        table, budget_s, within_s = TABLE["gpu"], limit_s, _GPU_TYPE_S * len(missing)
     heard.begin(f"timing {title}", within_s=within_s)
     cache = cache_found(sets)
     free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
-    size_bytes, bound = sized(cache, limit, free_bytes, budget_s / len(missing) / 2, threads=threads)
+    size_bytes, bound = sized(cache, limit, free_bytes, least_s / len(missing) / 2, threads=threads)
     cached_bytes = int(min(_CACHED_SHARE * cache, size_bytes / 4))
-    timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
-    if here.quota_count is not None and here.quota_count < threads:
+    if cached_bytes < _LEAST_CACHED_BYTES:
+        cached_bytes = 0
+    timing = dict(table["timing"])
+    if (cores().quota_count or threads) < threads:
         timing["stretch_s"] = _QUOTA_STRETCH_S
     job = Job(
         types=tuple(missing),
         fill_bytes=size_bytes,
-        cached_bytes=cached_bytes if cached_bytes >= _LEAST_CACHED_BYTES else 0,
-        thread_choices=choices,
+        cached_bytes=cached_bytes,
+        thread_count=threads,
         runtime=runtime,
         api=api,
         repack=repack,
-        budget_s=budget_s if api == "cpu" else limit_s,
+        budget_s=budget_s,
         limit_s=limit_s,
         **timing,
     )
@@ -217,19 +212,19 @@ def calibrate(
         f"timing {title} on tiny models of {format_bytes(size_bytes)} ({bound}): about {within_s:.0f} s"
     )
     events, took_s = _run(job, heard.say)
-    costs = fit(events["timing"], missing, size_bytes, job.cached_bytes)
-    if chosen := events["threads"]:
-        threads = chosen[-1]["chosen"]
-        keep_thread_count(here, threads)
-    held = size_bytes if size_bytes < 2 * cache else job.cached_bytes
-    loads, load_layer_s, word_s = load_costs(events["built"])
-    bounded = [no_faster(cost, sets, in_cache=held == size_bytes) for cost in costs.types]
+    costs = fit(events["timing"], missing, size_bytes, cached_bytes, failed_count=len(events["failed"]))
+    held = size_bytes if size_bytes < 2 * cache else cached_bytes
+    load_layer_s, loads = load_costs(events["built"])
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
-    about = ChainMap(*events["engine"], *events["process"])
+    every = list(timed)
+    for timed_cost in costs.types:
+        name = timed_cost.type_name
+        cost = no_faster(timed_cost, sets, in_cache=held == size_bytes)
+        every.append(cost.replace(repacked=name in repacked, load_s_per_byte=loads.get(name, 0.0)))
+    about = dict(*events["process"])
     isa = about.get("isa")
-    failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
     rounds = _by_bench(events["timing"]).values()
-    disturbed = float(np.mean([all(event["doubted"] for event in told) for told in rounds]))
+    disturbed = fmean(all(event["doubted"] for event in told) for told in rounds)
     costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
@@ -237,22 +232,12 @@ def calibrate(
         machine=machine.fingerprint().fingerprint,
         cached_shares=cached_shares(sets, held) if held else (),
         bound=bound,
+        built_bytes=sum(model["size_bytes"] for model in events["built"]),
+        took_s=took_s,
         process_anonymous_bytes=about.get("anonymous_bytes", 0),
         process_file_bytes=about.get("file_bytes", 0),
         isa=None if isa is None else tuple(isa),
-        built_bytes=sum(model["size_bytes"] for model in events["built"]),
-        took_s=took_s,
-        lacking=(*costs.lacking, *failures),
-        types=(
-            *timed,
-            *(
-                cost.replace(
-                    repacked=cost.type_name in repacked, load_s_per_byte=loads.get(cost.type_name, 0.0)
-                )
-                for cost in bounded
-            ),
-        ),
-        vocabulary_s_per_entry=word_s,
+        types=tuple(every),
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
@@ -288,46 +273,58 @@ def kept(
 
 
 def fit(
-    events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int, cached_bytes: int = 0
+    events: Sequence[Mapping[str, Any]],
+    types: Sequence[str],
+    fill_bytes: int,
+    cached_bytes: int = 0,
+    *,
+    failed_count: int = 0,
 ) -> Calibration:
     """Costs from the child's timings; the engine's name and threads are the caller's to fill in.
 
-    What a bench that failed would have told is left at no cost, or at that of its neighbours, and named.
+    What a bench that failed would have told is left at no cost, or at that of its neighbours, and widens the
+    interval.
 
     Raises:
         EngineError: No type was timed at all.
     """
-    times, lacking = stretches(events), []
-    small = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < OFFLOAD_TOKENS]
+    times = stretches(events)
     seconds: dict[str, float] = defaultdict(float)
+    lacking_count = failed_count
+
+    def bench(role: str, batch: int = 1, depth: int = 0) -> Key:
+        return "F16", role, batch, depth
+
+    small = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < OFFLOAD_TOKENS]
+    back, before = DEPTH_TOKENS, DEPTH_TOKENS - 512
     for parts, rows in (
         # Differences: a hiccup while the lesser one ran says nothing of them.
-        (("layer", "token layer"), [(("F16", "deep", b, 0), ("F16", "shallow", b, 0)) for b in small or [1]]),
-        (("pass",), [(("F16", "shallow", 1, 0), None)]),
-        (
-            ("pair", "kv byte"),
-            [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK],
-        ),
-        (
-            ("prompt flop",),
-            [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK],
-        ),
+        (("layer", "token layer"), [(bench("deep", b), bench("shallow", b)) for b in small or [1]]),
+        (("pass",), [(bench("shallow"), None)]),
+        (("pair", "kv byte"), [(bench(role, 1, back), bench(role)) for role in _LOOKING_BACK]),
+        (("prompt flop",), [(bench(role, 512, before), bench(role, 512)) for role in _LOOKING_BACK]),
     ):
         try:
             seconds |= solved(times, parts, rows, seconds, fill_bytes)
-        except KeyError as error:
-            type_name, role, *_ = error.args[0]
-            lacking.append(f"{type_name} {role}")
-    costs = [_type_cost(times, name, fill_bytes, cached_bytes, seconds) for name in types]
-    known = [cost for cost in costs if cost is not None]
+        except KeyError:
+            lacking_count += 1
+    known = [
+        _type_cost(times, name, fill_bytes, cached_bytes, seconds)
+        for name in types
+        if any((name, role, 1, 0) in times for role in _WEIGHTY)
+    ]
     if not known:
         raise EngineError(f"the engine was timed on none of the types {', '.join(types)}")
-    lacking += [f"{name} weights" for name, cost in zip(types, costs, strict=True) if cost is None]
+    lacking_count += len(types) - len(known)
     byte_s = min(cost.batch_seconds_per_byte[0][1] for cost in known)
-    deep, apart = ("F16", "deep", 1, 0), ("F16", "deep apart", 1, 0)
-    away_s = typical_s(times, apart, deep) if {apart, deep} <= set(times) else 0.0
-    prompt_s = seconds["prompt flop"]
-    found = Calibration(
+    crossings_s = 0.0
+    with contextlib.suppress(KeyError):  # no GPU
+        crossings_s = max(typical_s(times, bench("deep apart"), bench("deep")), 0.0)
+    kv_byte_s, prompt_s = byte_s, seconds["prompt flop"]
+    if prompt_s:
+        # A byte of the cache that costs nothing is hidden behind the products.
+        kv_byte_s = min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s)
+    return Calibration(
         api="cpu",
         engine_version="",
         thread_count=0,
@@ -335,19 +332,14 @@ def fit(
         token_overhead_s=seconds["pass"],
         layer_overhead_s=seconds["layer"],
         token_layer_s=seconds["token layer"],
-        # A byte of the cache that costs nothing is hidden behind the products.
-        kv_read_bytes_per_s=1
-        / (min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s) if prompt_s else byte_s),
+        kv_read_bytes_per_s=1 / kv_byte_s,
         attention_pair_s=min(seconds["pair"], _SLOWEST_ATTENTION * _PAIR_FLOPS * (prompt_s or 1.0)),
         attention_flops_per_s=1 / (prompt_s or byte_s),
-        spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
-        # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a
-        # GPU.
-        crossing_s=max(away_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
-        lacking=tuple(dict.fromkeys(lacking)),
+        spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * lacking_count,
+        # One change to the CPU and back: what a layer with its cache left behind takes longer.
+        crossing_s=crossings_s / dimensions("deep", "F16", 0).layer_count,
+        link_bytes_per_s=_link_bytes_per_s(times, fill_bytes),
     )
-    link, ratio = _copies(times, found, fill_bytes)
-    return found.replace(link_bytes_per_s=link, copied_product_ratio=ratio)
 
 
 def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]]:
@@ -360,23 +352,21 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
     """
     times: dict[Key, dict[int, float]] = {}
     for key, told in _by_bench(events).items():
-        fastest = {event["turn"]: min(event["times"]) for event in told}
-        least = min(fastest.values())
-        means = {
-            event["turn"]: float(
-                np.mean([seconds for seconds in event["times"] if seconds <= UNEVEN_RATIO * least])
-            )
-            for event in told
-            if not event["doubted"] and min(event["times"]) <= UNEVEN_RATIO * least
-        }
-        times[key] = means or dict([min(fastest.items(), key=lambda item: item[1])])
-    bounds: dict[tuple[str, str, int], float] = {}
-    for type_name, role, batch, depth in sorted(times, key=lambda key: -key[2]):
-        own = times[type_name, role, batch, depth]
-        bound = bounds.get((type_name, role, depth), math.inf)
-        most = bound * (1.0 if batch == 1 else _ONE_BY_ONE_RATIO)
-        times[type_name, role, batch, depth] = {turn: min(seconds, most) for turn, seconds in own.items()}
-        bounds[type_name, role, depth] = min(bound, *own.values())
+        fastest = min(told, key=lambda event: float(min(event["times"])))
+        least = min(fastest["times"])
+        means = {}
+        for event in told:
+            even = [seconds for seconds in event["times"] if seconds <= UNEVEN_RATIO * least]
+            if even and not event["doubted"]:
+                means[event["turn"]] = fmean(even)
+        times[key] = means or {fastest["turn"]: least}
+    bounds: dict[tuple[str, str, int], float] = defaultdict(lambda: math.inf)
+    for key in sorted(times, key=lambda key: -key[2]):
+        type_name, role, batch, depth = key
+        own, bench = times[key], (type_name, role, depth)
+        most = bounds[bench] * (1.0 if batch == 1 else _ONE_BY_ONE_RATIO)
+        bounds[bench] = min(bounds[bench], *own.values())
+        times[key] = {turn: min(seconds, most) for turn, seconds in own.items()}
     return times
 
 
@@ -469,24 +459,21 @@ def solved(
 
 def _type_cost(
     times: Times, type_name: str, fill_bytes: int, cached_bytes: int, seconds: Mapping[str, float]
-) -> TypeCost | None:
-    """c, r and u of one type at every batch that was timed; None where nothing was at one token."""
-    batches = sorted({b for t, role, b, _ in times if t == type_name and role in _WEIGHTY})
-    if batches[:1] != [1]:
-        return None
-    parts = ("byte", "row", "product")
-    tables: dict[str, list[tuple[int, float]]] = {part: [] for part in parts}
+) -> TypeCost:
+    """c, r and u of one type at every batch that was timed."""
+    tables: dict[str, list[tuple[int, float]]] = {part: [] for part in _OF_PRODUCTS}
     ratios = []
-    for batch in batches:
-        timed = [key for role in _WEIGHTY if (key := (type_name, role, batch, 0)) in times]
-        own = solved(times, parts, [(key, None) for key in timed], seconds, fill_bytes)
+    for batch in sorted({b for t, role, b, _ in times if t == type_name and role in _WEIGHTY}):
+        rows = [(key, None) for role in _WEIGHTY if (key := (type_name, role, batch, 0)) in times]
+        own = solved(times, _OF_PRODUCTS, rows, seconds, fill_bytes)
         own["byte"] = max(own["byte"], 1e-15)
-        for part in parts:
+        for part in _OF_PRODUCTS:
             tables[part].append((batch, own[part]))
-        if (cached := (type_name, "mid cached", batch, 0)) in times:
+        cached = type_name, "mid cached", batch, 0
+        if cached in times:
             known = {**seconds, "row": own["row"], "product": own["product"]}
-            in_cache = solved(times, ("byte",), [(cached, None)], known, cached_bytes)
-            ratios.append((batch, float(np.clip(in_cache["byte"] / own["byte"], 0.1, 1.0))))
+            byte_s = solved(times, ("byte",), [(cached, None)], known, cached_bytes)["byte"]
+            ratios.append((batch, min(max(byte_s / own["byte"], 0.1), 1.0)))
     return TypeCost(
         type_name=type_name,
         batch_seconds_per_byte=tuple(tables["byte"]),
@@ -496,8 +483,8 @@ def _type_cost(
     )
 
 
-def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float, float]:
-    """Seconds that a load takes for each byte of a type, mapped and rewritten, for each layer, and for each word.
+def load_costs(built: Sequence[Mapping[str, Any]]) -> tuple[float, dict[str, float]]:
+    """Seconds that a load takes for each layer, and for each byte of a type, mapped and rewritten.
 
     Of loads of one model the fastest counts: whatever disturbs one only makes it longer. ``head`` says
     nothing of its type: its bytes are a token table, which no engine rewrites, since its rows are looked up.
@@ -509,23 +496,14 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
     models = list(fastest.values())
     names = sorted({model["type_name"] for model in models})
     if not models:
-        return {}, 0.0, 0.0
-    rows = [
-        (
-            1.0,
-            m["layer_count"],
-            WORD_COUNT if m["role"] == "words" else 0.0,
-            *(m["size_bytes"] if m["type_name"] == name else 0.0 for name in names),
-        )
-        for m in models
-    ]
-    _, layer_s, word_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
-    least_s = 1e-15  # 0 is a type that was not timed
-    return (
-        {name: max(s, least_s) for name, s in zip(names, byte_s, strict=True)},
-        layer_s,
-        _MERGES_RATIO * word_s,
-    )
+        return 0.0, {}
+    rows = []
+    for model in models:
+        sizes = [model["size_bytes"] * (model["type_name"] == name) for name in names]
+        rows.append((1.0, model["layer_count"], *sizes))
+    _, layer_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
+    # 0 is a type that was not timed
+    return layer_s, {name: max(seconds, 1e-15) for name, seconds in zip(names, byte_s, strict=True)}
 
 
 def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:
@@ -551,19 +529,15 @@ def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> T
     )
 
 
-def _copies(times: Times, found: Calibration, fill_bytes: int) -> tuple[float, float]:
-    """Bytes/s of weights that are copied to a GPU for their products, and the waiting as a share of those products."""
-    rows, values = [], []
+def _link_bytes_per_s(times: Times, fill_bytes: int) -> float:
+    """Bytes/s of weights that are copied to a GPU for their products; 0 where none were."""
+    rates = []
     for key in times:
         type_name, role, batch, depth = key
         if role.endswith(" few apart"):
-            products = matrices(dimensions(role, type_name, fill_bytes), type_name)
-            own_s = sum(product_seconds(Matrix(tensor, 0), found, batch) for tensor in products)
-            rows.append((float(sum(tensor.size_bytes for tensor in products)), own_s))
-            more = typical_s(times, key, (type_name, role.removesuffix(" apart"), batch, depth))
-            values.append(max(more, 0.01 * typical_s(times, key)))
-    per_byte, ratio = nonnegative_fit(rows, values) if rows else (0.0, 0.0)
-    return 1 / per_byte if per_byte else 0.0, ratio
+            more_s = typical_s(times, key, (type_name, role.removesuffix(" apart"), batch, depth))
+            rates.append(work_of(key, fill_bytes)["byte"] / max(more_s, 0.01 * typical_s(times, key)))
+    return float(np.median(rates)) if rates else 0.0
 
 
 def _spread(times: Times) -> float:
@@ -591,7 +565,7 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
 
     def on_event(name: str, data: Any) -> None:
         if name == "group":
-            say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
+            say(f"timing the engine: {data}")
 
     while True:
         limits = Limits(wall_s=job.limit_s)
@@ -604,11 +578,10 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
         begun = events["begin"][-1] if events["begin"] else {"type_name": "", "role": ""}
         bench = begun["type_name"], begun["role"]
         events["failed"].append({**begun, "why": result.outcome})
-        if (
-            result.outcome == "timed out" and events["timing"]
-        ):  # on a busy machine something is better than nothing
+        is_late = result.outcome == "timed out"
+        if is_late and events["timing"]:  # on a busy machine something is better than nothing
             return events, took_s
-        if result.outcome == "timed out" or bench in job.skipped:
+        if is_late or bench in job.skipped:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
         left_s = job.limit_s - result.duration_s

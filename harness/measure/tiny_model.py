@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.gguf_write import Value, metadata_of, write_gguf
+from harness.catalog.gguf_write import metadata_of, write_gguf
 from harness.catalog.synthesize import SYNTHETIC_TYPES, BlockSource
 from harness.domain.model import ModelShape, Tensor
 from harness.domain.quant import MIXTURES
@@ -71,16 +71,15 @@ def matrices(shape: ModelShape, type_name: str) -> list[Tensor]:
     return [tensor for tensor in tiny_tensors(shape, type_name) if len(tensor.dims) > 1]
 
 
-def write_tiny(path: Path, shape: ModelShape, type_name: str, *, words: bool = False) -> None:
-    """Write a model of ``tiny_tensors``, without a tokenizer unless with ``words``.
+def write_tiny(path: Path, shape: ModelShape, type_name: str) -> None:
+    """Write a model of ``tiny_tensors``, without a tokenizer.
 
     Raises:
         KeyError: No tiny model can be made of that type.
         ValueError: A row is no whole number of blocks.
     """
     tensors = tiny_tensors(shape, type_name)
-    metadata: dict[str, Value] = metadata_of(shape, name="tiny", quant=type_name)
-    if not words:
-        metadata = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}
-        metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
+    told = metadata_of(shape, name="tiny", quant=type_name)
+    metadata = {key: value for key, value in told.items() if not key.startswith("tokenizer.")}
+    metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
     write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)

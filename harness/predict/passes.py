@@ -17,11 +17,11 @@ at once and meet twice in a block.
 A prompt's batch of 32 tokens or more has the weights that lie with the CPU copied to the GPU, which computes
 all:
 
-    t = G T_main(all parts) + b B / v + w T_main(parts copied)                                     [s]
+    t = G T_main(all parts) + b B / v                                                              [s]
 
 b: physical batches; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch of u tokens
 with k choices touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's
-memory; w: what a product waits for its weight. Cards of a pipeline work at once on different batches.
+memory. Cards of a pipeline work at once on different batches.
 
 Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``; used experts are copied alone),
 ggml/src/ggml-cuda/ggml-cuda.cu (batch of 32). Specifications of links: PCI-SIG, GB/s each way.
@@ -127,7 +127,6 @@ class Link(NamedTuple):
         bytes_per_s: Of activations.
         copy_bytes_per_s: Of weights that a prompt copies.
         copies_from: Tokens of a batch from which they are copied; infinite where they never are.
-        waiting_ratio: w above.
         main: g above.
         cpu: c above.
         experts: e above.
@@ -139,7 +138,6 @@ class Link(NamedTuple):
     bytes_per_s: float
     copy_bytes_per_s: float
     copies_from: float = OFFLOAD_TOKENS
-    waiting_ratio: float = 0.0
     main: float = 1.0
     cpu: float = 1.0
     experts: float = 1.0
@@ -233,9 +231,8 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
     if away and asked.is_prompt and batch >= link.copies_from:
         touched = 1 - (1 - split.expert_ratio) ** batch
         copied = split.copied_bytes + touched * split.copied_expert_bytes
-        waited_s = link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s
         seconds = _cards_terms([split.main, *away], split.hidden_dim, engines, asked).times(beside)
-        return seconds.plus(Terms(link_s=waited_s + batches * copied / link.copy_bytes_per_s))
+        return seconds.plus(Terms(link_s=batches * copied / link.copy_bytes_per_s))
     seconds = Terms()
     if not split.main.is_empty:
         seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)

@@ -176,7 +176,7 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
 
 def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:
     speed = costs.link_bytes_per_s or math.inf
-    link = Link(costs.crossing_s, speed, speed, waiting_ratio=costs.copied_product_ratio)
+    link = Link(costs.crossing_s, speed, speed)
     if shared_memory:
         return link._replace(copies_from=math.inf)
     return link
@@ -282,15 +282,14 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
         disk = device.storage.mapped_read_bytes_per_s  # a mapped file comes in by page faults
     mapping_s = 1 / MAP_BYTES_PER_S
-    entry_s = VOCABULARY_S_PER_ENTRY
     spread = _LOAD_SPREAD
     seconds = LOAD_FIXED_S + weights.file_bytes * mapping_s
+    seconds += weights.shape.vocab_count * VOCABULARY_S_PER_ENTRY
     if from_storage:
         spread = _COLD_SPREAD
         seconds += weights.file_bytes / disk.value
     costs = device.calibration(device.api(scenario.api))
     if costs is not None:
-        entry_s = costs.vocabulary_s_per_entry or entry_s
         seconds += weights.shape.layer_count * costs.load_layer_s
         types = {cost.type_name: cost for cost in costs.types if cost.load_s_per_byte}
         for matrix in matrices(weights):
@@ -298,7 +297,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
             is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
             if cost is not None and not (is_table and cost.repacked):
                 seconds += matrix.tensor.size_bytes * (cost.load_s_per_byte - mapping_s)
-    return interval(seconds + weights.shape.vocab_count * entry_s, spread)
+    return interval(seconds, spread)
 
 
 def _sum(one: Interval, two: Interval) -> Interval:

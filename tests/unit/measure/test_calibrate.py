@@ -40,7 +40,7 @@ T0, L0, L1 = 2e-4, 3e-5, 5e-6
 PER_KV_BYTE, PER_PAIR, PER_PREFILL_FLOP = 1e-10, 7e-9, 2e-11
 WEIGHTY = {"narrow", "mid", "wide", "head", "narrow few", "wide few", "narrow few apart", "wide few apart"}
 C, R, U = 4e-11, 9e-9, 2e-6
-LINK, WAITING = 5e9, 0.6
+LINK = 5e9
 
 
 def weight_bytes(bench: Bench) -> int:
@@ -60,7 +60,7 @@ def invented_time(role: str, batch: int, depth: int) -> float:
         products = growth * (weight_bytes(bench) * C + row_count * R + (7 * s.layer_count + 1) * U)
         time += products
         if role.endswith("apart"):
-            time += weight_bytes(bench) / LINK + WAITING * products
+            time += weight_bytes(bench) / LINK
         if batch >= 32:
             time += s.layer_count * 4 * s.head_count * s.head_dim * batch * (batch + 1) / 2 * PER_PREFILL_FLOP
     if role in {"grouped", "ungrouped"}:
@@ -118,11 +118,8 @@ def test_a_type_has_the_batches_that_its_products_were_timed_at() -> None:
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 8]
 
 
-def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
-    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0, 0.2 ns a byte of Q8_0, and 0.1 s of 32,768 words.
-
-    A real vocabulary has merges too, and takes 1.4 times as long.
-    """
+def test_a_load_is_told_by_its_bytes_and_layers() -> None:
+    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0, 0.2 ns a byte of Q8_0."""
     sizes = ((1, 16e6), (72, 96e6), (5, 98e6), (12, 16e6))
     built = [
         {
@@ -132,28 +129,22 @@ def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
         for name, each in (("Q4_0", 3e-9), ("Q8_0", 2e-10))
         for layers, size in sizes
     ]
-    words = {"role": "words", "type_name": "Q8_0", "size_bytes": 1e6, "layer_count": 2, "load_s": 0.128 + 2e-4}
     table = {"role": "head", "type_name": "Q4_0", "size_bytes": 98e6, "layer_count": 1, "load_s": 0.03}
     built.append(table)  # a token table, which is mapped and never rewritten
-    waited = [
-        {**model, "load_s": 3 * model["load_s"]} for model in (built[0], words)
-    ]  # of one model the fastest counts
-    byte_s, layer_s, word_s = calibrate.load_costs([waited[0], *built, words, waited[1]])
+    waited = {**built[0], "load_s": 3 * built[0]["load_s"]}  # of one model the fastest counts
+    layer_s, byte_s = calibrate.load_costs([waited, *built])
     assert byte_s == {"Q4_0": pytest.approx(3e-9), "Q8_0": pytest.approx(2e-10)}
     assert layer_s == pytest.approx(4e-3)
-    assert word_s == pytest.approx(1.4 * 0.1 / 32_768)
-    assert calibrate.load_costs([]) == ({}, 0.0, 0.0)
-    assert calibrate.load_costs(built)[1:] == (pytest.approx(4e-3), 0.0)  # timing ended before the words
+    assert calibrate.load_costs([]) == (0.0, {})
 
 
-def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
+def test_copies_for_a_long_prompt_are_told() -> None:
     roles = [f"{width} few{apart}" for width in ("narrow", "wide") for apart in ("", " apart")]
     events = [event("Q8_0", role, b, 0, [invented_time(role, b, 0)]) for role in roles for b in (64, 512)]
     found = calibrate.fit([*invented_events(), *events], ["Q8_0"], FILL)
     assert found.link_bytes_per_s == pytest.approx(LINK, rel=0.01)
-    assert found.copied_product_ratio == pytest.approx(WAITING, rel=0.01)
     alone = calibrate.fit(invented_events(), ["Q8_0"], FILL)
-    assert (alone.link_bytes_per_s, alone.copied_product_ratio) == (0.0, 0.0)
+    assert alone.link_bytes_per_s == 0.0
 
 
 def test_middle_of_the_undisturbed_stretches() -> None:
@@ -226,11 +217,10 @@ def test_without_a_common_round_the_difference_is_that_of_the_typical_times() ->
     assert calibrate.typical_s({a: {0: 3.0, 1: 6.0, 2: 10.0}, b: {0: 1.0, 1: 3.0, 2: 1.0, 3: 8.0, 4: 9.0}}, a, b) == 3.0
 
 
-def test_a_missing_bench_costs_itself_and_is_named() -> None:
+def test_a_missing_bench_costs_itself_and_widens_the_interval() -> None:
     whole = calibrate.fit(invented_events(), ["Q8_0"], FILL)
     found = calibrate.fit([e for e in invented_events() if e["role"] != "deep"], ["Q8_0"], FILL)
-    assert found.lacking == ("F16 deep",) and whole.lacking == ()
-    assert found.spread_ratio > whole.spread_ratio
+    assert found.spread_ratio == pytest.approx(whole.spread_ratio + 0.1)
     assert found.types[0].batch_seconds_per_byte[0][1] > 0
     without = calibrate.fit([e for e in invented_events() if e["role"] != "mid"], ["Q8_0"], FILL)
     assert without.types[0].batch_seconds_per_byte[0] == (1, pytest.approx(C, rel=1e-3))
@@ -296,7 +286,7 @@ def test_no_tiny_model_has_more_layers_than_the_engine_takes(fill: int) -> None:
                 assert 0.75 * fill < weight_bytes(bench) < 1.5 * fill
 
 
-PLAIN = {"types": ("Q8_0",), "fill_bytes": FILL, "cached_bytes": 0, "thread_choices": (2,), "runtime": "llamacpp"}
+PLAIN = {"types": ("Q8_0",), "fill_bytes": FILL, "cached_bytes": 0, "thread_count": 2, "runtime": "llamacpp"}
 
 
 @pytest.mark.parametrize(
@@ -390,7 +380,7 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
     asked = {"types": ("Q8_0",), "fill_bytes": 4 << 20, "cached_bytes": 1 << 20, "rounds": 1, "stretch_s": 0.02}
-    job = Job(**asked, thread_choices=(2, 1), runtime="llamacpp", budget_s=300.0)
+    job = Job(**asked, thread_count=2, runtime="llamacpp", budget_s=300.0)
     told, _ = calibrate._run(job.replace(limit_s=300.0), lambda _line: None)
     events, (process,) = told["timing"], told["process"]
     # Every bench is timed at both visits, its long batches again only where they were disturbed.
@@ -398,8 +388,7 @@ def test_a_calibration_runs_in_a_child() -> None:
     assert {(1, 0), (1, 1), (512, 0)} <= {(event["batch"], event["turn"]) for event in deep}
     assert all(event["doubted"] for event in [event for event in deep if event["batch"] == 512][:-1])
     found = calibrate.fit(events, ["Q8_0"], job.fill_bytes, job.cached_bytes)
-    assert told["threads"][0]["chosen"] in {1, 2}
-    assert told["engine"][0]["isa"] is not None and not found.lacking and not told["failed"]
+    assert process.pop("isa") is not None and not told["failed"]
     assert sum(model["size_bytes"] for model in told["built"]) > 4 * (4 << 20)
     (cost,) = found.types
     assert [batch for batch, _ in cost.cached_ratios] == [1, 4]

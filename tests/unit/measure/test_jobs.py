@@ -37,7 +37,7 @@ SENT: list[tuple[Callable[..., None], msgspec.Struct]] = [
     (soak.run, soak.SoakJob(path="a.gguf", scenario=SCENARIO, celsius_max=60.0)),
     (speculate.run, speculate.SpeculationJob(target="a.gguf", prompts=("ä", "b\n"), drafts=("lookup", "b.gguf"))),
     (stream.run, stream.StreamJob(model="a.gguf", prompts=("a",), budget_bytes=1 << 40, mode="mapped")),
-    (_calibrate_child.run, _calibrate_child.Job(types=("Q8_0",), fill_bytes=1, cached_bytes=0, thread_choices=(2, 1),
+    (_calibrate_child.run, _calibrate_child.Job(types=("Q8_0",), fill_bytes=1, cached_bytes=0, thread_count=2,
                                                 runtime="llamacpp", skipped=(("Q8_0", "wide"),), limit_s=9.0)),
 ]  # fmt: skip
 NAMES = [entry.__module__.rpartition(".")[2] + "." + entry.__name__ for entry, _ in SENT]

@@ -97,7 +97,6 @@ def test_kinds_of_intel_s_hybrids(cpus: dict[str, machine.Cpu]) -> None:
 @pytest.mark.parametrize(("name", "threads"), FASTEST_KINDS.items())
 def test_threads_of_unlike_cores(cpus: dict[str, machine.Cpu], name: str, threads: int) -> None:
     assert cpus[name].thread_count == threads
-    assert threads in cpus[name].cores.choices
 
 
 def test_threads_are_as_many_as_cores_where_all_are_alike(cpus: dict[str, machine.Cpu]) -> None:

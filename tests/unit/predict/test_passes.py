@@ -45,7 +45,6 @@ LINK = Link(
     crossing_s=0.01,
     bytes_per_s=1000,
     copy_bytes_per_s=10,
-    waiting_ratio=0.25,
     main=1.1,
     cpu=1.2,
     experts=1.3,
@@ -74,14 +73,14 @@ HOST = Plain(2.0)
         (Pass(1, sequences=4), {}, 0.03 + 0.48, 2.95 + 0.51),
         # in two batches of two they cross twice
         (Pass(1, sequences=4, ubatch_tokens=2), {}, 2 * (0.03 + 0.24), 2.95 + 0.54),
-        # a prompt's batch has 20 + 40 bytes copied at 10 a second, and waits for a quarter of the .75 s they take
-        (Pass(64), {}, 6.1875, 1.75 * 1.5 + 6.1875),
+        # a prompt's batch has 20 + 40 bytes copied at 10 a second
+        (Pass(64), {}, 6.0, 1.75 * 1.5 + 6.0),
         # three batches copy three times
-        (Pass(96, ubatch_tokens=32), {}, 18.1875, 1.75 * 1.5 + 18.1875),
+        (Pass(96, ubatch_tokens=32), {}, 18.0, 1.75 * 1.5 + 18.0),
         # 32 tokens that each want one in a hundred touch 1 - .99^32 = .27502 of the experts
-        (Pass(32), {"expert_ratio": 0.01}, 2.0 + 4 * 0.27502 + 0.1875, 2.625 + 2.0 + 4 * 0.27502 + 0.1875),
+        (Pass(32), {"expert_ratio": 0.01}, 2.0 + 4 * 0.27502, 2.625 + 2.0 + 4 * 0.27502),
         # a dense model's part on the card takes what it takes, and all bytes are copied
-        (Pass(64), {"expert_ratio": 1.0}, 6.1875, 1.75 + 6.1875),
+        (Pass(64), {"expert_ratio": 1.0}, 6.0, 1.75 + 6.0),
         # batches of 31 compute at the CPU: 2 x 2 x .75; three times three crossings of 31 tokens
         (Pass(64, ubatch_tokens=31), {}, 3 * (0.03 + 3.72), 1.5 + 3.0 + 11.25),
         # 31 tokens are no prompt, and 31 batches of one token neither
@@ -100,9 +99,7 @@ def test_a_pass_by_hand(asked, changed, link_s, total_s):
     assert found.total_s == pytest.approx(total_s, rel=1e-4)
 
 
-def test_a_copy_without_waiting_and_a_link_that_never_copies():
-    engines = Engines((Plain(),), HOST, LINK._replace(waiting_ratio=0.0))
-    assert pass_terms(SPLIT, engines, Pass(64)).link_s == pytest.approx(6.0)
+def test_a_link_that_never_copies():
     never = Engines((Plain(),), HOST, LINK._replace(copies_from=math.inf))
     # 2 x 2 x .75 at the CPU, and 64 tokens cross three times
     assert pass_terms(SPLIT, never, Pass(64)).total_s == pytest.approx(1.5 + 3.0 + 0.03 + 64 * 0.12)
