@@ -17,12 +17,20 @@ from typing import Final
 import click
 
 from harness import __version__, plugins
-from harness.cli._command import TABLES, Verbs
+from harness.cli._command import Verbs
 from harness.errors import Exit, HarnessError
 from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
+HEADED: Final = {
+    "Predict": ["fit", "recommend"],
+    "Measure": ["check", "run", "tune", "ladder", "speculate", "stream", "soak", "serve-load"],
+    "Compare and judge": ["history", "gate", "report", "serve"],
+    "Models, devices, machines": ["models", "devices", "engines", "doctor"],
+    "Teach and test the predictor": ["learn", "validate"],
+}
+"""Verbs by the headings that the help lists them under; any other comes last."""
 
 
 class Commands(Verbs):
@@ -54,10 +62,11 @@ class Commands(Verbs):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Verbs under their headings."""
-        headed = {verb for verbs in TABLES["verbs"].values() for verb in verbs}
-        others = [verb for verb in self.list_commands(ctx) if verb not in headed]
-        for heading, verbs in {**TABLES["verbs"], "More": others}.items():
-            self.list_under(ctx, formatter, heading, verbs)
+        others = self.list_commands(ctx)
+        for heading, names in HEADED.items():
+            self.list_under(ctx, formatter, heading, names)
+            others = [name for name in others if name not in names]
+        self.list_under(ctx, formatter, "More", others)
 
 
 def _own_verbs() -> list[str]:
@@ -73,7 +82,7 @@ def cli() -> None:
     result (gate). `edge-harness COMMAND --help` explains each command.
 
     Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:
-    `repetitions = 10`, or below a heading `[run]` for that command alone.
+    `repetitions = 10` below `[run]`, the name of the command.
 
     Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
     (or zsh_source, fish_source).

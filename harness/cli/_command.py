@@ -1,88 +1,42 @@
-"""How every verb shows itself and what it refuses: headings, an example, near misses, defaults of a file, exclusions.
+"""How every verb shows itself and what it refuses: headings, an example, defaults of a file.
 
-Options come from annotations (:mod:`harness.cli._parameters`); examples and exclusions from one table,
-``harness/data/commands.toml``. Both hold for every verb, those of plug-ins included.
+Options come from annotations (:mod:`harness.cli._parameters`); the example is the last paragraph of a verb's
+docstring. All of it holds for the verbs of plug-ins too.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
 from harness.cli._output import Answer
-from harness.cli._parameters import Flag, built, parameters_of
-from harness.domain.base import shipped_table
+from harness.cli._parameters import built, parameters_of
 from harness.domain.foreign import toml_in
 from harness.domain.option import HEADINGS
 from harness.errors import BadDataError, EngineError, InputError
 
-TABLES: Final = shipped_table("data/commands.toml")
 CONFIG: Final = "edge-harness.toml"
 _UNBROKEN: Final = "\u2011"
-
-
-class Rule(NamedTuple):
-    """Options that say nothing ``beside`` another one, or where it is absent (``without``).
-
-    All are named by flags.
-
-    ``value`` is a pattern that the other option's value has to match, case ignored; empty for any value.
-    """
-
-    refuse: tuple[str, ...]
-    beside: str = ""
-    without: str = ""
-    value: str = ""
-    verbs: tuple[str, ...] = ()
-    why: str = ""
-
-    def faults(self, context: click.Context) -> list[str]:
-        """One message for each typed option that this rule refuses."""
-        known = _flags(context.command)
-        other = known.get(self.beside or self.without)
-        if other is None or (self.verbs and path_of(context) not in self.verbs):
-            return []
-        value = context.params.get(other.name or "")
-        holds = bool(value)
-        if self.value:
-            holds = re.fullmatch(self.value, str(value), re.IGNORECASE) is not None
-        if holds != bool(self.beside):
-            return []
-        shown = f"without {self.without}"
-        if self.beside:
-            shown = f"with {self.beside}"
-            if self.value:
-                shown += f" {value}"
-        if self.why:
-            shown += f": {self.why}"
-        given = typed(context)
-        asked = [name for name in self.refuse if name in known and known[name].name in given]
-        return [f"{name} has no meaning {shown}" for name in asked]
-
-
-RULES: Final = [Rule(**row) for row in TABLES["rules"]]
 
 
 def refuse_typed(names: Collection[str], beside: str, *, when: object = True) -> None:
     """Refuse those of ``names`` that were typed, ``when`` they say nothing to what is asked for (``beside``).
 
-    For what only the data tells, such as a model without experts; options that exclude each other stand in
-    the table.
-
     Raises:
         click.UsageError: One was typed.
     """
     context = click.get_current_context()
-    for name, option in typed(context).items():
-        if when and name in names:
-            flags = option.opts
-            if context.params[name] is False:
-                flags = option.secondary_opts
-            raise click.UsageError(f"{flags[0]} has no meaning {beside}")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if when and name in names and name in typed(context):
+            flag = parameter.opts[0]
+            if isinstance(parameter, click.Argument):
+                flag = parameter.human_readable_name.strip("[].")
+            elif context.params[name] is False:
+                flag = parameter.secondary_opts[0]
+            raise click.UsageError(f"{flag} has no meaning {beside}")
 
 
 def path_of(context: click.Context) -> str:
@@ -90,17 +44,11 @@ def path_of(context: click.Context) -> str:
     return context.command_path.partition(" ")[2] or context.info_name or ""
 
 
-def typed(context: click.Context) -> dict[str, click.Parameter]:
-    """Parameters that the user gave on the command line or by a variable, by their names."""
-    sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-    parameters = {p.name or "": p for p in context.command.params if p.name in context.params}
-    return {name: p for name, p in parameters.items() if context.get_parameter_source(name) in sources}
-
-
-def _flags(command: click.Command) -> dict[str, click.Parameter]:
-    """Parameters by each of their flags; an argument by its name in capitals."""
-    names = {p.human_readable_name.strip("[]."): p for p in command.params if p.param_type_name == "argument"}
-    return names | {flag: p for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+def typed(context: click.Context) -> set[str]:
+    """Names of the parameters that the user gave on the command line."""
+    return {
+        name for name in context.params if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    }
 
 
 class Formatter(click.HelpFormatter):
@@ -126,21 +74,16 @@ class HelpContext(click.Context):
 
 
 class Verb(click.Command):
-    """A command with grouped help, defaults from a file, and the exclusions of the one table."""
+    """A command with grouped help, an example, and defaults from a file."""
 
     context_class = HelpContext
-    _own: list[click.Parameter] | None = None
 
-    @property
-    def params(self) -> list[click.Parameter]:
-        """Those of the verb's annotations, then those of its decorators; read when first asked for."""
-        if self._own is None and self.callback is not None:
-            self._own = [*parameters_of(self.callback), *self._decorated]
-        return self._own or []
-
-    @params.setter
-    def params(self, params: list[click.Parameter]) -> None:
-        self._decorated = params
+    def __init__(
+        self, name: str, callback: Callable[..., Any], params: list[click.Parameter], help: str = ""
+    ) -> None:
+        text, _, example = help.partition("Example: ")
+        params = [*parameters_of(callback), *params]
+        super().__init__(name, callback=callback, params=params, help=text.strip(), epilog=example)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, with the defaults of the user's file.
@@ -152,18 +95,11 @@ class Verb(click.Command):
         for option in order:
             is_single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
             if is_single and order.count(option) > 1:
-                count = order.count(option)
-                raise click.UsageError(f"{option.opts[0]} was given {count} times, expected once", ctx)
+                raise click.UsageError(f"{option.opts[0]}: found more than one, expected it once", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb, unless the table excludes something that was typed.
-
-        Print its answer, if it gives one.
-        """
-        for rule in RULES:
-            for fault in rule.faults(ctx):
-                raise click.UsageError(fault, ctx)
+        """Run the verb; print its answer, if it gives one."""
         assert self.callback is not None
         as_json = ctx.params.pop("as_json", False)
         answer = ctx.invoke(self.callback, **built(self.callback, ctx.params))
@@ -172,46 +108,33 @@ class Verb(click.Command):
         return answer
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options under their headings; a default from the user's file says so."""
-        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
-        defaults = ctx.default_map or {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None or isinstance(parameter, click.Argument):
-                continue
-            heading = "Output"
-            if isinstance(parameter, Flag):
-                heading = parameter.heading
-            if parameter.name in defaults:
-                value = defaults[parameter.name]
-                if isinstance(value, list):
-                    value = ", ".join(value)
-                said = record[1].partition("  [default")[0]
-                record = (record[0], f"{said}  [{value} in {_config_file().name}]")
-            sections[heading].append(record)
-        for heading, rows in sections.items():
+        """Options under their headings."""
+        for heading in HEADINGS:
+            rows: list[tuple[str, str]] = []
+            for parameter in self.get_params(ctx):
+                record = parameter.get_help_record(ctx)
+                is_here = getattr(parameter, "heading", HEADINGS[-1]) == heading
+                if record and is_here and isinstance(parameter, click.Option):
+                    rows.append(record)
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One example: the table's, or what a plug-in's command calls its epilog."""
-        if example := TABLES["examples"].get(path_of(ctx)) or self.epilog:
+        """The example."""
+        del ctx
+        if self.epilog:
             with formatter.section("Example"):
-                formatter.write_text(example)
+                formatter.write_text(self.epilog)
 
 
 def verb(function: Callable[..., Any]) -> Verb:
-    """A verb of the function of that name, with the parameters that its annotations declare.
-
-    A decorator of click keeps the first function's docstring for all that it is given later, so each gets its
-    own.
-    """
+    """A verb of the function of that name, with the parameters that its annotations declare."""
     return click.command(cls=Verb)(function)
 
 
 class Verbs(click.Group):
-    """A group of verbs; a name that is none of them gets the nearest one."""
+    """A group of verbs."""
 
     command_class = Verb
     context_class = HelpContext
@@ -241,15 +164,11 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb that is typed; the words, its own first, are kept for the edge-harness on a target."""
-        name = args[0]
         ctx.meta.setdefault("words", list(args))
-        if name.startswith("-") or self.get_command(ctx, name) is not None:
+        try:
             return super().resolve_command(ctx, args)
-        close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
-        hint = ""
-        if close:
-            hint = f"; did you mean {' or '.join(map(repr, close))}?"
-        raise click.UsageError(f"no command named {name!r}{hint}", ctx)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx) from error
 
 
 def _config_file() -> Path:
@@ -265,15 +184,13 @@ def _config_file() -> Path:
 
 
 def file_defaults(context: click.Context) -> dict[str, Any]:
-    """Defaults of a verb from the user's file, by the names of parameters.
+    """Defaults of a verb from the user's file, by the names of parameters: those of its table, such as ``[run]``.
 
-    A key of the file's top is for every verb that has the option; a table such as ``[run]`` or
-    ``[workloads.run]`` for that verb. A file may lie in a stranger's folder: what it may set names no file,
-    no server and nothing required.
+    A file may lie in a stranger's folder: what it may set names no file, no server and nothing required.
 
     Raises:
-        BadDataError: It is no TOML, a key is no option, or a value is nothing that a file may set.
-        InputError: A value is none that the option takes.
+        BadDataError: It is no TOML, or a key is no option.
+        InputError: A value is none that the option takes, or that a file may set.
     """
     file = _config_file()
     if not file.is_file():
@@ -281,33 +198,22 @@ def file_defaults(context: click.Context) -> dict[str, Any]:
     table: Any = toml_in(file)
     if file.name != CONFIG:
         table = table["tool"]["edge-harness"]
-    words = path_of(context).split()
-    flags = _flags(context.command)
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    known = root.list_commands(context)
+    for key, value in table.items():
+        if key not in known or not isinstance(value, dict):
+            raise BadDataError(file, key, repr(value), "the name of a command with a table of options")
+    for word in path_of(context).split():
+        table = table.get(word, {})
+    flags = {flag: parameter for parameter in context.command.params for flag in parameter.opts}
     defaults: dict[str, Any] = {}
-    for depth, word in enumerate(("", *words)):
-        if word:
-            table = table.get(word, {})
-        if not isinstance(table, dict):
-            raise BadDataError(file, word, repr(table), "a table of options")
-        for key, value in table.items():
-            parameter = flags.get(f"--{key}")
-            if isinstance(value, dict):
-                continue
-            if parameter is not None:
-                defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}", context)
-            elif depth == len(words) or f"--{key}" not in _all_flags(context.find_root().command):
-                raise BadDataError(file, key, repr(value), f"an option of {' '.join(words)}")
+    for key, value in table.items():
+        parameter = flags.get(f"--{key}")
+        if parameter is None:
+            raise BadDataError(file, key, repr(value), f"an option of {path_of(context)}")
+        defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}", context)
     return defaults
-
-
-def _all_flags(command: click.Command) -> set[str]:
-    """The flags of a command and of all that are below it."""
-    found = set(_flags(command))
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found |= _all_flags(command.get_command(context, name) or click.Command(name))
-    return found
 
 
 def _default(parameter: click.Parameter, value: Any, place: str, context: click.Context) -> Any:
@@ -317,10 +223,6 @@ def _default(parameter: click.Parameter, value: Any, place: str, context: click.
         raise InputError(
             f"{place}: give this on the command line: a file sets no path, no server, nothing required"
         )
-    if isinstance(parameter, click.Option) and parameter.is_flag:
-        if isinstance(value, bool):
-            return value
-        raise InputError(f"{place}: found {value!r}, expected true or false")
     found: Any = ",".join(texts)
     if parameter.multiple:
         found = texts

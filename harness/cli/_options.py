@@ -5,7 +5,7 @@ What a question has too (``Context``, ``Threads``, ...) stands in :mod:`harness.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,6 +14,7 @@ import click
 import msgspec
 from msgspec import Meta
 
+from harness.cli._command import refuse_typed
 from harness.cli._output import Answer, say
 from harness.domain.base import Frozen
 from harness.domain.option import Option
@@ -38,6 +39,18 @@ def one_runtime(text: str) -> str:
             f"found {text!r}, expected one name of software that runs here; `run` and `serve-load` measure servers"
         )
     return text
+
+
+def ending(*endings: str) -> Callable[[str], Path]:
+    """A reader of the path of a file to be written, whose ending says its format."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in endings:
+            raise ValueError(f"found {text!r}, expected an ending of {', '.join(endings)}")
+        return path
+
+    return read
 
 
 Model = Annotated[str, Option(metavar="MODEL", names="models")]
@@ -152,12 +165,7 @@ OutFolder = Annotated[
 ]
 Baseline = Annotated[
     tuple[str, ...],
-    Option(
-        "--baseline",
-        "Result, or folder of results, to compare with; repeatable.",
-        "Measuring",
-        is_repeated=True,
-    ),
+    Option("--baseline", "Result, or folder of results, to compare with; repeatable.", is_repeated=True),
 ]
 MaxError = Annotated[
     Annotated[float, Meta(gt=0, le=1e9)] | None,
@@ -188,6 +196,7 @@ class Setting(Frozen):
         """
         from harness.app.resolve import scenario_from
 
+        refuse_typed({"placement"}, "without the --api of a GPU", when=self.api in {"", "cpu"})
         fields = msgspec.structs.asdict(self)
         return scenario_from(fields | {"thread_count": measuring.threads(self.thread_count)})
 

@@ -6,35 +6,36 @@ returns an :class:`Answer` takes ``--json``.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 from click.shell_completion import CompletionItem
 from msgspec import Meta
+from msgspec.inspect import BoolType, CustomType, FloatType, IntType, LiteralType, Type, type_info
 
 from harness.cli._output import Answer
-from harness.domain.option import Option, item_of, kinds_of, words_of
+from harness.domain.option import Heading, Option, item_of, kinds_of
+
+_NAMES: Final[dict[type, str]] = {IntType: "count", FloatType: "number"}
+"""What stands in the help for a value of a type."""
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
     """A value as the annotation of its field reads it."""
 
-    def __init__(self, hint: Any, option: Option) -> None:
-        self.hint = hint
+    def __init__(self, kind: Type, option: Option) -> None:
+        self.kind = kind
         self.option = option
-        item = item_of(hint)
-        kinds = [kind for kind, _ in kinds_of(item or hint)]
         self.name = "text"
+        item = item_of(kind)
+        for each in kinds_of(item or kind):
+            self.name = _NAMES.get(type(each), self.name)
         if option.unit == "bytes":
             self.name = "size"
-        elif int in kinds:
-            self.name = "count"
-        elif float in kinds:
-            self.name = "number"
-        if item is not None:
+        if item:
             self.name += ",..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -45,7 +46,7 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         if not isinstance(value, str):
             return value
         try:
-            return self.option.value(value, self.hint)
+            return self.option.value(value, self.kind)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -61,44 +62,32 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         return [CompletionItem(name) for name in data_files(self.option.names) if name.startswith(incomplete)]
 
 
-class Ending(click.Path):
-    """A file to be written, in the format of its ending: told before anything is measured for it."""
-
-    def __init__(self, endings: tuple[str, ...]) -> None:
-        super().__init__(dir_okay=False, path_type=Path)
-        self.endings = endings
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; a usage error says what was found and expected."""
-        if Path(value).suffix.lower() not in self.endings:
-            self.fail(f"found {str(value)!r}, expected an ending of {', '.join(self.endings)}", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 class Flag(click.Option):
-    """An option that knows under which heading the help lists it."""
+    """An option that knows under which heading the help lists it, and shows a default of the user's file."""
 
-    def __init__(self, *arguments: Any, heading: str, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, heading: Heading, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.heading = heading
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """What the help says of it."""
+        if self.name in (ctx.default_map or {}):
+            self.show_default = True
+        return super().get_help_record(ctx)
 
-def parameters_of(verb: Callable[..., Any]) -> list[click.Parameter]:
+
+def parameters_of(verb: Callable[..., Any]) -> Iterator[click.Parameter]:
     """The parameters of a function that is a verb."""
     signature = inspect.signature(verb)
-    found = []
     for parameter in signature.parameters.values():
-        fields = [(parameter.name, parameter.annotation, parameter.default)]
         if _is_struct(parameter):
-            fields = [
-                (each.name, each.type, parameter.empty if each.required else each.default)
-                for each in msgspec.structs.fields(parameter.annotation)
-            ]
-        found += [_parameter(*field) for field in fields]
+            for field in msgspec.structs.fields(parameter.annotation):
+                yield from _parameter(field.name, field.type, field.default)
+        else:
+            yield from _parameter(parameter.name, parameter.annotation, parameter.default)
     if signature.return_annotation is Answer:
         says = "Print one JSON document on stdout."
-        found.append(Flag(["--json", "as_json"], heading="Output", is_flag=True, help=says))
-    return [parameter for parameter in found if parameter is not None]
+        yield Flag(["--json", "as_json"], heading="Output", is_flag=True, help=says)
 
 
 def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -116,61 +105,53 @@ def _is_struct(parameter: inspect.Parameter) -> bool:
     return isinstance(parameter.annotation, type) and issubclass(parameter.annotation, msgspec.Struct)
 
 
-def _parameter(name: str, hint: Any, default: Any) -> click.Parameter | None:
-    """What click knows of a field; None where its annotation has no option."""
-    said = getattr(hint, "__metadata__", ())
-    options = [each for each in said if isinstance(each, Option)]
-    if not options:
-        return None
-    option = options[-1]
-    is_several = item_of(hint) is not None
-    settings: dict[str, Any] = {"type": _type(hint, option), "metavar": option.metavar or None}
-    if default is inspect.Parameter.empty:
+def _parameter(name: str, hint: Any, default: Any) -> Iterator[click.Parameter]:
+    """What click knows of a field; nothing where its annotation has no option."""
+    option = None
+    says = ""
+    for each in getattr(hint, "__metadata__", ()):
+        if isinstance(each, Option):
+            option = each
+        elif isinstance(each, Meta):
+            says = each.description or says
+    if option is None:
+        return
+    kind = type_info(hint)
+    item = item_of(kind)
+    is_argument = not option.flags
+    is_split = item is not None and (option.is_repeated or is_argument)
+    if item is not None and is_split:
+        kind = item
+    settings: dict[str, Any] = {"type": _type(kind, option), "metavar": option.metavar or None}
+    if default in {inspect.Parameter.empty, msgspec.NODEFAULT}:
         settings["required"] = True
     else:
         settings |= {"required": False, "default": default}
-    if not option.flags:
-        settings["metavar"] = option.metavar or name.upper()
-        return click.Argument([name], nargs=-1 if is_several else 1, **settings)
-    words = [each.description or "" for each in said if isinstance(each, Meta)]
-    return Flag(
+    if is_argument:
+        yield click.Argument([name], nargs=-1 if is_split else 1, **settings)
+        return
+    is_told = not isinstance(default, bool) and default not in (None, "", ())
+    yield Flag(
         [*option.flags.split(), name],
         heading=option.heading,
-        help=(option.help or "".join(words)) + _default_words(option, default),
+        help=option.help or says,
+        show_default=option.default or is_told,
         is_flag=settings["type"] is click.BOOL,
-        multiple=is_several and option.is_repeated,
+        multiple=is_split,
         **settings,
     )
 
 
-def _type(hint: Any, option: Option) -> click.ParamType:  # type: ignore[type-arg]
+def _type(kind: Type, option: Option) -> click.ParamType:  # type: ignore[type-arg]
     """The kind of a value: click's own for switches, paths and words alone."""
-    if option.is_repeated or not option.flags:
-        hint = item_of(hint) or hint
-    kinds = dict(kinds_of(hint))
-    if bool in kinds:
-        return click.BOOL
-    if option.endings:
-        return Ending(option.endings)
-    if Path in kinds:
-        is_file = option.path != "folder"
-        is_folder = option.path != "file"
-        return click.Path(exists=option.is_here, file_okay=is_file, dir_okay=is_folder, path_type=Path)
-    words = words_of(hint)
-    if words and len(kinds) == 1:
-        return click.Choice(words)
-    return Typed(hint, option)
-
-
-def _default_words(option: Option, default: Any) -> str:
-    """What the help says of the default; nothing of one that would say nothing."""
-    words = option.default
-    if not words and isinstance(default, tuple):
-        words = ",".join(map(str, default))
-    elif not words and isinstance(default, float):
-        words = f"{default:g}"
-    elif not words and isinstance(default, int | str) and not isinstance(default, bool):
-        words = str(default)
-    if words:
-        return f"  [default: {words}]"
-    return ""
+    found = kinds_of(kind)
+    match found[0]:
+        case BoolType():
+            return click.BOOL
+        case LiteralType(values) if len(found) == 1:
+            return click.Choice(values)
+        case CustomType(cls) if cls is Path and option.reads is None:
+            is_file = option.path != "folder"
+            is_folder = option.path != "file"
+            return click.Path(exists=option.is_here, file_okay=is_file, dir_okay=is_folder, path_type=Path)
+    return Typed(kind, option)

@@ -58,6 +58,8 @@ def check(
 
     Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4
     could not run.
+
+    Example: edge-harness check smollm2-135m --max-error 30
     """
     from harness.app.check import check as run_check
     from harness.app.check import gate

@@ -45,6 +45,8 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
 
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB,
     170GB/s".
+
+    Example: edge-harness devices show iphone-15-pro
     """
     if device is None:
         return _list()
@@ -132,14 +134,18 @@ def probe(
             "--out -o",
             "File to write.",
             "Output",
-            endings=(".toml",),
+            metavar="FILE",
+            reads=options.ending(".toml"),
             default="in your own devices folder, where --device finds it",
         ),
     ] = None,
     target: options.On = "local",
     programs: options.Programs = None,
 ) -> Answer:
-    """Measure this machine, or the one named by --on, and write its profile (here: --device this-machine)."""
+    """Measure this machine, or the one named by --on, and write its profile (here: --device this-machine).
+
+    Example: edge-harness devices probe --quick
+    """
     if target != "local" or programs is not None:
         from harness.app.on_target import probe_on
 

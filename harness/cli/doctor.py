@@ -23,6 +23,8 @@ def doctor(
     """Check folders, engines, optional packages, limits and sensors.
 
     Exit status: 0 usable, 4 something is broken.
+
+    Example: edge-harness doctor
     """
     from harness.app.doctor import examine
 

@@ -20,7 +20,10 @@ def engines() -> None:
 
 @engines.command()
 def show() -> Answer:
-    """Show the builds for this machine, the engine that runs, and what of the machine it leaves unused."""
+    """Show the builds for this machine, the engine that runs, and what of the machine it leaves unused.
+
+    Example: edge-harness engines show
+    """
     from harness.app.engines import show as examine
 
     found = examine()
@@ -53,6 +56,8 @@ def pull(api: Api = "") -> Answer:
 
     From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the
     CPU too.
+
+    Example: edge-harness engines pull --api vulkan
     """
     from harness.app.engines import pull as fetch
     from harness.cli._progress import RunProgress
@@ -67,7 +72,10 @@ def pull(api: Api = "") -> Answer:
 
 @engines.command()
 def remove() -> Answer:
-    """Delete the engine that was pulled: what a package brings runs again."""
+    """Delete the engine that was pulled: what a package brings runs again.
+
+    Example: edge-harness engines remove
+    """
     from harness.catalog.engines import remove as delete
 
     removed = delete()

@@ -89,6 +89,8 @@ def fit(
     the CPU or from storage.
 
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
+
+    Example: edge-harness fit llama-3.2-3b -d iphone-15-pro -q Q4_K_M
     """
     from harness.app.answer import answer
     from harness.app.matrix import matching

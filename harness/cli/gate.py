@@ -42,7 +42,8 @@ class _Shown(Frozen):
             "(JUnit), .svg (badge). Repeatable.",
             "Output",
             is_repeated=True,
-            endings=(".txt", ".md", ".xml", ".svg"),
+            metavar="FILE",
+            reads=options.ending(*FILES),
         ),
     ] = ()
     show_all: Annotated[bool, Option("--all", "Print every budget, with its evidence.", "Output")] = False
@@ -89,7 +90,7 @@ def judge(
     budget: options.Budget,
     shown: _Shown,
     results: options.Results = (),
-    baseline: Annotated[options.Baseline, Option("--baseline", is_repeated=True)] = (),
+    baseline: options.Baseline = (),
     against: Annotated[
         str | None,
         Option(
@@ -117,7 +118,10 @@ def judge(
         ),
     ] = None,
 ) -> Answer:
-    """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
+    """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files.
+
+    Example: edge-harness gate --budget budgets.toml results/
+    """
     from harness.app.results import ANSWERS, gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.baselines import at_commit
@@ -167,7 +171,11 @@ def live(
         Option("--timeout", "Time limit for each command, in seconds.", "Measuring"),
     ] = 900.0,
 ) -> Answer:
-    """Run a new build and its baseline in turns until the decision is clear."""
+    """Run a new build and its baseline in turns until the decision is clear.
+
+    Example: edge-harness gate live --budget b.toml --candidate 'new/edge-harness run m.gguf --json' --baseline
+    'old/edge-harness run m.gguf --json'
+    """
     from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
     from harness.gates.live import gate_in_turns, looks_within, plan_line, run_side
@@ -196,6 +204,8 @@ def update(
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
     From five runs on the gate knows how much runs of one build differ, and so finds smaller slowdowns.
+
+    Example: edge-harness gate update results/ --to baseline
     """
     from harness.app.results import gather
     from harness.gates.baselines import update as keep
@@ -225,6 +235,8 @@ def init(
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
     a run that differs in any of these is not evidence for them.
+
+    Example: edge-harness gate init -o budgets.toml
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml

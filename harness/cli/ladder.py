@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli._command import refuse_typed, verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.domain.question import New, Prompt, Threads
@@ -75,11 +75,15 @@ def ladder(
     MODEL is quantised to each of --quants, and each is compared with MODEL itself, unpacked to F16. With
     --resume the work can be done in parts: first --no-speed, then the speeds of a few --quants at a time. The
     files that --keep leaves can be run elsewhere, or asked about: `edge-harness fit FILE -d DEVICE`.
+
+    Example: edge-harness ladder smollm2-135m --quants Q8_0,Q4_K_M
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked
     from harness.app.ladder import ladder as measure
     from harness.records.ladder import CALIBRATION_COLUMNS, COLUMNS, caveats, cells, rungs_of
 
+    timed = {"prompt_tokens", "new_tokens", "repetitions", "runtimes"}
+    refuse_typed(timed, "with --no-speed", when=no_speed)
     setting = setting.replace(context_tokens=max(1024, setting.prompt_tokens, setting.new_tokens))
     if no_speed:
         scenario = None

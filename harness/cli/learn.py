@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from harness.cli._command import verb
+from harness.cli._command import refuse_typed, verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.errors import BadDataError, Exit, HarnessError
@@ -68,6 +68,8 @@ def learn(
     writes can be learnt from on another machine.
 
     Exit status: 0 something was learnt, 1 no device of them is known.
+
+    Example: edge-harness learn --device rtx-4090-desktop --line 'qwen3-8b Q4_K_M 5123 145.2'
     """
     from harness.app.learn import devices_of, forget, learn, pasted_line
     from harness.app.resolve import resolve_device
@@ -79,6 +81,7 @@ def learn(
         return Answer({"shared": text}, lambda: click.echo(text, nl=False))
     if not (records or device) or (lines and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
+    refuse_typed({"records", "lines", "out"}, "with --forget", when=forgotten)
     profile = None
     if device:
         profile = resolve_device(device)

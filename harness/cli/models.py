@@ -35,6 +35,8 @@ def show(
     Without it, list all.
 
     MODEL is a name, hf:org/repo, or a path to a card, a config.json or a GGUF file.
+
+    Example: edge-harness models show qwen3:8b
     """
     if model is None:
         refuse_typed({"quant"}, "without a MODEL")
@@ -141,6 +143,8 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
     """Download a file of MODEL (a name or hf:org/repo) into the cache, verified.
 
     An interrupted pull is resumed.
+
+    Example: edge-harness models pull smollm2-135m -q Q8_0
     """
     from harness.app.locate import obtain
     from harness.catalog.file_hash import sha256_of

@@ -43,6 +43,8 @@ def recommend(
     """Rank models and their quantisations for DEVICE by published quality, of those that fit and are fast enough.
 
     Exit status: 0 there is one, 1 nothing fits or is fast enough.
+
+    Example: edge-harness recommend iphone-15-pro --task code --min-speed 10
     """
     from harness.app.recommend import recommend as rank
     from harness.app.results import ladders

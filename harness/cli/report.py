@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @verb
 def report(
-    out: Annotated[Path, Option("--out -o", "File to write.", "Output", endings=(".html", ".htm"))],
+    out: Annotated[
+        Path, Option("--out -o", "File to write.", "Output", "FILE", reads=options.ending(".html", ".htm"))
+    ],
     results: options.Results = (),
     devices: Annotated[
         tuple[str, ...],
@@ -40,15 +42,14 @@ def report(
             path="file",
         ),
     ] = None,
-    baseline: Annotated[
-        options.Baseline,
-        Option("--baseline", is_repeated=True, default="without --budget: no speed 10 % below it"),
-    ] = (),
+    baseline: options.Baseline = (),
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
     Files of llama-bench (JSON, JSON lines, tables), and what Ollama, LM Studio and llama-server answer, are
     read too. Without a RESULT the report holds predictions alone.
+
+    Example: edge-harness report results/ -o report.html
     """
     from harness.app.results import gather
     from harness.records.store import write_atomically

@@ -85,6 +85,8 @@ def run(
     to predict.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
+
+    Example: edge-harness run smollm2-135m -q Q8_0 --depth 0,1024
     """
     from harness.app.on_target import run_on
     from harness.app.run import cells_of, exit_of, run_in_turns
@@ -92,6 +94,10 @@ def run(
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
+    with_server = "with --runtime server: it is measured as it already runs"
+    has_server = "server:" in runtime
+    refuse_typed({"target", "memory_bytes", "resume", "cpus", "thread_counts"}, with_server, when=has_server)
+    refuse_typed({"server_model"}, "without --runtime server:URL", when=not has_server)
     targets = measuring.target.split(",")
     if len(set(targets)) < len(targets):
         raise click.UsageError(f"--on: found {measuring.target!r}, expected each target once")

@@ -37,6 +37,8 @@ def serve(
 
     On another address than loopback everybody has to show the token that is printed, or the one in
     EDGE_HARNESS_TOKEN.
+
+    Example: edge-harness serve --port 8765
     """
     with optional("starlette", "serve"):
         import uvicorn
@@ -85,7 +87,7 @@ def _sources(*, allow_run: bool) -> Any:
     from harness.cli._output import json_document
     from harness.cli.devices import show as devices
     from harness.cli.fit import fit
-    from harness.cli.history import Wanted, history
+    from harness.cli.history import history
     from harness.cli.models import show as models
     from harness.cli.recommend import recommend
     from harness.serve.sources import Sources
@@ -103,7 +105,7 @@ def _sources(*, allow_run: bool) -> Any:
         fit=lambda question: json_document(answer(question, advises=False), "fit"),
         devices=lambda name: said("devices show", devices, name or None),
         models=lambda name: said("models show", models, name or None),
-        history=lambda run, limit: said("history", history, Wanted(), (run,) if run else (), limit),
+        history=lambda run, limit: said("history", history, (run,) if run else (), limit=limit),
         recommend=lambda device, task: said("recommend", recommend, device, task),
         explain=explained,
         check=_checker() if allow_run else None,

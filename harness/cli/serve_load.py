@@ -87,6 +87,8 @@ def serve_load(
     percentiles come with the upper end of their 95 % interval where there are enough requests for one.
 
     Exit status: 0 all well, 3 a whole level was disturbed, 4 the server could not be used.
+
+    Example: edge-harness serve-load --url http://127.0.0.1:8080 --users 1,2,4,8
     """
     from harness.app.plans import throughput_of
     from harness.cli._records import answer_of

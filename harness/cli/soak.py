@@ -65,6 +65,8 @@ def soak(
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
+
+    Example: edge-harness soak smollm2-135m --minutes 10
     """
     from harness.app.on_target import soak
     from harness.app.run import exit_of

@@ -57,6 +57,8 @@ def speculate(
 
     Exit status: 0 well, 1 the outputs differ and rounding does not explain it, 3 inconclusive, 4 it could not
     run.
+
+    Example: edge-harness speculate qwen2.5-coder-0.5b --draft lookup
     """
     from harness.app.speculate import load_prompts, speculate
     from harness.cli._records import answer_of

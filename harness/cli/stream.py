@@ -70,6 +70,8 @@ def stream(
     --plain-mmap it is then run mapped too, under the same limit, and both are compared.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
+
+    Example: edge-harness stream qwen2.5-coder-0.5b --ram-budget 0.6x
     """
     from harness.app.case import budget_bytes
     from harness.app.plans import stream_outlook

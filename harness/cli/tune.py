@@ -81,6 +81,8 @@ def tune(
     edge-harness there runs the race; with --on and --programs, settings of llama-bench are raced.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
+
+    Example: edge-harness tune smollm2-135m --for chat --within 5m
     """
     from harness.app.this_machine import this_machine
     from harness.app.tune import LEAD_RATIO, NOT_RUN

@@ -27,6 +27,8 @@ def validate(
 
     Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows
     that ship: judge them by a file that they never saw (--rows).
+
+    Example: edge-harness validate --rows my-rows.csv
     """
     import msgspec
 

@@ -1,17 +1,16 @@
 """How a field of a struct is written by people: on a command line, in a configuration file, in the help.
 
-A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds and
-help stand in msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in
-:class:`Option`.
+A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds stand in
+msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in :class:`Option`.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Literal, get_args
 
-from msgspec import Meta
+from msgspec import inspect
 
 from harness.domain.base import Frozen
 from harness.units import parse_bytes
@@ -37,7 +36,6 @@ class Option(Frozen, kw_only=False):
         names: Which names the shell completes.
         path: What a path must be of, where there is something.
         is_here: Whether a path must exist.
-        endings: Of the file to be written, whose format they say.
     """
 
     flags: str = ""
@@ -51,61 +49,48 @@ class Option(Frozen, kw_only=False):
     names: Literal["", "models", "devices"] = ""
     path: Literal["file", "folder", "any"] = "any"
     is_here: bool = False
-    endings: tuple[str, ...] = ()
 
-    def value(self, text: str, hint: Any) -> Any:
-        """The value that a text stands for, in a field annotated ``hint``.
+    def value(self, text: str, kind: inspect.Type) -> Any:
+        """The value that a text stands for, in a field of that type.
 
         Raises:
-            ValueError: It stands for none that the annotation allows; says what was found and expected.
+            ValueError: It stands for none that the type allows; says what was found and expected.
         """
         if self.reads is not None:
             return self.reads(text)
-        kinds = dict(kinds_of(hint))
-        item = item_of(hint)
+        item = item_of(kind)
         if item is not None:
-            if str in dict(kinds_of(item)) and not all(part.strip() for part in text.split(",")):
-                raise ValueError(f"found {text!r}, expected names with a comma between")
-            return tuple(dict.fromkeys(self.value(part.strip(), item) for part in text.split(",")))
-        words = words_of(hint)
-        if text in words or str in kinds:
+            parts = [part.strip() for part in text.split(",")]
+            if not all(parts):
+                raise ValueError(f"found {text!r}, expected values with a comma between")
+            return tuple(dict.fromkeys(self.value(part, item) for part in parts))
+        words: list[str] = []
+        for each in kinds_of(kind):
+            if isinstance(each, inspect.LiteralType):
+                words += map(str, each.values)
+        for each in kinds_of(kind):
+            if isinstance(each, inspect.IntType | inspect.FloatType) and text not in words:
+                return parse_bytes(text) if self.unit == "bytes" else _number(text, each, words)
+        if text in words or not words:
             return text
-        if int in kinds and self.unit == "bytes":
-            return parse_bytes(text)
-        for kind in (int, float):
-            if kind in kinds:
-                return _number(text, kind, kinds[kind] or Meta(), words)
-        raise ValueError(f"found {text!r}, expected some of {', '.join(words)}")
+        raise ValueError(f"found {text!r}, expected {' or '.join(words)}")
 
 
-def kinds_of(hint: Any, bounds: Meta | None = None) -> Iterator[tuple[Any, Meta | None]]:
-    """The types that an annotation allows, with the bounds of each.
-
-    ``None`` is left out, since nobody types it.
-    """
-    if get_origin(hint) is Annotated:
-        own = [each for each in hint.__metadata__ if isinstance(each, Meta)]
-        yield from kinds_of(hint.__origin__, own[-1] if own else bounds)
-    elif get_origin(hint) in {Union, UnionType}:
-        for part in get_args(hint):
-            yield from kinds_of(part, bounds)
-    elif hint is not NoneType:
-        yield hint, bounds
+def kinds_of(kind: inspect.Type) -> list[inspect.Type]:
+    """The types that one allows; without ``None``, since nobody types it."""
+    if isinstance(kind, inspect.Metadata):
+        return kinds_of(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return [each for part in kind.types for each in kinds_of(part)]
+    return [kind] * (not isinstance(kind, inspect.NoneType))
 
 
-def item_of(hint: Any) -> Any:
-    """What each of several values is annotated with; None where an annotation is of one value."""
-    for kind, _ in kinds_of(hint):
-        origin: Any = get_origin(kind)
-        if origin is tuple:
-            return get_args(kind)[0]
+def item_of(kind: inspect.Type) -> inspect.Type | None:
+    """The type of each of several values; None of a type of one value."""
+    for each in kinds_of(kind):
+        if isinstance(each, inspect.VarTupleType):
+            return each.item_type
     return None
-
-
-def words_of(hint: Any) -> tuple[str, ...]:
-    """The words that an annotation allows: those of a ``Literal``."""
-    literals = [kind for kind, _ in kinds_of(hint) if get_origin(kind) is Literal]
-    return tuple(word for literal in literals for word in get_args(literal))
 
 
 def whole_number(text: str) -> int:
@@ -119,28 +104,19 @@ def whole_number(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2]]
 
 
-def _number(text: str, kind: type[int] | type[float], bounds: Meta, words: tuple[str, ...]) -> int | float:
+def _number(text: str, kind: inspect.IntType | inspect.FloatType, words: list[str]) -> float:
     """A number within its bounds; ValueError names them, and the words that may stand in its place."""
-    found: int | float
-    if kind is int:
+    found = math.nan
+    if isinstance(kind, inspect.IntType):
         found = whole_number(text)
     else:
-        try:
+        with suppress(ValueError):
             found = float(text)
-        except ValueError:
-            found = math.nan
-    above = bounds.gt is None or found > bounds.gt
-    enough = bounds.ge is None or found >= bounds.ge
-    within = bounds.le is None or found <= bounds.le
-    if math.isfinite(found) and above and enough and within:
+    lowest = kind.gt if kind.ge is None else kind.ge
+    assert lowest is not None
+    assert kind.le is not None
+    if lowest <= found <= kind.le and found != kind.gt:
         return found
-    least = bounds.ge
-    most = bounds.le
-    if bounds.gt is not None:
-        expected = f"a number above {bounds.gt:g}" + ("" if most is None else f", at most {most:g}")
-    elif kind is int:
-        expected = f"{least:,} to {most:,}"
-    else:
-        expected = f"a number from {least:g} to {most:g}"
-    others = "".join(f", or {word}" for word in words)
-    raise ValueError(f"found {text}, expected {expected}{others}")
+    above = "above " * (kind.ge is None)
+    bounds = f"{above}{lowest:,.10g} to {kind.le:,.10g}"
+    raise ValueError(f"found {text}, expected {', or '.join([bounds, *words])}")

@@ -5,10 +5,8 @@ it is ever executed.
 """
 
 import contextlib
-import itertools
 import os
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +15,7 @@ import msgspec
 
 from harness.domain.foreign import MOST_BYTES, json_of, read_limited, say, typed
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError, what_is_there
+from harness.errors import BadDataError, CouldNotRunError
 
 RECORD_MAX_BYTES: Final = MOST_BYTES
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
@@ -65,22 +63,6 @@ def save(record: RunRecord, path: Path) -> None:
         CouldNotRunError: It could not be written; no half of it is left behind.
     """
     write_atomically(path, msgspec.json.format(encode(record), indent=1) + b"\n")
-
-
-def lines(path: Path) -> Iterator[RunRecord]:
-    """Records of a file of JSON lines, one at a time.
-
-    Raises:
-        BadDataError: A line is no record, or longer than one may be; names the line.
-    """
-    if not path.is_file():
-        raise BadDataError(path, "", what_is_there(path), "run records as JSON lines")
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(RECORD_MAX_BYTES + 1)
-            if not line:
-                return
-            yield decode(line, f"{path}:{number}")
 
 
 def load(path: Path) -> RunRecord:

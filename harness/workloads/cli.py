@@ -22,7 +22,7 @@ def workloads() -> None:
     """Run, predict and score systems around a language model: memory, answers with confidence and others."""
 
 
-@workloads.command("run", epilog="edge-harness workloads run memory")
+@workloads.command("run")
 def run(
     measuring: _Measuring,
     name: Annotated[str, Option(metavar="[NAME]")] = "",
@@ -76,6 +76,8 @@ def run(
     figure there.
 
     Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 it could not run.
+
+    Example: edge-harness workloads run memory
     """
     from harness.app.run import exit_of
     from harness.workloads.child import SystemJob

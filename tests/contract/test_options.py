@@ -6,17 +6,18 @@ import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import click
 import pytest
 from click.testing import CliRunner
+from msgspec import Meta
+from msgspec.inspect import FloatType, IntType, type_info
 
 from bench.renderers import verbs
 from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
 from harness.cli import cli
-from harness.cli._command import RULES, TABLES, Rule
 from harness.cli._parameters import Typed
 from harness.domain.option import Option, item_of, kinds_of
 from harness.domain.question import EnginePart, New
@@ -55,8 +56,9 @@ def bad_values(option: click.Option) -> list[str]:
 
 def bounds_of(kind: Typed) -> dict[type, tuple[float | None, float | None]]:
     """Least and most of the numbers that an option takes; no least where it must be above 0."""
-    hint = item_of(kind.hint) or kind.hint
-    return {each: (meta.ge, meta.le) for each, meta in kinds_of(hint) if each in {int, float} and meta}
+    names = {IntType: int, FloatType: float}
+    kinds = kinds_of(item_of(kind.kind) or kind.kind)
+    return {names[type(each)]: (each.ge, each.le) for each in kinds if isinstance(each, IntType | FloatType)}
 
 
 CASES = [(name, option.opts[0], value) for name, option in OPTIONS for value in bad_values(option)]
@@ -77,9 +79,8 @@ def test_no_number_is_unbounded() -> None:
         kind = option.type
         if not isinstance(kind, Typed) or kind.option.reads or kind.option.unit == "bytes":
             continue
-        hint = item_of(kind.hint) or kind.hint
-        for each, meta in kinds_of(hint):
-            if each in {int, float} and (meta is None or meta.le is None or (meta.ge is None) == (meta.gt is None)):
+        for each in kinds_of(item_of(kind.kind) or kind.kind):
+            if isinstance(each, IntType | FloatType) and (each.le is None or (each.ge is None) == (each.gt is None)):
                 loose.append(f"{name} {option.opts[0]}")
     assert loose == []
 
@@ -181,90 +182,34 @@ def test_an_option_means_the_same_in_every_verb() -> None:
         for opt in option.opts:
             if opt.startswith("--"):
                 meanings.setdefault(opt, set()).add(type(option.type).__name__)
-    assert {opt for opt, kinds in meanings.items() if len(kinds) > 1} == {"--out"}  # a folder, or a file's ending
+    assert {opt for opt, kinds in meanings.items() if len(kinds) > 1} == {
+        "--out"
+    }  # a folder, or a file with its ending
 
 
-VALUES = {
-    "--draft": "lookup", "--api": "cpu", "--runtime": "server:http://127.0.0.1:1",
-    "--placement": "-ngl 1", "--goodput": "ttft=1", "--trend": "decode_tokens_per_s",
-    "--export": "x.jsonl", "--kv-type": "Q8_0", "--without": "mmap",
-}  # fmt: skip
-ABSENT = {"--api": "cuda", "--on": "ssh://h", "--runtime": "server:http://127.0.0.1:1"}
-"""What makes a rule about an absent option silent."""
-NEUTRAL = {"--draft": "m.gguf"}
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "m", "--placement", "-ngl 1"], "--placement has no meaning without the --api of a GPU"),
+        (["soak", "m", "--placement", "-ngl 1", "--api", "cpu"], "--placement has no meaning without the --api"),
+        (["run", "--runtime", "server:http://h", "--threads", "3"], "--threads has no meaning with --runtime server"),
+        (["run", "--runtime", "server:http://h", "--on", "adb://"], "--on has no meaning with --runtime server"),
+        (["run", "--runtime", "ik,server:http://h", "m", "--resume"], "--resume has no meaning with --runtime server"),
+        (["run", "m", "--server-model", "x"], "--server-model has no meaning without --runtime server:URL"),
+        (["ladder", "m", "--no-speed", "--tokens", "5"], "--tokens has no meaning with --no-speed"),
+        (["learn", ".", "--device", "iphone-12", "--forget"], "RECORDS has no meaning with --forget"),
+        (["learn", "--device", "iphone-12", "--forget", "--out", "."], "--out has no meaning with --forget"),
+        (["history", "x", "--trend", "load_s"], "--trend has no meaning with RUN"),
+    ],
+)
+def test_what_says_nothing_beside_another_option_is_refused(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert (done.exit_code, words in " ".join(done.output.split())) == (2, True), done.output
 
 
-def typed(option: click.Parameter, flag: str) -> list[str]:
-    """An option as it may be typed, with some value of its kind."""
-    kind = option.type
-    if isinstance(option, click.Option) and option.is_flag:
-        return [flag]
-    if flag in VALUES:
-        return [flag, VALUES[flag]]
-    if isinstance(kind, click.Path):
-        return [flag, "." if kind.dir_okay and not kind.file_okay else __file__]
-    if isinstance(kind, click.Choice):
-        return [flag, kind.choices[-1]]
-    assert isinstance(kind, Typed)
-    if kind.option.unit == "bytes":
-        return [flag, "900MB"]
-    least = bounds_of(kind).get(int, (5, None))[0]
-    return [flag, str(max(5, least))]
-
-
-def cases_of_rules() -> list[tuple[str, Rule, str]]:
-    cases = []
-    for rule in RULES:
-        for name, command in COMMANDS.items():
-            flags = {opt for o in command.params for opt in (*o.opts, *o.secondary_opts)} | {
-                a.human_readable_name.strip("[].") for a in command.params if isinstance(a, click.Argument)
-            }
-            required = {opt for o in command.params if o.required for opt in o.opts}
-            cause = rule.beside or rule.without
-            if cause in flags and rule.without not in required and (not rule.verbs or name in rule.verbs):
-                cases += [(name, rule, flag) for flag in rule.refuse if flag in flags]
-    return cases
-
-
-def parsed(name: str, words: list[str]) -> click.Context:
-    """A verb's context for these words, everything it requires given; nothing runs."""
-    command = COMMANDS[name]
-    required = [o for o in command.params if o.required and isinstance(o, click.Option)]
-    asked = [w for o in required if o.opts[0] not in words for w in (o.opts[0], NEUTRAL.get(o.opts[0], "5"))]
-    arguments = [__file__ for a in command.params if isinstance(a, click.Argument) and a.required]
-    parent = click.Context(cli, info_name="edge-harness")
-    for group in name.split()[:-1]:
-        parent = click.Context(cli.get_command(parent, group), parent=parent, info_name=group)
-    return command.make_context(name.split()[-1], [*asked, *words, *arguments], parent=parent)
-
-
-@pytest.mark.parametrize(("name", "rule", "flag"), cases_of_rules(), ids=str)
-def test_each_rule_refuses_what_it_says_and_nothing_without_its_cause(name: str, rule: Rule, flag: str) -> None:
-    options = {opt: o for o in COMMANDS[name].params for opt in (*o.opts, *o.secondary_opts)}
-    words = typed(options[flag], flag) if flag in options else [__file__]
-    other = rule.beside or rule.without
-    argument = other not in options
-    beside = ["x"] if argument else typed(options[other], other)
-    absent = [] if argument or other not in ABSENT else [other, ABSENT[other]]
-    with_it, without_it = parsed(name, [*words, *beside]), parsed(name, [*words, *absent] if rule.without else words)
-    if rule.beside:
-        faulty, sound = with_it, without_it
-        sound_by_default = any(flag in fault for fault in rule.faults(sound))  # the default is the cause: greedy
-        assert not sound_by_default or VALUES.get(other) == "0"
-    else:
-        faulty, sound = parsed(name, words), parsed(name, [*words, *(absent or beside)])
-        assert rule.faults(sound) == []
-    (fault,) = rule.faults(faulty)
-    assert fault.startswith(f"{flag} has no meaning {'with' if rule.beside else 'without'} {other}")
-    assert fault.endswith(rule.why)
-
-
-def test_every_rule_and_example_is_about_what_exists() -> None:
-    ruled = {(id(rule), flag) for _, rule, flag in cases_of_rules()}
-    assert [flag for rule in RULES for flag in rule.refuse if (id(rule), flag) not in ruled] == []
-    examples = {name: TABLES["examples"].get(name) or command.epilog for name, command in COMMANDS.items()}
-    assert [name for name, example in examples.items() if not example] == []
-    assert set(TABLES["examples"]) <= set(COMMANDS)
+def test_every_verb_has_an_example_of_its_own() -> None:
+    for name, command in COMMANDS.items():
+        assert command.epilog.startswith(f"edge-harness {name.removesuffix(' judge')}"), name
 
 
 def test_no_verb_has_more_options_than_a_person_reads() -> None:
@@ -278,8 +223,8 @@ MOST_OPTIONS = {"fit": 31}
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ladder", "m", "--quants", ","], "found ',', expected names with a comma between"),
-        (["run", "m", "--depth", "0,,1"], "found '', expected a whole number"),
+        (["ladder", "m", "--quants", ","], "found ',', expected values with a comma between"),
+        (["run", "m", "--depth", "0,,1"], "found '0,,1', expected values with a comma between"),
         (["speculate", "m", "--draft", "d", "--gamma", "many"], "found 'many', expected a whole number"),
         (["speculate", "m", "--draft", "d", "--gamma", "64"], "found 64, expected 1 to 63"),
         (["serve-load", "--url", "http://h", "--goodput", "ttft=1", "--goodput", "TTFT=2s"], "found ttft twice"),
@@ -288,7 +233,7 @@ MOST_OPTIONS = {"fit": 31}
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
         (["run", "m", "--placement", "-ngl many"], "found '-ngl many', expected numbers"),
         (["run", "m", "--placement", "--fast"], "found '--fast', expected flags of llama.cpp"),
-        (["run", "m", "--without", "gpu"], "found 'gpu', expected some of flash-attention, repack, mmap"),
+        (["run", "m", "--without", "gpu"], "found 'gpu', expected flash-attention or mmap or repack"),
         (["soak"], "Missing argument 'MODEL'"),
         (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),
         (["check", "m", "--runtime", "server:http://h"], "expected one name of software that runs here"),
@@ -297,11 +242,10 @@ MOST_OPTIONS = {"fit": 31}
         (["run", "m", "--runtime", "ort,ort"], "expected each of them once"),
         (["soak", "m", "--minutes", "2000"], "found 2000, expected no more than --timeout allows"),
         (["report", "-o", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
-        (["history", "--export", "x.csv"], "expected an ending of .jsonl"),
         (["run", "m", "--contxt", "20"], "Did you mean one of: '--context'"),
         (["run", "m", "--memory-limit", "10"], "found 10, expected a size with its unit: 10GiB"),
         (["fit", "m", "-c", "9"], "found 9, expected 64 to 16,777,216, or max"),
-        (["spekulate", "m"], "no command named 'spekulate'; did you mean 'speculate'"),
+        (["spekulate", "m"], "No such command 'spekulate'. Did you mean 'speculate'"),
         (["models", "show", "smollm"], "'smollm3-3b'"),
         (["fit", "llama-3.2-3b", "-d", "iphone-15-po"], "Did you mean 'iphone-15-pro'"),
     ],
@@ -315,11 +259,11 @@ def test_conflicts_are_refused(arguments: list[str], words: str) -> None:
 
 def test_amounts_are_written_as_people_write_them() -> None:
     option = Option(unit="tokens")
-    assert [option.value(text, New) for text in ("128k", "4096", "1m")] == [131072, 4096, 1 << 20]
-    assert math.isclose(Option().value("2.5", float), 2.5)
+    assert [option.value(text, type_info(New)) for text in ("128k", "4096", "1m")] == [131072, 4096, 1 << 20]
+    assert math.isclose(Option().value("2.5", type_info(Annotated[float, Meta(ge=0, le=9)])), 2.5)
     for slip in ("128kk", "1km", "k", "m", "4 k", "1_000", "٣"):
         with pytest.raises(ValueError, match="expected a whole number"):
-            option.value(slip, New)
+            option.value(slip, type_info(New))
 
 
 DOCUMENTED = sorted(

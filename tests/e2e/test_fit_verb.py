@@ -90,7 +90,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
     ("args", "word"),
     [
         (("fit", "llama-3.1-8bb", "-d", "iphone-16-pro"), "Did you mean"),
-        (("fit", "llama-3.1-8b", "-q", "Q8_0", "-q", "Q4_0"), "--quant was given 2 times"),
+        (("fit", "llama-3.1-8b", "-q", "Q8_0", "-q", "Q4_0"), "--quant: found more than one"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-por"), "Did you mean"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "-q", "Q4_K_X"), "quantisation"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "--kv-type", "Q9"), "KV type"),
@@ -106,7 +106,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--placement", "-sm row"), ": split mode changes nothing"),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
-        (("history", "--outcome", "crahsed"), "Did you mean 'crashed'?"),
+        (("history", "--trend", "decode_tokns_per_s"), "Did you mean 'decode_tokens_per_s'?"),
         (("models", "show", "llama-3.1-8b", "-q", "bogus"), "no quantisation named"),
         (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),

@@ -22,7 +22,7 @@ from harness.catalog.hf_config import read_hf_config
 from harness.domain.foreign import read_limited, toml_in
 from harness.errors import HarnessError
 from harness.records.imports import read_results
-from harness.records.store import lines, load
+from harness.records.store import load
 from harness.runtimes.server.answer import Request
 from harness.runtimes.server.dialects import dialect_of
 from harness.runtimes.server.stream import Endpoint, Patience
@@ -92,7 +92,7 @@ FILES: dict[str, tuple[str, bytes, Read]] = {
     "record: 66 MB": ("r.json", b'{"x": "' + b"x" * (66 << 20) + b'"}', load),
     "record: a time of 1e999": ("r.json", b'{"schema_version": 2, "created": 1e999}', load),
     "record: of version 10^30": ("r.json", b'{"schema_version": 1' + b"0" * 30 + b"}", load),
-    "records: a line without end": ("r.jsonl", b"x" * (66 << 20), lambda p: list(lines(p))),
+    "records: a line without end": ("r.jsonl", b"x" * (66 << 20), read_results),
     "results: a million empty objects": ("r.json", b"[" + b"{}," * 10**6 + b"{}]", read_results),
     "results: 200,000 samples": (
         "r.json", json.dumps([BENCH | {"samples_ns": [1e6] * 200_000}]).encode(), read_results
