@@ -50,13 +50,9 @@ class CleanStream(io.TextIOWrapper):
     """A text stream over the bytes of another one.
 
     A reader that has gone away (``| head``) changes nothing else.
-
-    Attributes:
-        styled: The same without cleaning, for what Rich styles of text that is clean; None of such a stream
-            itself.
     """
 
-    def __init__(self, raw: Any, *, cleans: bool = True) -> None:
+    def __init__(self, raw: Any) -> None:
         self._own: io.BufferedWriter | None = None
         if isinstance(
             raw.buffer, io.RawIOBase
@@ -68,14 +64,12 @@ class CleanStream(io.TextIOWrapper):
             errors="replace",
             line_buffering=raw.line_buffering,
         )
-        self.styled = CleanStream(raw, cleans=False) if cleans else None
 
     def write(self, text: str) -> int:
         """Write the text, cleaned; once nobody reads, to nowhere."""
         with self._or_nowhere():
-            super().write(_COMMAND.sub(r"\1: ", clean_lines(text) if self.styled else text))
-        if self.styled:
-            self.flush()
+            super().write(_COMMAND.sub(r"\1: ", clean_lines(text)))
+        self.flush()
         return len(text)
 
     def flush(self) -> None:
@@ -120,5 +114,5 @@ def cleaned_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
-        for part in (part for stream in made for part in (stream, stream.styled) if part):
-            part.release()
+        for stream in made:
+            stream.release()

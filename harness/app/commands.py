@@ -1,7 +1,6 @@
 """What to type to run a model as it was predicted, by the program that was asked about."""
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from harness.app.case import Case
@@ -19,6 +18,8 @@ HANDHELD: Final = ("phone", "tablet")
 """Kinds of devices on which nobody types a command."""
 _OLLAMA_BYTES_MAX: Final = 45e9
 """Files that are larger come in parts, which Ollama does not read (ollama/ollama#5245)."""
+_WITHOUT_COMMAND: Final = frozenset({"jan", "koboldcpp", "llama-cpp-python", "lm-studio"})
+"""Programs that people set up in a window or from Python."""
 _DEVICES: Final = {"cuda": "CUDA0", "rocm": "ROCm0", "vulkan": "Vulkan0", "metal": "MTL0", "sycl": "SYCL0"}
 """Names of the first device of an api. Source: llama-server --list-devices."""
 _HEADS: Final = {"mtp": "draft-mtp", "eagle": "draft-eagle3", "dflash": "draft-dflash"}
@@ -33,30 +34,22 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     """
     if not way.runs or case.device.kind in HANDHELD or way.prediction.api == "npu":
         return ()
-    return tuple(filter(None, _lines(case, way)))
-
-
-def _lines(case: Case, way: Way) -> Iterator[str]:
-    """Commands of the program that was asked about; an empty one where it cannot be told what was predicted."""
     name = program_named(way.scenario.program).name
-    makers = {"ollama": _ollama, "lm-studio": _lm_studio, "llama-cpp-python": _llama_cpp_python, "mlx": _mlx}
-    makers["koboldcpp"] = _koboldcpp
     if way.kind.is_read and way.kind is not WayKind.MAPPED:
-        if case.device.os in STREAMING_SYSTEMS:
-            yield _stream(case, way)
+        lines = [_stream(case, way)]
     elif name == "llama-bench":
-        yield _llama_bench(case, way)
-    elif name in makers:
-        # Their commands say nothing of llama.cpp's options, a draft or an api; some choose a batch by themselves.
-        told = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
-        places_experts = way.kind is WayKind.EXPERTS and name in {"lm-studio", "llama-cpp-python"}
-        is_usual = way.prediction.api in {"cpu", case.device.api("")}
-        if is_usual and not (told or case.draft or case.head or way.card is not None or places_experts):
-            yield makers[name](case, way)
-    elif name != "jan":
-        yield _llama_server(case, way)
-        if way.scenario.program in {"", "llama-server"}:
-            yield _ollama(case, way)
+        lines = [_llama_bench(case, way)]
+    elif name == "ollama":
+        lines = [_ollama(case, way)]
+    elif name == "mlx":
+        lines = [_mlx(case, way)]
+    elif name in _WITHOUT_COMMAND:
+        lines = []
+    else:
+        lines = [_llama_server(case, way)]
+        if name in {"", "llama-server"} and way.scenario.program == name:
+            lines.append(_ollama(case, way))
+    return tuple(filter(None, lines))
 
 
 def way_flags(case: Case, way: Way) -> str:
@@ -149,69 +142,44 @@ def _local(model: ResolvedModel, *more: str) -> str:
 
 def _stream(case: Case, way: Way) -> str:
     """edge-harness's own streaming under the limit that the verdict counted with; empty where it is told less."""
-    if way.scenario.replace(thread_count=0).flags or case.draft or case.head:
+    threads = way.scenario.thread_count
+    told = way.scenario.replace(thread_count=0).flags or case.draft or case.head
+    if told or case.device.os not in STREAMING_SYSTEMS:
         return ""
     name, quant = case.model.shown
-    threads = f" -t {way.scenario.thread_count}" if way.scenario.thread_count else ""
-    budget = f"--ram-budget {way.prediction.verdict.available_bytes // MIB}MiB"
-    return (
-        f"edge-harness stream {case.model.path or name} -q {quant} {budget} -c {way.scenario.context_tokens}"
-        f"{threads}"
-    )
+    words = [
+        f"edge-harness stream {case.model.path or name} -q {quant}",
+        f"--ram-budget {way.prediction.verdict.available_bytes // MIB}MiB -c {way.scenario.context_tokens}",
+    ]
+    if threads:
+        words.append(f"-t {threads}")
+    return " ".join(words)
 
 
 def _ollama(case: Case, way: Way) -> str:
     """Ollama's command, where it does the same; empty where it would not."""
     repository = published_file(case.model)
-    asked = way.scenario
-    is_its_own = program_named(asked.program).name == "ollama"
-    is_told = asked.flags or asked.placement != Placement() or case.draft or case.head or way.card is not None
-    if not repository or case.model.weights.file_bytes > _OLLAMA_BYTES_MAX or (is_told and not is_its_own):
+    scenario = way.scenario
+    if not repository or case.model.weights.file_bytes > _OLLAMA_BYTES_MAX or _is_told(case, way):
         return ""
-    if way.prediction.api != case.device.api(""):
+    if program_named(scenario.program).name != "ollama" and scenario.placement != Placement():
         return ""
-    return f"ollama run hf.co/{repository}  # then type: /set parameter num_ctx {asked.context_tokens}"
-
-
-def _lm_studio(case: Case, way: Way) -> str:
-    layers = "max" if way.kind.is_whole else "off"
-    if way.kind is WayKind.LAYERS:
-        blocks = case.model.weights.shape.layer_count
-        layers = f"{(blocks - way.scenario.placement.first_gpu_block(blocks)) / blocks:.2f}"
-    return f"lms load {case.model.shown[0]} --context-length {way.scenario.context_tokens} --gpu {layers}"
-
-
-def _llama_cpp_python(case: Case, way: Way) -> str:
-    where = f"--model {case.model.path or _local(case.model)}"
-    if repository := published_file(case.model):
-        repo, _, tag = repository.partition(":")
-        where = f"--hf_model_repo_id {repo} --model '*{tag}.gguf'"
-    layers = _layers_on_gpu(case, way)
-    return f"python -m llama_cpp.server {where} --n_ctx {way.scenario.context_tokens} --n_gpu_layers {layers}"
-
-
-def _koboldcpp(case: Case, way: Way) -> str:
-    layers = f"--gpulayers {_layers_on_gpu(case, way)}"
-    if way.scenario.placement.cpu_moe:
-        layers += f" --moecpu {way.scenario.placement.cpu_moe}"
-    file = case.model.path or _local(case.model)
-    return f"koboldcpp --model {file} --contextsize {way.scenario.context_tokens} {layers}"
+    return f"ollama run hf.co/{repository}  # then type: /set parameter num_ctx {scenario.context_tokens}"
 
 
 def _mlx(case: Case, way: Way) -> str:
     """mlx-lm's command; empty where no repository of it, or folder, was named: none is guessed."""
-    del way
     place = case.model.path or case.model.repo
-    return f"mlx_lm.server --model {place}" if place else ""
+    return f"mlx_lm.server --model {place}" if place and not _is_told(case, way) else ""
 
 
-def _layers_on_gpu(case: Case, way: Way) -> int:
-    """Layers on the GPU, the output as one; -1 for all of them."""
-    if way.prediction.api == "cpu":
-        return 0
-    blocks = case.model.weights.shape.layer_count
-    first = way.scenario.placement.first_gpu_block(blocks)
-    return blocks + 1 - first if first else -1
+def _is_told(case: Case, way: Way) -> bool:
+    """Whether the way has what only llama.cpp's options say: a draft, a card, an api, a cache; some choose a batch."""
+    flags = way.scenario.flags
+    if program_named(way.scenario.program).name in {"ollama", "mlx"}:
+        flags = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
+    is_usual = way.prediction.api in {"cpu", case.device.api("")}
+    return bool(flags or case.draft or case.head or way.card is not None or not is_usual)
 
 
 def kept_flags(case: Case, way: Way) -> str:

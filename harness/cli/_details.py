@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from harness.cli._output import Table, table
+from harness.cli._output import table
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Row = tuple[str, Interval | None, Callable[[float], str], str]
 
 
-def tables(answer: "Answer") -> Iterator[Table | str]:
+def tables(answer: "Answer") -> Iterator[str]:
     """All of them, each where it has something to say."""
     yield _memory(answer)
     yield _speeds(answer)
@@ -35,7 +35,7 @@ def tables(answer: "Answer") -> Iterator[Table | str]:
     yield "\n".join([limit, *now.verdict.reasons, *now.speed.unsettled, *answer.notes, *flags, *others])
 
 
-def explained(part: "ExplanationTable") -> Table:
+def explained(part: "ExplanationTable") -> str:
     """One part of what an answer rests on."""
 
     def words(cell: str | float | None) -> str:
@@ -48,7 +48,7 @@ def explained(part: "ExplanationTable") -> Table:
     return table(part.title, part.columns, [map(words, row) for row in part.rows])
 
 
-def _memory(answer: "Answer") -> Table:
+def _memory(answer: "Answer") -> str:
     now = answer.prediction
     rows: list[tuple[str, str, str, str, str]] = [
         (
@@ -73,7 +73,7 @@ def _memory(answer: "Answer") -> Table:
     return table("memory", ("part", "pool", "held", "mapped", "why"), rows)
 
 
-def _speeds(answer: "Answer") -> Table:
+def _speeds(answer: "Answer") -> str:
     rows: list[Row] = [*_of_request(answer), *_over_minutes(answer)]
     cells = []
     for name, value, form, why in rows:
@@ -156,7 +156,7 @@ def _over_minutes(answer: "Answer") -> "Iterator[Row]":
         yield "tokens on one charge", energy.tokens_per_charge, format_number, why
 
 
-def _ways(answer: "Answer") -> Table:
+def _ways(answer: "Answer") -> str:
     from harness.report.answer import way_words
 
     rows = []
@@ -168,7 +168,7 @@ def _ways(answer: "Answer") -> Table:
     return table("", ("ways to run it", "tokens/s", "likely"), rows)
 
 
-def _advice(answer: "Answer") -> Table:
+def _advice(answer: "Answer") -> str:
     def quality(growth: float | None) -> str:
         if growth is None:
             return "not published"
@@ -189,7 +189,7 @@ def _advice(answer: "Answer") -> Table:
     return table("", ("what would help", "then", "needs", "tokens/s", "perplexity"), rows, spare=("needs",))
 
 
-def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
+def _drafting(plan: "SpeculationPlan") -> tuple[str, str]:
     source = "typical for this API"
     if plan.measured:
         source = "as measured on this machine"

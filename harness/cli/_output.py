@@ -1,25 +1,21 @@
 """What every verb prints with: one JSON document alone on stdout, or tables; progress on stderr."""
 
-import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, Final, NamedTuple
 
 import click
 
 from harness.errors import Exit
-from harness.printable import MESSAGE_MAX, clean, clean_lines, escaped
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from harness.printable import MESSAGE_MAX, clean, escaped
 
 PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
 JSON_VERSION: Final = 1
 """Version of the documents of ``--json``; a field that goes, or changes its meaning, raises it."""
-HANDHELD: Final = ("phone", "tablet")
-"""Kinds of devices on which nobody types a command."""
 _NUMBER: Final = re.compile(r"[-+~*]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.]+)?( ?[^\d\s]{1,10})?")
 _NO_NUMBER: Final = {"", "-", "–", "?", "any", "none", "no draft", "not known"}
 """What a cell of a column that is aligned right holds: a number with its unit, or that there is none."""
@@ -64,104 +60,71 @@ def json_document(document: Any, verb: str) -> bytes:
     return escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()).encode()
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Where tables go (stdout), or progress (stderr); colours are off where NO_COLOR is set."""
-    from rich.console import Console
-    from rich.text import Text
-
-    class Clean(Console):
-        def render_str(self, text: str, **options: Any) -> Text:
-            return super().render_str(clean_lines(text), **options)
-
-    # A pipe or a log has no width of its own; 80 columns would drop columns of every table there.
-    if stderr:
-        stream = sys.stderr
-    else:
-        stream = sys.stdout
-    if stream.isatty() or "COLUMNS" in os.environ:
-        width = None
-    else:
-        width = PIPED_WIDTH
-    return Clean(file=getattr(stream, "styled", stream), highlight=False, width=width)
+def screen_width() -> int:
+    """Columns of the terminal; a pipe or a log has none of its own, and 80 would drop columns of every table there."""
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 
-def say(*parts: Any) -> None:
-    """Print lines, or tables, below each other on stdout; text is never markup."""
-    screen = console()
+def say(*parts: str) -> None:
+    """Print lines, or tables, below each other on stdout."""
     for part in parts:
-        screen.print(part, markup=False)
-
-
-class Table(NamedTuple):
-    """A plain table that fits the terminal; ``right`` are the columns of numbers, which align right.
-
-    In a narrow terminal columns of words wrap between words, then columns are left out: those named in
-    ``spare`` in that order, then the others from the last one on. No word, number or flag is broken in two.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: frozenset[int] = frozenset()
-    spare: Sequence[str] = ()
-
-    def __rich_console__(self, screen: Any, options: Any) -> Iterator[Any]:
-        """Rows of text for a console of ``options.max_width`` columns."""
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table as Sheet
-        from rich.text import Text
-
-        widths = self._widths(options.max_width)
-        title = None
-        if self.title:
-            title = Text(self.title)
-        sheet = Sheet(
-            title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0)
-        )
-        for index, width in widths.items():
-            heading = Text(self.columns[index], justify="right" if index in self.right else "left")
-            sheet.add_column(heading, justify=heading.justify or "left", width=width, overflow="ellipsis")
-        for row in self.rows:
-            sheet.add_row(*(Text(row[index]) for index in widths))
-        yield sheet
-        dropped = [name for index, name in enumerate(self.columns) if name and index not in widths]
-        if dropped:
-            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(dropped)}")
-        yield Text("")
-
-    def _widths(self, most: int) -> dict[int, int]:
-        """Width of each column that is shown: as its longest word or number, and what room is left."""
-        whole = {}
-        widths = {}
-        for index, name in enumerate(self.columns):
-            cells = [row[index] for row in self.rows]
-            whole[index] = max(map(len, [name, *cells]))
-            if index in self.right:
-                widths[index] = max(map(len, [*name.split(), *cells]))
-            else:
-                words = " ".join([name, *cells]).split()
-                widths[index] = max([min(_PROSE_WIDTH, whole[index]), *map(len, words)])
-        spare = [self.columns.index(name) for name in self.spare if name in self.columns]
-        spare += [index for index in reversed(whole) if index not in spare and index]
-        while len(widths) > 2 and sum(widths.values()) + 2 * len(widths) - 1 > most:
-            del widths[spare.pop(0)]
-        room = most - sum(widths.values()) - 2 * len(widths) + 1
-        for index in sorted(widths, key=lambda index: whole[index] - widths[index]):
-            more = max(min(room, whole[index] - widths[index]), 0)
-            widths[index] += more
-            room -= more
-        if room < 0:  # two columns, and still too wide: long words are cut
-            first, last = sorted(widths, key=widths.__getitem__)
-            widths[first] = min(widths[first], most // 3)
-            widths[last] = most - widths[first] - 3
-        return widths
+        click.echo(part)
 
 
 def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()
-) -> Table:
-    """A :class:`Table` of cells that are text of one line, never markup; columns of numbers align right."""
-    cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
-    told = [set(column) - _NO_NUMBER for column in zip(*cells, strict=True)]
-    right = frozenset(at for at, words in enumerate(told) if words and all(map(_NUMBER.fullmatch, words)))
-    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare)
+) -> str:
+    """A plain table that fits the terminal; columns of numbers align right.
+
+    In a narrow terminal columns of words wrap between words, then columns are left out: those named in
+    ``spare`` in that order, then the others from the last one on. No word, number or flag is broken in two.
+    """
+    cells = [[clean(str(cell), MESSAGE_MAX) for cell in row] for row in (columns, *rows)]
+    names = cells[0]
+    right = set[int]()
+    whole: dict[int, int] = {}
+    least: dict[int, int] = {}
+    for index, (name, *column) in enumerate(zip(*cells, strict=True)):
+        told = set(column) - _NO_NUMBER
+        whole[index] = max(map(len, [name, *column]))
+        least[index] = max([min(_PROSE_WIDTH, whole[index]), *map(len, " ".join([name, *column]).split())])
+        if told and all(map(_NUMBER.fullmatch, told)):
+            right.add(index)
+            least[index] = max(map(len, [*name.split(), *column]))
+    spared = [names.index(name) for name in spare if name in names]
+    spared += [index for index in reversed(whole) if index not in spared and index]
+    most = screen_width()
+    widths = _fitted(whole, least, spared, most)
+    lines = [title] * bool(title)
+    for number, row in enumerate(cells):
+        parts = [textwrap.wrap(row[at], widths[at], break_on_hyphens=False) for at in widths]
+        for line in zip_longest(*parts, fillvalue=""):
+            shown = []
+            for at, part in zip(widths, line, strict=True):
+                shown.append(part.rjust(widths[at]) if at in right else part.ljust(widths[at]))
+            lines.append("  ".join(shown).rstrip())
+        if number == 0:
+            lines.append("─" * (sum(widths.values()) + 2 * len(widths) - 2))
+    dropped = [name for at, name in enumerate(names) if name and at not in widths]
+    if dropped:
+        said = f"not shown in {most} columns, but by --json: {', '.join(dropped)}"
+        lines += textwrap.wrap(said, most, break_on_hyphens=False)
+    return "\n".join([*lines, ""])
+
+
+def _fitted(whole: dict[int, int], least: dict[int, int], spared: list[int], most: int) -> dict[int, int]:
+    """Width of each column that is shown: wrapped where they are too wide together, then left out."""
+    widths = dict(whole)
+    while True:
+        over = sum(widths.values()) + 2 * len(widths) - 2 - most
+        if over <= 0:
+            return widths
+        widest = max(widths, key=lambda at: widths[at] - least[at])
+        spare = widths[widest] - least[widest]
+        if spare > 0:
+            widths[widest] -= min(over, spare)
+        elif len(widths) > 2:
+            gone = spared.pop(0)
+            widths = {at: whole[at] for at in widths if at != gone}
+        else:  # two columns, and still too wide: long words are cut
+            return dict.fromkeys(widths, most // 2 - 1)

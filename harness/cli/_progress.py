@@ -3,19 +3,24 @@
 No line elsewhere.
 """
 
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from harness.cli._output import console
+import click
+
 from harness.measure.pipeline import Listener
+from harness.printable import clean
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from harness.domain.record import RunRecord, Sample
+
+_REDRAW_S: Final = 0.5
+"""Drawing takes time on the cores that are being measured."""
 
 
 class RunProgress(Listener):
@@ -26,32 +31,27 @@ class RunProgress(Listener):
     """
 
     def __init__(self, title: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
-        from rich.live import Live
-
-        self._console, self._now_s = console(stderr=True), now_s
+        self._now_s = now_s
         self._start_s = self._end_s = 0.0
         self._begun = self._coming = self._step_count = self._done_steps = 0
         self._title = title
         self._note = ""
-        # No more than two redraws a second: drawing takes time on the cores that are being measured.
-        self._live = Live(
-            get_renderable=self._line,
-            console=self._console,
-            refresh_per_second=2,
-            transient=True,
-            redirect_stdout=False,
-        )
-        self._is_drawn = self._console.is_terminal and "--json" not in sys.argv
+        self._is_over = threading.Event()
+        self._is_drawn = sys.stderr.isatty() and "--json" not in sys.argv
 
     def __enter__(self) -> Self:
+        if self._is_drawn:
+            threading.Thread(target=self._redraw, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._is_over.set()
+        self._draw("")
 
     def say(self, line: str) -> None:
         """One line."""
-        self._console.print(line, markup=False)
+        self._draw("")
+        click.echo(line, err=True)
 
     def plan(self, count: int) -> None:
         """How many are to come."""
@@ -63,13 +63,12 @@ class RunProgress(Listener):
         self._note = ""
         self._end_s = within_s and self._now_s() + within_s
         self.expect(step_count)
-        if not within_s:
-            self._start_s = self._start_s or self._now_s()
-            self._begun += 1
-            self._coming = max(0, self._coming - 1)
-        if self._is_drawn:
-            self._live.start()
-        elif not within_s:
+        if within_s:
+            return
+        self._start_s = self._start_s or self._now_s()
+        self._begun += 1
+        self._coming = max(0, self._coming - 1)
+        if not self._is_drawn:
             self.say(f"running {title}")
 
     def expect(self, step_count: int) -> None:
@@ -79,13 +78,11 @@ class RunProgress(Listener):
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """How much of the file is here."""
-        if self._is_drawn and all_bytes:
-            self._live.start()
-            self._note = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}" * (done_bytes < all_bytes)
+        self._note = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}" * (done_bytes < all_bytes)
 
     def step(self, note: str = "", line: str = "") -> None:
         """One step of this part is done; the line is said where none is drawn."""
-        self._done_steps = self._done_steps + 1
+        self._done_steps += 1
         self._note = note
         if line and not self._is_drawn:
             self.say(line)
@@ -95,7 +92,7 @@ class RunProgress(Listener):
         rate = ""
         if sample.token_count and sample.duration_s:
             rate = f" {sample.token_count / sample.duration_s:.1f} t/s"
-        self.step(f"{sample.label}{rate}{' disturbed' if sample.validity.doubts else ''}")
+        self.step(f"{sample.label}{rate}{' disturbed' * bool(sample.validity.doubts)}")
 
     def end(self, record: "RunRecord") -> None:
         """The outcome stays, when it is not well; why is told with the results."""
@@ -114,29 +111,28 @@ class RunProgress(Listener):
         return "  ".join(filter(None, (place, self._left_words(), self._title, self._note)))
 
     def _left_words(self) -> str:
-        """From the time that it takes, else from the parts and steps that are done.
-
-        Empty before the first one.
-        """
+        """From the time that it takes, else from the parts and steps that are done; empty before the first one."""
         now_s = self._now_s()
         if self._end_s:
-            return _left(self._end_s - now_s)
-        share = self._done_steps / max(self._step_count, 1)
-        done = self._begun - 1 + min(share, 1.0) * bool(self._step_count)
-        if done > 0:
-            return _left((now_s - self._start_s) / done * (self._begun + self._coming - done))
-        return ""
+            left_s = self._end_s - now_s
+        else:
+            done = self._begun - 1 + min(self._done_steps / (self._step_count or float("inf")), 1.0)
+            if done <= 0:
+                return ""
+            left_s = (now_s - self._start_s) / done * (self._begun + self._coming - done)
+        if left_s < 1:
+            return "nearly done"
+        if left_s < 90:
+            return f"about {left_s:.0f} s left"
+        return f"about {left_s / 60:.0f} min left"
 
-    def _line(self) -> "Text":
-        from rich.text import Text
+    def _redraw(self) -> None:
+        while not self._is_over.wait(_REDRAW_S):
+            self._draw(self.words())
 
-        return Text(self.words(), no_wrap=True, overflow="ellipsis")
-
-
-def _left(seconds: float) -> str:
-    """``about 40 s left``, ``about 3 min left``, ``nearly done``."""
-    if seconds < 1:
-        return "nearly done"
-    if seconds < 90:
-        return f"about {seconds:.0f} s left"
-    return f"about {seconds / 60:.0f} min left"
+    def _draw(self, text: str) -> None:
+        """Put the text in place of the line, past the stream that takes signs which move the cursor for a stranger's."""
+        if self._is_drawn and sys.__stderr__ is not None:
+            width = shutil.get_terminal_size().columns - 1
+            sys.__stderr__.write(f"\r{clean(text, width):{width}}\r")
+            sys.__stderr__.flush()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.cli._output import Answer, Table, say, table
+from harness.cli._output import Answer, say, table
 from harness.printable import MESSAGE_MAX, clean
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def show_record(record: "RunRecord") -> None:
     say(*(tables or [run_table([record])]), *reasons([record]))
 
 
-def run_table(records: "Iterable[RunRecord]") -> Table:
+def run_table(records: "Iterable[RunRecord]") -> str:
     """One line a run: speeds, latencies, memory, outcome.
 
     In brackets what was disturbed and is not to be believed.
@@ -110,7 +110,7 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
     return view + [f"not alike: {line}" for line in not_alike(before, after)]
 
 
-def trend_table(metric: str, trends: "Sequence[Trend]") -> Table:
+def trend_table(metric: str, trends: "Sequence[Trend]") -> str:
     """The course of a metric over the newest kinds of runs, and its last change."""
     if len(trends) <= _MOST_ROWS:
         title = metric

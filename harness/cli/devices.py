@@ -8,7 +8,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, Table, say, table
+from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
@@ -84,7 +84,7 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
     return Answer(profile, shown)
 
 
-def _measured_table(measured: "list[Cells]") -> Table:
+def _measured_table(measured: "list[Cells]") -> str:
     """What others measured: the latest of each model."""
     from harness.published.rows import source_key
 
@@ -175,7 +175,7 @@ def probe(
     return Answer(profile, show)
 
 
-def _figures_table(profile: "DeviceProfile") -> Table:
+def _figures_table(profile: "DeviceProfile") -> str:
     rows: list[tuple[str, ...]] = []
     named: list[tuple[str, Any]] = [(pool.name, pool) for pool in profile.pools]
     named += [(engine.kind, engine) for engine in profile.engines]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli._command import verb
-from harness.cli._output import Answer, console, say, table
+from harness.cli._output import Answer, say, screen_width, table
 from harness.domain.option import Option
 from harness.errors import Exit
 from harness.units import counted
@@ -41,7 +41,7 @@ def doctor(
 
 def _show(found: "Sequence[Finding]") -> None:
     """One sentence, what could be better, and the next command where there is one."""
-    width = min(console().width, 80)
+    width = min(screen_width(), 80)
     for line in textwrap.wrap(_sentence(found), width):
         click.echo(line)
     better = [(f.name, f.brief) for f in found if f.state == "missing" and f.kind != "engine" and f.brief]
