@@ -238,7 +238,7 @@ def _measuring() -> Found:
         limits = f"control group, version {group.version}"
         yield Finding("measuring", "memory limits", "ok", limits)
     else:
-        instead = "a limit on private memory and a watchdog stand in"
+        instead = "a watchdog stands in"
         detail = f"no right to make control groups: {instead}"
         brief = "less exact without the right to make control groups"
         yield Finding("measuring", "memory limits", "missing", detail, brief)

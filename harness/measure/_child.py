@@ -5,7 +5,6 @@ lives: its end means that the parent is gone, and then so is this process, with 
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import inspect
 import json
@@ -17,7 +16,6 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
 EXIT_TOLD = 4
 """The job failed and said why in its events."""
 EXIT_UNTOLD = 70
@@ -26,7 +24,6 @@ EXIT_UNTOLD = 70
 
 def main() -> None:
     """Run the job on standard input and leave without running destructors: an engine may hang in them."""
-    _die_with(int(sys.argv[1]))
     faulthandler.enable()
     line = sys.stdin.buffer.readline()
     if not line:
@@ -34,7 +31,10 @@ def main() -> None:
     job: dict[str, Any] = json.loads(line)
     sys.path[:] = job["sys_path"]
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
-    _limit(job["data_limit_bytes"])
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if job["cpus"]:
         os.sched_setaffinity(0, job["cpus"])
     status = _run(job)
@@ -45,12 +45,10 @@ def main() -> None:
 
 def _run(job: dict[str, Any]) -> int:
     descriptor = os.open(job["events"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    told: list[str] = []
 
     def emit(event: str, data: Any = None) -> None:
         import msgspec
 
-        told.append(event)
         line = msgspec.json.encode({"event": event, "data": data}) + b"\n"
         while line:  # a full disk may take half a line; the parent drops a line without its end
             line = line[os.write(descriptor, line) :]
@@ -89,33 +87,13 @@ def outcome_of(error: BaseException) -> str:
     return str(getattr(error, "outcome", "failed"))
 
 
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(EXIT_UNTOLD)
-
-
 def _watch_parent() -> None:
-    # Needed beside the death signal: that one ends this process only, not its own children, and only Linux
-    # has it.
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(EXIT_UNTOLD)
-
-
-def _limit(data_limit_bytes: int | None) -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if data_limit_bytes is not None:
-        # Private writable memory: heap and anonymous mappings, but not the mapped model file.
-        resource.setrlimit(resource.RLIMIT_DATA, (data_limit_bytes, data_limit_bytes))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -33,6 +32,15 @@ _EVENT_LINE_BYTES: Final = 16 << 20
 _GRACE_S: Final = 1.0
 _POLL_S: Final = 0.5
 """Between looks at the events; each look takes a measured core from the engine."""
+
+_OF_MEMORY: Final = re.compile(
+    "Memory allocation still failed|bad_alloc|(failed|unable) to allocate|MemoryError|Cannot allocate memory"
+)
+
+_CAUSES: Final = {
+    "SIGKILL": " from outside",
+    "SIGBUS": ": the model file shrank or could not be read",
+}
 
 OnEvent = Callable[[str, Any], None]
 
@@ -70,7 +78,7 @@ def run_child(
     *,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     on_event: OnEvent | None = None,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = {},
 ) -> ChildResult:
     """Call ``target``, a ``package.module:function``, in a child process; what interrupts us ends it too.
 
@@ -81,10 +89,44 @@ def run_child(
     event. ``on_event`` is called in this process with each event soon after it was told; the variables of
     ``environment`` are added to ours.
     """
+    group = None
+    if limits.use_group and limits.memory_bytes is not None:
+        group = LimitGroup.make(limits.memory_bytes)
+    oom_before = system_oom_kill_count()
+    started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        return _Run(
-            target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl"
-        ).run()
+        run = _Run(limits, Path(folder) / "events.jsonl", on_event, environment)
+        watch = MemoryWatch(
+            run.process.pid,
+            limit_bytes=None if group else limits.memory_bytes,
+            on_excess=lambda: run.kill("out of memory"),
+        )
+        try:
+            if group:
+                group.add(run.process.pid)
+            watch.start()
+            run.hand_over(target, arguments)
+            run.wait(started_s)
+        except KeyboardInterrupt:
+            run.kill("interrupted")
+        finally:
+            run.end()
+            memory = watch.stop()
+            killed_count = system_oom_kill_count() - oom_before
+            if group:
+                killed_count = killed_count or group.oom_kill_count()
+                memory = memory.replace(cgroup_peak_bytes=group.peak_bytes())
+                group.remove()
+        run.read_events()
+    outcome, detail = classify(
+        run.process.returncode,
+        stopped_for=run.stopped_for,
+        killed_for_memory=killed_count > 0,
+        events=run.events,
+        log=tuple(run.log),
+        limits=limits,
+    )
+    return ChildResult(outcome, detail, tuple(run.events), memory, time.monotonic() - started_s)
 
 
 def run_helper(
@@ -104,137 +146,95 @@ def run_helper(
     return ended
 
 
-@dataclass
 class _Run:
-    _target: str
-    _arguments: Mapping[str, Any] | msgspec.Struct
-    _limits: Limits
-    _on_event: OnEvent | None
-    _environment: Mapping[str, str]
-    _events_path: Path
-    _offset: int = 0
-    _stopped_for: Outcome | None = None
-    _events: list[tuple[str, Any]] = field(default_factory=list)
-    _log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
+    """The process of a child, and what it told until now."""
 
-    def run(self) -> ChildResult:
-        limits = self._limits
-        group = None
-        if limits.use_group and limits.memory_bytes is not None:
-            group = LimitGroup.make(limits.memory_bytes)
-        oom_before = system_oom_kill_count()
-        started_s = time.monotonic()
-        process = self._spawn()
-        reader = threading.Thread(target=self._drain, args=(process,), name="child-log", daemon=True)
-        reader.start()
-        watch = MemoryWatch(
-            process.pid,
-            limit_bytes=None if group else limits.memory_bytes,
-            on_excess=lambda: self._kill(process, "out of memory"),
-        )
-        try:
-            if group:
-                group.add(process.pid)
-            watch.start()
-            self._hand_over(process, limited=group is None)
-            self._wait(process, reader, started_s)
-        except KeyboardInterrupt:
-            self._kill(process, "interrupted")
-        finally:
-            if process.poll() is None:
-                self._kill(process, self._stopped_for or "failed")
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                _kill_group(process.pid)  # what it started and left behind
-            if process.stdin:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
-            memory = watch.stop()
-            reader.join(_GRACE_S)
-            killed_for_memory = (
-                group.oom_kill_count() if group else 0
-            ) or system_oom_kill_count() - oom_before
-            if group:
-                memory = memory.replace(cgroup_peak_bytes=group.peak_bytes())
-                group.remove()
-        self._read_events()
-        outcome, detail = classify(
-            process.returncode,
-            stopped_for=self._stopped_for,
-            killed_for_memory=killed_for_memory > 0,
-            events=self._events,
-            log=tuple(self._log),
-            limits=limits,
-        )
-        return ChildResult(outcome, detail, tuple(self._events), memory, time.monotonic() - started_s)
-
-    def _spawn(self) -> "subprocess.Popen[bytes]":
-        environment = {
-            **os.environ,
-            "GGML_NO_BACKTRACE": "1",  # ggml would start a debugger on an abort, and that can hang
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **self._environment,
-        }
-        return subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("_child.py")), str(os.getpid())],
+    def __init__(
+        self, limits: Limits, events_path: Path, on_event: OnEvent | None, environment: Mapping[str, str]
+    ) -> None:
+        self._limits = limits
+        self._events_path = events_path
+        self._on_event = on_event
+        self._offset = 0
+        self.stopped_for: Outcome | None = None
+        self.events: list[tuple[str, Any]] = []
+        self.log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("_child.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={
+                **os.environ,
+                "GGML_NO_BACKTRACE": "1",  # ggml would start a debugger on an abort, and that can hang
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **environment,
+            },
             start_new_session=True,
         )
+        self._reader = threading.Thread(target=self._drain, name="child-log", daemon=True)
+        self._reader.start()
 
-    def _hand_over(self, process: "subprocess.Popen[bytes]", *, limited: bool) -> None:
-        most = None
-        if limited:
-            most = self._limits.memory_bytes
+    def hand_over(self, target: str, arguments: Mapping[str, Any] | msgspec.Struct) -> None:
+        """Give it its job; its standard input stays open."""
         job = {
-            "target": self._target,
-            "arguments": msgspec.to_builtins(self._arguments),
+            "target": target,
+            "arguments": msgspec.to_builtins(arguments),
             "events": str(self._events_path),
-            "sys_path": [str(Path(p).absolute()) if p else str(Path.cwd()) for p in sys.path],
-            # More than it may hold, since much of what is reserved is never touched: it only stops what grows
-            # faster than the watchdog looks.
-            "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
+            "sys_path": [str(Path(entry).absolute()) for entry in sys.path],  # "" is the current folder
             "cpus": self._limits.cpus,
         }
-        assert process.stdin is not None
+        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: its status tells
-            process.stdin.write(json.dumps(job).encode() + b"\n")
-            process.stdin.flush()
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
 
-    def _wait(self, process: "subprocess.Popen[bytes]", reader: threading.Thread, started_s: float) -> None:
-        while process.poll() is None:
+    def wait(self, started_s: float) -> None:
+        """Until it ends, or its time is over."""
+        while self.process.poll() is None:
             # Its output ends when it does; ``Popen.wait`` would wake up every few milliseconds, on measured
             # cores.
-            reader.join(_POLL_S)
-            if not reader.is_alive():
+            self._reader.join(_POLL_S)
+            if not self._reader.is_alive():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_POLL_S)
-            self._read_events()
-            if time.monotonic() - started_s > self._limits.wall_s and process.poll() is None:
-                self._kill(process, "timed out")
+                    self.process.wait(_POLL_S)
+            self.read_events()
+            if time.monotonic() - started_s > self._limits.wall_s and self.process.poll() is None:
+                self.kill("timed out")
 
-    def _kill(self, process: "subprocess.Popen[bytes]", outcome: Outcome) -> None:
-        self._stopped_for = self._stopped_for or outcome
+    def kill(self, outcome: Outcome) -> None:
+        """End it, for that reason unless there was one before."""
+        self.stopped_for = self.stopped_for or outcome
         if outcome == "timed out":
             # An abort first: the child's fault handler then says where it hung.
             with contextlib.suppress(ProcessLookupError, ValueError):  # Windows sends no such signal
-                process.send_signal(signal.SIGABRT)
+                self.process.send_signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S)
+                self.process.wait(_GRACE_S)
+        self.end()
+
+    def end(self) -> None:
+        """End it and whatever it started and left behind."""
+        if self.process.poll() is None:
+            self.stopped_for = self.stopped_for or "failed"
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            _kill_group(process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self._reader.join(_GRACE_S)
 
-    def _drain(self, process: "subprocess.Popen[bytes]") -> None:
-        assert process.stdout is not None
-        while line := process.stdout.readline(_LOG_LINE_CHARS):
-            self._log.append(line.decode("utf-8", "replace").rstrip())
+    def _drain(self) -> None:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline(_LOG_LINE_CHARS):
+            self.log.append(line.decode("utf-8", "replace").rstrip())
 
-    def _read_events(self) -> None:
+    def read_events(self) -> None:
+        """What it told since the last look, whole lines alone."""
         if not self._events_path.exists():
             return
         with self._events_path.open("rb") as file:
@@ -242,9 +242,9 @@ class _Run:
             while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
                 self._offset += len(line)
                 entry = msgspec.json.decode(line)
-                self._events.append((entry["event"], entry["data"]))
+                self.events.append((entry["event"], entry["data"]))
                 if self._on_event:
-                    self._on_event(*self._events[-1])
+                    self._on_event(*self.events[-1])
 
 
 def classify(  # noqa: PLR0911  one line for each way to end
@@ -252,71 +252,39 @@ def classify(  # noqa: PLR0911  one line for each way to end
     *,
     stopped_for: Outcome | None,
     killed_for_memory: bool,
-    events: list[tuple[str, Any]],
+    events: Sequence[tuple[str, Any]],
     log: tuple[str, ...],
     limits: Limits,
 ) -> tuple[Outcome, str]:
     """Outcome and detail of a child from all that is known of its end."""
-    last = f"\n{_tail(log)}" if log else ""
-    error = next((data for name, data in reversed(events) if name == "error"), None)
+    last = "\n".join(["", *filter(None, log[-8:])])
+    allowed = ""
+    if limits.memory_bytes is not None:
+        mib = limits.memory_bytes / 2**20
+        allowed = f"; it was allowed {mib:.0f} MiB: raise --memory-limit or use a smaller model"
     if stopped_for == "timed out":
-        return "timed out", f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"
+        return stopped_for, f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"
     if stopped_for == "out of memory":
-        return (
-            "out of memory",
-            f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory",
-        )
+        return stopped_for, f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory"
     if stopped_for is not None:
         return stopped_for, interrupts.reason()
-    if status < 0:
-        return _of_signal(-status, killed_for_memory=killed_for_memory, log=log, limits=limits)
-    if error is not None:
-        text = str(error.get("detail") or error.get("kind"))
-        if _speaks_of_memory(text, *log):
-            return "out of memory", f"{text}{_limit_words(limits)}"
-        return error.get("outcome", "failed"), text
-    if status == 0 and any(name == "end" for name, _ in events):
+    names = [name for name, _ in events]
+    if status == 0 and "end" in names:
         return "ok", ""
-    if _speaks_of_memory(*log):
-        return "out of memory", f"memory could not be had{_limit_words(limits)}{last}"
-    return "failed", f"the child ended with status {status} and without a result{last}"
-
-
-def _of_signal(
-    number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits
-) -> tuple[Outcome, str]:
-    name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
-    assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
-    if name == "SIGKILL":
-        if killed_for_memory:
-            return "out of memory", f"the kernel killed it for lack of memory{_limit_words(limits)}"
-        return "crashed", "ended by SIGKILL from outside"
-    if name == "SIGABRT":
-        if _speaks_of_memory(*log):
-            return "out of memory", f"memory could not be had{_limit_words(limits)}\n{_tail(log)}"
-        return "aborted", assertion or f"ended by SIGABRT\n{_tail(log)}"
-    if name == "SIGBUS":
-        return "crashed", f"ended by SIGBUS: the model file shrank or could not be read\n{_tail(log)}"
-    return "crashed", f"ended by {name}\n{_tail(log)}"
-
-
-def _speaks_of_memory(*texts: str) -> bool:
-    words = "Memory allocation still failed|bad_alloc|(failed|unable) to allocate|MemoryError|Cannot allocate memory"
-    return re.search(words, "\n".join(texts)) is not None
-
-
-def _limit_words(limits: Limits) -> str:
-    if limits.memory_bytes is None:
-        return ""
-    return (
-        f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
-    )
-
-
-def _tail(log: tuple[str, ...]) -> str:
-    return "\n".join(line for line in log[-8:] if line)
-
-
-def _kill_group(pid: int) -> None:
-    if hasattr(os, "killpg"):
-        os.killpg(pid, signal.SIGKILL)
+    error: dict[str, str] = {}
+    if status >= 0 and "error" in names:
+        error = dict(events)["error"]
+    text = error.get("detail") or error.get("kind", "")
+    killer = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
+    if killer == "SIGKILL" and killed_for_memory:
+        return "out of memory", f"the kernel killed it for lack of memory{allowed}"
+    if (status >= 0 or killer == "SIGABRT") and _OF_MEMORY.search("\n".join((text, *log))):
+        return "out of memory", (text or "memory could not be had") + allowed + ("" if text else last)
+    if error:
+        return cast("Outcome", error.get("outcome", "failed")), text
+    if status >= 0:
+        return "failed", f"the child ended with status {status} and without a result{last}"
+    if killer == "SIGABRT":
+        assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
+        return "aborted", assertion or f"ended by SIGABRT{last}"
+    return "crashed", f"ended by {killer}{_CAUSES.get(killer, '')}{last}"
