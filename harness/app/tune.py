@@ -21,7 +21,6 @@ import math
 import re
 import shlex
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -32,12 +31,10 @@ from msgspec.structs import asdict
 
 from harness import plugins
 from harness.app.locate import obtain
-from harness.app.on_target import run_on
 from harness.app.resolve import ResolvedModel, resolve_model, scenario_from
 from harness.app.run import RunCell, answers_of, prediction_of, run_cell
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
-from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement, placement_of
 from harness.domain.record import RunRecord
@@ -65,14 +62,13 @@ _DECODED_TOKENS: Final = 32
 _CHUNKS: Final = 1
 """Chunks of 512 tokens of the shipped text that each kind of setting reads once."""
 _HOPELESS_RATIO: Final = 1.5
-"""A setting that took so many times as long as the best in the first round leaves. So does one that is
-expected to."""
+"""A setting that took so many times as long as the best in the first round leaves. One that is predicted to
+take so many times as long as the first one of its runtime never runs."""
 _SLOWEST_TURN_RATIO: Final = 3.0
 """A turn is ended when it takes so many times as long as the shortest one."""
 _LEAST_TURN_S: Final = 15.0
 """No turn is ended before: a model's first load is none of its speed."""
 NOT_RUN: Final = "the time was up before it ran"
-_BENCH: Final = "llama-bench"
 _BLOCKS: Final = 9998
 """More than any model has: the layers of a whole one."""
 _STEPS: Final = 2
@@ -119,7 +115,7 @@ class Setting(Frozen):
         return self.placement.flags(_BLOCKS)
 
 
-class Runner(Frozen):
+class Runner(Frozen, kw_only=False):
     """What became of one setting.
 
     Attributes:
@@ -167,12 +163,10 @@ def tune(
     quality_ratio: float = 0.0,
     runtimes: Sequence[str] = (),
     api: str = "",
-    on: str = "local",
-    programs: Path | None = None,
     device: DeviceProfile | None = None,
     how: How = How(),
 ) -> Tuned:
-    """Find the fastest setting on this machine, or on a target.
+    """Find the fastest setting on this machine.
 
     Args:
         model: As every verb takes it.
@@ -183,9 +177,6 @@ def tune(
             F16.
         runtimes: Those to race; all that can be used here unless given.
         api: Driver of the GPU whose placements are raced; empty for the CPU.
-        on: Target where llama-bench runs.
-        programs: Folder with a llama-bench for the target, which then is all that runs; None for
-            ``runtimes``.
         device: The profile of this machine, from which settings are predicted.
         how: As for every measurement.
 
@@ -204,105 +195,70 @@ def tune(
     limits = how.limits._replace(wall_s=min(how.limits.wall_s, within_s))
     # Some hundred short runs are no history of the machine.
     how = how._replace(keep=False, listener=Listener(say), limits=limits)
-    if programs is not None:
-        device = run_on(on, [], GenerateJob(), how, programs)[0]
-    usual, logical = _thread_counts(how, device if programs else None)
     split = None
     if device and device.pool_for(api) == "vram":
         split = best_split(resolved.weights, device, asked)
-    first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
-    isa = [name for engine in device.engines for name in engine.isa or ()] if device else []
-    stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical, isa))
+    threads = len(how.limits.cpus) or default_thread_count()
+    first = Setting(runtime="", thread_count=threads, api=api, placement=split or Placement())
+    most_threads = len(how.limits.cpus) or cpu().logical_cpu_count
+    stage = list(candidates(usable(runtimes), first, most_threads, cpu().isa or ()))
     winner = defaults = stage[0]
     settings: list[Setting] = []
     with Pipeline(how) as pipeline:
-        run = door(
-            RunCell(model, quant, asked),
-            pipeline,
-            defaults,
-            allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio),
-            on=on,
-            programs=programs,
-        )
-        race = Race(run, say=say)
+        allowed_nats = _NLL_TOLERANCE + math.log1p(quality_ratio)
+        race = Race(door(RunCell(model, quant, asked), pipeline, defaults, allowed_nats), say=say)
         # The rest of the time is for turns against the defaults.
         for share in (0.4, 0.6):
+            settings += stage
             until_s = began_s + min(within_s * share, within_s - race.final_s())
             if race.turns and time.monotonic() > until_s:
                 # the first race took all of the time there is for races
-                settings += stage[1:]
                 race.left |= dict.fromkeys(stage[1:], NOT_RUN)
                 break
             predicted_s = {setting: _predicted_s(resolved, setting, asked, device) for setting in stage}
-            settings += stage
-            winner = race.run(stage, until_s=until_s, predicted_s=predicted_s)
+            none = hopeless(predicted_s)
+            race.left |= none
+            racing = [setting for setting in stage if setting not in none]
+            winner = race.run(sorted(racing, key=predicted_s.__getitem__), until_s=until_s)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
         gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
-    ahead = winner
-    if not _is_proven(gain):
+    unproven = None
+    # Who met the defaults was not faster, or in too few turns.
+    if gain.sample_count and (gain.low is None or gain.mid <= 1.0):
+        unproven = winner
         winner = defaults
         gain = Estimate(1.0, 1.0, 1.0, 0)
     beside = race.beside(winner)
     if gain.low is not None and winner != defaults:
         beside[defaults] = gain.mid  # from turns of their own
-    runners = tuple(
-        Runner(
-            setting=setting,
-            turns_s=tuple(race.turns.get(setting, ())),
-            slower_ratio=beside.get(setting),
-            left=race.left.get(setting, ""),
-        )
-        for setting in sorted(
-            dict.fromkeys(settings), key=lambda each: (each != winner, beside.get(each, math.inf))
-        )
-    )
+    runners = [
+        Runner(setting, tuple(race.turns.get(setting, ())), beside.get(setting), race.left.get(setting, ""))
+        for setting in dict.fromkeys(settings)
+    ]
+    runners.sort(key=lambda each: (each.setting != winner, beside.get(each.setting, math.inf)))
     return Tuned(
         model=f"{resolved.name} {resolved.quant}".strip(),
         goal=goal,
         winner=winner,
         defaults=defaults,
         gain=gain,
-        runners=runners,
+        runners=tuple(runners),
         rounds=race.rounds,
         seconds=time.monotonic() - began_s,
         commands=commands(winner, path, asked),
-        unproven=None if winner == ahead else ahead,
+        unproven=unproven,
     )
 
 
-def _is_proven(gain: Estimate) -> bool:
-    """Whether who met the defaults was faster, in turns enough; also where they do not run, or it is them."""
-    return gain.sample_count == 0 or (gain.low is not None and gain.mid > 1.0)
-
-
-def _thread_counts(how: How, target: DeviceProfile | None) -> tuple[int, int]:
-    """The usual number of threads, and the most that are worth a turn: here, on a target, or on some of the CPUs."""
-    if how.limits.cpus:
-        return len(how.limits.cpus), len(how.limits.cpus)
-    if target is not None:
-        cores = max(engine.core_count for engine in target.engines if engine.kind == "cpu")
-        return cores, cores
-    return default_thread_count(), cpu().logical_cpu_count
-
-
 def door(
-    asked: RunCell,
-    pipeline: Pipeline,
-    defaults: Setting,
-    *,
-    allowed_nats: float = _NLL_TOLERANCE,
-    on: str = "local",
-    programs: Path | None = None,
+    asked: RunCell, pipeline: Pipeline, defaults: Setting, allowed_nats: float = _NLL_TOLERANCE
 ) -> Callable[[Setting], float]:
-    """What runs a setting once, and gives the seconds of one request.
+    """What runs a setting once by its runtime, and gives the seconds of one request.
 
-    Its errors are those of :func:`request_s`.
-
-    By its runtime here, or by llama-bench from a folder of ``programs`` on a target. RefusedError too where
-    the answers are worse than those of the ``defaults`` by more than ``allowed_nats`` a token.
+    Its errors are those of :func:`request_s`; RefusedError too where the answers are worse than those of the
+    ``defaults`` by more than ``allowed_nats`` a token.
     """
-    usual = {"thread_count": defaults.thread_count, "ubatch_tokens": defaults.ubatch_tokens}
 
     def member(setting: Setting) -> tuple[RunCell, GenerateJob]:
         new_tokens = min(_DECODED_TOKENS, asked.scenario.new_tokens)
@@ -311,29 +267,27 @@ def door(
 
     @cache  # each kind is asked once for its answers: threads and micro-batches do not change them
     def losses(setting: Setting) -> tuple[float, ...]:
-        return () if programs else answers_of(*member(setting), pipeline, _CHUNKS)  # llama-bench tells none
+        return answers_of(*member(setting), pipeline, _CHUNKS)
 
-    usual_limits = pipeline.how.limits
+    usual = losses(defaults)
+    limits = pipeline.how.limits
     walls_s: list[float] = []
 
     def seconds(setting: Setting) -> float:
-        own, usual_ones = (losses(each.replace(**usual)) for each in (setting, defaults))
-        if (worse := worse_nats(own, usual_ones)) > allowed_nats:
+        kind = setting.replace(thread_count=defaults.thread_count, ubatch_tokens=defaults.ubatch_tokens)
+        worse = worse_nats(losses(kind), usual)
+        if worse > allowed_nats:
             raise RefusedError(
                 f"worse answers: by {worse:.3f} nats a token at least, {allowed_nats:.3f} are allowed"
             )
+        # One that loses by ten would take the time of ten others.
+        most_s = max(_LEAST_TURN_S, _SLOWEST_TURN_RATIO * min(walls_s, default=math.inf))
+        pipeline.how = pipeline.how._replace(limits=limits._replace(wall_s=min(limits.wall_s, most_s)))
+        began_s = time.monotonic()
         cell, job = member(setting)
-        if programs is None:
-            # One that loses by ten would take the time of ten others.
-            most_s = max(_LEAST_TURN_S, _SLOWEST_TURN_RATIO * min(walls_s, default=math.inf))
-            limits = usual_limits._replace(wall_s=min(usual_limits.wall_s, most_s))
-            pipeline.how = pipeline.how._replace(limits=limits)
-            began_s = time.monotonic()
-            found_s = request_s(run_cell(cell, job, None, pipeline), asked.scenario)
-            walls_s.append(time.monotonic() - began_s)
-            return found_s
-        _, records = run_on(on, [cell], job.replace(runtime="llamacpp"), pipeline.how, programs)
-        return request_s(records[0], asked.scenario)
+        found_s = request_s(run_cell(cell, job, None, pipeline), asked.scenario)
+        walls_s.append(time.monotonic() - began_s)
+        return found_s
 
     return seconds
 
@@ -348,6 +302,21 @@ def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
     if len(differences) < 2:
         return -math.inf
     return fmean(differences) - 2.0 * stdev(differences) / math.sqrt(len(differences))
+
+
+def hopeless(predicted_s: Mapping[Setting, float]) -> dict[Setting, str]:
+    """Why a setting need not run, by its predicted seconds beside those of the first one of its runtime.
+
+    What nothing is predicted of has infinity, and runs.
+    """
+    first: dict[str, Setting] = {}
+    left = {}
+    for setting, seconds in predicted_s.items():
+        usual = first.setdefault(setting.runtime, setting)
+        ratio = seconds / predicted_s[usual]
+        if _HOPELESS_RATIO < ratio < math.inf:
+            left[setting] = f"predicted to take {ratio:.2f} times as long as {usual.words}"
+    return left
 
 
 class Race:
@@ -373,54 +342,41 @@ class Race:
         self._slower: dict[Setting, float] = {}  # how many times slower than that each was
         self._walls_s: list[float] = []
 
-    def run(
-        self,
-        settings: Sequence[Setting],
-        *,
-        until_s: float,
-        predicted_s: Mapping[Setting, float] = {},
-    ) -> Setting:
+    def run(self, settings: Sequence[Setting], *, until_s: float) -> Setting:
         """The winner; RefusedError where none ran.
 
         The winner of an earlier race, if it runs in this one, is beaten by who was faster in three turns or
         more.
-
-        A setting of whose runtime another one ran already is expected to take as much longer than that one as
-        is predicted; where this is hopeless, it leaves before its first turn. What nothing is predicted of
-        has infinity, and runs.
         """
-        racing = runtimes_in_turn(settings, predicted_s)
+        racing = list(settings)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
         for setting in racing:
             self.turns.pop(setting, None)
         done = 0
+        is_settled = False
         round_s = 0.0
-        while racing and (done == 0 or (not self._settled(racing) and self._now_s() + round_s < until_s)):
+        while racing and not is_settled and (not done or self._now_s() + round_s < until_s):
             began_s = self._now_s()
-            for setting in racing if done % 2 == 0 else reversed(racing):
-                if done == 0 and (why := self._hopeless(setting, predicted_s)):
-                    self.left[setting] = why
-                elif done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
+            for setting in reversed(racing) if done % 2 else racing:
+                if not done and self._now_s() > until_s and self.turns.keys() & set(settings):
                     self.left[setting] = NOT_RUN
                 else:
                     self._turn(setting)
             done += 1
             self.rounds += 1
             round_s = self._now_s() - began_s
-            racing = self._still_in([each for each in racing if each not in self.left], is_first=done == 1)
+            running = [each for each in racing if each not in self.left]
+            racing, is_settled = self._still_in(running, is_first=done == 1)
             left_s = max(0.0, until_s - self._now_s())
-            ahead = "none"
-            if racing:
-                ahead = racing[0].words
+            ahead = racing[0].words if racing else "none"
             self._say(f"round {self.rounds}: {len(racing)} left, {ahead} ahead, at most {left_s:.0f} s more")
         if not racing:
             raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
         winner = racing[0]
         holder = self._winner
-        if holder in racing and holder != winner and len(self.turns[winner]) < _LEAST_PAIRS:
-            self.left[winner] = (
-                f"ahead in {len(self.turns[winner])} of the {_LEAST_PAIRS} turns that it takes to win"
-            )
+        count = len(self.turns[winner])
+        if holder in racing and holder != winner and count < _LEAST_PAIRS:
+            self.left[winner] = f"ahead in {count} of the {_LEAST_PAIRS} turns that it takes to win"
             winner = holder
         ratios = {each: self._ratio(each, winner, _LEVEL).mid for each in settings if self.turns.get(each)}
         # The last winner runs in both: it tells how far the new one is from those that it has beaten.
@@ -442,39 +398,24 @@ class Race:
         if winner == defaults:
             return Estimate(1.0, 1.0, 1.0, 0)
         turns: dict[Setting, list[float]] = {winner: [], defaults: []}
-        count = 0
+        order = list(turns)
         pair_s = 0.0
-        while count < _FINAL_TURNS and (not count or self._now_s() + pair_s < until_s):
+        for count in range(_FINAL_TURNS):
             began_s = self._now_s()
+            if count and began_s + pair_s >= until_s:
+                break
             try:
-                for setting in turns if count % 2 == 0 else reversed(turns):
+                for setting in order:
                     turns[setting].append(self._take(setting))
-            except (
-                RefusedError,
-                EngineError,
-            ):  # the defaults do not run here: there is nothing to compare with
+            except (RefusedError, EngineError):  # the defaults do not run here: nothing to compare with
                 return Estimate(math.inf, None, None, 0)
-            count = count + 1
+            order.reverse()
             pair_s = self._now_s() - began_s
         return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
-    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
-        """Why a setting need not run, by what the first one of its runtime took; empty where it may win."""
-        ran = [each for each in predicted_s if each in self.turns]
-        first = next((each for each in ran if each.runtime == setting.runtime), None)
-        if first is None or math.inf in {predicted_s[first], predicted_s[setting]}:
-            return ""
-        expected_s = self.turns[first][0] * predicted_s[setting] / predicted_s[first]
-        best_s = min(self.turns[each][0] for each in ran)
-        if expected_s <= _HOPELESS_RATIO * best_s:
-            return ""
-        return f"{expected_s / best_s:.2f} times the best's time expected, from {first.words}"
-
     def final_s(self) -> float:
         """What the fewest turns against the defaults that tell an interval take, by the turns so far."""
-        if self._walls_s:
-            return 2 * _LEAST_PAIRS * median(self._walls_s)
-        return 0.0
+        return 2 * _LEAST_PAIRS * median(self._walls_s or [0.0])
 
     def _turn(self, setting: Setting) -> None:
         began_s = self._now_s()
@@ -486,39 +427,32 @@ class Race:
             self.turns.setdefault(setting, []).append(seconds)
             self._walls_s.append(self._now_s() - began_s)
 
-    def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
-        """Those that may still win, best first; the others leave with their reason."""
+    def _still_in(self, racing: list[Setting], *, is_first: bool) -> tuple[list[Setting], bool]:
+        """Those that may still win, best first, and whether none of them can be faster by what matters.
+
+        The others leave with their reason.
+        """
         ordered = sorted(racing, key=lambda each: geometric_mean(self.turns[each]))
-        if not ordered:
-            return []
-        best = ordered[0]
-        kept = [best]
+        kept = ordered[:1]
         # Every one is compared with the best: each comparison has its share of the level.
         level = 1.0 - (1.0 - _LEVEL) / max(1, len(ordered) - 1)
         for setting in ordered[1:]:
-            slower = self._ratio(setting, best, level)
+            slower = self._ratio(setting, kept[0], level)
+            low = slower.low or 0.0
             if is_first and slower.mid > _HOPELESS_RATIO:
                 self.left[setting] = f"{slower.mid:.2f} times the best's time in the first round"
-            elif slower.low is not None and slower.low > 1.0:
+            elif low > 1.0:
                 self.left[setting] = (
-                    f"{slower.mid:.2f} times the best's time ({slower.low:.2f} to {slower.high:.2f})"
+                    f"{slower.mid:.2f} times the best's time ({low:.2f} to {slower.high:.2f})"
                 )
             else:
                 kept.append(setting)
-        return kept
+        lows = [self._ratio(each, kept[0], _LEVEL).low or 0.0 for each in kept[1:]]
+        return kept, min(lows, default=1.0) > 1.0 - MATTERS_RATIO
 
     def _ratio(self, setting: Setting, best: Setting, level: float) -> Estimate:
-        pairs = list(zip(self.turns[setting], self.turns[best], strict=False))
-        return ratio_interval([a for a, _ in pairs], [b for _, b in pairs], confidence=level)
-
-    def _settled(self, racing: Sequence[Setting]) -> bool:
-        """Whether nobody left can be faster than the best by what matters."""
-        if len(racing) < 2:
-            return True
-        if racing[0] not in self.turns:
-            return False
-        slower = (self._ratio(each, racing[0], _LEVEL).low for each in racing[1:])
-        return all(low is not None and low > 1.0 - MATTERS_RATIO for low in slower)
+        count = min(len(self.turns[setting]), len(self.turns[best]))
+        return ratio_interval(self.turns[setting][:count], self.turns[best][:count], confidence=level)
 
 
 def scenario_of(goal: str) -> Scenario:
@@ -557,7 +491,7 @@ def usable(runtimes: Sequence[str]) -> list[str]:
 def candidates(
     runtimes: Sequence[str], first: Setting, most_threads: int, isa: Collection[str] = ()
 ) -> Iterator[Setting]:
-    """Settings of the first race: each runtime with the threads of ``first``, which comes first, and other numbers.
+    """Settings of the first race: the threads of ``first`` in each runtime, then other numbers.
 
     All are repacked or not, but with AMX among the instruction sets: it multiplies packed weights alone, and
     without it a prompt took twelve times as long (98.9 s a request for 8.3).
@@ -565,7 +499,7 @@ def candidates(
     layouts = (True,) if "amx" in isa else (True, False)
     usual = first.thread_count
     threads = dict.fromkeys([usual, *sorted({max(1, usual // 2), max(1, usual - 1), most_threads})])
-    for runtime, count, repack in itertools.product(runtimes, threads, layouts):
+    for count, repack, runtime in itertools.product(threads, layouts, runtimes):
         yield first.replace(runtime=runtime, thread_count=count, repack=repack)
 
 
@@ -587,13 +521,6 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
                 yield winner.replace(placement=placement)
     if not kept:
         yield winner.replace(kv_type="Q8_0")
-
-
-def runtimes_in_turn(settings: Sequence[Setting], predicted_s: Mapping[Setting, float]) -> list[Setting]:
-    """Each runtime's best as predicted, then each one's next, and so on: the first turns tell the runtimes apart."""
-    places: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-    by_speed = sorted(settings, key=lambda each: predicted_s.get(each, math.inf))
-    return sorted(by_speed, key=lambda each: next(places[each.runtime]))
 
 
 def request_s(record: RunRecord, asked: Scenario) -> float:
@@ -629,12 +556,11 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
 def commands(setting: Setting, file: Path, asked: Scenario) -> dict[str, str]:
     """The winner as commands of the programs that people run, on the model's ``file``; ik's is that of its own build.
 
-    What a Modelfile or llama-cpp-python cannot set stands there as a remark.
+    What a Modelfile cannot set stands there as a remark.
 
     Source:
         llama.cpp, common/arg.cpp; ik_llama.cpp, common/common.cpp (``-rtr``, ``-fa``); Ollama,
-        docs/modelfile.md (parameters num_thread, num_batch, num_ctx, num_gpu); abetlen, llama-cpp-python,
-        ``Llama.__init__``.
+        docs/modelfile.md (parameters num_thread, num_batch, num_ctx, num_gpu).
     """
     scenario = setting.scenario(asked)
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
@@ -644,47 +570,21 @@ def commands(setting: Setting, file: Path, asked: Scenario) -> dict[str, str]:
         return {"ik_llama.cpp's llama-server": f"llama-server {given} {flags}{repacking}"}
     if setting.api in {"", "cpu"}:
         given += " -dev none"  # with -ngl 0 alone a GPU computes long prompts
-    flags = f"{scenario.replace(batch_count=1).flags} {setting.where}"
-    placed = placement_of(setting.where)
-    kind = BLOCKS[setting.kv_type].type_id
-    python = (
-        f"Llama({str(file)!r}, n_threads={setting.thread_count}, n_threads_batch={setting.thread_count}, "
-        f"n_ctx={asked.context_tokens}, "
-        f"n_gpu_layers={placed.gpu_layers}, n_batch={max(512, setting.ubatch_tokens)}, "
-        f"n_ubatch={setting.ubatch_tokens}, flash_attn={setting.flash_attention}"
-    )
-    if setting.kv_type != "F16":
-        python += f", type_k={kind}, type_v={kind}"
-    if placed.tensor_split:
-        python += f", tensor_split={list(placed.tensor_split)}"
-    if placed.main_gpu:
-        python += f", main_gpu={placed.main_gpu}"
-    if placed.kv_on_gpu:
-        python += ")"
-    else:
-        python += ", offload_kqv=False)"
     modelfile = [
         f"FROM {file}",
         f"PARAMETER num_thread {setting.thread_count}",
         f"PARAMETER num_ctx {asked.context_tokens}",
         f"PARAMETER num_batch {setting.ubatch_tokens}",
-        f"PARAMETER num_gpu {placed.gpu_layers}",
+        f"PARAMETER num_gpu {placement_of(setting.where).gpu_layers}",
     ]
+    flags = f"{scenario.replace(batch_count=1).flags} {setting.where}"
+    rest = re.sub(r"-(t|ub|ngl) \S+ ?", "", flags).strip()
+    if rest:
+        modelfile.append(f"# A Modelfile cannot set: {rest}")
     return {
         "llama-server": f"llama-server {given} {scenario.flags}",
-        "llama-cpp-python": python
-        + _rest(flags, "llama-cpp-python", r"-((t|ub|ngl|ctk|ctv|fa|ts|mg) \S+|nkvo) ?"),
-        "Ollama Modelfile": "\n".join(modelfile) + _rest(flags, "A Modelfile", r"-(t|ub|ngl) \S+ ?"),
+        "Ollama Modelfile": "\n".join(modelfile),
     }
-
-
-def _rest(flags: str, program: str, settable: str) -> str:
-    """A remark on those of the flags that a program cannot set; empty where it can set all.
-
-    ``settable`` is a pattern of those that it can.
-    """
-    rest = re.sub(settable, "", flags).strip()
-    return f"\n# {program} cannot set: {rest}" if rest else ""
 
 
 def _predicted_s(

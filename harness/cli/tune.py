@@ -38,7 +38,6 @@ def _share(text: str) -> float:
 class _Measuring(options.Measuring):
     memory_bytes: options.MemoryLimit = None
     target: options.On = "local"
-    programs: options.Programs = None
     cpus: options.Cpus = ()
 
 
@@ -78,7 +77,7 @@ def tune(
 
     Settings that cannot win by their prediction never run; the others race in turns. The first line says how
     many times faster the winner is than llama.cpp's defaults, measured in turns of its own. With --on,
-    edge-harness there runs the race; with --on and --programs, settings of llama-bench are raced.
+    edge-harness there runs the race.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
 
@@ -100,8 +99,6 @@ def tune(
             quality_ratio=quality_ratio,
             runtimes=runtimes,
             api=api,
-            on=measuring.target,
-            programs=measuring.programs,
             device=this_machine(),
             how=how,
         )
