@@ -64,7 +64,7 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         f"ladder/{TARGET}.json",  # whose rows are long enough for true types of two bits and one
         [
             [
-                *("ladder", TARGET, "--chunks", "2", "--tokens", "32", "--prompt", "256", "--runtimes", "llamacpp,ik"),
+                *("ladder", TARGET, "--chunks", "2", "--tokens", "32", "--prompt", "256"),
                 *("--quants", "F16,Q8_0,Q4_K_M,Q2_K,IQ2_XXS,IQ1_S"),
             ]
         ],

@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from harness.app.run import answering, answers_to
-from harness.app.tune import usable
 from harness.catalog.fetch import check_room
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
@@ -23,7 +21,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob, TextJob
+from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, make
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
@@ -38,13 +36,12 @@ DEFAULT_QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "rung" i
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung: chunks of 512 tokens to score (0: all), questions, a speed test by each runtime."""
+    """What is wanted of each rung: chunks of 512 tokens to score (0: all), questions, and a speed test."""
 
     chunk_count: int = 8
     question_count: int = 80
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
-    runtimes: Sequence[str] = ("llamacpp",)
 
 
 def ladder(
@@ -56,7 +53,7 @@ def ladder(
     keep: Path | None = None,
     how: How = How(),
 ) -> list[RunRecord]:
-    """Make every rung from ``source``, score it, run it, and remove it again: a record of its quality, and of each run.
+    """Make every rung from ``source``, score it, run it, and remove it again: a record of its quality, and of its speed.
 
     The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is
     quantized itself, else the source. A rung that cannot be made, or does not run, is a record with its
@@ -64,9 +61,8 @@ def ladder(
     ``keep``.
 
     Raises:
-        UnknownNameError: No such runtime.
-        RefusedError: A name is no mixture, a runtime cannot be used, the weights are synthetic (their quality
-            means nothing), the source is no language model, or the text is too short.
+        RefusedError: A name is no mixture, the weights are synthetic (their quality means nothing), the
+            source is no language model, or the text is too short.
         BadDataError: The source is no GGUF file, or the text no UTF-8.
         CouldNotRunError: llama.cpp is not installed, or the folder cannot be written.
         KeyboardInterrupt: Interrupted; what is done is in the history.
@@ -75,7 +71,6 @@ def ladder(
         raise RefusedError(f"no quantisation {unknown[0]!r}; one of: {', '.join(QUANTS)}")
     if reason := RUNTIME.missing():
         raise CouldNotRunError(reason)
-    usable(asked.runtimes)
     header = read_gguf(source)
     if header.synthetic:
         raise RefusedError(
@@ -102,7 +97,7 @@ def ladder(
                 f"{keep or 'temporary folder'}: cannot make files here ({error.strerror})"
             ) from error
         for index, quant in enumerate(quants):
-            pipeline.heard.plan((len(quants) - index) * (1 + len(asked.runtimes) * bool(asked.scenario)))
+            pipeline.heard.plan((len(quants) - index) * (1 + bool(asked.scenario)))
             made = shop.rung(quant)
             for rung in rungs_of(made):
                 pipeline.heard.say(f"{rung.quant}: {rung.outcome}")
@@ -136,7 +131,7 @@ class _Workshop:
         self._weights = weights
 
     def rung(self, quant: str) -> list[RunRecord]:
-        """The records of one rung: its quality, and its speeds where these are asked for.
+        """The records of one rung: its quality, and its speed where that is asked for.
 
         Taken again where resumed.
         """
@@ -150,11 +145,9 @@ class _Workshop:
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
                 raise RefusedError(records[0].detail)
             if records[0].result is not None and (scenario := asked.scenario) is not None:
-                for runtime in asked.runtimes:
-                    told = runtime, engine_of(runtime), asked.chunk_count * (runtime != "llamacpp")
-                    key = key_of("speed", self._made_from, quant, scenario, asked.repetitions, *told, machine)
-                    done = self.pipeline.reused(key, f"{quant} by {runtime}")
-                    records.append(done or self._timed(quant, scenario, runtime, key))
+                told = scenario, asked.repetitions, engine_of("llamacpp"), machine
+                key = key_of("speed", self._made_from, quant, *told)
+                records.append(self.pipeline.reused(key, quant) or self._timed(quant, scenario, key))
         except (EngineError, OSError) as error:
             named = {"model": self.source.stem, "quant": quant}
             return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), named)]
@@ -210,25 +203,13 @@ class _Workshop:
         self.pipeline.heard.begin(f"{quant}: quality", self.asked.chunk_count)
         return self.pipeline.measure(plan)
 
-    def _timed(self, quant: str, scenario: Scenario, runtime: str, key: str) -> RunRecord:
+    def _timed(self, quant: str, scenario: Scenario, key: str) -> RunRecord:
         path = self._file(quant, f"{quant}.gguf")
-        asked = self.asked
-        self.pipeline.heard.begin(f"{quant}: speed, {runtime}", 3 * (asked.repetitions + 1))
-        answers: tuple[float, ...] = ()
-        if runtime != "llamacpp":  # whose answers are those of the quality
-            text = TextJob(
-                runtime=runtime,
-                scenario=Scenario(context_tokens=CHUNK_TOKENS),
-                path=str(path),
-                chunk_count=asked.chunk_count,
-                text=str(self.text),
-            )
-            answers = answers_to(text, self.pipeline)
-        job = GenerateJob(
-            path=str(path), scenario=scenario, runtime=runtime, repetitions=asked.repetitions, cold_loads=0
-        )
+        repetitions = self.asked.repetitions
+        self.pipeline.heard.begin(f"{quant}: speed", 3 * (repetitions + 1))
+        job = GenerateJob(path=str(path), scenario=scenario, repetitions=repetitions, cold_loads=0)
         plan = plan_generation(job, read_gguf(path).weights(), key=key)
-        return self.pipeline.measure(answering(plan._replace(model=self._identity(quant, path)), answers))
+        return self.pipeline.measure(plan._replace(model=self._identity(quant, path)))
 
     def _identity(self, quant: str, path: Path) -> ModelIdentity:
         identity = identify(path, read_gguf(path).weights(), name=self.source.stem)

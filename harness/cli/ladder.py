@@ -54,10 +54,6 @@ def ladder(
         Meta(ge=0, le=80),
         Option("--questions", "Number of questions to ask, of the 80 that ship; 0 for none."),
     ] = 80,
-    runtimes: Annotated[
-        tuple[str, ...],
-        Option("--runtimes", "Runtimes that time each file, with commas; quality is llama.cpp's."),
-    ] = ("llamacpp",),
     no_speed: Annotated[bool, Option("--no-speed", "Measure size and quality only.")] = False,
     repetitions: options.Repetitions = 3,
     keep: Annotated[
@@ -89,7 +85,7 @@ def ladder(
         scenario = None
     else:
         scenario = setting.scenario(measuring)
-    asked = Asked(chunks, questions, scenario, repetitions, runtimes)
+    asked = Asked(chunks, questions, scenario, repetitions)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
     with measuring.started() as how:
         source = options.model_file(model, "", how)

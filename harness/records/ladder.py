@@ -1,16 +1,14 @@
 """A quantisation ladder from its records: each rung is the quality of one file beside its speed."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from math import exp, expm1, isfinite, log
+from math import expm1, isfinite
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
 from harness.domain.base import REFERENCE, Frozen
 from harness.domain.quality import Change
 from harness.domain.record import Phase, RunRecord
-from harness.domain.result import Generation, Quality
+from harness.domain.result import Quality
 from harness.records.derive import setting_of, summarise
 
 COLUMNS: Final = (
@@ -22,12 +20,10 @@ CALIBRATION_COLUMNS: Final = 3
 _RAN: Final = ("ok", "inconclusive")
 _SAME_COUNT_RATIO: Final = 1e-4
 _ENOUGH_TOKENS: Final = 1000
-SAME_NATS: Final = 0.005
-"""By so much a token another runtime's answers may be worse: kernels round otherwise."""
 
 
 class Rung(Frozen):
-    """One quantisation of a model, by one runtime.
+    """One quantisation of a model.
 
     Attributes:
         outcome: ``ok``, or why the file could not be made or scored.
@@ -35,8 +31,6 @@ class Rung(Frozen):
         requantized_from: Quantisation of the source when that was no F32, F16 or BF16; quality then includes
             its loss.
         quality: On the text, by llama.cpp; None when not measured.
-        runtime: That timed it; empty for llama.cpp.
-        perplexity: On the same text by that other runtime; None where it gives none.
         speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed throughout (the speeds are then
             not to be believed); another word with its reason when it did not run; empty when no speed was
             asked for.
@@ -50,8 +44,6 @@ class Rung(Frozen):
     size_bytes: int = 0
     requantized_from: str = ""
     quality: Quality | None = None
-    runtime: str = ""
-    perplexity: float | None = None
     speed_outcome: str = ""
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
@@ -60,16 +52,11 @@ class Rung(Frozen):
 
     @property
     def divergence(self) -> float:
-        """KL divergence to the reference, nats; infinite where it was not measured or is not a number.
-
-        Also where another runtime answers worse than llama.cpp does on the same file, or tells no answers.
-        """
+        """KL divergence to the reference, nats; infinite where it was not measured or is not a number."""
         score = None
         if self.quality:
             score = self.quality.score
         if score is None or score.kl_divergence is None or not isfinite(score.kl_divergence):
-            return float("inf")
-        if self.runtime and log((self.perplexity or float("inf")) / score.perplexity) > SAME_NATS:
             return float("inf")
         return score.kl_divergence
 
@@ -83,33 +70,29 @@ class Rung(Frozen):
 
 
 def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
-    """Every rung among some records: each quality with the newest speed of its file by each runtime.
+    """Every rung among some records: each quality with the newest speed of its file by llama.cpp.
 
     So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most
     of its files ran, of several the newest. A run that broke off stands only where none ended.
     """
-    models = {
-        r.model.sha256: r.model.name
-        for r in records
-        if r.workload == "quality" and r.model and r.model.sha256
-    }
-    settings: dict[str, dict[tuple[str, ...], dict[tuple[str, str], RunRecord]]] = {}
+    scored = [r for r in records if r.workload == "quality"]
+    models = {r.model.sha256: r.model.name for r in scored if r.model and r.model.sha256}
+    settings: dict[str, dict[tuple[str, ...], dict[str, RunRecord]]] = {}
     for record in records:
-        if record.workload == "generate" and record.model and record.model.sha256 in models:
-            file = (record.model.sha256, record.runtime or "llamacpp")
+        if record.workload != "generate" or record.runtime not in {"", "llamacpp"}:
+            continue
+        if record.model and record.model.sha256 in models:
+            file = record.model.sha256
             setting = setting_of(record)[2:]
-            of = settings.setdefault(models[file[0]], {})
+            of = settings.setdefault(models[file], {})
             of[setting] = runs = of.pop(setting, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
                 runs[file] = record
-    speeds: dict[str, dict[str, RunRecord | None]] = defaultdict(
-        lambda: {"llamacpp": None}
-    )  # it has a row at any rate
+    speeds: dict[str, RunRecord] = {}
     for of in settings.values():
-        for (sha256, runtime), record in max(reversed(of.values()), key=len).items():
-            speeds[sha256][runtime] = record
-    scored = [(r, speeds[r.model.sha256 if r.model else ""]) for r in records if r.workload == "quality"]
-    return mark_frontier([_rung(r, timed) for r, by_runtime in scored for timed in by_runtime.values()])
+        sizes = [(len(runs), place) for place, runs in enumerate(of.values())]
+        speeds |= list(of.values())[max(sizes)[1]]
+    return mark_frontier([_rung(r, speeds.get(r.model.sha256 if r.model else "")) for r in scored])
 
 
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
@@ -145,15 +128,7 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     if timed is None:
         return rung
     memory = timed.memory
-    result = timed.result
-    if isinstance(result, Generation):
-        answers = result.token_nll
-    else:
-        answers = ()
     return rung.replace(
-        runtime="" if timed.runtime == "llamacpp" else timed.runtime,
-        # of as many tokens, or it would be that of another text
-        perplexity=exp(fmean(answers)) if len(answers) == quality.score.token_count else None,
         speed_outcome=timed.outcome if timed.outcome in _RAN else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),
@@ -199,11 +174,8 @@ def cells(rung: Rung) -> tuple[str, ...]:
         _change(change.ece_change),
         f"{flips}: {change.lost_count} + {change.gained_count}",
     )
-    if rung.runtime:
-        own = (_number(rung.perplexity, ".4f"), "", "", "")
-        changes = ("", "", "")
     return (
-        f"{rung.quant} {rung.runtime}".rstrip(),
+        rung.quant,
         f"{rung.size_bytes / 1e6:.0f}",
         f"{quality.bits_per_weight:.2f}",
         f"{main[0]} {main[1]:.0%}" if main else "",

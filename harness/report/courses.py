@@ -86,7 +86,7 @@ def ladders(records: Sequence[RunRecord]) -> list[Ladder]:
     """Quantisations of a model by falling bits: size, speed, and how often the next token is the same."""
     by_model: dict[str, list[Rung]] = defaultdict(list)
     for rung in rungs_of(records):
-        if rung.quality and rung.quality.score.top1_agreement_ratio and not rung.runtime:
+        if rung.quality and rung.quality.score.top1_agreement_ratio:
             by_model[rung.model].append(rung)
     return [_ladder(model, rungs) for model, rungs in by_model.items() if len(rungs) > 1]
 

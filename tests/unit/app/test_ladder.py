@@ -10,16 +10,14 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import ladder as ladder_module
-from harness.app.ladder import Asked, _Workshop, ladder
+from harness.app.ladder import Asked, ladder
 from harness.catalog.gguf import GgufFile
 from harness.domain.figure import metric_values
-from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure import pipeline
 from harness.measure.child import run_child
-from harness.measure.pipeline import How, Pipeline
-from harness.measure.runner import new_record
+from harness.measure.pipeline import How
 from harness.records.ladder import rungs_of
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
@@ -91,48 +89,6 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     assert children == ["run_quality"]
     assert wider.quality.calibration.row_count == 2 * 255
     assert wider.decode_tokens_per_s is not None
-
-
-@pytest.mark.engine
-@pytest.mark.usefixtures("as_if_trained")
-def test_another_runtime_times_each_file_and_answers(tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    pytest.importorskip("ik_llama_cpp")
-    asked = Asked(chunk_count=1, question_count=3, scenario=SPEED, repetitions=1, runtimes=("llamacpp", "ik"))
-    records = ladder(tiny, ["Q8_0"], asked=asked, keep=tmp_path)
-    assert [(r.workload, r.runtime) for r in records] == [
-        ("quality", "llamacpp"), ("generate", "llamacpp"), ("generate", "ik"),
-    ]  # fmt: skip
-    own, other = rungs_of(records)
-    assert (own.runtime, other.runtime) == ("", "ik")
-    assert own.decode_tokens_per_s != other.decode_tokens_per_s
-    # Two engines, one file, one text: 255 tokens of perplexity some thousand (random weights), alike in its logarithm.
-    assert np.log(other.perplexity) == pytest.approx(np.log(own.quality.score.perplexity), abs=0.05)
-    assert own.quality.task.question_count == 3
-
-
-@pytest.mark.usefixtures("as_if_trained")
-def test_what_a_runtime_answers_is_of_as_many_chunks_as_the_quality(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ladder_module, "brought_by", lambda _module: "llama-cpp-python 1")
-    done = new_record(scenario=SPEED, workload="quality", outcome="ok", result=Generation(repetitions=1))
-    monkeypatch.setattr(_Workshop, "_scored", lambda *_: done)
-    taken: list[str] = []
-    monkeypatch.setattr(_Workshop, "_timed", lambda *given: taken.append(given[-1]) or done)
-
-    def keys(version: str, chunk_count: int) -> list[str]:
-        """Of the speed by llama.cpp and by ik."""
-        monkeypatch.setattr(ladder_module, "engine_of", lambda runtime: f"{runtime} {version}")
-        asked = Asked(chunk_count=chunk_count, scenario=SPEED, runtimes=("llamacpp", "ik"))
-        taken.clear()
-        _Workshop(tiny, tiny, tmp_path, True, asked, Pipeline()).rung("Q8_0")
-        return list(taken)
-
-    first, wider, newer = keys("1", 8), keys("1", 32), keys("2", 8)
-    assert first[0] == wider[0], "the speed alone has no chunks"
-    assert first[1] != wider[1]
-    assert all(before != after for before, after in zip(first, newer, strict=True))
 
 
 @pytest.mark.engine

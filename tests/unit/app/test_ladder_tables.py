@@ -1,6 +1,5 @@
 """A rung's cells, the frontier, and what to keep in mind when reading them."""
 
-import pytest
 from msgspec.structs import replace
 
 from harness.domain.quality import CalibrationChange, Change, TaskScore, TextScore
@@ -54,26 +53,6 @@ def test_a_rung_that_failed_says_why() -> None:
     rung = Rung(model="m", quant="IQ1_S", outcome="failed: no room")
     assert cells(rung)[:3] == ("IQ1_S", "failed: no room", "")
     assert caveats([rung]) == []
-
-
-@pytest.mark.parametrize(
-    ("perplexity", "is_best"),
-    [
-        (10.50, True),  # ln(10.50 / 10.4856) = .0014 nats
-        (10.60, False),  # .0109 nats: more than kernels round
-        (47.9, False),
-        (None, False),  # nobody knows what it answers
-    ],
-)
-def test_a_faster_runtime_counts_where_its_answers_are_as_good(perplexity: float | None, is_best: bool) -> None:
-    plain = Rung(model="m", quant="Q4_K_M", size_bytes=104, decode_tokens_per_s=50.0, quality=QUALITY)
-    other = replace(plain, runtime="ik", decode_tokens_per_s=90.0, perplexity=perplexity)
-    marks = [rung.on_frontier for rung in mark_frontier([plain, other])]
-    assert marks == [not is_best, is_best]
-    told = dict(zip(COLUMNS, cells(other), strict=True))
-    assert told["quant"] == "Q4_K_M ik"
-    assert told["perplexity"] == ("" if perplexity is None else f"{perplexity:.4f}")
-    assert (told["KL, nats"], told["right of questions"], told["flips: lost + gained"]) == ("", "", "")
 
 
 def test_the_frontier_is_what_no_other_rung_of_the_model_beats() -> None:
