@@ -47,7 +47,7 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
         lines = []
     else:
         lines = [_llama_server(case, way)]
-        if name in {"", "llama-server"} and way.scenario.program == name:
+        if way.scenario.program in {"", "llama-server"}:
             lines.append(_ollama(case, way))
     return tuple(filter(None, lines))
 
@@ -175,11 +175,11 @@ def _mlx(case: Case, way: Way) -> str:
 
 def _is_told(case: Case, way: Way) -> bool:
     """Whether the way has what only llama.cpp's options say: a draft, a card, an api, a cache; some choose a batch."""
-    flags = way.scenario.flags
-    if program_named(way.scenario.program).name in {"ollama", "mlx"}:
-        flags = way.scenario.replace(ubatch_tokens=Scenario().ubatch_tokens).flags
-    is_usual = way.prediction.api in {"cpu", case.device.api("")}
-    return bool(flags or case.draft or case.head or way.card is not None or not is_usual)
+    scenario = way.scenario
+    if program_named(scenario.program).name in {"ollama", "mlx"}:
+        scenario = scenario.replace(ubatch_tokens=Scenario().ubatch_tokens)
+    is_usual = way.prediction.api == case.device.api("")
+    return bool(scenario.flags or case.draft or case.head or way.card is not None or not is_usual)
 
 
 def kept_flags(case: Case, way: Way) -> str:

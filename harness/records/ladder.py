@@ -90,8 +90,8 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
                 runs[file] = record
     speeds: dict[str, RunRecord] = {}
     for of in settings.values():
-        sizes = [(len(runs), place) for place, runs in enumerate(of.values())]
-        speeds |= list(of.values())[max(sizes)[1]]
+        most = max(map(len, of.values()))
+        speeds |= [runs for runs in of.values() if len(runs) == most][-1]
     return mark_frontier([_rung(r, speeds.get(r.model.sha256 if r.model else "")) for r in scored])
 
 

@@ -272,9 +272,6 @@ def test_a_head_is_in_the_command(head: str, flags: str) -> None:
     ("program", "begins"),
     [
         ("ollama", "ollama run hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M"),
-        ("lm-studio", "lms load qwen3-8b --context-length"),
-        ("llama-cpp-python", "python -m llama_cpp.server --hf_model_repo_id unsloth/Qwen3-8B-GGUF"),
-        ("koboldcpp", "koboldcpp --model qwen3-8b-Q4_K_M.gguf --contextsize"),
         (
             "llama-server -np 2 --cache-ram 0",
             "llama-server -hf unsloth/Qwen3-8B-GGUF:Q4_K_M -c 4096 -ngl all -np 2 --c",
@@ -306,11 +303,10 @@ def test_each_program_has_an_answer_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("program", "device", "words"),
     [
-        ("llama-cpp-python", "rtx-4090-desktop", ("qwen3-8b", "--kv-type", "q8_0")),
+        ("ollama", "rtx-4090-desktop", ("qwen3-8b", "--kv-type", "q8_0")),
         ("ollama", "rtx-4090-desktop", ("qwen3-8b", "--users", "4")),
-        ("llama-cpp-python", "rtx-4090-desktop", ("qwen3-8b", "--draft", "qwen3-0.6b")),
-        ("lm-studio", "rtx 3060 12GB + 32GB", ("qwen3-30b-a3b",)),
-        ("llama-cpp-python", "2x rtx 3090", ("qwen3-8b",)),
+        ("ollama", "rtx-4090-desktop", ("qwen3-8b", "--draft", "qwen3-0.6b")),
+        ("lm-studio", "rtx-4090-desktop", ("qwen3-8b",)),
         ("llama-server", "raspberry-pi-5", ("gpt-oss-20b", "--kv-type", "q8_0")),
         ("llama-server", "raspberry-pi-5", ("gpt-oss-20b", "--users", "2")),
     ],
