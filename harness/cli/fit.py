@@ -79,7 +79,9 @@ def fit(
     explained: Annotated[
         bool,
         Option(
-            "--explain", "Show every term behind the speed, and what measurement would disprove it.", "Output"
+            "--explain",
+            "Show what the time is spent on, and the published measurements nearest to it.",
+            "Output",
         ),
     ] = False,
 ) -> Answer:

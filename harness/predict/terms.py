@@ -57,29 +57,6 @@ def kind_of(key: str) -> str:
     return ""
 
 
-LAWS: Final = {
-    "a": "fixed time of a layer",
-    "e": "memory speed reached",
-    "c": "operations to unpack a weight",
-    "k": "speed of reading the cache",
-    "s": "time of a token",
-    "m": "arithmetic peak reached",
-    "h": "speed of attention in a prompt",
-    "o": "fixed time of a batch of a prompt",
-    "g": "time of a prompt",
-    "w": "time of tokens and prompts",
-}
-"""What each law's letter stands for."""
-
-
-def words_of(key: str) -> str:
-    """A term in words: ``e/family gpu:nvidia-ada`` is "memory speed reached: family gpu nvidia-ada"."""
-    law, _, rest = key.partition("/")
-    if rest:
-        return f"{LAWS[law]}: {rest.replace(':', ' ')}"
-    return LAWS[law]
-
-
 def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
     """Mean and width of a term before any row; ``widths`` are the fitted ones, by kind."""
     kind, colon, _ = key.partition(":")

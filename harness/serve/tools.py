@@ -43,7 +43,7 @@ def tools(sources: Sources) -> MCPServer:
         return sources.recommend(name_only(device), task).decode()
 
     def explain(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
-        """What the predicted speed rests on: each term, the nearest measurements, and what would disprove it."""
+        """What the predicted speed is made of, and the published measurements nearest to it."""
         return sources.explain(_question(model, device, quant, context_tokens)).decode()
 
     def history(

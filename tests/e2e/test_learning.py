@@ -120,20 +120,16 @@ def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):
     assert again["measurements"] == kept["measurements"]
 
 
-def test_every_term_behind_an_answer_is_shown(call):
+def test_what_a_speed_is_made_of_is_shown(call):
     document = json.loads(call("fit", "qwen3-8b", "-d", "rtx-4090-desktop", "--explain", "--json"))
     why = document["explanation"]
-    laws, terms, near, commands = [
-        [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]] for part in why
-    ]
+    laws, near = [[dict(zip(part["columns"], row, strict=True)) for row in part["rows"]] for part in why]
     assert sum(law["% of the time"] or 0 for law in laws if law["phase"] == "decode") == pytest.approx(100, abs=2)
     assert {row["phase"] for row in near} == {"decode", "prefill"}
     for row in near:
         error = 100 * (row["predicted tokens/s"] / row["measured tokens/s"] - 1)
         assert row["% error"] == pytest.approx(error, abs=1e-9)
         assert row["chip"] and row["api"] in APIS and row["quant"]
-    assert all(0 <= term["% of the doubt"] <= 101 and term["votes"] >= 0 for term in terms)
-    assert commands[0]["command"].startswith("edge-harness run qwen3-8b -q Q4_K_M --api cuda")
 
 
 def test_a_file_and_a_line_say_the_same(call, tmp_path):
