@@ -22,9 +22,8 @@ from harness.domain.question import MOST_USERS, Asked, Question
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way
 from harness.errors import HarnessError, InputError, RefusedError
-from harness.predict.advice import Advice
+from harness.predict.advice import Advice, perplexity_growth_percent
 from harness.predict.energy import Energy, Sustained
-from harness.predict.quality import perplexity_growth_percent
 from harness.predict.speed import predict_speed
 
 PAGE_TOKENS: Final = 650

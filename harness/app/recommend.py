@@ -21,7 +21,7 @@ from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
 from harness.domain.way import WayKind
 from harness.errors import HarnessError, UnknownNameError
-from harness.predict.quality import perplexity_growth_percent
+from harness.predict.advice import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.records.ladder import measured_growth_percent
 

@@ -1,16 +1,15 @@
-"""Changes that would make a model fit, or fit better: each with its predicted gain and its cost in quality."""
+"""Changes that would make a model fit, or fit better: each with its predicted gain and its published cost in quality."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_rows
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.prediction import Prediction, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
-from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.predict.verdict import SEVERITY
 from harness.units import MIB
@@ -108,21 +107,61 @@ class Adviser:
 
         What follows many of a kind that fit costs more quality, and is left out.
         """
-        has_cache = self.shape.kv_head_count > 0
-        # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
-        # room.
-        narrow: tuple[str, ...] = ()
-        if has_cache and self.now.verdict.word != "fits" and self.asked.scenario.kv_type in _WIDE_CACHES:
-            narrow = _NARROW
-        for change in _single(self.asked, narrow, has_cache=has_cache):
+        scenario = self.asked.scenario
+        fits_now = self.now.verdict.word == "fits"
+        quants = _narrower(self.asked.quant)
+        kv_types: tuple[str, ...] = ()
+        contexts: list[int] = []
+        if self.shape.kv_head_count:
+            contexts += _shorter(scenario)
+            # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
+            # room.
+            if not fits_now and scenario.kv_type in _WIDE_CACHES:
+                kv_types = _NARROW
+        single = [self._cut(quant=quant) for quant in quants]
+        single += [self._cut(kv_type=kv_type) for kv_type in kv_types]
+        single += [self._cut(context_tokens=context) for context in contexts]
+        for change in (*single, *self._entitled()):
             if self._fitting[change.kind] < MOST_OF_A_KIND:
                 yield change
         fits = any(one.word == "fits" and one.kind != "entitlement" for one in self.found)
-        if fits or not has_cache or self.now.verdict.word == "fits":
+        if fits or fits_now or not self.shape.kv_head_count:
             return
-        for change in _combined(self.asked):
-            if self._fitting[change.kind] < MOST_OF_A_KIND:
-                yield change
+        for quant in ("", *quants):
+            for context in (0, *contexts):
+                change = self._cut(quant, "".join(kv_types[:1]), context)
+                if change.kind == "several" and change.words and self._fitting["several"] < MOST_OF_A_KIND:
+                    yield change
+
+    def _cut(self, quant: str = "", kv_type: str = "", context_tokens: int = 0) -> Change:
+        """Narrower weights, a narrower cache, a shorter context, or several of them."""
+        asked = self.asked
+        words = {}
+        if quant:
+            words["quant"] = f"quantise to {quant}"
+            asked = asked._replace(quant=quant)
+        if kv_type:
+            words["kv"] = f"keep the KV cache in {kv_type}"
+            narrow = asked.scenario.replace(kv_type=kv_type, flash_attention=True)
+            asked = asked._replace(scenario=narrow)
+        if context_tokens:
+            words["context"] = f"cut the context to {context_tokens}"
+            asked = asked._replace(scenario=asked.scenario.replace(context_tokens=context_tokens))
+        kind = "several"
+        if len(words) == 1:
+            (kind,) = words
+        return Change(kind, ", ".join(words.values()), asked)
+
+    def _entitled(self) -> Iterator[Change]:
+        """The system's higher limit."""
+        device = self.asked.device
+        limits = [pool.entitled_bytes.value for pool in device.pools if pool.entitled_bytes]
+        if limits:
+            words = "ask for the higher memory limit"
+            if device.os == "macos":  # what Metal may wire, until the next start of the system
+                words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={max(limits) / MIB:.0f}"
+            pools = tuple(p.replace(usable_bytes=p.entitled_bytes or p.usable_bytes) for p in device.pools)
+            yield Change("entitlement", words, self.asked._replace(device=device.replace(pools=pools)))
 
     def take(self, change: Change, way: Way) -> None:
         """Keep a change by the best way after it, if it is worth its while.
@@ -188,51 +227,6 @@ def _order(advice: Advice) -> tuple[int, float, float]:
     return SEVERITY[advice.word], advice.quality_percent or 0.0, -advice.decode_tokens_per_s
 
 
-def _single(asked: Variant, kv_types: Iterable[str], *, has_cache: bool) -> Iterator[Change]:
-    """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit."""
-    scenario = asked.scenario
-    for quant in _narrower(asked.quant):
-        yield Change("quant", f"quantise to {quant}", asked._replace(quant=quant))
-    for kv_type in kv_types:
-        narrowed = asked._replace(scenario=_narrow_cache(scenario, kv_type))
-        yield Change("kv", f"keep the KV cache in {kv_type}", narrowed)
-    if has_cache:
-        for context in _shorter(scenario):
-            cut = scenario.replace(context_tokens=context)
-            yield Change("context", f"cut the context to {context}", asked._replace(scenario=cut))
-    limits = [pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes]
-    if limits:
-        pools = tuple(p.replace(usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
-        words = "ask for the higher memory limit"
-        if asked.device.os == "macos":  # what Metal may wire, until the next start of the system
-            words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={max(limits) / MIB:.0f}"
-        yield Change("entitlement", words, asked._replace(device=asked.device.replace(pools=pools)))
-
-
-def _narrow_cache(scenario: Scenario, kv_type: str) -> Scenario:
-    return scenario.replace(kv_type=kv_type, flash_attention=True)
-
-
-def _combined(asked: Variant) -> Iterator[Change]:
-    """Narrower weights, a narrower cache and a shorter context together."""
-    scenario = asked.scenario
-    narrow = scenario
-    if scenario.kv_type in _WIDE_CACHES:
-        narrow = _narrow_cache(scenario, "Q8_0")
-    for quant in (asked.quant, *_narrower(asked.quant)):
-        for context in (scenario.context_tokens, *_shorter(scenario)):
-            words = []
-            if quant != asked.quant:
-                words.append(f"quantise to {quant}")
-            if narrow is not scenario:
-                words.append(f"keep the KV cache in {narrow.kv_type}")
-            if context != scenario.context_tokens:
-                words.append(f"cut the context to {context}")
-            if len(words) > 1:
-                changed = asked._replace(quant=quant, scenario=narrow.replace(context_tokens=context))
-                yield Change("several", ", ".join(words), changed)
-
-
 def _narrower(quant: str) -> list[str]:
     """Usual mixtures below this one; all of them below one that has no place in the order."""
     order = list(BASE_TYPE)
@@ -255,4 +249,29 @@ def _quality(before: str, after: str, parameter_count: int) -> float | None:
     if before == after:
         return 0.0
     old, new = (perplexity_growth_percent(quant, parameter_count) for quant in (before, after))
-    return None if old is None or new is None else 100 * ((100 + new) / (100 + old) - 1)
+    if old is None or new is None:
+        return None
+    return 100 * ((100 + new) / (100 + old) - 1)
+
+
+LARGE_MODEL_PARAMETERS: Final = 3e10
+"""From here on the figures of a 70B model are the nearer ones; below, those of an 8B model."""
+_PERPLEXITIES: Final = {
+    row.pop("quant"): row for row in shipped_rows("data/quant_quality.csv", "harness.predict")
+}
+
+
+def perplexity_growth_percent(quant: str, parameter_count: float) -> float | None:
+    """Growth of WikiText-2 perplexity over F16, in percent, for a model of about that size.
+
+    None where unpublished.
+
+    Source: data/quant_quality.csv, which names its own.
+    """
+    row = _PERPLEXITIES.get(quant, {})
+    found = row.get("small_percent")
+    if parameter_count >= LARGE_MODEL_PARAMETERS:
+        found = row.get("large_percent") or found
+    if found:
+        return float(found)
+    return None

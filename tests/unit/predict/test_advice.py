@@ -8,9 +8,8 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
-from harness.predict.advice import Advice, Adviser, Variant
+from harness.predict.advice import Advice, Adviser, Variant, perplexity_growth_percent
 from harness.predict.memory import memory_of
-from harness.predict.quality import perplexity_growth_percent
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
 
