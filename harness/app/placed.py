@@ -29,7 +29,7 @@ from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
 from harness.predict.placed import fullest_card, with_cards
 from harness.predict.speed import predict_speed
-from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
+from harness.predict.streamed import Streamed, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import judge, with_target
 
@@ -186,8 +186,7 @@ def judged(case: Case, memory: MemoryPrediction, speed: SpeedPrediction) -> Pred
 
 def streamed(case: Case, now: Prediction) -> list[Streamed]:
     """Ways to read from storage what has no room in memory, the fastest first."""
-    plan = plan_under_budget(case.model.weights, case.device, now)
-    return streamed_ways(plan, now.speed, case.scenario, case.model.weights.tensor_bytes)
+    return streamed_ways(case.model.weights, case.device, case.scenario, now)
 
 
 def held_to(case: Case, now: Prediction) -> Prediction:

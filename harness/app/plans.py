@@ -17,7 +17,7 @@ from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
 from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
 from harness.predict.speed import closed_loop_tokens_per_s, pass_seconds, predict_speed
-from harness.predict.streamed import StreamingOutlook, plan_under_budget
+from harness.predict.streamed import Streamed, streamed_ways
 from harness.predict.weights import matrix_types
 
 if TYPE_CHECKING:
@@ -98,13 +98,11 @@ def plan_speculation(case: Case, draft: ResolvedModel | str) -> SpeculationPlan:
     )
 
 
-def stream_outlook(
-    path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener"
-) -> StreamingOutlook | None:
+def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener") -> list[Streamed]:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models;
-    None where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
+    Fastest first; empty where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
     told what is timed first, unless it was kept.
     """
     from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
@@ -125,10 +123,11 @@ def stream_outlook(
             storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
             device = device.replace(storage=storage)
         device = within_budget(device, budget_bytes)
-        now = in_memory(Case(model, device, plain.replace(api=device.api(plain.api))))
-        return plan_under_budget(model.weights, device, now, limited=True)
+        plain = plain.replace(api=device.api(plain.api))
+        now = in_memory(Case(model, device, plain))
+        return streamed_ways(model.weights, device, plain, now, limited=True)
     except InputError:
-        return None
+        return []
 
 
 def throughput_of(model: str) -> Callable[[Scenario], float]:

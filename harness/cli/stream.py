@@ -1,5 +1,6 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from harness.cli import _options as options
@@ -7,12 +8,13 @@ from harness.cli._command import verb
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Quant, Threads
+from harness.domain.way import WayKind
 from harness.errors import RefusedError
 from harness.units import format_number
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
-    from harness.predict.streamed import StreamingOutlook
+    from harness.predict.streamed import Streamed
 
 
 class _Setting(options.Setting):
@@ -100,7 +102,7 @@ def stream(
         if draft not in {"", "lookup"}:
             draft = str(fastest_copy(options.model_file(draft, "", how)))
         allowed_bytes = budget_bytes(ram_budget, path.stat().st_size)
-        outlook = None
+        outlook: Sequence[Streamed] = []
         if says_first and (
             plain_mmap or not draft
         ):  # with a draft it is said from the model's own costs, timed first
@@ -119,7 +121,7 @@ def stream(
         records = []
         for each in jobs:
             predicted = None
-            if outlook is not None and not each.draft:
+            if outlook and not each.draft:
                 predicted = _beforehand(outlook, each.mode == "mapped", how)
             records.append(stream(each, predicts=says_first, predicted_tokens_per_s=predicted, how=how))
 
@@ -132,15 +134,16 @@ def stream(
     return Answer(records if plain_mmap else records[0], show, exit_of(records))
 
 
-def _beforehand(outlook: "StreamingOutlook", mapped: bool, how: "How") -> float | None:
+def _beforehand(outlook: "Sequence[Streamed]", mapped: bool, how: "How") -> float | None:
     """Tokens a second that are expected; one line says so."""
-    rate = outlook.expert_cache_tokens_per_s or outlook.tokens_per_s
+    rates = {way.kind: way.speed.decode_tokens_per_s.mid for way in outlook}
+    rate = rates.get(WayKind.EXPERT_CACHE) or rates.get(WayKind.STREAMED)
     name = "streamed"
     if mapped:
-        rate = outlook.naive_tokens_per_s
+        rate = rates[WayKind.MAPPED]
         name = "mapped"
     words = "the budget hardly holds what must stay in memory"
     if rate:
         words = f"{format_number(rate)} tokens/s"
     how.listener.say(f"predicted from this machine's profile, {name}: {words}")
-    return rate or None
+    return rate

@@ -24,7 +24,7 @@ from harness.predict.placed import cards_of, fullest_card, layout_of, parts_of
 from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes
 from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
-from harness.predict.weights import has_merges, has_output, header_bytes, role_of
+from harness.predict.weights import has_merges, has_output, header_bytes, role_of, table_bytes
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
@@ -187,8 +187,8 @@ def weight_parts(
     if _is_whole(weights.shape, scenario):
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
         if api == "metal" and has_output(weights) and scenario.mmap:
-            on_cards[0] += _table_bytes(weights)
-            with_cpu -= _table_bytes(weights)
+            on_cards[0] += table_bytes(weights)
+            with_cpu -= table_bytes(weights)
         place = "memory wired for the GPU"
         if pool == "vram":
             place = "the card's memory"
@@ -389,17 +389,13 @@ def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | No
         base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
         if program_named(scenario.program).table_twice and not has_output(weights):
-            held = max(held, weights.tensor_bytes + _table_bytes(weights) - repacked)
+            held = max(held, weights.tensor_bytes + table_bytes(weights) - repacked)
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
     share = repacked / weights.tensor_bytes
     reason = f"{share:.0%} of the weights rewritten for this CPU's instructions at load"
     return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
-
-
-def _table_bytes(weights: Weights) -> int:
-    return sum(tensor.size_bytes for tensor in weights.tensors if tensor.name == "token_embd.weight")
 
 
 def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:

@@ -1,20 +1,20 @@
 """A model larger than the memory there is: what stays, what is read from storage for a token, and how fast that is."""
 
 import math
+from collections import Counter
 from typing import Final, NamedTuple
 
-from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Limit, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind
 from harness.predict.interval import UNSETTLED_RATIO, interval
-from harness.predict.moe import cached_experts
+from harness.predict.moe import cached_experts, expert_bytes
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s, pass_s, streamed_bytes
 from harness.predict.tensors import block_of
-from harness.predict.weights import has_output, role_of
+from harness.predict.weights import has_output, table_bytes
 
 DENSE_SPREAD: Final = (0.24, 0.41)
 """How far ln(speed) may lie below and above where layers are streamed: published mapped models
@@ -33,33 +33,14 @@ _SETTLES: Final = (
 )
 
 
-class StreamingOutlook(Frozen):
-    """How a model larger than the memory there is would run: the split, and what other ways would give.
+class Streamed(NamedTuple):
+    """One way of reading weights from storage, what of them it keeps in memory, and the speed of the model by it.
 
     Attributes:
-        pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
-        streamed_bytes: Read again in each pass.
-        tokens_per_s: Of decoding; 0 where not even the parts on their way fit, or the system streams no
-            layers.
-        missing_bytes: Weights that have no room.
-        disk_bytes_per_s: What the engine is served with while it computes.
-        naive_tokens_per_s: The same file mapped, and left to the system.
-        expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
-        expert_hit_ratio: Share of wanted experts that such a cache holds.
+        pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers; None where no
+            layers are streamed.
+        hit_ratio: Share of wanted experts that a cache of them holds; None without one.
     """
-
-    pinned_count: int
-    streamed_bytes: int
-    tokens_per_s: float
-    missing_bytes: int
-    disk_bytes_per_s: float
-    naive_tokens_per_s: float
-    expert_cache_tokens_per_s: float | None = None
-    expert_hit_ratio: float | None = None
-
-
-class Streamed(NamedTuple):
-    """One way of reading weights from storage, what of them it keeps in memory, and the speed of the model by it."""
 
     kind: WayKind
     speed: SpeedPrediction
@@ -67,13 +48,13 @@ class Streamed(NamedTuple):
     hit_ratio: float | None = None
 
 
-def plan_under_budget(
-    weights: Weights, device: DeviceProfile, now: Prediction, *, limited: bool = False
-) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict of ``now`` counted with.
+def streamed_ways(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, now: Prediction, *, limited: bool = False
+) -> list[Streamed]:
+    """Ways of reading from storage what has no room in the memory that the verdict of ``now`` counted with.
 
-    The speed of ``now`` is that with all weights in memory. ``limited``: a control group keeps the process to
-    the budget.
+    Fastest first. The speed of ``now`` is that with all weights in memory. ``limited``: a control group keeps
+    the process to the budget. A batch of a prompt reads what has no room once, or all of a mapped file.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(weights)
@@ -81,59 +62,40 @@ def plan_under_budget(
     # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output
     # matrix, runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can
     # go.
-    held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights))
-    busy = device.storage.busy_read_bytes_per_s
-    mapped = device.storage.mapped_read_bytes_per_s
-    alone = device.storage.sequential_read_bytes_per_s.value
-    if busy:
-        disk = busy.value
-    else:
-        disk = BUSY_DISK_RATIO * alone
+    held = now.verdict.needed_bytes - total
+    if has_output(weights):
+        held -= table_bytes(weights)
+    held = max(held, 0)
+    storage = device.storage
+    alone = storage.sequential_read_bytes_per_s.value
+    disk = BUSY_DISK_RATIO * alone
+    if storage.busy_read_bytes_per_s:
+        disk = storage.busy_read_bytes_per_s.value
+    mapped = disk
+    if storage.mapped_read_bytes_per_s:
+        mapped = storage.mapped_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    streamed = None
+    missing_s = max(held + total - budget, 0) / disk
+
+    def at(seconds: float, read_s: float, spread: tuple[float, float]) -> SpeedPrediction:
+        return _slowed(now.speed, 1.0 / seconds, read_s, spread, scenario)
+
+    token_s = compute_s + mmap_read_s(total, budget - held, mapped, limited=limited)
+    ways = [Streamed(WayKind.MAPPED, at(token_s, weights.tensor_bytes / disk, DENSE_SPREAD))]
+    again = None
     if device.os in STREAMING_SYSTEMS:
-        streamed = streamed_bytes(layers, held, budget)
-    if streamed is None:
-        again = total
-    else:
-        again = streamed
-    naive_s = compute_s + mmap_read_s(total, budget - held, mapped.value if mapped else disk, limited=limited)
-    cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)
-    return StreamingOutlook(
-        pinned_count=round(len(layers) * (1 - again / total)),
-        streamed_bytes=again,
-        tokens_per_s=0.0 if streamed is None else 1 / pass_s(again, max(alone, disk), disk, compute_s),
-        missing_bytes=max(held + total - budget, 0),
-        disk_bytes_per_s=disk,
-        naive_tokens_per_s=1.0 / naive_s,
-        expert_cache_tokens_per_s=cached_rate,
-        expert_hit_ratio=hit,
-    )
-
-
-def streamed_ways(
-    plan: StreamingOutlook, speed: SpeedPrediction, scenario: Scenario, total_bytes: int
-) -> list[Streamed]:
-    """Ways of reading ``total_bytes`` of weights from storage, fastest first.
-
-    ``speed`` is that with all in memory.
-
-    A batch of a prompt reads what has no room once, or all of a mapped file.
-    """
-    missing_s = plan.missing_bytes / plan.disk_bytes_per_s
-
-    def at(tokens_per_s: float, read_s: float, spread: tuple[float, float]) -> SpeedPrediction:
-        return _slowed(speed, tokens_per_s, read_s, spread, scenario)
-
-    mapped = at(plan.naive_tokens_per_s, total_bytes / plan.disk_bytes_per_s, DENSE_SPREAD)
-    ways = [Streamed(WayKind.MAPPED, mapped)]
-    if plan.tokens_per_s:
-        layers = at(plan.tokens_per_s, missing_s, DENSE_SPREAD)
-        ways.append(Streamed(WayKind.STREAMED, layers, pinned_count=plan.pinned_count))
-    if plan.expert_cache_tokens_per_s:
+        again = streamed_bytes(layers, held, budget)
+    if again is not None:
+        token_s = pass_s(again, max(alone, disk), disk, compute_s)
+        pinned = round(len(layers) * (1 - again / total))
+        ways.append(Streamed(WayKind.STREAMED, at(token_s, missing_s, DENSE_SPREAD), pinned))
+    routed, _ = expert_bytes(weights)
+    room = budget - held - (total - routed)  # what of the blocks is no expert stays in memory too
+    if routed and room > 0:
+        token_s, hit = cached_experts(weights, room, disk, compute_s)
         below, above = (math.hypot(one, DISK_SPREAD) for one in EXPERTS_SPREAD)
-        experts = at(plan.expert_cache_tokens_per_s, missing_s, (below, above))
-        ways.append(Streamed(WayKind.EXPERT_CACHE, experts, hit_ratio=plan.expert_hit_ratio))
+        experts = at(token_s, missing_s, (below, above))
+        ways.append(Streamed(WayKind.EXPERT_CACHE, experts, hit_ratio=hit))
     return sorted(ways, key=lambda way: -way.speed.decode_tokens_per_s.mid)
 
 
@@ -164,32 +126,7 @@ def _slowed(
 
 def layer_bytes(weights: Weights) -> list[int]:
     """Bytes of each transformer block's weights, by its number."""
-    sizes: dict[int, int] = {}
+    sizes = Counter[int]()
     for tensor in weights.tensors:
-        if (block := block_of(tensor.name)) >= 0:
-            sizes[block] = sizes.get(block, 0) + tensor.size_bytes
-    return [sizes[index] for index in sorted(sizes)]
-
-
-def looked_up_bytes(weights: Weights) -> int:
-    """Bytes of a token table that is only looked up; 0 where it is the output matrix too."""
-    if not has_output(weights):
-        return 0
-    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
-
-
-def _expert_cache(
-    weights: Weights, held: int, budget: int, disk_bytes_per_s: float, compute_s: float
-) -> tuple[float | None, float | None]:
-    """Decode speed with the most wanted experts in memory and the others read when the router asks for them."""
-    if weights.shape.experts is None:
-        return None, None
-    # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
-    rest = sum(
-        t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert"
-    )
-    room = budget - held - rest
-    if room <= 0:
-        return 0.0, 0.0
-    seconds, hit = cached_experts(weights, room, disk_bytes_per_s, compute_s)
-    return 1.0 / seconds, hit
+        sizes[block_of(tensor.name)] += tensor.size_bytes
+    return [sizes[block] for block in sorted(sizes) if block >= 0]

@@ -120,6 +120,11 @@ def has_output(weights: Weights) -> bool:
     return any(t.name == "output.weight" for t in weights.tensors)
 
 
+def table_bytes(weights: Weights) -> int:
+    """Bytes of the token table."""
+    return sum(tensor.size_bytes for tensor in weights.tensors if tensor.name == "token_embd.weight")
+
+
 class Read(NamedTuple):
     """What a token needs of a model's weights.
 

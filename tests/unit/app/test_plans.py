@@ -9,9 +9,10 @@ from harness.app.plans import plan_speculation
 from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.device import Figure
 from harness.domain.scenario import Scenario
+from harness.domain.way import WayKind
 from harness.predict.speculative import HEADS, expected_tokens_per_cycle
 from harness.predict.speed import predict_speed
-from harness.predict.streamed import layer_bytes, plan_under_budget
+from harness.predict.streamed import Streamed, layer_bytes, streamed_ways
 from harness.units import GIB
 
 
@@ -64,36 +65,42 @@ def test_a_mixture_gains_less_from_drafts_than_a_dense_model_of_its_speed() -> N
     assert mixture.verify_cost_ratio[1] > dense.verify_cost_ratio[1]
 
 
+def _rates(ways: list[Streamed]) -> tuple[float, float]:
+    """Tokens/s of a mapped file, and of streamed layers."""
+    rates = {way.kind: way.speed.decode_tokens_per_s.mid for way in ways}
+    assert rates.keys() == {WayKind.MAPPED, WayKind.STREAMED}
+    return rates[WayKind.MAPPED], rates[WayKind.STREAMED]
+
+
 def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     model = resolve_model("llama-3.1-8b", "Q4_K_M")
     device = within_budget(resolve_device("laptop-ddr5").replace(os="linux"), 4 * GIB)
     scenario = Scenario(repack=False)
     now = in_memory(Case.of(model, device, scenario))
 
-    outlook = plan_under_budget(model.weights, device, now)
+    mapped, streamed = _rates(streamed_ways(model.weights, device, scenario, now))
 
     disk = device.storage.sequential_read_bytes_per_s.value
-    assert outlook.streamed_bytes > 0
-    assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
+    (table,) = [
+        t.size_bytes for t in model.weights.tensors if t.name == "token_embd.weight"
+    ]  # of it rows are looked up
+    missing = now.verdict.needed_bytes - table - now.verdict.available_bytes
+    assert streamed <= disk / missing
     half = Figure(value=disk / 2, source="", confidence="measured")
     measured = replace(device.storage, sequential_read_bytes_per_s=half, busy_read_bytes_per_s=half)
-    slower = plan_under_budget(model.weights, replace(device, storage=measured), now)  # the disk limits: half as fast
-    assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.03)
-    assert outlook.tokens_per_s > outlook.naive_tokens_per_s
-    assert outlook.expert_hit_ratio is None
+    slower = streamed_ways(model.weights, replace(device, storage=measured), scenario, now)  # the disk limits
+    assert _rates(slower)[1] == pytest.approx(streamed / 2, rel=0.03)
+    assert streamed > mapped
 
 
 def test_experts_are_cached_by_what_has_room() -> None:
     model = resolve_model("hypothetical-moe-70b-a7b", "Q4_K_M")
     device = resolve_device("iphone-16-pro")
-    outlook = plan_under_budget(
-        model.weights, device, in_memory(Case.of(model, device, Scenario())._replace(entitled=True))
-    )
+    now = in_memory(Case.of(model, device, Scenario())._replace(entitled=True))
+    experts, mapped = streamed_ways(model.weights, device, Scenario(), now)
 
-    assert outlook.expert_hit_ratio is not None
-    assert 0 < outlook.expert_hit_ratio < 1
-    assert outlook.expert_cache_tokens_per_s is not None
-    assert outlook.expert_cache_tokens_per_s > outlook.tokens_per_s
+    assert (experts.kind, mapped.kind) == (WayKind.EXPERT_CACHE, WayKind.MAPPED)
+    assert experts.hit_ratio is not None and 0 < experts.hit_ratio < 1
 
 
 def test_verifying_reads_more_experts() -> None:
