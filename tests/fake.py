@@ -178,6 +178,7 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
+        self.now_s = self.clock.now_s
 
     def missing(self) -> str | None:
         """Never missing."""

@@ -281,14 +281,7 @@ def handed_over(measuring: Measuring) -> Answer:
     """What edge-harness on the target makes of all that was typed, with the files of this machine that it names."""
     from harness.app.on_target import hand_over
 
-    context = click.get_current_context()
-    given = context.params
-    for name in ("meter",):
-        if given.get(name):
-            raise click.UsageError(
-                f"--{name} is about files here: leave it out with edge-harness on the target"
-            )
-    command: list[str] = context.meta["words"]
+    command: list[str] = click.get_current_context().meta["words"]
     pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
     files = {piece: Path(piece) for piece in pieces if Path(piece).is_file()}
     with measuring.started() as how:

@@ -1,6 +1,5 @@
 """``edge-harness soak``: decode for minutes and see when the device throttles, and by how much."""
 
-from pathlib import Path
 from typing import Annotated
 
 import click
@@ -53,14 +52,6 @@ def soak(
     battery_percent_min: Annotated[
         float, Meta(ge=0, le=100), Option("--min-battery", "Stop when the battery is below this, in percent.")
     ] = 10.0,
-    meter: Annotated[
-        Path | None,
-        Option(
-            "--meter",
-            "File that an external power meter writes to: lines of Unix time in seconds, and watts.",
-            path="file",
-        ),
-    ] = None,
 ) -> Answer:
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
@@ -87,7 +78,6 @@ def soak(
         duty_ratio=duty_ratio,
         celsius_max=celsius_max,
         battery_percent_min=battery_percent_min,
-        meter=str(meter or ""),
     )
     with measuring.started() as how:
         record = soak(job, quant, measuring.target, measuring.programs, how)

@@ -62,7 +62,6 @@ class Validity(Frozen):
     steal_ratio: float | None = None
     other_load_ratio: float | None = None
     major_fault_count: Count = 0
-    read_bytes: Count | None = None
     frequency_hz: float | None = None
     temperature_celsius_max: float | None = None
     doubts: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ def run_generate(job: GenerateJob, emit: Emit) -> None:
 class Protocoller:
     """Runs one job, telling ``engine``, ``memory`` and ``sample``.
 
-    A runtime with a ``clock`` is timed by that.
+    A runtime with a clock of its own (``now_s``) is timed by that.
     """
 
     def __init__(self, job: GenerateJob, runtime: Runtime, emit: Emit) -> None:
@@ -95,8 +95,7 @@ class Protocoller:
         self.runtime = runtime
         self.emit = emit
         self.sleep, self._meter = time.sleep, EnergyMeter()
-        self._clock = getattr(runtime, "clock", None)
-        self.now_s: Callable[[], float] = self._clock.now_s if self._clock is not None else time.perf_counter
+        self.now_s: Callable[[], float] = getattr(runtime, "now_s", time.perf_counter)
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
         self._filled = False
@@ -139,9 +138,8 @@ class Protocoller:
 
         ``disk_expected``: the disk is read on purpose.
         """
-        if self._clock is not None:
-            probe = None
-        else:
+        probe = None
+        if self.now_s is time.perf_counter:
             probe = child_probe(self.pid, disk_expected=disk_expected)
         return Watch(probe, meter, self.now_s)
 

@@ -12,12 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
 import psutil
 
 from harness.cpus import read_int, read_text
-from harness.domain.foreign import read_limited
-from harness.errors import BadDataError
 from harness.measure.gpu_sensors import GpuReading, gpu_readings
 
 
@@ -145,34 +142,6 @@ def _power_files(root: Path) -> list[Path]:
     hwmon = root / "sys/class/hwmon"
     files = [*hwmon.glob("hwmon*/power*_input"), *hwmon.glob("hwmon*/power*_average")]
     return list({str(path).rpartition("_")[0]: path for path in files}.values())
-
-
-def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float | None:
-    """Joules between two moments by an external meter's file of ``unix seconds, watts``.
-
-    None where it does not reach.
-
-    Power is taken as straight between two readings (trapezoid rule). Lines that are no two numbers are
-    headers.
-
-    Raises:
-        BadDataError: Its times go back, or it holds no reading.
-    """
-    points: list[tuple[float, float]] = []
-    for line in read_limited(path).decode("utf-8-sig", "replace").splitlines():
-        with contextlib.suppress(ValueError):
-            second, power = line.split(",")[:2]
-            points.append((float(second), float(power)))
-    if not points:
-        raise BadDataError(path, "", "no line of two numbers", "lines of unix seconds and watts")
-    times = [at for at, _ in points]
-    if times != sorted(times):
-        raise BadDataError(path, "", "times that go back", "unix seconds in growing order")
-    if times[0] > start_unix_s or times[-1] < end_unix_s:
-        return None
-    inside = [start_unix_s, *(t for t in times if start_unix_s < t < end_unix_s), end_unix_s]
-    watts = np.interp(inside, times, [w for _, w in points])
-    return float(np.sum(np.diff(inside) * (watts[1:] + watts[:-1]) / 2))
 
 
 def _batteries(root: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 A timing is only as good as the machine was quiet. Counters are read before and after each sample, never
 during it: Linux pressure-stall information, time stolen by the hypervisor, CPU time of everybody else, quota
-throttling, major faults, swap, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst,
+throttling, major faults, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst,
 proc_pid_stat(5), proc_stat(5).
 
 The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode on both cores, 0.2 to 3 s
@@ -11,64 +11,59 @@ limits are judgement.
 """
 
 import contextlib
-import mmap
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import psutil
 
 from harness.cpus import cgroup_folders, cpu_quota_count, read_text
 from harness.domain.record import Phase, Sample, Validity
 from harness.measure import cgroup
-from harness.measure.cgroup import labelled_int
-from harness.measure.gpu_sensors import gpu_readings
+from harness.measure.gpu_sensors import GpuReading, gpu_readings
 from harness.measure.sensors import EnergyMeter, cpu_frequency_hz, hottest_celsius, throttle_count
 
 _TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
-
-class Tolerances(NamedTuple):
-    """Where belief ends; each is a share of the sample's wall time unless its name says otherwise.
-
-    Attributes:
-        steal_ratio: Time taken by the hypervisor, per CPU.
-        other_load_ratio: CPU time of other processes, of all CPUs' time.
-        throttled_ratio: Held back by a CPU quota.
-        major_fault_count: Pages read from disk, per second.
-        slowed_ratio: Frequency at the end over that at the start.
-        tick_count: CPU time is counted in ticks; a smaller excess proves nothing.
-    """
-
-    cpu_stall_ratio: float = 0.05
-    memory_stall_ratio: float = 0.02
-    io_stall_ratio: float = 0.05
-    steal_ratio: float = 0.03
-    other_load_ratio: float = 0.05
-    throttled_ratio: float = 0.01
-    major_fault_count: int = 50
-    swap_in_bytes: int = 4 * 2**20
-    slowed_ratio: float = 0.8
-    tick_count: int = 4
-
-
-LIMITS: Final = Tolerances()
-
+_MOST: Final = {
+    "cpu_stall": 0.05,
+    "other_load": 0.05,
+    "steal": 0.03,
+    "throttled": 0.01,
+    "memory_stall": 0.02,
+    "io_stall": 0.05,
+}
+"""Where belief ends, in shares of the sample's wall time: stalls, and held back by a CPU quota; and in shares
+of all CPUs' time: taken by the hypervisor, and by other processes."""
+_DOUBTS: Final = {
+    "cpu_stall": "a task waited for a CPU {:.0%} of the time: stop other programs, or use fewer threads",
+    "other_load": "other processes used {:.0%} of all CPU time: stop them",
+    "steal": "the hypervisor took {:.0%} of the CPU time: use a machine with CPUs of its own",
+    "throttled": "a CPU quota held the run back {:.0%} of the time: raise it or use fewer threads",
+    "memory_stall": "a task waited for memory {:.0%} of the time: free memory or use a smaller model",
+    "io_stall": "a task waited for the disk {:.0%} of the time: let other disk work end",
+    "faults": "{:.0f} pages came from disk: warm the file up, or the model does not fit in memory",
+    "slowed": "the CPU slowed to {:.0%} of its frequency: cool it, or plug it in",
+    "throttle_count": "the CPU reported thermal throttling: let it cool down",
+}
+_FAULTS_A_SECOND: Final = 50
+_SLOWED_RATIO: Final = 0.8
+"""Frequency at the end over that at the start."""
+_TICK_COUNT: Final = 4
+"""CPU time is counted in ticks; a smaller excess proves nothing."""
 
 Counters = Mapping[str, float]
 """All that is counted, read at one moment, by name and unit; without what the system does not tell."""
-_STALLS: Final = ("cpu", "memory", "io")
 
 
 class ValidityProbe:
     """Reads the counters around one sample of the work of ``pid`` and its descendants.
 
-    With ``disk_expected`` it reads from disk on purpose (a cold load): faults and I/O are no doubt. CPU time
-    of ``own_pids`` and of this process is not that of others. ``root`` may be that of a target, whose files
-    were copied.
+    With ``disk_expected`` it reads from disk on purpose (a cold load): faults and stalls are no doubt, what
+    others use of the machine stays one. CPU time of ``own_pids`` and of this process is not that of others.
+    ``root`` may be that of a target, whose files were copied.
     """
 
     def __init__(
@@ -77,14 +72,12 @@ class ValidityProbe:
         *,
         disk_expected: bool = False,
         own_pids: Iterable[int] = (),
-        limits: Tolerances = LIMITS,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pid = os.getpid() if pid is None else pid
         self._own = {self._pid, os.getpid(), *own_pids}
         self._disk_expected = disk_expected
-        self._limits = limits
         self._root = root
         self._clock = clock
 
@@ -95,41 +88,37 @@ class ValidityProbe:
 
     def finish(self) -> Validity:
         """Read them again after it, and judge."""
-        validity = judge(
-            self._before,
-            self.read(),
-            limits=self._limits,
-            disk_expected=self._disk_expected,
-            temperature_celsius=hottest_celsius(root=self._root),
-            quota_count=cpu_quota_count(root=self._root),
-        )
-        doubts = dict[str, None]()  # what both readings tell is said once
-        for gpu in (*self._gpus, *gpu_readings(root=self._root)):
-            if gpu.throttled:
-                why = ", ".join(gpu.throttled)
-                doubts[f"{gpu.name} ran slower than it could ({why}): cool it, or raise its limits"] = None
-            ours = sum(load for pid, load in gpu.loads if pid in self._own)
-            others = sum(load for pid, load in gpu.loads if pid not in self._own)
-            if ours and others > self._limits.other_load_ratio:  # a container may not see its own numbers
-                doubts[f"other programs took {others:.0%} of {gpu.name}: end them"] = None
-        return validity.doubted(*doubts)
+        quota = cpu_quota_count(root=self._root)
+        validity = judge(self._before, self.read(), disk_expected=self._disk_expected, quota_count=quota)
+        gpus = (*self._gpus, *gpu_readings(root=self._root))
+        doubts = dict.fromkeys(doubt for gpu in gpus for doubt in self._doubts_of(gpu))  # each is said once
+        hottest = hottest_celsius(root=self._root)
+        return validity.replace(temperature_celsius_max=hottest).doubted(*doubts)
+
+    def _doubts_of(self, gpu: GpuReading) -> list[str]:
+        doubts = []
+        if gpu.throttled:
+            why = ", ".join(gpu.throttled)
+            doubts.append(f"{gpu.name} ran slower than it could ({why}): cool it, or raise its limits")
+        ours = sum(load for pid, load in gpu.loads if pid in self._own)
+        others = sum(load for pid, load in gpu.loads if pid not in self._own)
+        if ours and others > _MOST["other_load"]:  # a container may not see its own numbers
+            doubts.append(f"other programs took {others:.0%} of {gpu.name}: end them")
+        return doubts
 
     def read(self) -> Counters:
         """All counters now."""
         root = self._root
-        pid = self._pid
-        swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
         told: dict[str, float | None] = {
             "clock_s": self._clock(),
-            "throttled_s": cgroup.throttled_s(pid=pid, root=root),
-            "swap_in_bytes": None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
+            "throttled": cgroup.throttled_s(pid=self._pid, root=root),
             "throttle_count": throttle_count(root=root),
             "frequency_hz": cpu_frequency_hz(root=root),
         }
-        told |= {f"{name}_stall": _pressure_s(name, pid, root) for name in _STALLS}
+        for name in ("cpu", "memory", "io"):
+            told[f"{name}_stall"] = _pressure_s(name, self._pid, root)
         if (root / "proc/stat").exists():
-            told |= _machine_times(root) | _tree_times(self._own, pid, root)
-            told["read_bytes"] = labelled_int(root / "proc" / str(pid) / "io", "read_bytes:")
+            told |= _machine_times(root) | _tree_times(self._own, self._pid, root)
         else:
             told |= self._told_by_psutil()
         return {name: value for name, value in told.items() if value is not None}
@@ -137,29 +126,20 @@ class ValidityProbe:
     def _told_by_psutil(self) -> dict[str, float]:
         """What /proc tells, where there is none."""
         times = psutil.cpu_times()
-        told: dict[str, float] = {
-            "all_s": sum(times),
-            "busy_s": sum(times) - times.idle,
-            "ours_s": 0,
-            "faults": 0,
-        }
+        told = {"all_s": sum(times), "busy_s": sum(times) - times.idle, "ours_s": 0.0, "faults": 0.0}
         for own in self._own:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(own)
-                every = (process, *process.children(recursive=True))
-                told["ours_s"] += sum(sum(member.cpu_times()[:2]) for member in every)
+                for member in (process, *process.children(recursive=True)):
+                    told["ours_s"] += sum(member.cpu_times()[:2])
                 if own == self._pid:
-                    told["faults"] = getattr(process.memory_info(), "pageins", 0)
-                    if hasattr(process, "io_counters"):
-                        told["read_bytes"] = process.io_counters().read_bytes
+                    told["faults"] = getattr(process.memory_info(), "pageins", 0)  # macOS
         return told
 
 
-def child_probe(
-    pid: int | None = None, *, disk_expected: bool = False, limits: Tolerances = LIMITS
-) -> ValidityProbe:
+def child_probe(pid: int | None = None, *, disk_expected: bool = False) -> ValidityProbe:
     """A probe in a measured child: what the process that waits for it uses is no disturbance."""
-    return ValidityProbe(pid, disk_expected=disk_expected, own_pids=(os.getppid(),), limits=limits)
+    return ValidityProbe(pid, disk_expected=disk_expected, own_pids=(os.getppid(),))
 
 
 class Watch:
@@ -213,13 +193,7 @@ class Watch:
 
 
 def judge(
-    before: Counters,
-    after: Counters,
-    *,
-    limits: Tolerances = LIMITS,
-    disk_expected: bool = False,
-    temperature_celsius: float | None = None,
-    quota_count: float | None = None,
+    before: Counters, after: Counters, *, disk_expected: bool = False, quota_count: float | None = None
 ) -> Validity:
     """Ratios between two readings, and the doubts that follow from them.
 
@@ -234,67 +208,41 @@ def judge(
     no disturbance.
     """
     grown = {name: max(after[name] - before[name], 0) for name in before.keys() & after.keys()}
+    grown["other_load"] = max(grown["busy_s"] - grown["ours_s"], 0.0)
     wall_s = max(grown["clock_s"], 1e-9)
     # Ticks of a short sample may fill no CPU second at all: the wall time bounds the capacity from below.
     capacity_s = max(grown["all_s"], wall_s)
-    grown["other_load"] = max(grown["busy_s"] - grown["ours_s"], 0.0)
-    spans_s = {f"{name}_stall": wall_s for name in _STALLS} | {"steal": capacity_s, "other_load": capacity_s}
-    share = {name: min(grown[name] / span_s, 1.0) for name, span_s in spans_s.items() if name in grown}
-    cpu = share.get("cpu_stall", 0.0)
-    memory = share.get("memory_stall", 0.0)
-    io = share.get("io_stall", 0.0)
-    stolen = share.get("steal", 0.0)
-    others = share["other_load"]
-    other_s = grown["other_load"]
-    faults = int(grown["faults"])
-    throttled = grown["throttled_s"] / wall_s
-    swapped = grown.get("swap_in_bytes", 0)
-    tick_s = 1 / _TICKS_PER_S
-    short_of_one = 0.0
-    if quota_count is not None:
-        short_of_one = max(1.1 - quota_count, 0.0)
-    proof_s = limits.tick_count * tick_s
+    amount = dict(grown)
+    for name in _MOST.keys() & grown.keys():
+        amount[name] = min(grown[name] / (capacity_s if name in {"steal", "other_load"} else wall_s), 1.0)
+    doubted = {name for name, most in _MOST.items() if amount.get(name, 0.0) > most}
+    for name in ("steal", "other_load"):
+        if grown.get(name, 0.0) <= _TICK_COUNT / _TICKS_PER_S:
+            doubted.discard(name)
+    if (grown["other_load"] + 1 / _TICKS_PER_S) / wall_s <= _MOST["cpu_stall"]:
+        doubted.discard("cpu_stall")
+    if amount["throttled"] <= _MOST["throttled"] + max(1.1 - (quota_count or 2.0), 0.0):
+        doubted.discard("throttled")
+    if grown["faults"] > _FAULTS_A_SECOND * max(wall_s, 1.0):
+        doubted.add("faults")
+    if disk_expected:
+        doubted -= {"cpu_stall", "memory_stall", "io_stall", "faults"}
     clocks = [reading["frequency_hz"] for reading in (before, after) if reading.get("frequency_hz")]
-    if len(clocks) == 2:
-        slowed = clocks[-1] / clocks[0]
-    else:
-        slowed = 1.0
-    doubts = {
-        f"a task waited for a CPU {cpu:.0%} of the time: stop other programs, or use fewer threads": (
-            min(cpu, (other_s + tick_s) / wall_s) > limits.cpu_stall_ratio
-        ),
-        f"other processes used {others:.0%} of all CPU time: stop them": (
-            others > limits.other_load_ratio and other_s > proof_s
-        ),
-        f"the hypervisor took {stolen:.0%} of the CPU time: use a machine with CPUs of its own": (
-            stolen > limits.steal_ratio and grown["steal"] > proof_s
-        ),
-        f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads": (
-            throttled > limits.throttled_ratio + short_of_one
-        ),
-        f"a task waited for memory {memory:.0%} of the time: free memory or use a smaller model": (
-            memory > limits.memory_stall_ratio
-        ),
-        f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model": (
-            swapped > limits.swap_in_bytes
-        ),
-        f"a task waited for the disk {io:.0%} of the time: let other disk work end": (
-            io > limits.io_stall_ratio and not disk_expected
-        ),
-        f"{faults} pages came from disk: warm the file up, or the model does not fit in memory": (
-            faults > limits.major_fault_count * max(wall_s, 1.0) and not disk_expected
-        ),
-        f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in": slowed
-        < limits.slowed_ratio,
-        "the CPU reported thermal throttling: let it cool down": grown.get("throttle_count", 0) > 0,
-    }
+    if clocks:
+        amount["slowed"] = clocks[-1] / clocks[0]
+    if amount.get("slowed", 1.0) < _SLOWED_RATIO:
+        doubted.add("slowed")
+    if amount.get("throttle_count"):
+        doubted.add("throttle_count")
     return Validity(
-        **{f"{name}_ratio": value for name, value in share.items()},
-        major_fault_count=faults,
-        read_bytes=int(grown["read_bytes"]) if "read_bytes" in grown else None,
+        cpu_stall_ratio=amount.get("cpu_stall"),
+        memory_stall_ratio=amount.get("memory_stall"),
+        io_stall_ratio=amount.get("io_stall"),
+        steal_ratio=amount.get("steal"),
+        other_load_ratio=amount["other_load"],
+        major_fault_count=int(grown["faults"]),
         frequency_hz=sum(clocks) / len(clocks) if clocks else None,
-        temperature_celsius_max=temperature_celsius,
-        doubts=tuple(words for words, is_so in doubts.items() if is_so),
+        doubts=tuple(words.format(amount[name]) for name, words in _DOUBTS.items() if name in doubted),
     )
 
 

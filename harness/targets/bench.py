@@ -232,10 +232,9 @@ def run_soak(job: There, emit: Emit) -> None:
                 continue
             count += 1
             if not count:
-                told = {"battery_joules": job.battery_joules, "started_unix_s": time.time()}
                 with (counters.frames or [Frame(0.0, {})])[-1].laid() as root:
                     scope = EnergyMeter(root=root).source.replace("not available", "battery charge counter")
-                emit("energy", {"scope": scope, **told})
+                emit("energy", {"scope": scope, "battery_joules": job.battery_joules})
                 first = start = at
             if at - start < soak.window_s:
                 continue

@@ -244,7 +244,7 @@ class ShellTarget:
 
         In one shell.
         """
-        own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
+        own = "/proc/$1/stat /proc/$1/status /proc/$2/stat"
         script = (
             f"i=0; while :; do set -- - -; read -r p w < {shlex.quote(self.folder)}/run.pid && set -- $p $w;"
             f" head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"

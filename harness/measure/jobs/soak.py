@@ -32,7 +32,6 @@ class SoakJob(Frozen):
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
-        meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
     """
 
     path: str
@@ -43,7 +42,6 @@ class SoakJob(Frozen):
     duty_ratio: float = 1.0
     celsius_max: float | None = None
     battery_percent_min: float = 10.0
-    meter: str = ""
 
 
 def run(job: SoakJob, emit: Emit) -> None:
@@ -55,12 +53,7 @@ def run(job: SoakJob, emit: Emit) -> None:
     runtime: Runtime = plugins.usable_runtime(job.runtime)
     if job.celsius_max is not None and sensors.hottest_celsius() is None:
         raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
-    clock = getattr(runtime, "clock", None)
-    now_s: Callable[[], float]
-    if clock is not None:
-        now_s = clock.now_s
-    else:
-        now_s = time.perf_counter
+    now_s: Callable[[], float] = getattr(runtime, "now_s", time.perf_counter)
     emit("engine", runtime.identity(job.scenario))
     meter = sensors.EnergyMeter()
     idle_watts = 0.0
@@ -71,12 +64,7 @@ def run(job: SoakJob, emit: Emit) -> None:
     with closing(runtime.open(Path(job.path), job.scenario)) as session:
         # The first pass of an engine may read the file or make shaders: it is no window's.
         next(_decoded(session, job.scenario.context_tokens))
-        told = {
-            "scope": meter.source,
-            "battery_joules": sensors.battery_joules(),
-            "started_unix_s": time.time(),
-        }
-        emit("energy", told)
+        emit("energy", {"scope": meter.source, "battery_joules": sensors.battery_joules()})
         start_s = now_s()
         while (since_s := now_s() - start_s) < 60 * job.minutes:
             meter.start()
@@ -143,44 +131,25 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
     windows = child.told("window", Window)
     told = dict(child.events)
-    energy = told.get("energy", {"scope": "", "started_unix_s": 0.0, "battery_joules": None})
-    return summarise(
-        windows,
-        job,
-        energy_scope=energy["scope"],
-        battery_joules=energy["battery_joules"]
-        if windows and windows[-1].battery_percent is not None
-        else None,
-        started_unix_s=energy["started_unix_s"],
-        stopped=told.get("stopped", ""),
-    )
+    energy = told.get("energy", {"scope": "", "battery_joules": None})
+    battery_joules = None
+    if windows and windows[-1].battery_percent is not None:
+        battery_joules = energy["battery_joules"]
+    soak = summarise(windows, job, energy_scope=energy["scope"], battery_joules=battery_joules)
+    return soak and soak.replace(stopped=told.get("stopped", ""))
 
 
 def summarise(
-    windows: Sequence[Window],
-    job: SoakJob,
-    *,
-    energy_scope: str = "",
-    battery_joules: float | None = None,
-    started_unix_s: float = 0.0,
-    stopped: str = "",
+    windows: Sequence[Window], job: SoakJob, *, energy_scope: str = "", battery_joules: float | None = None
 ) -> Soak | None:
-    """Burst, knee and level of a run; None without a window.
-
-    An external meter's file counts instead of sensors.
-    """
+    """Burst, knee and level of a run; None without a window."""
     if not windows:
         return None
-    if job.meter:
-        energy_scope = "external meter"
-        spans = [(started_unix_s + w.since_start_s, w.duration_s) for w in windows]
-        joules = [sensors.metered_joules(Path(job.meter), at, at + length_s) for at, length_s in spans]
-        windows = [w.replace(joules=j) for w, j in zip(windows, joules, strict=True)]
     at = fall([w.tokens_per_s for w in windows])
     early = windows[: at or len(windows)]
     late = windows[-max(len(windows) // 4, 1) :]
-    burst = median([w.tokens_per_s for w in early])
-    level = median([w.tokens_per_s for w in late])
+    burst = median(w.tokens_per_s for w in early)
+    level = median(w.tokens_per_s for w in late)
     each = _joules(late)
     last = windows[-1]
     return Soak(
@@ -194,13 +163,12 @@ def summarise(
         sustained_joules_per_token=each,
         energy_scope=energy_scope if each is not None else "",
         tokens_per_charge=battery_joules / each if battery_joules and each else None,
-        stopped=stopped,
     )
 
 
 def _joules(windows: Sequence[Window]) -> float | None:
     """Joules a token over windows; None where any of them has none."""
     told = [w.joules for w in windows if w.joules is not None]
-    if told and len(told) == len(windows):
+    if len(told) == len(windows):
         return sum(told) / sum(w.token_count for w in windows)
     return None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness.domain.drafting import Decoding
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import LIMITS, Watch, child_probe
+from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
 
 
@@ -22,11 +22,7 @@ class TimedAnswers:
 
     def answer(self, generate: Callable[[], Decoding], mark: str = "") -> Decoding:
         """Generate, and tell it; ``mark`` is appended to the labels."""
-        if self._disk_expected:
-            limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0)
-        else:
-            limits = LIMITS
-        probe = child_probe(disk_expected=self._disk_expected, limits=limits)
+        probe = child_probe(disk_expected=self._disk_expected)
         with Watch(probe, self._meter) as watch:
             answer = generate()
         label = " ".join(filter(None, (f"tg{len(answer.tokens)}", mark)))

@@ -47,17 +47,6 @@ def test_limits_of_heat_and_battery():
     assert "battery at 19 %" in limit_reached(msgspec.structs.replace(window, battery_percent=19), JOB)
 
 
-def test_an_external_meter_by_hand(tmp_path):
-    path = tmp_path / "meter.csv"
-    path.write_text("time,watts\n100,10\n110,20\n120,20\n")
-    # 10 to 20 W over ten seconds, then 20 W: from 105 to 115, 15 -> 20 W over 5 s and 20 W over 5 s
-    assert sensors.metered_joules(path, 105, 115) == pytest.approx(17.5 * 5 + 20 * 5)
-    assert sensors.metered_joules(path, 90, 115) is None
-    path.write_text("110,1\n100,1\n")
-    with pytest.raises(sensors.BadDataError, match="go back"):
-        sensors.metered_joules(path, 100, 101)
-
-
 def test_power_sensors_of_a_board(tmp_path):
     folder = tmp_path / "sys/class/hwmon/hwmon0"
     folder.mkdir(parents=True)
