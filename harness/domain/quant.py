@@ -6,6 +6,7 @@ repository tells.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from harness.domain.base import Frozen, shipped_rows, shipped_table
@@ -68,6 +69,28 @@ MIXTURES: Final = {
     for row in shipped_rows("data/mixtures.csv", words={"flags": _FLAGS})
 }
 _MIXTURES: Final = {name for name, one in MIXTURES.items() if "read_only" not in one.flags}
+
+
+def _recipes() -> Iterator[tuple[str, str, str, Quantisation]]:
+    """Owner, architectures, pattern of a name, and what fits it, as ``data/quantisations.toml`` has them."""
+    groups = [
+        {"why": why, "only": "".join(only), "rows": {pattern: cells}}
+        for pattern, cells, why, *only in _TABLES["rules"]
+    ]
+    for group in sorted([*groups, *_TABLES["recipes"]], key=lambda group: "owner" not in group):
+        for pattern, (*cells, low, high) in group["rows"].items():
+            mixture = pattern
+            if cells and isinstance(cells[0], str):
+                mixture = cells.pop(0)
+            why = group["why"]
+            if low:
+                why += f"; published files have {low:g} to {high:g} of the bytes computed"
+            bits = tuple(cells and [0.0] * (len(GROUPS) - len(cells)) + cells)
+            found = Quantisation(text="", mixture=mixture, bits=bits, low=low, high=high, why=why)
+            yield group.get("owner", ""), group.get("only", ""), pattern, found
+
+
+_RECIPES: Final = tuple(_recipes())
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 _IN_WORDS: Final = re.compile(
     r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"
@@ -101,41 +124,34 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
     owner, _, name = text.lower().rpartition(":")
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    known = Quantisation(
-        text=text,
-        mixture=plain,
-        own_output=_TABLES["own_output"].get(owner, ""),
-        importance_matrix=owner in _TABLES["importance_matrix"]["owners"],
-    )
-    owned = _TABLES["owners"].get(owner, [])
-    smaller = _TABLES["larger_tables"].get(plain, "")
-    if smaller and not any(plain == row[0] for row in owned):
+    is_mixture = plain in _MIXTURES
+    own_output = _TABLES["own_output"].get(owner, "")
+    matrix = owner in _TABLES["importance_matrix"]["owners"]
+    known = Quantisation(text=text, mixture=plain, own_output=own_output, importance_matrix=matrix)
+    smaller = _TABLES["larger_tables"].get(plain)
+    if smaller and (owner, plain) not in {(whose, pattern) for whose, _, pattern, _ in _RECIPES}:
         base = understood(f"{owner}:{smaller}", architecture) or known
         why = f"output matrix and token tables in Q8_0 beside {smaller}"
-        rest = (base.bits or (0.0,) * len(GROUPS))[3:]
-        return base.replace(
-            text=text, bits=(8.5, 8.5, 8.5, *rest), low=base.low or 0.96, high=base.high or 1.04, why=why
-        )
-    for pattern, stands, bits, low, high, why, *only in [
-        *owned,
-        *([] if plain in _MIXTURES else _TABLES["rules"]),
-    ]:
+        bits = (8.5, 8.5, 8.5, *(base.bits or (0.0,) * len(GROUPS))[3:])
+        return base.replace(text=text, bits=bits, low=base.low or 0.96, high=base.high or 1.04, why=why)
+    for whose, only, pattern, found in _RECIPES:
         match = re.fullmatch(pattern, plain)
-        if match is None or (only and architecture not in only[0].split()):
+        counts = whose == owner if whose else not is_mixture
+        if match is None or not counts or (only and architecture not in only.split()):
             continue
-        if stands == "bits":
-            named = float(next(g for g in match.groups() if g))
-            bits = [named + more for more in bits]  # noqa: PLW2901 - the rule's are relative to the name's
+        found = found.replace(text=text, own_output=own_output, importance_matrix=matrix)  # noqa: PLW2901
+        if found.mixture == "bits":
+            named = float(next(filter(None, match.groups())))
+            bits = tuple(named + more for more in found.bits)
             mixture = next(m for most, m in _TABLES["up_to_bits"] if bits[4] <= most)
-        else:
-            mixture = match.expand(stands)
-        mixture = SAME.get(mixture, mixture)
-        if low:
-            why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
-        return known.replace(mixture=mixture, bits=tuple(bits), low=low, high=high, why=why)
-    if plain in _MIXTURES:
-        return known
-    return None
+            return found.replace(mixture=mixture, bits=bits)
+        return found
+    for pattern, spelled in _TABLES["spellings"].items():
+        match = re.fullmatch(pattern, plain)
+        if match and not is_mixture:
+            mixture = match.expand(spelled)
+            return known.replace(mixture=SAME.get(mixture, mixture))
+    return known if is_mixture else None
 
 
 def mixture_in(words: str) -> str:
