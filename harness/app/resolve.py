@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from harness.catalog.devices import load_device
 from harness.catalog.guess import Guess
 from harness.catalog.names import (
-    OLLAMA_PREFIXES,
     hub_parts,
     is_another,
     is_hub,
@@ -413,19 +412,16 @@ def _as_written(quant: str, mixture: str) -> str:
 
 
 def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
-    """What a name means that says itself where it is read: a hub, a registry, an address.
+    """What a name means that says itself where it is read: a hub, an address.
 
     None for other names.
     """
     if is_hub(ref):
         return _from_hub(ref, quant)
-    if not ref.startswith((*OLLAMA_PREFIXES, "http://", "https://")):
+    if not ref.startswith(("http://", "https://")):
         return None
-    from harness.catalog.hub import read_ollama, read_url
+    from harness.catalog.hub import read_url
 
-    for prefix in OLLAMA_PREFIXES:
-        if ref.startswith(prefix):
-            return _as_read(ref, read_ollama(ref.removeprefix(prefix).removeprefix("library/")), quant)
     return _as_read(ref, read_url(ref), quant)
 
 

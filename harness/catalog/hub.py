@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,48 +44,27 @@ _FIRST_BYTES: Final = 1 << 20
 _EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
-
-
-_OLLAMA: Final = "https://registry.ollama.ai"
-_OLLAMA_MODEL: Final = "application/vnd.ollama.image.model"
-_OLLAMA_TOWER: Final = "application/vnd.ollama.image.projector"
 _USUAL_FILES: Final = (
-    "Q4_K_M",
-    "MXFP4",
-    "MXFP4_MOE",
-    "UD-Q4_K_XL",
-    "Q4_K_S",
-    "Q4_0",
-    "Q5_K_M",
-    "Q6_K",
-    "Q8_0",
-    "F16",
-    "BF16",
-)
+    "Q4_K_M", "MXFP4_MOE", "UD-Q4_K_XL", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0", "F16", "BF16",
+)  # fmt: skip
 """Of a repository's files the first of these that it has, where none is asked for."""
+
+
+class _Stored(msgspec.Struct):
+    sha256: str = ""
 
 
 class _File(msgspec.Struct):
     rfilename: str
     size: int | None = None
+    lfs: _Stored | None = None
 
 
 class _Listing(msgspec.Struct):
-    """What is read of the hub's answer about a repository."""
+    """What is read of the hub's answer about a repository: its commit, and its files with their bytes and hashes."""
 
     siblings: list[_File]
-
-
-class _Layer(msgspec.Struct):
-    mediaType: str  # noqa: N815 - the registry's own name
-    digest: str
-    size: int
-
-
-class _Manifest(msgspec.Struct):
-    """What is read of Ollama's registry about a model."""
-
-    layers: list[_Layer]
+    sha: str = "main"
 
 
 class Repository(NamedTuple):
@@ -104,6 +83,14 @@ class Repository(NamedTuple):
     tower_bytes: int = 0
 
 
+class Fetched(NamedTuple):
+    """Bytes that are here now, those of the whole file, and what its host calls this version of it."""
+
+    done_bytes: int
+    file_bytes: int
+    tag: str
+
+
 def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     """Shape of the model in a repository, and its tensors where it has a GGUF file.
 
@@ -115,22 +102,22 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         UnknownNameError: It has no such file, or none of that quantisation.
         BadDataError: What it has is no config.json or no GGUF file.
     """
-    if file:
-        listed = {}
-    else:
-        listed = _sizes_in(repo)
-    if not file and not any(name.endswith(".gguf") for name in listed):
-        if "config.json" not in listed:
-            raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", listed)
-        config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
-        return Repository(read_hf_config(config), None, f"config.json of {repo}")
-    file = file or _chosen(repo, list(listed), quant)
-    headers = [
-        _header(f"{repo}/{part}", _url(repo, part), folder_of(repo) / _flat(part)) for part in parts_of(file)
-    ]
+    sizes: dict[str, int] = {}
+    if not file:
+        sizes = {each.rfilename: each.size or 0 for each in _listing(repo).siblings}
+        if not any(name.endswith(".gguf") for name in sizes):
+            if "config.json" not in sizes:
+                raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", sizes)
+            config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+            return Repository(read_hf_config(config), None, f"config.json of {repo}")
+        file = _chosen(repo, sizes, quant)
+    folder = folder_of(repo)
+    headers = [_header(f"{repo}/{part}", _url(repo, part), folder / _flat(part)) for part in parts_of(file)]
     weights = joined(headers).weights()
-    towers = {name: size for name, size in listed.items() if "mmproj" in name and name.endswith(".gguf")}
-    half = [size for name, size in towers.items() if "f16" in name.lower() and "bf16" not in name.lower()]
+    towers = {
+        name.lower(): size for name, size in sizes.items() if "mmproj" in name and name.endswith(".gguf")
+    }
+    half = [size for name, size in towers.items() if "f16" in name and "bf16" not in name]
     tower_bytes = min(half or towers.values(), default=0)
     return Repository(weights.shape, weights, f"header of {repo}/{file}", file, tower_bytes)
 
@@ -143,42 +130,8 @@ def read_url(url: str) -> Repository:
         BadDataError: What is there is no GGUF file.
     """
     name = _flat(url.partition("?")[0].partition("://")[2])[-_NAME_MAX:]
-    _reach(url, "/".join(url.split("/")[:3]))
     weights = _header(url, url, folder_of("url") / name).weights()
     return Repository(weights.shape, weights, f"header of {url}", url)
-
-
-def read_ollama(name: str) -> Repository:
-    """A model of Ollama's registry, ``qwen3:8b`` or ``user/name:tag``, by the header of its file.
-
-    Raises:
-        FetchError: The registry does not answer, or has no such model.
-        BadDataError: Its answer names no model file.
-    """
-    path, _, tag = name.partition(":")
-    if "/" in path:
-        repo = path
-    else:
-        repo = f"library/{path}"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not re.fullmatch(r"[\w.-]*", tag):
-        raise RefusedError(f"{name!r} is no name of Ollama's registry: write ollama:name:tag")
-    base = f"{_OLLAMA}/v2/{repo}"
-    place = f"ollama:{repo}:{tag or 'latest'}"
-    manifest = _document(
-        _flat(place), "manifest.json", f"{base}/manifests/{tag or 'latest'}", _LISTING_MAX_BYTES, _OLLAMA
-    )
-    try:
-        layers = msgspec.json.decode(read_limited(manifest), type=_Manifest).layers
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        manifest.unlink(missing_ok=True)  # asked for anew
-        raise BadDataError(place, "", f"no such list ({error})", "a manifest") from error
-    model = next((layer for layer in layers if layer.mediaType == _OLLAMA_MODEL), None)
-    if model is None or not re.fullmatch(r"sha256:[0-9a-f]{64}", model.digest):
-        raise BadDataError(place, "layers", "no model file", f"a layer of {_OLLAMA_MODEL}")
-    head = folder_of(_flat(place)) / model.digest.removeprefix("sha256:")
-    weights = _header(place, f"{base}/blobs/{model.digest}", head).weights()
-    towers = [layer.size for layer in layers if layer.mediaType == _OLLAMA_TOWER]
-    return Repository(weights.shape, weights, f"header of {place}", "", max(towers, default=0))
 
 
 def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
@@ -186,53 +139,49 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
 
     Raises as ``read_repository``.
     """
-    file = file or _chosen(repo, names_in(repo), quant)
-    client = _client()
+    listing = _listing(repo)
+    listed = {each.rfilename: each for each in listing.siblings}
     described = []
-    _session()
-    _reach(repo)
-    for part in parts_of(file):
-        with _faults_told(f"{repo}/{part}"):
-            about = client.get_hf_file_metadata(_url(repo, part))
-        if about.size is None:
+    for part in parts_of(file or _chosen(repo, listed, quant)):
+        if part not in listed:
+            raise UnknownNameError(f"file in {repo}", part, listed)
+        size = listed[part].size
+        if not size:
             raise FetchError(f"{repo}/{part}: the hub does not tell its size")
-        digest = ""
-        if re.fullmatch(r"[0-9a-f]{64}", about.etag or ""):
-            digest = about.etag
-        source = HubSource(repo=repo, file=part, revision=about.commit_hash or "main")
-        described.append(ModelFile(quant=quant, size_bytes=about.size, sha256=digest, hub=source))
+        stored = listed[part].lfs or _Stored()
+        source = HubSource(repo=repo, file=part, revision=listing.sha)
+        described.append(ModelFile(quant=quant, size_bytes=size, sha256=stored.sha256, hub=source))
     return described
 
 
-def _chosen(repo: str, names: list[str], quant: str) -> str:
-    """The GGUF file of that quantisation among all names, the first part of a split one."""
-    files = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
-    if not quant:
-        return _usual(repo, files)
-    wanted = understood(quant)
-    fitting = []
-    for name in sorted(files):
+def _chosen(repo: str, names: Iterable[str], quant: str) -> str:
+    """The GGUF file of that quantisation, or the usual one, among all names: the first part of a split one."""
+    files = list[str]()
+    for name in sorted(names):
         part = SPLIT.search(name)
-        of_file = understood(split(SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-")
-        same = of_file is not None and wanted is not None and of_file.mixture == wanted.mixture
-        if same and (part is None or part[1] == "00001"):
-            fitting.append(name)
-    exact = [name for name in fitting if quant.lower() in name.lower()]
-    plain = [name for name in fitting if "ud-" not in name.lower()]
-    if not fitting:
-        raise UnknownNameError(f"GGUF file of {quant} in {repo}", quant, files)
-    return (exact or plain or fitting)[0]
+        if name.endswith(".gguf") and "mmproj" not in name and (part is None or part[1] == "00001"):
+            files.append(name)
+    for wanted in (quant,) if quant else _USUAL_FILES:
+        mixture = _mixture(wanted)
+        fitting = [name for name in files if mixture and mixture == _mixture(_quant_of(name))]
+        if fitting:  # one that is called so, else one that is no other recipe
+            return min(fitting, key=lambda name: (wanted.lower() not in name.lower(), "ud-" in name.lower()))
+    if quant or not files:
+        raise UnknownNameError(
+            f"GGUF file of {quant} in {repo}" if quant else f"GGUF file in {repo}", quant or "model", files
+        )
+    return files[0]
 
 
-def _usual(repo: str, files: list[str]) -> str:
-    """The file that is taken where none is asked for."""
-    for quant in _USUAL_FILES:
-        with suppress(UnknownNameError):
-            return _chosen(repo, files, quant)
-    whole = [name for name in sorted(files) if (part := SPLIT.search(name)) is None or part[1] == "00001"]
-    if not whole:
-        raise UnknownNameError(f"GGUF file in {repo}", "model", files)
-    return whole[0]
+def _quant_of(name: str) -> str:
+    return split(SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-"
+
+
+def _mixture(quant: str) -> str:
+    meant = understood(quant)
+    if meant is None:
+        return ""
+    return meant.mixture
 
 
 def _flat(path: str) -> str:
@@ -243,38 +192,28 @@ def _flat(path: str) -> str:
 def _header(place: str, url: str, stem: Path) -> GgufFile:
     """The header of the file at ``url``; what has come of it lies in the cache, beginning with ``stem``."""
     head = stem.with_name(f"{stem.name}.head")
-    size_file = head.with_suffix(".size")
-    tag_file = head.with_suffix(".etag")
+    about = head.with_suffix(".about")  # bytes and tag of the whole file
     if head.is_file() and not _is_fresh(head):
         head.touch()
         with suppress(FetchError):  # offline: as it was, for another day
-            if _reach(place, url) != _text_in(tag_file):
+            if _reach(place, url) != _text_in(about).partition(" ")[2]:
                 head.unlink()
-    stop = _FIRST_BYTES
     while True:
-        size = _text_in(size_file)
+        size = _text_in(about).partition(" ")[0]
+        data = b""
         if size.isdecimal() and head.is_file():
             data = read_limited(head, _MOST_BYTES)
-        else:
-            data = b""
-        if data and (header := header_of(data, int(size), Path(place.rpartition("/")[2]))):
-            return header
-        if data and len(data) >= min(int(size), _MOST_BYTES):
-            raise BadDataError(place, "", f"no whole header in {len(data)} bytes", "a GGUF file")
         if not data:
             head.unlink(missing_ok=True)
-            tag_file.write_text(_reach(place, url))
+        elif header := header_of(data, int(size), Path(place.rpartition("/")[2])):
+            return header
+        elif len(data) >= min(int(size), _MOST_BYTES):
+            raise BadDataError(place, "", f"no whole header in {len(data)} bytes", "a GGUF file")
         stop = max(_FIRST_BYTES, 2 * len(data))
-        done, total = download(place, url, head, _EIB, stop=stop)
-        if done == len(data):
-            raise FetchError(f"{place}: the hub sent nothing of bytes {done} to {stop}")
-        size_file.write_text(str(total))
-
-
-def _fetch_whole(place: str, url: str, part: Path, most_bytes: int) -> None:
-    done, size = download(place, url, part, most_bytes)
-    if done < size:
-        raise FetchError(f"{place}: the hub gave {done} of {size} bytes: try again")
+        fetched = download(place, url, head, _EIB, stop=stop)
+        if fetched.done_bytes == len(data):
+            raise FetchError(f"{place}: the hub sent nothing of bytes {len(data)} to {stop}")
+        about.write_text(f"{fetched.file_bytes} {fetched.tag}")
 
 
 def _is_fresh(path: Path) -> bool:
@@ -284,11 +223,11 @@ def _is_fresh(path: Path) -> bool:
 
 def _text_in(path: Path) -> str:
     if path.is_file():
-        return read_limited(path, _NAME_MAX).decode(errors="replace")
+        return read_limited(path, 2 * _NAME_MAX).decode(errors="replace")
     return ""
 
 
-def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -> Path:
+def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
     """A small document of the hub in the cache, of at most so many bytes.
 
     It appears there whole or not at all, and is asked for anew after a day, where the hub can be reached.
@@ -297,10 +236,10 @@ def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -
     if _is_fresh(path):
         return path
     try:
-        _reach(repo, host)
         with TemporaryDirectory(dir=path.parent) as own:
             part = Path(own) / "document"
-            _fetch_whole(f"{repo}/{name}", url, part, most_bytes)
+            fetched = download(f"{repo}/{name}", url, part, most_bytes)
+            _whole(f"{repo}/{name}", fetched.done_bytes, fetched.file_bytes)
             part.replace(path)
     except FetchError:
         if not path.is_file():
@@ -309,28 +248,16 @@ def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -
     return path
 
 
-def names_in(repo: str) -> list[str]:
-    """Names of a repository's files; BadDataError where the hub's listing is no such list."""
-    return list(_sizes_in(repo))
-
-
-def _sizes_in(repo: str) -> dict[str, int]:
-    """Names of a repository's files with their bytes, 0 where the hub does not tell them.
-
-    Raises:
-        BadDataError: The hub's listing is no such list.
-    """
-    listing = _document(
-        repo, "listing.json", f"{_endpoint()}/api/models/{repo}?blobs=true", _LISTING_MAX_BYTES
-    )
+def _listing(repo: str) -> _Listing:
+    """A repository's commit and files; BadDataError where the hub's listing is no such list."""
+    url = f"{_endpoint()}/api/models/{repo}?blobs=true"
+    listing = _document(repo, "listing.json", url, _LISTING_MAX_BYTES)
     try:
-        siblings = msgspec.json.decode(read_limited(listing), type=_Listing).siblings
+        return msgspec.json.decode(read_limited(listing), type=_Listing)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         listing.unlink(missing_ok=True)  # asked for anew
-        raise BadDataError(
-            f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files"
-        ) from error
-    return {each.rfilename: each.size or 0 for each in siblings}
+        place = f"{repo}: the hub's listing"
+        raise BadDataError(place, "", f"no such list ({error})", "names of files") from error
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
@@ -349,11 +276,14 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     part = staging / "hub.part"
     if part.is_file() and part.stat().st_size >= size_bytes:
         return part  # its hash decides
-    _reach(source.repo)
-    done, _ = download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
-    if done < size_bytes:
-        raise FetchError(f"{place}: the hub gave {done} of {size_bytes} bytes, which are kept: try again")
+    fetched = download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
+    _whole(place, fetched.done_bytes, size_bytes)
     return part
+
+
+def _whole(place: str, done_bytes: int, size_bytes: int) -> None:
+    if done_bytes < size_bytes:
+        raise FetchError(f"{place}: the hub gave {done_bytes} of {size_bytes} bytes: try again")
 
 
 def download(
@@ -365,59 +295,49 @@ def download(
     *,
     stop: int = 0,
     silence_s: float = 30.0,
-) -> tuple[int, int]:
+) -> Fetched:
     """Fetch a file of the hub or of another host to its end, or up to byte ``stop``.
 
     What is there already is not fetched again. Bounded in bytes, in the time without one (``silence_s``), and
     in the time until the last of them is here.
 
-    Returns:
-        Bytes that are there now, and those of the whole file.
-
     Raises:
         UnknownNameError: The hub has no such file.
         FetchError: It does not answer, or the file, or what is sent of it, has more than ``most_bytes``.
     """
-    utils = _client().utils
+    _reach(place, "/".join(url.split("/")[:3]))
     token = None if url.startswith(f"{_endpoint()}/") else False  # the hub's token is for the hub alone
-    headers = {
-        **utils.build_hf_headers(token=token, library_name="edge-harness"),
-        "Accept-Encoding": "identity",
-    }
+    headers = _client().utils.build_hf_headers(token=token, library_name="edge-harness")
+    headers["Accept-Encoding"] = "identity"
+    asked = {_MOST_KEY: stop or most_bytes}
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
         if done or stop:
-            headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"}
-        asked = {_MOST_KEY: stop or most_bytes}
+            headers["Range"] = f"bytes={done}-{stop - 1 if stop else ''}"
         with _session().stream("GET", url, headers=headers, timeout=silence_s, extensions=asked) as answer:
             status = answer.status_code
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
             if status not in {200, 206}:
-                raise FetchError(
-                    f"{place}: {answer.url.host} answered {status}: there is no such file, or it wants a token"
-                )
+                why = "there is no such file, or it wants a token"
+                raise FetchError(f"{place}: {answer.url.host} answered {status}: {why}")
+            total = "Content-Range"
             if status == 200:  # all of it, whatever was asked for
                 out.truncate(0)
                 done = 0
-            total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition(
-                "/"
-            )[2]
-            if re.fullmatch(r"\d{1,18}", total):
-                size = int(total)
-            else:
-                size = 0
+                total = "Content-Length"
+            told = re.fullmatch(r"(?:.*/)?(\d{1,18})", answer.headers.get(total, ""))
+            size = int(told[1]) if told else 0
             if size > most_bytes:
                 raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
             for chunk in answer.iter_bytes(_CHUNK_BYTES):
                 done += len(chunk)
                 if done > (stop or most_bytes):
-                    raise FetchError(
-                        f"{place}: it sends more than the {stop or most_bytes} bytes that it may have"
-                    )
+                    most = f"the {stop or most_bytes} bytes that it may have"
+                    raise FetchError(f"{place}: it sends more than {most}")
                 out.write(chunk)
                 progress(done, most_bytes)
-    return done, size
+            return Fetched(done, size, _tag(answer))
 
 
 @contextmanager
@@ -430,6 +350,10 @@ def _faults_told(place: str) -> Iterator[None]:
     except Exception as error:
         text = str(error).strip().splitlines() or [""]
         raise FetchError(f"{place}: {type(error).__name__}: {text[0][:200]}") from error
+
+
+def _tag(answer: Any) -> str:
+    return str(answer.headers.get("ETag", ""))[:_NAME_MAX]
 
 
 def folder_of(repo: str) -> Path:
@@ -447,20 +371,19 @@ def _url(repo: str, file: str, revision: str | None = None) -> str:
     return str(_client().hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT")))
 
 
-def _reach(place: str, url: str = "") -> str:
-    """The ETag of what is at an address, or of the hub's first page; empty where it tells none.
+def _reach(place: str, url: str) -> str:
+    """The ETag of what is at an address; empty where its host tells none.
 
     Raises:
         FetchError: No word came in time; a thread asks, since looking up a name knows no time limit.
     """
-    url = url or _endpoint()
     session = _session()
     faults = ["no answer"]
     tags = [""]
 
     def ask() -> None:
         try:
-            tags[0] = session.head(url, timeout=_ANSWER_S).headers.get("ETag", "")[:_NAME_MAX]
+            tags[0] = _tag(session.head(url, timeout=_ANSWER_S))
             faults.clear()
         except Exception as error:  # noqa: BLE001 - of whichever library the client speaks with
             faults[:] = [f"{type(error).__name__}: {error}"]
@@ -469,7 +392,7 @@ def _reach(place: str, url: str = "") -> str:
     asking.start()
     asking.join(_ANSWER_S)
     if faults:
-        raise FetchError(f"{place}: the hub {url} cannot be reached ({faults[0]})")
+        raise FetchError(f"{place}: {url} cannot be reached ({faults[0]})")
     return tags[0]
 
 
@@ -523,11 +446,6 @@ def _bound(answer: Any) -> None:
 def _client() -> Any:
     import huggingface_hub.utils
 
-    if huggingface_hub.__version__.startswith(
-        "0."
-    ):  # what the extra `export` brings; its sessions have no streams
-        version = huggingface_hub.__version__
-        raise RefusedError(
-            f"huggingface-hub {version}: 1.0 or later reads the hub; install `export` apart from it"
-        )
+    if huggingface_hub.__version__.startswith("0."):  # an older one's sessions have no streams
+        raise RefusedError(f"huggingface-hub {huggingface_hub.__version__}: 1.0 or later reads the hub")
     return huggingface_hub

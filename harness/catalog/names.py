@@ -34,7 +34,6 @@ _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet|reap|pruned
 _NAME_MAX: Final = 300
 """Characters of a name; records of strangers may hold longer ones."""
 HUB_PREFIX: Final = "hf:"
-OLLAMA_PREFIXES: Final = ("ollama:", "registry.ollama.ai/", "ollama.com/")
 _HUB_URL: Final = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:resolve|blob)/[^/]+/([^?#]+\.gguf))?/?(?:[?#].*)?"
 )
