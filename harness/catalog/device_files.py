@@ -5,22 +5,18 @@ own: ``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/
 print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from harness.catalog.parts import keys_of, spelled
 from harness.catalog.paths import data_files
-from harness.domain.base import Frozen
-from harness.domain.device import Calibration, DeviceProfile, Figure, MemoryPool, PoolName
-from harness.domain.foreign import toml_in, typed
+from harness.domain.device import DeviceProfile
+from harness.domain.foreign import found_at, toml_in, typed
 from harness.errors import BadDataError
 from harness.units import GB, GIB, TERA
 
@@ -33,16 +29,9 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
-BANDWIDTH_TOLERANCE: Final = 0.02
-"""How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
-
-
-class _Wires(Frozen):
-    """What a file may say of a pool beside the profile: its bandwidth is checked by it."""
-
-    transfer_mt_s: Figure
-    bus_width_bits: Figure
+_POOLS: Final = ("ram", "vram")
+_WIRES: Final = frozenset({"transfer_mt_s", "bus_width_bits"})
+"""What a file tells of a pool beside the profile: what its bandwidth is made of, for those who read it."""
 
 
 def device_file(name: str) -> DeviceProfile:
@@ -108,48 +97,55 @@ def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
 def read_device(file: Traversable) -> DeviceProfile:
     """The device that a file describes; BadDataError where it breaks the schema, or contradicts itself."""
     place = str(file)
-    name = file.name.removesuffix(".toml")
-    document = toml_in(file)
-    if "engines" in document:  # as a probe writes it
-        profile = typed(document | {"name": name}, DeviceProfile, place)
-        _check(profile, place)
-        return profile
+    written = toml_in(file)
+    document = written
+    if "engines" not in document:  # not as a probe writes it
+        document = _as_profile(document)
     try:
-        profile = typed(_as_profile(document) | {"name": name}, DeviceProfile, place)
+        profile = typed(document | {"name": file.name.removesuffix(".toml")}, DeviceProfile, place)
         _check(profile, place)
     except BadDataError as error:
-        field, expected = (_as_written(text, document) for text in (error.field, error.expected))
-        raise BadDataError(place, field, error.found, expected) from None
-    for pool in profile.pools:
-        _check_bandwidth(pool, document[pool.name], place)
-    in_si: DeviceProfile = _in_si(profile)
-    return in_si
-
-
-def _as_profile(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's document by the names of the profile; its figures stay in the vendors' units."""
-    profile: dict[str, Any] = {"pools": []}
-    for key, value in document.items():
-        if key in _POOLS:
-            pool: Any = _respelt(value)
-            if isinstance(pool, dict):
-                pool = {k: v for k, v in pool.items() if k not in _Wires.__struct_fields__} | {"name": key}
-            profile["pools"].append(pool)
-        else:
-            profile["engines" if key == "engine" else key] = _respelt(value)
+        if document is written:
+            raise
+        field, expected = (_as_written(text, written) for text in (error.field, error.expected))
+        found = error.found
+        if field.endswith(".value"):  # in the file's own unit
+            found = found_at(written, field, found)
+        raise BadDataError(place, field, found, expected) from None
     return profile
 
 
-def _respelt(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_respelt(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    respelt = {}
-    for key, inner in value.items():
-        ends = (key.removesuffix(end) + name for name, (end, _) in _VENDOR_UNITS.items() if key.endswith(end))
-        respelt[next(ends, key)] = _respelt(inner)
-    return respelt
+def _as_profile(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's document by the names of the profile, in SI units."""
+    profile = _in_si(written)
+    if "engine" in profile:
+        profile["engines"] = profile.pop("engine")
+    profile["pools"] = []
+    for name in [name for name in profile if name in _POOLS]:
+        pool = profile.pop(name)
+        if isinstance(pool, dict):
+            pool = {key: value for key, value in pool.items() if key not in _WIRES} | {"name": name}
+        profile["pools"].append(pool)
+    return profile
+
+
+def _in_si(table: Mapping[str, Any], factor: float = 1) -> dict[str, Any]:
+    """A table with its figures in SI units, as the ends of its keys say; ``factor`` is that of the table's own."""
+    made: dict[str, Any] = {}
+    for key, value in table.items():
+        name, unit = key, factor
+        for end, (vendors, one) in _VENDOR_UNITS.items():
+            if key.endswith(vendors):
+                name, unit = key.removesuffix(vendors) + end, one
+        if isinstance(value, dict):
+            made[name] = _in_si(value, unit)
+        elif isinstance(value, list):
+            made[name] = [_in_si(each) if isinstance(each, dict) else each for each in value]
+        elif key == "value" and type(value) in {int, float}:
+            made[name] = value * factor
+        else:
+            made[name] = value
+    return made
 
 
 def _as_written(text: str, document: Mapping[str, Any]) -> str:
@@ -162,76 +158,32 @@ def _as_written(text: str, document: Mapping[str, Any]) -> str:
     return text
 
 
-def _in_si(value: Any, name: str = "") -> Any:
-    """The profile with its figures in SI units, as the ends of its fields' names say."""
-    if isinstance(value, Figure):
-        factor = next((factor for end, (_, factor) in _VENDOR_UNITS.items() if name.endswith(end)), 1)
-        return value.replace(value=value.value * factor)
-    if isinstance(value, tuple):
-        return tuple(_in_si(each, name) for each in value)
-    if isinstance(value, dict):
-        return {key: _in_si(each, name) for key, each in value.items()}
-    if isinstance(value, Frozen):
-        return value.replace(
-            **{field: _in_si(getattr(value, field), field) for field in value.__struct_fields__}
-        )
-    return value
-
-
 def _check(profile: DeviceProfile, place: str) -> None:
     """What types cannot say of a device."""
     pools = {pool.name: pool for pool in profile.pools}
     if profile.learned:
-        raise BadDataError(
-            place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
-        )
+        found = repr(profile.learned[:80])
+        raise BadDataError(place, "learned", found, "no such key: `learn` keeps that by itself")
     if not profile.engines:
         raise BadDataError(place, "engines", "none", "at least one engine")
     for index, engine in enumerate(profile.engines):
+        field = f"engine[{index}]"
         if engine.pool not in pools:
-            raise BadDataError(
-                place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}"
-            )
-        if engine.sustained_ratio and not 1e-6 <= engine.sustained_ratio.value <= 1:
-            field = f"engine[{index}].sustained_ratio.value"
-            found = str(engine.sustained_ratio.value)
-            raise BadDataError(place, field, found, "a share above 0, at most 1")
+            raise BadDataError(place, f"{field}.pool", repr(engine.pool), f"one of {', '.join(pools)}")
+        kept = engine.sustained_ratio
+        if kept and not 1e-6 <= kept.value <= 1:
+            expected = "a share above 0, at most 1"
+            raise BadDataError(place, f"{field}.sustained_ratio.value", str(kept.value), expected)
     if "ram" not in pools:
         raise BadDataError(place, "ram", "nothing", "the pool of every device")
     for name, pool in pools.items():
-        total = pool.total_bytes.value
-        for key, part in (("usable_bytes", pool.usable_bytes), ("entitled_bytes", pool.entitled_bytes)):
-            if part is not None and part.value > total:
-                raise BadDataError(
-                    place, f"{name}.{key}.value", str(part.value), f"at most total_bytes, {total}"
-                )
-    _check_calibrations(profile.calibrations, place)
-
-
-def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None:
-    try:
-        json.dumps(msgspec.to_builtins(calibrations), allow_nan=False)
-    except ValueError:
-        raise BadDataError(place, "calibrations", "nan or inf", "finite numbers") from None
-    for at, calibration in enumerate(calibrations):
-        for index, cost in enumerate(calibration.types):
-            batches = [batch for batch, _ in cost.batch_seconds_per_byte]
-            field = f"calibrations[{at}].types[{index}].batch_seconds_per_byte"
-            if batches[:1] != [1] or batches != sorted(set(batches)):
-                raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
-            if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
-                raise BadDataError(place, field, "a time of 0 or less", "times above 0")
-
-
-def _check_bandwidth(pool: MemoryPool, written: Mapping[str, Any], place: str) -> None:
-    """Bandwidth is rate x width, where a file has them."""
-    told = {key: written[key] for key in _Wires.__struct_fields__ if key in written}
-    if not told:
-        return
-    wires = typed(told, _Wires, place)
-    rate, width = wires.transfer_mt_s.value, wires.bus_width_bits.value
-    computed = rate * width / 8000  # MT/s x bits / 8 is MB/s
-    stated = pool.bandwidth_bytes_per_s.value
-    if abs(stated - computed) > BANDWIDTH_TOLERANCE * computed:
-        expected = f"{computed:g} ({rate:g} MT/s x {width:g} bit / 8), within 2 %"
-        raise BadDataError(place, f"{pool.name}.bandwidth_gb_s.value", f"{stated:g}", expected)
+        for key in ("usable_bytes", "entitled_bytes"):
+            part = getattr(pool, key)
+            if part is not None and part.value > pool.total_bytes.value:
+                raise BadDataError(place, f"{name}.{key}.value", str(part.value), "at most its total_bytes")
+    for calibration in profile.calibrations:
+        for cost in calibration.types:
+            curve = dict(cost.batch_seconds_per_byte)
+            if list(curve)[:1] != [1] or list(curve) != sorted(curve) or not all(curve.values()):
+                field = f"calibrations, {cost.type_name}"
+                raise BadDataError(place, field, str(curve), "growing batches from 1, times above 0")

@@ -12,7 +12,8 @@ Time = Annotated[float, Meta(ge=0, le=1e12)]
 Speed = Annotated[float, Meta(gt=0)]
 Span = Annotated[float, Meta(ge=1e-9)]
 """Seconds that something is divided by: nothing lasts less than a nanosecond."""
-Curve = tuple[tuple[int, float], ...]
+Amount = Annotated[float, Meta(ge=0, le=1e18)]
+Curve = tuple[tuple[int, Amount], ...]
 """What was measured at growing sizes: each with its value."""
 MOST_CARDS: Final = 16
 APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
@@ -185,13 +186,13 @@ class Calibration(Frozen):
     layer_overhead_s: Time
     kv_read_bytes_per_s: Speed
     attention_flops_per_s: Speed
-    token_layer_s: float = 0.0
+    token_layer_s: Amount = 0.0
     attention_pair_s: Time = 0.0
-    spread_ratio: float = 0.0
+    spread_ratio: Amount = 0.0
     machine: str = ""
-    disturbed_ratio: float = 0.0
-    link_bytes_per_s: float = 0.0
-    crossing_s: float = 0.0
+    disturbed_ratio: Amount = 0.0
+    link_bytes_per_s: Amount = 0.0
+    crossing_s: Amount = 0.0
     process_anonymous_bytes: Count = 0
     process_file_bytes: Count = 0
     load_layer_s: Time = 0.0

@@ -155,15 +155,16 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
         bound = both[1].replace("`", "").removesuffix(" | null")
         bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], bound)
         bound = re.sub(r"(?:^|(?<=\| ))[a-z]+", lambda kind: _KINDS.get(kind[0], kind[0]), bound)
-        return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
+        return BadDataError(place, path, found_at(document, path, both[2] or "something else"), bound)
     if "enum" in text:
         known = f"one of: {', '.join(_keys(into, path))}"
     else:
         known = clean(text.replace("`", "'"))
-    return BadDataError(place, path, _found(document, path, "something else"), known)
+    return BadDataError(place, path, found_at(document, path, "something else"), known)
 
 
-def _found(document: Any, path: str, otherwise: str) -> str:
+def found_at(document: Any, path: str, otherwise: str) -> str:
+    """What stands at a path of a document, in a few words; the last argument where nothing does."""
     value = document
     for step in re.findall(r"[^.\[\]]+", path):
         try:

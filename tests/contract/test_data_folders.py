@@ -62,7 +62,9 @@ def test_device(name: str, tmp_path: Path) -> None:
     assert name == name.lower()
     for pool in ("ram", "vram"):
         if pool in document:
-            assert {"transfer_mt_s", "bus_width_bits"} <= document[pool].keys()
+            rate, width = (document[pool][key]["value"] for key in ("transfer_mt_s", "bus_width_bits"))
+            stated = document[pool]["bandwidth_gb_s"]["value"]
+            assert stated == pytest.approx(rate * width / 8000, rel=0.02), "MT/s x bits / 8 is MB/s"
     for figure in _figures(document):
         assert len(figure["source"]) >= 3
         assert figure["confidence"] != "measured" or "recall" not in figure["source"]
