@@ -33,9 +33,9 @@ def answer_of(record: "RunRecord", status: int | None = None) -> Answer:
 
 def show_record(record: "RunRecord") -> None:
     """Print one record in full: its speeds, its result, and what went wrong."""
-    from harness.report.results import result_tables
+    from harness.report.results import result_panels
 
-    tables = [table(title, columns, rows) for _, title, columns, rows in result_tables(record)]
+    tables = [table(one.label, one.columns, one.rows) for one in result_panels(record)]
     say(*(tables or [run_table([record])]), *reasons([record]))
 
 

@@ -2,13 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.gates.formats import row_words
 from harness.gates.judge import GateAnswer, Judgement
 from harness.printable import clean
 from harness.report import drawing
-from harness.report.drawing import Axis, Drawing
+from harness.report.drawing import Axis, Drawing, cell, stated
+from harness.report.panels import Headline, Page, Panel, Section
 from harness.report.state import State
 
 ANSWERS: Final[dict[GateAnswer, tuple[str, State, str, str]]] = {
@@ -25,61 +26,53 @@ ANSWERS: Final[dict[GateAnswer, tuple[str, State, str, str]]] = {
 """Of each answer its word, its mark, its verb, and what it means for a release; the worst first."""
 
 
-class Change(NamedTuple):
-    """A budget: the change, whose, of which figure, its interval, why it is undecided, and a picture."""
-
-    change: str
-    whose: str
-    what: str
-    between: str
-    reason: str
-    picture: Drawing
-
-
-class Gate(NamedTuple):
-    """All of a gate: its sentence, how many budgets came to what, and the changes of each answer."""
-
-    title: str
-    number: str
-    unit: str
-    verdict: str
-    lead: str
-    counts: list[tuple[State, str, int]]
-    changes: list[tuple[State, str, list[Change]]]
-    axis: Drawing
-
-
-def gate_of(judgements: Sequence[Judgement]) -> Gate:
-    """What a page says of the judgements of a gate."""
+def gate_of(judgements: Sequence[Judgement]) -> Page:
+    """What a page says of the judgements of a gate: its sentence, how many came to what, and the changes."""
     shares = [_shares(judgement) for judgement in judgements]
     axis = Axis.of_factors([0.7, 1.4, *(share for triple in shares for share in triple)])
-    by_answer: dict[GateAnswer, list[tuple[float, Change]]] = defaultdict(list)
-    for judgement, triple in zip(judgements, shares, strict=True):
-        by_answer[judgement.answer].append((judgement.margin_ratio or 0.0, _change(judgement, triple, axis)))
-    counts = Counter(judgement.answer for judgement in judgements)
-    changes = []
-    for answer, (word, state, *_) in ANSWERS.items():
-        if counts[answer]:
-            ordered = sorted(by_answer[answer], key=lambda pair: pair[0])
-            changes.append((state, word, [change for _, change in ordered]))
-    worst = next(answer for answer in ANSWERS if counts[answer])
-    first = changes[0][2][0]
-    unit = f"of {len(judgements)} budgets {ANSWERS[worst][2]}"
+    ordered = sorted(zip(judgements, shares, strict=True), key=lambda pair: pair[0].margin_ratio or 0.0)
+    rows: dict[GateAnswer, list[list[Drawing]]] = defaultdict(list)
+    for judgement, triple in ordered:
+        rows[judgement.answer].append(_row(judgement, triple, axis))
     ticks = [
         drawing.label(axis.at(value), 14, text)
         for value, text in ((0.7, "−30 %"), (1.0, "0"), (1.4, "+40 %"))
     ]
-    return Gate(
-        title=f"Gate: {counts[worst]} {unit}",
-        number=str(counts[worst]),
-        unit=unit,
-        verdict=ANSWERS[worst][3],
-        lead="" if worst == "pass" else f"The worst: {first.whose}, {first.what}: {first.change}.",
-        counts=[
-            (state, word, counts[answer]) for answer, (word, state, *_) in ANSWERS.items() if counts[answer]
+    scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, ticks, "scale")
+    found = [answer for answer in ANSWERS if rows[answer]]
+    folds = []
+    for answer in found:
+        heads = ("of", "change", "beside the limit", "answer")
+        title = f"{len(rows[answer])} {ANSWERS[answer][0]}"
+        lines = [*rows[answer], [Drawing(), Drawing(), scale, Drawing()]]
+        folds.append(Panel(title, columns=heads, rows=lines, kind="rows"))
+    counts = Counter(judgement.answer for judgement in judgements)
+    worst = found[0]
+    lead = ""
+    if worst != "pass":
+        change, whose, what, *_ = row_words(next(one for one, _ in ordered if one.answer == worst))
+        lead = f"The worst: {whose}, {what}: {change}."
+    unit = f"of {len(judgements)} budgets {ANSWERS[worst][2]}"
+    section = Section(
+        "changes",
+        "Since the baseline",
+        "A budget fails when its interval lies beyond the limit, and is undecided when the limit lies within it. "
+        "Dashed: the limit; the full line: no change from the baseline.",
+        folds=folds,
+        opened=[
+            fold.title
+            for fold, answer in zip(folds, found, strict=True)
+            if answer in {"fail", "could not run"}
         ],
-        changes=changes,
-        axis=drawing.picture("Scale: per cent of the baseline, or of the limit", 18, ticks, "scale"),
+    )
+    return Page(
+        kind="gate",
+        title=f"Gate: {counts[worst]} {unit}",
+        subject="no run",
+        place="",
+        headline=Headline("", str(counts[worst]), unit, verdict=ANSWERS[worst][3], feel=lead),
+        counts=[(stated(ANSWERS[answer][1], ANSWERS[answer][0]), counts[answer]) for answer in found],
+        sections=[section],
     )
 
 
@@ -98,9 +91,10 @@ def _shares(judgement: Judgement) -> tuple[float, ...]:
     return judgement.value / by, kept[0] / by, kept[1] / by
 
 
-def _change(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> Change:
+def _row(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> list[Drawing]:
+    """Whose and which figure, the change with its interval, a picture, and the answer with its reason."""
     word, state, *_ = ANSWERS[judgement.answer]
-    told = row_words(judgement)
+    change, whose, what, between = row_words(judgement)
     parts = []
     if shares:
         value, low, high = shares
@@ -116,4 +110,10 @@ def _change(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> Chan
     reason = ""
     if judgement.answer not in {"pass", "fail"}:
         reason = clean(judgement.settles or judgement.reason, 300)
-    return Change(*told, reason, drawing.picture(f"{told[0]}, {told[3]}: {word}", 34, parts))
+    picture = drawing.picture(f"{change}, {between}: {word}", 34, parts)
+    return [
+        cell(whose, small=what),
+        cell(change, "speed", between),
+        picture,
+        cell(stated(state, word), small=reason),
+    ]

@@ -51,7 +51,7 @@ def _one(record: RunRecord) -> list[str]:
     )
     note = note_of(record, figures)
     said = said.rstrip(".") + "."
-    if note and note.kind == "out":
+    if note and note.state is State.OUTSIDE:
         said += f" {note.title}."
     lines = textwrap.wrap(said, WIDTH)
     if not headline.number:
@@ -64,7 +64,7 @@ def _one(record: RunRecord) -> list[str]:
         lines.append(
             f"  {title:10}{figure.shown:14}{figure.between or 'not predicted':15} {bar(figure)}  {_word(figure)}"
         )
-    if note and note.kind != "out":
+    if note and note.state is State.DISTURBED:
         lines += ["", *(f"  {line}" for line in textwrap.wrap(f"{note.title}. {note.text}", WIDTH - 2))]
     return lines
 

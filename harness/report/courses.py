@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Soak
@@ -10,7 +10,8 @@ from harness.printable import clean
 from harness.records.derive import course_of
 from harness.records.ladder import Rung, rungs_of
 from harness.report import drawing, words
-from harness.report.drawing import Drawing
+from harness.report.drawing import Drawing, cell
+from harness.report.panels import Panel
 from harness.report.state import Figure, figures_of
 from harness.units import format_number
 
@@ -20,21 +21,8 @@ _LOW_RATIO: Final = 0.90
 _MOST_POINTS: Final = 12
 _FEW_POINTS: Final = 4
 _MOST_WINDOWS: Final = 120
-
-
-class Course(NamedTuple):
-    """Runs alike over time, or one run over its minutes."""
-
-    title: str
-    detail: str
-    picture: Drawing
-
-
-class Ladder(NamedTuple):
-    """The sentence, and of each quantisation its name, whether the sentence names it, and three bars."""
-
-    knee: str
-    rows: list[tuple[str, bool, list[Drawing]]]
+Course = tuple[str, list[tuple[str, Drawing]]]
+"""Runs alike over time, or one run over its minutes: the model, what is drawn, and that."""
 
 
 def courses(records: Sequence[RunRecord]) -> list[Course]:
@@ -49,18 +37,13 @@ def courses(records: Sequence[RunRecord]) -> list[Course]:
     found = []
     for group, setting in zip(several, settings, strict=True):
         newest = group[-_MOST_POINTS:]
-        first = newest[0][0]
         last = newest[-1][0]
-        values = [speed.measured or 0.0 for _, speed in newest]
         detail = ", ".join(filter(None, (clean(last.quant, 30), setting, "tokens/s")))
         if len(newest) < len(group):
             detail += f"; the newest {len(newest)} of {len(group)} runs"
-        name = words.model_words(last)
-        ends = (words.short_date(first.created), words.short_date(last.created))
-        picture = drawing.course(
-            values, [], ends, f"{name}, {detail}", is_labelled=len(newest) <= _FEW_POINTS
-        )
-        found.append(Course(name, detail, picture))
+        ends = (words.short_date(newest[0][0].created), words.short_date(last.created))
+        values = [speed.measured or 0.0 for _, speed in newest]
+        found.append(_course(last, detail, values, (), ends))
     return found
 
 
@@ -73,25 +56,32 @@ def soaks(records: Sequence[RunRecord]) -> list[Course]:
             continue
         windows = soak.windows[:: -(-len(soak.windows) // _MOST_WINDOWS)]
         values = [window.tokens_per_s for window in windows]
-        name = words.model_words(record)
         minutes = f"{format_number(windows[-1].since_start_s / 60, 2)} min"
         detail = f"{clean(record.quant, 30)}, tokens/s over {minutes}, {words.short_date(record.created)}"
         at = [window.since_start_s for window in windows]
-        picture = drawing.course(values, at, ("0", minutes), f"{name}, {detail}", is_labelled=False)
-        found.append(Course(name, detail, picture))
+        found.append(_course(record, detail, values, at, ("0", minutes)))
     return found
 
 
-def ladders(records: Sequence[RunRecord]) -> list[Ladder]:
+def _course(
+    record: RunRecord, detail: str, values: Sequence[float], at: Sequence[float], ends: tuple[str, str]
+) -> Course:
+    name = words.model_words(record)
+    is_labelled = not at and len(values) <= _FEW_POINTS
+    return name, [(detail, drawing.course(values, at, ends, f"{name}, {detail}", is_labelled=is_labelled))]
+
+
+def ladders(records: Sequence[RunRecord]) -> list[Panel]:
     """Quantisations of a model by falling bits: size, speed, and how often the next token is the same."""
     by_model: dict[str, list[Rung]] = defaultdict(list)
     for rung in rungs_of(records):
-        if rung.quality and rung.quality.score.top1_agreement_ratio:
+        if _same_ratio(rung):
             by_model[rung.model].append(rung)
     return [_ladder(model, rungs) for model, rungs in by_model.items() if len(rungs) > 1]
 
 
-def _ladder(model: str, rungs: list[Rung]) -> Ladder:
+def _ladder(model: str, rungs: list[Rung]) -> Panel:
+    """Three bars for each; the label names the fewest bits that keep the next token."""
     rungs.sort(key=lambda rung: -rung.size_bytes)
     first = knee = rungs[0]
     for rung in rungs:
@@ -100,24 +90,25 @@ def _ladder(model: str, rungs: list[Rung]) -> Ladder:
     fastest = max(_speed(rung) for rung in rungs) or 1.0
     rows = []
     for rung in rungs:
-        kind = "r"
-        if rung is knee:
-            kind = "w"
+        kind = "w" if rung is knee else "r"
         same = _same_ratio(rung)
         speed = _speed(rung)
-        bars = [
-            drawing.value_bar(
-                rung.size_bytes / first.size_bytes, f"{format_number(rung.size_bytes / 1e9, 2)} GB", kind
-            ),
-            drawing.value_bar(speed / fastest, format_number(speed) if speed else "not measured", kind),
-            drawing.value_bar(same, f"{100 * same:.0f} %", kind if same >= _LOW_RATIO else "low"),
-        ]
-        rows.append((clean(rung.quant, 30), rung is knee, bars))
+        size = f"{format_number(rung.size_bytes / 1e9, 2)} GB"
+        rows.append(
+            (
+                cell(clean(rung.quant, 30), "speed" if rung is knee else ""),
+                drawing.value_bar(rung.size_bytes / first.size_bytes, size, kind),
+                drawing.value_bar(speed / fastest, format_number(speed) if speed else "not measured", kind),
+                drawing.value_bar(same, f"{100 * same:.0f} %", kind if same >= _LOW_RATIO else "low"),
+            )
+        )
     size = format_number(knee.size_bytes / first.size_bytes, 2)
     said = f"{words.name_words(model)}, {clean(knee.quant, 30)}: {size} times the size of {clean(first.quant, 30)}"
     if _speed(knee) and _speed(first):
         said += f", {format_number(_speed(knee) / _speed(first), 2)} times the speed"
-    return Ladder(f"{said}, and {100 * _same_ratio(knee):.0f} % of the time the same next token.", rows)
+    said += f", and {100 * _same_ratio(knee):.0f} % of the time the same next token."
+    heads = ("quantisation", "size of the file", "tokens a second", "same next token")
+    return Panel("", said, columns=heads, rows=rows)
 
 
 def _same_ratio(rung: Rung) -> float:

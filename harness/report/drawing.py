@@ -27,13 +27,23 @@ _MOST_TICKS: Final = 5
 
 
 class Drawing(str):
-    """SVG made here, whose texts are escaped: a template shows it as it is."""
+    """SVG or HTML made here, whose texts are escaped: a template shows it as it is, in a cell of that ``kind``."""
 
-    __slots__ = ()
+    kind = ""
 
     def __html__(self) -> str:
         """Itself."""
         return self
+
+
+def cell(text: str, kind: str = "", small: str = "") -> Drawing:
+    """A cell of a table, and what stands small below its text."""
+    body = text if isinstance(text, Drawing) else escape(text)
+    if small:
+        body += f"<small>{escape(small)}</small>"
+    made = Drawing(body)
+    made.kind = kind
+    return made
 
 
 class Axis:
@@ -103,9 +113,22 @@ def mark(place: float, y: float, state: State) -> str:
     return f'<svg class="mark {state.name.lower()}" x="{place}%" y="{y}" overflow="visible">{_SHAPES[state]}</svg>'
 
 
-def shape(state: State) -> Drawing:
-    """The mark of a state around its own middle, for a legend."""
-    return Drawing(_SHAPES[state])
+def shape(state: State, says: str = "") -> Drawing:
+    """The mark of a state in a line of text; ``says`` what no word beside it does."""
+    told = f'role="img" aria-label="{escape(says, quote=True)}"' if says else 'aria-hidden="true"'
+    box = 'width="14" height="14" viewBox="-8 -8 16 16"'
+    return Drawing(f'<svg class="mark {state.name.lower()}" {box} {told}>{_SHAPES[state]}</svg>')
+
+
+def stated(state: State, word: str) -> Drawing:
+    """The mark of a state and a word: always both."""
+    return Drawing(f'<span class="state {state.name.lower()}">{shape(state)}{escape(word)}</span>')
+
+
+def swatch(kind: str, name: str) -> Drawing:
+    """The colour of a part of a bar, and its name."""
+    box = f'<svg width="13" height="13" aria-hidden="true"><rect class="{kind}" width="13" height="13" rx="3"/></svg>'
+    return Drawing(f"{box} {escape(name)}")
 
 
 def rule(place: float, height: float, kind: str = "grid") -> str:

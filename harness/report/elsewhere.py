@@ -9,6 +9,8 @@ from harness.domain.device import DeviceProfile
 from harness.domain.quant import split
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError
+from harness.report.drawing import Drawing, cell
+from harness.report.panels import Panel, Section
 from harness.units import GB, format_number
 
 KNOWN: Final = ("raspberry-pi-5", "iphone-16-pro", "macbook-air-m3", "rtx-4090-desktop")
@@ -110,19 +112,42 @@ def tables(
     titles = {model.name: model.card.title if model.card else model.name for model in grid.models}
     sizes = {model.name: model.weights.weight_count for model in grid.models}
     profiles = {device.name: device for device in grid.devices}
-    by_speed = sorted(profiles, key=lambda name: sum(_speed(cell) for cell in cells if cell.device == name))
-    answers = {(cell.model, cell.device): _place(cell, profiles[cell.device]) for cell in cells}
+    by_speed = sorted(profiles, key=lambda name: sum(_speed(one) for one in cells if one.device == name))
+    answers = {(one.model, one.device): _place(one, profiles[one.device]) for one in cells}
     by_size = sorted(sizes, key=sizes.__getitem__)
     rows = [(titles[model], [answers[model, device] for device in by_speed]) for model in by_size]
     heads = [(profiles[name].title, _memory(profiles[name])) for name in by_speed]
     return [Table(USUAL_QUANT, USUAL_CONTEXT, heads, rows)]
 
 
-def how(cell: Cell, device: DeviceProfile) -> str:
+def heat(table: Table) -> Section:
+    """The table as a page shows it."""
+    lead = (
+        f"Predicted, in {table.quant} with {table.context_tokens:,} tokens of context: {table.running_count} of "
+        f"{table.pair_count} run. The word for its speed, tokens a second, and in brackets where nine of ten "
+        "measurements should lie."
+    )
+    heads = ("model", *(cell(name, small=memory) for name, memory in table.devices))
+    rows = []
+    for model, places in table.rows:
+        made = [Drawing(f"<b>{place.word}</b>{place.figures}") for place in places]
+        cells = [cell(text, f"h{place.step}", place.how) for text, place in zip(made, places, strict=True)]
+        rows.append((model, *cells))
+    return Section(
+        "tables",
+        "On other machines",
+        lead,
+        [Panel("", columns=heads, rows=rows, kind="heat")],
+        note="At once: 50 tokens/s and more. Fast: 15 to 50. As you read: 5 to 15. Slow: 1 to 5. Hardly: under 1. "
+        "Unsure: the interval spans three words or more. From storage: weights are read while it writes.",
+    )
+
+
+def how(answer: Cell, device: DeviceProfile) -> str:
     """In a word or two where the model lies, if not all in one place."""
-    if cell.verdict == "fits with streaming":
+    if answer.verdict == "fits with streaming":
         return "from storage"
-    if cell.verdict != "fits split":
+    if answer.verdict != "fits split":
         return ""
     has_own_memory = any(pool.name == "vram" for pool in device.pools)
     if has_own_memory:

@@ -6,28 +6,15 @@ A policy lets no other style in.
 import base64
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from harness import __version__
 from harness.domain.base import shipped_text
 from harness.errors import optional
 from harness.printable import clean
 from harness.report import words
-from harness.report.drawing import Drawing, shape
-from harness.report.pages import Page
-from harness.report.state import State
-
-_HEADINGS: Final = {
-    "known": "Beside machines you know",
-    "changes": "Since the baseline",
-    "machines": "All runs",
-    "multiples": "Predicted and measured",
-    "ladders": "Which quantisation",
-    "courses": "Over time",
-    "tables": "On other machines",
-    "commands": "What next",
-}
-"""Headings of the sections, in their order, by the field of the page that fills each."""
+from harness.report.drawing import Drawing, stated
+from harness.report.panels import Page
 
 
 def render(page: Page) -> str:
@@ -36,9 +23,7 @@ def render(page: Page) -> str:
     Raises:
         MissingPackageError: Jinja2 is not installed.
     """
-    nav = [(name, heading) for name, heading in _HEADINGS.items() if getattr(page, name)]
-    values = {"title": page.title, "page": page, "headings": _HEADINGS, "nav": nav}
-    return filled("report.html.j2", values)
+    return filled("report.html.j2", {"title": page.title, "page": page})
 
 
 def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'none'") -> str:
@@ -61,13 +46,9 @@ def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'non
         "version": __version__,
         "policy": policy,
         "css": Drawing(css),
-        "State": State,
-        "shape": shape,
+        "stated": stated,
         "clean": clean,
         "date_words": words.date_words,
-        "short_date": words.short_date,
-        "quantities": words.QUANTITIES,
-        "glossary": words.GLOSSARY,
     }
     return environment.get_template(template).render(values)
 

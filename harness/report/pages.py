@@ -4,9 +4,10 @@ All else is folded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from math import log
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
@@ -15,110 +16,29 @@ from harness.printable import clean
 from harness.records.compare import compare
 from harness.records.derive import TEST_PHASES, summarise
 from harness.report import drawing, words
-from harness.report.changes import Change, Gate, gate_of
-from harness.report.courses import Course, Ladder, courses, ladders, soaks
-from harness.report.drawing import Axis, Drawing
-from harness.report.elsewhere import Table, how, known_machines
-from harness.report.panels import Panel, sections
+from harness.report.changes import gate_of
+from harness.report.courses import courses, ladders, soaks
+from harness.report.drawing import Axis, Drawing, cell, stated
+from harness.report.elsewhere import Table, heat, how, known_machines
+from harness.report.panels import Headline, Note, Page, Panel, Section, cleaned, offered
+from harness.report.results import result_panels
 from harness.report.state import Figure, State, amount, figures_of, tally
 from harness.units import GIB, counted, format_number
 
 TILES: Final = (("decode", "Writes"), ("first token", "Starts"), ("peak memory", "Memory"), ("load", "Loads"))
 _COLOURS: Final = ("w", "k", "c", "v", "r")
 _MOST_COURSES: Final = 24
-
-
-class Headline(NamedTuple):
-    """The first sentence: what leads to the figure, the figure, what follows; the verdict stands out."""
-
-    before: str = ""
-    number: str = ""
-    unit: str = ""
-    after: str = ""
-    verdict: str = ""
-    feel: str = ""
-
-
-class Note(NamedTuple):
-    """The one box: what was not as predicted (``out``), or what was left out (``doubt``)."""
-
-    kind: str
-    title: str
-    text: str
-
-
-class Row(NamedTuple):
-    """A machine on the axis that all share."""
-
-    name: str
-    detail: str
-    number: str
-    range: str
-    picture: Drawing
-    is_own: bool = False
-
-
-class Stack(NamedTuple):
-    """A stacked bar, what stands above it, and of each part its colour, name and size."""
-
-    title: str
-    lead: str
-    left: str
-    right: str
-    picture: Drawing
-    parts: list[tuple[str, str, str]]
-
-
-class Line(NamedTuple):
-    """A run in the table of all runs."""
-
-    record: RunRecord
-    model: str
-    setting: str
-    figures: dict[str, Figure]
-    picture: Drawing
-
-
-class Multiple(NamedTuple):
-    """The speeds of one model on what was predicted of each, a row a run; all of a page have the same axis."""
-
-    title: str
-    rows: list[tuple[str, Drawing]]
-    axis: Drawing
-
-
-class Page(NamedTuple):
-    """Everything that a template shows; what is empty is left out.
-
-    Attributes:
-        tiles: Of each its title, figure, what it is of, and its picture.
-        facts: Of each machine how it was measured, name by name.
-    """
-
-    kind: str
-    title: str
-    subject: str
-    place: str
-    headline: Headline
-    created: str = ""
-    note: Note | None = None
-    tiles: Sequence[tuple[str, Figure, str, Drawing]] = ()
-    known: Sequence[Row] = ()
-    known_axis: Drawing = Drawing()
-    stacks: Sequence[Stack] = ()
-    commands: Sequence[tuple[str, str]] = ()
-    counts: Sequence[tuple[State, str, int]] = ()
-    changes: Sequence[tuple[State, str, list[Change]]] = ()
-    change_axis: Drawing = Drawing()
-    machines: Sequence[tuple[str, list[Line]]] = ()
-    multiples: Sequence[Multiple] = ()
-    ladders: Sequence[Ladder] = ()
-    courses: Sequence[Course] = ()
-    more_courses: int = 0
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    facts: Sequence[tuple[str, dict[str, str]]] = ()
-    panels: Sequence[tuple[str, list[Panel]]] = ()
+_RUNS: Final = (
+    *(
+        "model",
+        "quantisation",
+        cell("tokens/s", "n"),
+        "which is",
+        "slower, likeliest, faster",
+        cell("off", "n"),
+    ),
+    *("run", "when, UTC", cell("first token", "n"), cell("memory", "n")),
+)
 
 
 def page_of(
@@ -126,27 +46,43 @@ def page_of(
 ) -> Page:
     """The page of one run, of many, of a gate, or of predictions alone."""
     ordered = sorted(records, key=lambda record: (record.created, record.run_id))
-    if judgements:
-        page = _judged(ordered, gate_of(judgements))
-    elif len(ordered) == 1:
-        page = _one(ordered[0])
+    figured = [figures_of(record) for record in ordered]
+    folds: list[Panel] = []
+    page = Page("gate", "", "no run", "", Headline())
+    if len(ordered) == 1 and not judgements:
+        page = _one(ordered[0], figured[0])
+        folds.append(_all_figures(figured[0]))
     elif ordered:
-        page = _many(ordered)
-    else:
-        page = _predictions(tables)
-    return page._replace(tables=tables, panels=sections(ordered))
+        page = _many(ordered, figured)
+    elif tables:
+        page = _predictions(tables[0])
+    if judgements:
+        gate = gate_of(judgements)
+        page = gate._replace(
+            subject=page.subject,
+            place=page.place,
+            created=page.created,
+            sections=[*gate.sections, *page.sections],
+        )
+    results = [panel for record in ordered for panel in result_panels(record) if panel.title]
+    folds += sorted(map(cleaned, [*results, *offered(ordered)]), key=lambda panel: panel.title)
+    folds += _facts(ordered)
+    folds.append(words_panel())
+    last = []
+    if len(ordered) == 1:
+        last.append(_next(ordered[0]))
+    last.append(Section("details", "In full", folds=folds))
+    return page._replace(sections=[*page.sections, *map(heat, tables), *last])
 
 
 # One run
 
 
-def _one(record: RunRecord) -> Page:
-    figures = figures_of(record)
+def _one(record: RunRecord, figures: dict[str, Figure]) -> Page:
     model = words.model_words(record)
-    headline = headline_of(record, figures["decode"])
-    known, axis = _known(record, figures["decode"])
-    stacks = (_limits(record, figures["decode"]), _memory(record, figures))
-    name = clean(record.name, 60)
+    speed = figures["decode"]
+    headline = headline_of(record, speed)
+    made = (_known(record, speed), _limits(record, speed), _memory(record, figures), _over_time([record]))
     return Page(
         kind="check",
         title=f"{model} on {words.machine_words(record)}: {headline.number} {headline.unit}".rstrip(": "),
@@ -156,22 +92,32 @@ def _one(record: RunRecord) -> Page:
         headline=headline,
         note=note_of(record, figures),
         tiles=[_tile(record, figures, key, title) for key, title in TILES],
-        known=known,
-        known_axis=axis,
-        stacks=list(filter(None, stacks)),
-        commands=[
-            ("Is there a faster setting? Tries threads, buffers and engines.", f"edge-harness tune {name}"),
-            ("Which larger model would run well here?", "edge-harness recommend this"),
-            (
-                "Keep it this fast: limits that a later build must meet.",
-                "edge-harness gate init -o budgets.toml",
-            ),
-            ("Would it run on a phone?", f'edge-harness fit {name} -d "iphone 16 pro"'),
-        ],
-        courses=soaks([record]),
-        figures=[figure for figure in figures.values() if figure.state is not State.NONE],
-        facts=[("", _facts([record]))],
+        sections=list(filter(None, made)),
     )
+
+
+def _next(record: RunRecord) -> Section:
+    name = clean(record.name, 60)
+    commands = {
+        "Is there a faster setting? Tries threads, buffers and engines.": f"edge-harness tune {name}",
+        "Which larger model would run well here?": "edge-harness recommend this",
+        "Keep it this fast: limits that a later build must meet.": "edge-harness gate init -o budgets.toml",
+        "Would it run on a phone?": f'edge-harness fit {name} -d "iphone 16 pro"',
+    }
+    rows = [(text, cell(command, "command")) for text, command in commands.items()]
+    return Section("next", "What next", panels=[Panel("", columns=("to know", "type"), rows=rows)])
+
+
+def _all_figures(figures: dict[str, Figure]) -> Panel:
+    rows = []
+    for figure in figures.values():
+        if figure.state is not State.NONE:
+            between = f"{figure.between} {figure.unit_word}" if figure.predicted else ""
+            numbers = (figure.shown, between, figure.off, str(figure.sample_count))
+            name = words.QUANTITIES.get(figure.name, figure.name)
+            rows.append((name, *(cell(text, "n") for text in numbers), stated(figure.state, figure.word)))
+    heads = (cell(head, "n") for head in ("measured", "predicted, 90 %", "off", "samples"))
+    return Panel(f"All {len(rows)} figures", columns=("what", *heads, "state"), rows=rows)
 
 
 def headline_of(record: RunRecord, speed: Figure) -> Headline:
@@ -204,10 +150,8 @@ def headline_of(record: RunRecord, speed: Figure) -> Headline:
 def _doubts(record: RunRecord) -> str:
     """What disturbed most samples, in the words of the run."""
     doubts = Counter(doubt for sample in record.samples for doubt in sample.validity.doubts)
-    (text, _), *_ = [*doubts.most_common(1), (record.detail, 0)]
-    if text:
-        return f"{clean(text, 200).capitalize()}."
-    return ""
+    text = max(doubts, key=lambda doubt: doubts[doubt], default=record.detail)
+    return f"{clean(text, 200).capitalize()}." if text else ""
 
 
 def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
@@ -220,18 +164,16 @@ def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
             count = "One surprise"
         else:
             count = f"{len(worst)} surprises; the largest"
-        title = (
-            f"{count}: {words.QUANTITIES[first.name]} {first.number} {first.unit_word}, not {first.between}"
-        )
-        return Note("out", title, _why(record, first))
+        name = words.QUANTITIES[first.name]
+        title = f"{count}: {name} {first.number} {first.unit_word}, not {first.between}"
+        return Note(State.OUTSIDE, title, _why(record, first))
     left = [test for test in summarise(record) if test.phase in TEST_PHASES and test.disturbed_count]
     if not left or record.outcome != "ok":
         return None
     gone = sum(test.disturbed_count for test in left)
     whole = gone + sum(test.sample_count for test in left)
-    return Note(
-        "doubt", f"{gone} of {whole} samples were left out", f"{_doubts(record)} The figures are of the rest."
-    )
+    title = f"{gone} of {whole} samples were left out"
+    return Note(State.DISTURBED, title, f"{_doubts(record)} The figures are of the rest.")
 
 
 def _why(record: RunRecord, figure: Figure) -> str:
@@ -265,19 +207,18 @@ def _tile(
     elif name == "decode" and figure.least is not None and figure.most is not None:
         ends = f"{format_number(figure.least)} to {format_number(figure.most)}"
         of = f"{figure.sample_count} runs of {asked.new_tokens:,} tokens, {ends}; this is the middle one"
-    elif name == "load" and cold and cold.measured is not None and cold.state.is_believed:
-        of += f"; {cold.number} {cold.unit_word} from storage, the first time"
+    elif name == "load" and cold and cold.state.is_believed:
+        of += f"; {cold.shown} from storage, the first time"
     return title, figure, of, drawing.bullet(figure, f"{title}: {figure.says}")
 
 
-def _known(record: RunRecord, speed: Figure) -> tuple[list[Row], Drawing]:
+def _known(record: RunRecord, speed: Figure) -> Section | None:
     """The model on machines that people know, this one among them, slowest first; and the axis below."""
-    if speed.measured is None or not speed.state.is_believed:
-        return [], Drawing()
-    others = [(device, cell, cell.decode_tokens_per_s) for device, cell in known_machines(record)]
-    if not others:
-        return [], Drawing()
-    ends = [end for _, _, likely in others if likely for end in (likely.low, likely.high)]
+    others = known_machines(record)
+    if speed.measured is None or not speed.state.is_believed or not others:
+        return None
+    speeds = [one.decode_tokens_per_s for _, one in others]
+    ends = [end for likely in speeds if likely for end in (likely.low, likely.high)]
     axis = Axis.of_factors([speed.measured, words.READING_TOKENS_PER_S, *ends])
     grid = [drawing.rule(axis.at(value), 44) for value in axis.ticks()]
     grid.append(drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading"))
@@ -285,44 +226,49 @@ def _known(record: RunRecord, speed: Figure) -> tuple[list[Row], Drawing]:
     dot = drawing.mark(axis.at(speed.measured), 22, speed.state)
     own = drawing.picture(f"{name}: measured {speed.number}", 44, [*grid, dot])
     cores = counted(record.machine.core_count, "core")
-    rows = [
-        (speed.measured, Row(name[:1].upper() + name[1:], cores, speed.number, "measured", own, is_own=True))
-    ]
-    for device, cell, likely in others:
-        if likely is None:
-            nothing = drawing.picture(f"{device.title}: does not fit", 44, grid)
-            rows.append((0.0, Row(device.title, "", "–", "does not fit", nothing)))
-            continue
-        number = format_number(likely.mid, 2)
-        between = f"{format_number(likely.low, 2)} to {format_number(likely.high, 2)}"
-        bar = drawing.band(axis, likely, 22)
-        picture = drawing.picture(f"{device.title}: {number} tokens/s, {between}", 44, [*grid, bar])
-        rows.append((likely.mid, Row(device.title, how(cell, device), number, between, picture)))
-    rows.sort(key=lambda pair: pair[0])
-    return [row for _, row in rows], drawing.factor_axis(axis, "tokens a second")
+    first = cell(name[:1].upper() + name[1:], "own", cores)
+    rows = [(speed.measured, (first, own, cell(speed.number, "n speed", "measured")))]
+    for (device, answer), likely in zip(others, speeds, strict=True):
+        number = "–"
+        between = "does not fit"
+        parts = grid
+        if likely is not None:
+            number = format_number(likely.mid, 2)
+            between = f"{format_number(likely.low, 2)} to {format_number(likely.high, 2)}"
+            parts = [*grid, drawing.band(axis, likely, 22)]
+        picture = drawing.picture(f"{device.title}: {number} tokens/s, {between}", 44, parts)
+        place = cell(device.title, small=how(answer, device))
+        rows.append((likely.mid if likely else 0.0, (place, picture, cell(number, "n speed", between))))
+    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    ordered.append((Drawing(), drawing.factor_axis(axis, "tokens a second"), Drawing()))
+    heads = ("machine", "slower to faster", cell("tokens/s", "n"))
+    return Section(
+        "known",
+        "Beside machines you know",
+        "The same model. Only the shaded machine is measured. The others are predicted: the bar is the doubt (90 %), "
+        "the line in it the likeliest speed.",
+        [Panel("", columns=heads, rows=ordered, kind="rows")],
+        note="Tokens a second; equal distances are equal factors. Dashed: about as fast as you read.",
+    )
 
 
-def _limits(record: RunRecord, reached: Figure) -> Stack | None:
+def _limits(record: RunRecord, reached: Figure) -> Section | None:
     """Where the time of a token goes, and how much of what memory alone would allow was reached."""
     if record.prediction is None or not record.prediction.speed.limits:
         return None
     speed = record.prediction.speed
-    sized = [(words.LIMITS.get(name, name.value), share) for name, share in speed.limits.items()]
-    lead = ""
+    time = " ".join(amount("s", 1 / speed.decode_tokens_per_s.mid, 2))
+    lead = f"The time of one token, {time} predicted."
     if reached.measured is not None and reached.state.is_believed and speed.roofline_tokens_per_s > 0:
         share = 100 * reached.measured / speed.roofline_tokens_per_s
         ceiling = format_number(speed.roofline_tokens_per_s)
-        lead = f" Reading memory alone would allow {ceiling} tokens a second: {reached.number} is {share:.0f} % of that."
-    whole = sum(share for _, share in sized)
-    parts, picture = _stacked(
-        sized, "Time of one token, predicted", lambda share: f"{100 * share / whole:.0f} %"
-    )
-    time = " ".join(amount("s", 1 / speed.decode_tokens_per_s.mid, 2))
-    left = "where the time of one token goes, predicted"
-    return Stack("What limits it", f"Most of the time: {parts[0][1]}.{lead}", left, time, picture, parts)
+        lead += f" Reading memory alone would allow {ceiling} tokens a second: {reached.number} is {share:.0f} % of that."
+    sized = {words.LIMITS.get(name, name.value): share for name, share in speed.limits.items()}
+    whole = sum(sized.values())
+    return _stack("limits", "What limits it", lead, sized, lambda share: f"{100 * share / whole:.0f} %")
 
 
-def _memory(record: RunRecord, figures: dict[str, Figure]) -> Stack | None:
+def _memory(record: RunRecord, figures: dict[str, Figure]) -> Section | None:
     """Parts of the predicted memory, and what was measured beyond them."""
     if record.prediction is None or not record.prediction.memory.parts:
         return None
@@ -330,94 +276,130 @@ def _memory(record: RunRecord, figures: dict[str, Figure]) -> Stack | None:
     for part in record.prediction.memory.parts:
         sizes[words.PARTS.get(part.kind) or clean(part.label, 60)] += part.size_bytes
     whole = sum(sizes.values())
-    peak = figures.get("peak memory")
-    measured = ""
+    peak = figures["peak memory"]
+    lead = f"{_memory_words(whole)} predicted"
     beyond = 0.0
-    if peak and peak.measured is not None and peak.state.is_believed:
-        measured = f"measured {peak.number} {peak.unit_word}"
-        if peak.state is State.OUTSIDE:
-            beyond = max(peak.measured - whole, 0.0)
-    parts, picture = _stacked(
-        list(sizes.items()), "Memory by part, predicted", lambda size: " ".join(amount("bytes", size)), beyond
-    )
-    lead = f"Most of it: {parts[0][1]}."
-    if beyond:
-        lead += f" {' '.join(amount('bytes', beyond))} came on top that nothing predicted."
-    return Stack(
-        "Where the memory goes",
-        lead,
-        f"predicted {' '.join(amount('bytes', whole))}",
-        measured,
-        picture,
-        parts,
-    )
+    if peak.measured is not None and peak.state.is_believed:
+        lead += f", {peak.shown} measured"
+        if peak.state is State.OUTSIDE and peak.measured > whole:
+            beyond = peak.measured - whole
+            lead += f"; {_memory_words(beyond)} came on top that nothing predicted"
+    return _stack("memory", "Where the memory goes", f"{lead}.", sizes, _memory_words, beyond)
 
 
-def _stacked(
-    sized: list[tuple[str, float]], title: str, shown: words.Shown, beyond: float = 0.0
-) -> tuple[list[tuple[str, str, str]], Drawing]:
+def _memory_words(size: float) -> str:
+    return " ".join(amount("bytes", size))
+
+
+def _stack(
+    key: str,
+    heading: str,
+    lead: str,
+    sizes: dict[str, float],
+    shown: Callable[[float], str],
+    beyond: float = 0.0,
+) -> Section:
     """At most six parts of a bar, the largest first; what lies ``beyond`` the whole is hatched."""
-    sized = sorted((pair for pair in sized if pair[1] > 0), key=lambda pair: -pair[1])
-    rest = sum(size for _, size in sized[len(_COLOURS) :])
-    kinds = [(name, size, kind) for (name, size), kind in zip(sized, _COLOURS, strict=False)]
-    kinds += [("the rest", rest, "x")] * bool(rest)
-    kinds += [("not predicted", beyond, "beyond")] * bool(beyond)
-    parts = [(kind, name, shown(size)) for name, size, kind in kinds]
-    says = f"{title}: " + ", ".join(f"{name} {size}" for _, name, size in parts)
-    return parts, drawing.stack(kinds, says)
+    sized = sorted((pair for pair in sizes.items() if pair[1] > 0), key=lambda pair: -pair[1])
+    parts = [(name, size, kind) for (name, size), kind in zip(sized, _COLOURS, strict=False)]
+    if len(sized) > len(parts):
+        parts.append(("the rest", sum(size for _, size in sized[len(parts) :]), "x"))
+    if beyond:
+        parts.append(("not predicted", beyond, "beyond"))
+    says = f"{heading}: " + ", ".join(f"{name} {shown(size)}" for name, size, _ in parts)
+    rows = [(drawing.swatch(kind, name), cell(shown(size), "n")) for name, size, kind in parts]
+    panel = Panel("", columns=("part", cell("share", "n")), rows=rows, picture=drawing.stack(parts, says))
+    return Section(key, heading, f"Most of it: {parts[0][0]}. {lead}", [panel], is_half=True)
 
 
-def _facts(records: Sequence[RunRecord]) -> dict[str, str]:
-    """How runs of one machine and engine were measured; what is empty is left out."""
-    record = records[-1]
-    asked = record.scenario
-    model = record.model
-    engine = record.engine
-    gone = sum(
-        bool(sample.validity.doubts) for one in records for sample in one.samples if not sample.warm_up
-    )
-    facts = {
-        "ended": "" if record.outcome == "ok" else clean(f"{record.outcome}: {record.detail}", 500),
-        "tokens": f"{asked.prompt_tokens:,} random ones as the prompt, then {asked.new_tokens:,} written",
-        "shown": "the middle one of the undisturbed repetitions; one warm-up is left out",
-        "disturbed": f"{counted(gone, 'sample')} left out. {_doubts(record)}" if gone else "",
-        "engine": clean(f"{engine.name} {engine.version}, {counted(engine.thread_count, 'thread')}", 300)
-        if engine
-        else "",
-        "machine": clean(f"{words.machine_line(record)}, {record.machine.system}", 300),
-        "model file": f"{model.size_bytes / 1e6:,.1f} MB, SHA-256 {model.sha256[:12]}" if model else "",
-        "made from": clean(model.requantized_from) if model else "",
-        "command": clean(" ".join(words.without_folders(record.command)), 300),
-        "records": ", ".join(one.run_id for one in records),
-    }
-    return {name: text for name, text in facts.items() if text}
+def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
+    """How runs of each machine and engine were measured; what is empty is left out."""
+
+    def place(record: RunRecord) -> str:
+        return f"{words.machine_line(record)} · {words.engine_line(record)}"
+
+    for label, group in groupby(sorted(records, key=place), key=place):
+        runs = list(group)
+        record = runs[-1]
+        asked = record.scenario
+        model = record.model
+        engine = record.engine
+        gone = sum(bool(one.validity.doubts) for run in runs for one in run.samples if not one.warm_up)
+        facts = {
+            "ended": "" if record.outcome == "ok" else clean(f"{record.outcome}: {record.detail}", 500),
+            "tokens": f"{asked.prompt_tokens:,} random ones as the prompt, then {asked.new_tokens:,} written",
+            "shown": "the middle one of the undisturbed repetitions; one warm-up is left out",
+            "disturbed": f"{counted(gone, 'sample')} left out. {_doubts(record)}" if gone else "",
+            "engine": clean(f"{engine.name} {engine.version}, {counted(engine.thread_count, 'thread')}", 300)
+            if engine
+            else "",
+            "system": clean(record.machine.system, 300),
+            "model file": f"{model.size_bytes / 1e6:,.1f} MB, SHA-256 {model.sha256[:12]}" if model else "",
+            "made from": clean(model.requantized_from) if model else "",
+            "command": clean(" ".join(words.without_folders(record.command)), 300),
+            "records": ", ".join(one.run_id for one in runs),
+        }
+        kept = [(name, text) for name, text in facts.items() if text]
+        yield Panel("How it was measured", label, facts=kept)
+
+
+def words_panel() -> Panel:
+    """The marks and the words of a page."""
+    marks = Drawing(" ".join(stated(state, state.value) for state in State))
+    return Panel("Words and marks used here", facts=[("marks", marks), *words.GLOSSARY.items()])
 
 
 # Many runs, and predictions alone
 
 
-def _many(records: Sequence[RunRecord]) -> Page:
+def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Page:
     """Runs of one machine or of several; of each machine its own table, and nothing drawn across them."""
-    figured = [figures_of(record) for record in records]
+    by_machine: dict[str, list[tuple[RunRecord, dict[str, Figure], str]]] = defaultdict(list)
+    for line in zip(records, figured, words.setting_words(records), strict=True):
+        by_machine[words.machine_line(line[0])].append(line)
     ends = [0.55, 1.8]
     for figures in figured:
         ends += _factors(figures["decode"])
     axis = Axis.of_factors(ends)
-    by_machine: dict[str, list[Line]] = defaultdict(list)
-    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
-    for record, figures, setting in zip(records, figured, words.setting_words(records), strict=True):
-        line = Line(
-            record, words.model_words(record), setting, figures, _on_likeliest(figures["decode"], axis)
-        )
-        by_machine[words.machine_line(record)].append(line)
-        groups[words.machine_line(record), words.engine_line(record)].append(record)
+    tables = []
+    drawn: list[tuple[str, list[tuple[str, Drawing]]]] = []
+    for name, lines in sorted(by_machine.items()):
+        lines.sort(key=lambda line: _order(line[0]))
+        label = name if len(by_machine) > 1 else ""
+        tables.append(Panel("", label, columns=_RUNS, rows=list(_rows(lines, axis)), kind="runs"))
+        drawn += _multiples(lines, is_alone=len(by_machine) == 1)
+    broken = []
+    for record in records:
+        if record.outcome != "ok":
+            which = (
+                f"{words.model_words(record)} {clean(record.quant, 30)}, {words.short_date(record.created)}"
+            )
+            broken.append(f"{which}: {record.outcome}. {clean(record.detail, 300)}")
     runs = counted(len(records), "run")
     models = counted(len({words.model_words(record) for record in records}), "model")
-    drawn = [*courses(records), *soaks(records)]
-    if len(by_machine) == 1:
-        place = next(iter(by_machine))
-    else:
+    place = next(iter(by_machine))
+    if len(by_machine) > 1:
         place = counted(len(by_machine), "machine")
+    sections: list[Section | None] = [
+        Section(
+            "machines",
+            "All runs",
+            "The bar is what was predicted before the run (90 %), around its likeliest value; the mark is what came out. "
+            "A red diamond: outside.",
+            tables,
+            note=" ".join(broken),
+        )
+    ]
+    if drawn:
+        lead = (
+            "Tokens a second, the same axis in all: equal distances are equal factors. The bar is what was predicted "
+            "(90 %), the mark what came out."
+        )
+        pictures = Panel("", pictures=drawn)
+        sections.append(Section("multiples", "Predicted and measured", lead, [pictures]))
+    if rungs := ladders(records):
+        sections.append(Section("ladders", "Which quantisation", panels=rungs))
+    sections.append(_over_time(records))
     return Page(
         kind="report",
         title=f"{runs} of {models}",
@@ -425,68 +407,100 @@ def _many(records: Sequence[RunRecord]) -> Page:
         place=place,
         created=records[-1].created,
         headline=_headline_of_many(records, figured),
-        machines=[(name, sorted(lines, key=_order)) for name, lines in sorted(by_machine.items())],
-        multiples=[
-            one for name, lines in sorted(by_machine.items()) for one in _multiples(lines, place == name)
-        ],
-        ladders=ladders(records),
-        courses=drawn[:_MOST_COURSES],
-        more_courses=len(drawn[_MOST_COURSES:]),
-        facts=[(" · ".join(names), _facts(group)) for names, group in groups.items()],
+        sections=list(filter(None, sections)),
     )
 
 
-def _order(line: Line) -> tuple[float, str, float, str]:
+def _over_time(records: Sequence[RunRecord]) -> Section | None:
+    drawn = [*courses(records), *soaks(records)]
+    if not drawn:
+        return None
+    lead = "A line joins only runs of one machine, model file, engine, setting, limit and target; or the minutes of one run."
+    if len(drawn) > _MOST_COURSES:
+        lead += f" {len(drawn) - _MOST_COURSES} more: edge-harness history --trend decode_tokens_per_s"
+    return Section("courses", "Over time", lead, [Panel("", pictures=drawn[:_MOST_COURSES])])
+
+
+def _order(record: RunRecord) -> tuple[float, str, float, str]:
     """By model, the smallest first; of each the widest quantisation first, then by time."""
-    model = line.record.model
+    model = record.model
     if model is None:
-        return 0, line.model, 0, line.record.created
-    return model.parameter_count, line.model, -model.size_bytes, line.record.created
+        return 0, words.model_words(record), 0, record.created
+    return model.parameter_count, words.model_words(record), -model.size_bytes, record.created
+
+
+def _rows(lines: Sequence[tuple[RunRecord, dict[str, Figure], str]], axis: Axis) -> Iterator[Sequence[str]]:
+    """A row for each run; its model is named once a group."""
+    last = ""
+    for record, figures, setting in lines:
+        speed = figures["decode"]
+        model = words.model_words(record)
+        word = speed.word if record.outcome == "ok" else record.outcome
+        yield (
+            cell("" if model == last else model, "model"),
+            clean(record.quant, 30),
+            cell(speed.number, "n speed" if speed.state.is_believed else "n"),
+            stated(speed.state, word),
+            _on_likeliest(speed, axis),
+            cell(speed.off, "n"),
+            setting,
+            cell(words.short_date(record.created), "n small"),
+            *(_marked(figures.get(name)) for name in ("first token", "peak memory")),
+        )
+        last = model
+
+
+def _marked(figure: Figure | None) -> Drawing:
+    """A figure, behind its mark where that is not what was predicted."""
+    if figure is None:
+        return cell("–", "n")
+    if figure.state in {State.OUTSIDE, State.DISTURBED}:
+        return cell(Drawing(f"{drawing.shape(figure.state, figure.word)} {figure.shown}"), "n")
+    return cell(figure.shown, "n")
 
 
 def _factors(figure: Figure) -> list[float]:
     if figure.factor is None or figure.predicted is None:
         return []
-    return [
-        figure.factor,
-        figure.predicted.low / figure.predicted.mid,
-        figure.predicted.high / figure.predicted.mid,
-    ]
+    likeliest = figure.predicted.mid
+    return [figure.factor, figure.predicted.low / likeliest, figure.predicted.high / likeliest]
 
 
 def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     """A speed and its interval as factors of the likeliest value, on the axis of all runs."""
-    if speed.factor is None or speed.predicted is None:
+    factors = _factors(speed)
+    if not factors:
         return Drawing()
-    measured, low, high = _factors(speed)
+    measured, low, high = factors
     says = f"measured {measured:.2f} of the likeliest, predicted {low:.2f} to {high:.2f}: {speed.word}"
     parts = [drawing.rule(axis.at(1.0), 30), drawing.band(axis, Interval(1.0, low, high), 15)]
     return drawing.picture(says, 30, [*parts, drawing.mark(axis.at(measured), 15, speed.state)])
 
 
-def _multiples(lines: Sequence[Line], is_alone: bool) -> Iterator[Multiple]:
+def _multiples(
+    lines: Sequence[tuple[RunRecord, dict[str, Figure], str]], *, is_alone: bool
+) -> Iterator[tuple[str, list[tuple[str, Drawing]]]]:
     """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
-    by_model: dict[str, list[Line]] = defaultdict(list)
+    by_model: dict[str, list[tuple[RunRecord, Figure, str]]] = defaultdict(list)
     ends = []
-    for line in sorted(lines, key=_order):
-        speed = line.figures["decode"]
+    for record, figures, setting in lines:
+        speed = figures["decode"]
         if speed.predicted and speed.measured and speed.state.is_judged:
-            by_model[line.model].append(line)
+            by_model[words.model_words(record)].append((record, speed, setting))
             ends += [speed.measured, speed.predicted.low, speed.predicted.high]
     axis = Axis.of_factors(ends)
     for model, group in by_model.items():
-        rows = []
-        for line in group:
-            speed = line.figures["decode"]
-            name = " ".join(filter(None, (clean(line.record.quant, 30), line.setting)))
+        drawn = []
+        for record, speed, setting in group:
+            name = " ".join(filter(None, (clean(record.quant, 30), setting)))
             parts = [drawing.rule(axis.at(tick), 22) for tick in axis.ticks()]
             if speed.predicted and speed.measured:
                 parts.append(drawing.band(axis, speed.predicted, 11))
                 parts.append(drawing.mark(axis.at(speed.measured), 11, speed.state))
-            rows.append((name, drawing.picture(f"{model} {name}: {speed.says}", 22, parts)))
-        if len(rows) > 1:
-            title = model if is_alone else f"{model}, {words.machine_words(group[0].record)}"
-            yield Multiple(title, rows, drawing.factor_axis(axis, "tokens a second"))
+            drawn.append((name, drawing.picture(f"{model} {name}: {speed.says}", 22, parts)))
+        if len(drawn) > 1:
+            drawn.append(("", drawing.factor_axis(axis, "tokens a second")))
+            yield (model if is_alone else f"{model}, {words.machine_words(group[0][0])}"), drawn
 
 
 def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Headline:
@@ -508,49 +522,31 @@ def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, 
     if broken:
         said.append(f"{broken} of {runs} did not run to the end.")
     feel = " ".join(said)
+    number = states[State.MEASURED]
+    unit = f"of {runs} measured"
+    verdict = "No prediction was made before."
     if states.judged:
+        number = states[State.INSIDE]
+        unit = f"of {states.judged} speeds as predicted"
         apart = Counter(figures["decode"].word for figures in figured if figures["decode"].state.is_judged)
         rest = [f"{count} {word}" for word, count in apart.items() if word != State.INSIDE.value]
-        verdict = ""
-        if rest:
-            verdict = f"The others: {', '.join(rest)}."
-        unit = f"of {states.judged} speeds as predicted"
-        return Headline("", str(states[State.INSIDE]), unit, f"{place}. ", verdict, feel)
-    if states[State.MEASURED]:
-        unit = f"of {runs} measured"
-        return Headline(
-            "", str(states[State.MEASURED]), unit, f"{place}. ", "No prediction was made before.", feel
-        )
-    return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
+        verdict = f"The others: {', '.join(rest)}." if rest else ""
+    elif not number:
+        return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
+    return Headline("", str(number), unit, f"{place}. ", verdict, feel)
 
 
-def _judged(records: Sequence[RunRecord], gate: Gate) -> Page:
-    """The page of a gate: its answer and the changes, then the runs."""
-    page = Page("gate", gate.title, "no run", "", Headline())
-    if records:
-        page = _many(records)
-    return page._replace(
-        kind="gate",
-        title=gate.title,
-        headline=Headline("", gate.number, gate.unit, verdict=gate.verdict, feel=gate.lead),
-        counts=gate.counts,
-        changes=gate.changes,
-        change_axis=gate.axis,
-    )
-
-
-def _predictions(tables: Sequence[Table]) -> Page:
-    running = sum(table.running_count for table in tables)
-    whole = sum(table.pair_count for table in tables)
+def _predictions(table: Table) -> Page:
+    unit = f"of {table.pair_count} pairs run"
     return Page(
         kind="matrix",
-        title=f"{running} of {whole} pairs of a model and a device run",
-        subject=counted(len(tables[0].rows), "model"),
-        place=counted(len(tables[0].devices), "device"),
+        title=f"{table.running_count} {unit.removesuffix(' run')} of a model and a device run",
+        subject=counted(len(table.rows), "model"),
+        place=counted(len(table.devices), "device"),
         headline=Headline(
             "",
-            str(running),
-            f"of {whole} pairs run",
+            str(table.running_count),
+            unit,
             "Each is a model on a device. ",
             "All are predicted; none was measured for this page.",
         ),

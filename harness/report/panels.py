@@ -1,77 +1,123 @@
-"""Sections of a report with a table for each record: results of a kind, and what installed packages make."""
+"""What a page is made of: sections of tables and pictures; installed packages offer some for each record."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from harness import plugins
 from harness.domain.record import RunRecord
 from harness.printable import clean
-from harness.report.results import result_tables
+from harness.report.drawing import Drawing
+from harness.report.state import Figure, State
 
 GROUP = "edge_harness.panels"
-_TITLES: Final = {
-    "speculation": "Speculation",
-    "stream": "Streaming",
-    "soak": "Speed over minutes",
-    "load": "Load on a server",
-    "levels": "Load on a server, by level",
-}
 _LONGEST = 200
 _MOST_ROWS = 200
 
 
 class Panel(NamedTuple):
-    """One record in a section.
+    """A table, with what stands above and below it.
 
     Attributes:
-        title: The section's; panels of one title stand in one table, and have the same columns.
-        label: What the record is of.
+        title: What folds it: panels of one title stand together.
+        label: What it is of.
         outcome: How it ended.
         columns: Headings.
-        rows: Cells as text.
-        facts: Names and values beside the table.
+        rows: Cells: text, or what :mod:`harness.report.drawing` made.
+        facts: Names and values below the table.
+        kind: Class of the table.
+        picture: Above the table.
+        pictures: Small ones side by side, each with its title, and below that texts above drawings.
     """
 
     title: str
-    label: str
-    outcome: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    label: str = ""
+    outcome: str = "ok"
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
     facts: Sequence[tuple[str, str]] = ()
+    kind: str = ""
+    picture: Drawing = Drawing()
+    pictures: Sequence[tuple[str, Sequence[tuple[str, Drawing]]]] = ()
 
 
-def sections(records: Sequence[RunRecord]) -> list[tuple[str, list[Panel]]]:
-    """Panels of all records by title, every text cleaned; each offer is asked of each record."""
-    panels = [panel for record in records for panel in _of_result(record)]
-    offers = plugins.every(GROUP)
-    for offer in offers:
+class Section(NamedTuple):
+    """A heading, what leads to its panels, those, those that are folded, and what explains them.
+
+    ``opened`` are the titles of folds that are open; a section that is half as wide stands beside the next.
+    """
+
+    key: str
+    heading: str
+    lead: str = ""
+    panels: Sequence[Panel] = ()
+    folds: Sequence[Panel] = ()
+    opened: Sequence[str] = ()
+    note: str = ""
+    is_half: bool = False
+
+    @property
+    def folded(self) -> list[tuple[str, list[Panel]]]:
+        """Panels by what folds them."""
+        return [(title, list(group)) for title, group in groupby(self.folds, key=lambda panel: panel.title)]
+
+
+class Headline(NamedTuple):
+    """The first sentence: what leads to the figure, the figure, what follows; the verdict stands out."""
+
+    before: str = ""
+    number: str = ""
+    unit: str = ""
+    after: str = ""
+    verdict: str = ""
+    feel: str = ""
+
+
+class Note(NamedTuple):
+    """The one box: what was not as predicted (outside), or what was left out (disturbed)."""
+
+    state: State
+    title: str
+    text: str
+
+
+class Page(NamedTuple):
+    """Everything that a template shows; what is empty is left out.
+
+    Attributes:
+        counts: Of a gate, how many budgets came to what.
+        tiles: Of each its title, figure, what it is of, and its picture.
+    """
+
+    kind: str
+    title: str
+    subject: str
+    place: str
+    headline: Headline
+    created: str = ""
+    note: Note | None = None
+    counts: Sequence[tuple[Drawing, int]] = ()
+    tiles: Sequence[tuple[str, Figure, str, Drawing]] = ()
+    sections: Sequence[Section] = ()
+
+
+def offered(records: Iterable[RunRecord]) -> list[Panel]:
+    """What installed packages make of records."""
+    panels: list[Panel] = []
+    records = list(records)
+    for offer in plugins.every(GROUP):
         try:
-            offered = [offer(record) for record in records]
+            panels += filter(None, [offer(record) for record in records])
         except Exception as error:  # noqa: BLE001 - of a stranger's package: the rest of the report is shown
             warnings.warn(
                 f"a section of {offer.__module__} is left out: {type(error).__name__}: {error}", stacklevel=2
             )
-            continue
-        panels += [panel for panel in offered if panel is not None]
-    panels = sorted(map(_cleaned, panels), key=lambda panel: panel.title)
-    return [(title, list(group)) for title, group in groupby(panels, key=lambda panel: panel.title)]
+    return panels
 
 
-def _of_result(record: RunRecord) -> Iterator[Panel]:
-    """What the result of a record says, with a column for predictions even where there is none."""
-    for kind, title, columns, rows in result_tables(record):
-        if kind in _TITLES:
-            if kind == "levels":
-                heads = columns
-            else:
-                heads = ("", "measured", "predicted")
-            filled = [(*row, *[""] * (len(heads) - len(row))) for row in rows]
-            yield Panel(_TITLES[kind], title, record.outcome, heads, filled)
-
-
-def _cleaned(panel: Panel) -> Panel:
+def cleaned(panel: Panel) -> Panel:
+    """The same without characters that nobody sees, and without an end to its rows."""
     return Panel(
         clean(panel.title, _LONGEST),
         clean(panel.label, _LONGEST),

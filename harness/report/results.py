@@ -7,7 +7,7 @@ type.
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -15,11 +15,18 @@ from harness.domain.base import shipped_table
 from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation, Load, Speculation
 from harness.records.derive import times_of
+from harness.report.panels import Panel
 from harness.stats.intervals import quantile_interval
 from harness.units import format_bytes, format_number, format_rate, format_seconds
 
 SERIES_MAX: Final = 8
 """Most numbers of a list that are shown in one cell; of longer ones only how many there are."""
+_TITLES: Final = {
+    "speculation": "Speculation",
+    "stream": "Streaming",
+    "soak": "Speed over minutes",
+    "load": "Load on a server",
+}
 _ROWS: Final = shipped_table("data/results.toml")
 _UNITS: Final = {
     "_bytes_per_s": format_rate,
@@ -38,17 +45,8 @@ _LATENCIES: Final[tuple[tuple[str, Phase, str], ...]] = (
 )
 
 
-class ResultTable(NamedTuple):
-    """Rows of a result under headings, and what kind they are of; all cells are text."""
-
-    kind: str
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-def result_tables(record: RunRecord) -> Iterator[ResultTable]:
-    """The figures of a result; of a load also its levels.
+def result_panels(record: RunRecord) -> Iterator[Panel]:
+    """The figures of a result; of a load also its levels; without a title those of what a page shows otherwise.
 
     None for a plain generation, whose speeds are derived from its samples, and for a run without a result.
     """
@@ -74,7 +72,8 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
         shown = [row for row in shown if not row[0].startswith("acceptance")]
         shown.append(("drafted", "nothing", ""))
     columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
-    yield ResultTable(kind, f"{record.name}: {kind}", columns, [row[: len(columns)] for row in shown])
+    rows = [row[: len(columns)] for row in shown]
+    yield Panel(_TITLES.get(kind, ""), f"{record.name}: {kind}", record.outcome, columns, rows)
 
 
 def figure(name: str, value: Any) -> str:
@@ -97,7 +96,7 @@ def figure(name: str, value: Any) -> str:
     return "" if isinstance(value, msgspec.Struct) else str(value)
 
 
-def _levels(record: RunRecord, load: Load) -> ResultTable:
+def _levels(record: RunRecord, load: Load) -> Panel:
     """Throughput, and the median and 99th percentile of each latency with its upper bound, of each level of load."""
     columns = ["load", "requests/s", "tokens/s", "predicted", "good requests/s"]
     columns += [f"{name} {share}" for name, *_ in _LATENCIES for share in ("p50", "p99")]
@@ -121,4 +120,5 @@ def _levels(record: RunRecord, load: Load) -> ResultTable:
         for level in load.levels
         for cause, count in level.failures.items()
     ]
-    return ResultTable("levels", "; ".join([f"{record.name} under load", *failures]), tuple(columns), rows)
+    label = "; ".join([f"{record.name} under load", *failures])
+    return Panel("Load on a server, by level", label, record.outcome, columns, rows)

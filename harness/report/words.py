@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import PureWindowsPath
@@ -50,8 +50,6 @@ PARTS: Final = {
     PartKind.TABLE: "the table of tokens",
     PartKind.RUNTIME: "the program",
 }
-Shown = Callable[[float], str]
-"""From a size to its words."""
 GLOSSARY: Final = {
     "token": "a piece of a word; 100 tokens are some 75 English words",
     "quantisation": "how many bits each weight is rounded to: Q4_K_M some 4.8, Q8_0 8.5, F16 16",

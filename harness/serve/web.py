@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from html import escape
 from typing import Any, Final
 
 import msgspec
@@ -21,10 +22,12 @@ from harness.errors import HarnessError, UnknownNameError
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.measure.pipeline import open_history
+from harness.printable import clean
 from harness.report import drawing, words
 from harness.report.answer import UNSURE_RATIO, first_screen, sentence
 from harness.report.html import filled, render
 from harness.report.pages import page_of
+from harness.report.panels import Panel
 from harness.report.state import figures_of
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, kept, name_only, written
@@ -148,16 +151,18 @@ class Web:
             records = list(past.records(limit=HISTORY_MAX))
         else:
             records = []
-        lines = [
-            (
-                record,
-                words.model_words(record),
-                words.short_date(record.created),
-                figures_of(record)["decode"],
-            )
-            for record in records
-        ]
-        values = {"title": "History", "lines": lines}
+        rows = []
+        for record in records:
+            when = words.short_date(record.created)
+            name = f"{words.model_words(record)} {clean(record.quant, 30)}"
+            speed = figures_of(record)["decode"]
+            word = speed.word if record.outcome == "ok" else record.outcome
+            first, second = (_choice(side, record.run_id, f"{name}, {when}") for side in ("run", "baseline"))
+            link = drawing.Drawing(f'<a href="/runs/{record.run_id}">{when}</a>')
+            kind = clean(record.workload, 30)
+            rows.append((first, second, link, name, kind, drawing.cell(speed.number, "n"), word))
+        heads = ("first", "second", "when, UTC", "model", "kind", drawing.cell("tokens/s", "n"), "which is")
+        values = {"title": "History", "runs": Panel("", columns=heads, rows=rows)}
         return HTMLResponse(filled("history.html.j2", values, form_action="'self'"))
 
     def run(self, request: Request) -> Response:
@@ -183,6 +188,13 @@ class Web:
         response = RedirectResponse("/", 303)
         response.set_cookie(COOKIE, shown, httponly=True, samesite="strict")
         return response
+
+
+def _choice(side: str, run: str, says: str) -> drawing.Drawing:
+    """A button that names a run as the one that is judged, or as its baseline."""
+    return drawing.Drawing(
+        f'<input type="radio" name="{side}" value="{run}" aria-label="{side}: {escape(says)}">'
+    )
 
 
 def _record(run: str) -> RunRecord:

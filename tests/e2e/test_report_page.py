@@ -219,7 +219,7 @@ def test_thirty_two_runs_are_no_long_page(browser, pages, tmp_path) -> None:
 
 def test_a_phone_shows_every_speed_without_scrolling(browser, pages) -> None:
     view = opened(browser, pages["gate"], 390)
-    boxes = [cell.bounding_box() for cell in view.locator(".runs td.n:nth-of-type(2)").all()]
+    boxes = [cell.bounding_box() for cell in view.locator(".runs td:nth-of-type(3)").all()]
     view.close()
 
     assert len(boxes) == 32

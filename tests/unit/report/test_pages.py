@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -26,7 +25,8 @@ from harness.report import html
 from harness.report.courses import courses, soaks
 from harness.report.elsewhere import how, tables
 from harness.report.pages import page_of
-from harness.report.results import result_tables
+from harness.report.panels import Page, Section
+from harness.report.results import result_panels
 from harness.report.state import State, figures_of
 
 pytest.importorskip("jinja2", reason="the report extra is not installed")
@@ -95,18 +95,24 @@ def test_any_set_of_runs_makes_a_true_page(records: list[RunRecord]) -> None:
         assert f"of {judged} speeds" in text.figure or not judged
     # the table has each run once, with its own state
     if len(records) > 1:
-        lines = [line for _, group in page.machines for line in group]
-        assert sorted(line.record.run_id for line in lines) == sorted(figures)
-        shown = Counter(line.figures["decode"].state for line in lines)
-        assert shown == states
+        assert sum(len(table.rows) for table in section(page, "machines").panels) == len(records)
         for state in State:
             assert text.marks[state.name.lower()] == states[state]
     # lines join believed runs alike in all but the day: as many as there are pairs of neighbours
     groups = Counter(key_of(run) for run in records if figures[run.run_id].state.is_believed)
     expected = sum(min(count, 12) - 1 for count in groups.values()) if len(records) > 1 else 0
-    assert text.joined == (expected if len(page.courses) < 24 else text.joined)
+    assert text.joined == (expected if drawn_in(page) < 24 else text.joined)
     assert text.unlabelled == []
     assert not re.search(r"tg\d|pp\d|@ cold|\d{4}-\d\d-\d\dT|\bNone\b", " ".join(text.outside))
+
+
+def section(page: Page, key: str) -> Section:
+    """The section of that key; an empty one where the page has none."""
+    return next((one for one in page.sections if one.key == key), Section(key, ""))
+
+
+def drawn_in(page: Page) -> int:
+    return sum(len(panel.pictures) for panel in section(page, "courses").panels)
 
 
 def key_of(run: RunRecord) -> tuple:
@@ -185,7 +191,7 @@ def test_each_soak_is_a_picture_of_its_own() -> None:
 
     assert courses(several) == []
     drawn = soaks(several)
-    assert [picture.picture.count('class="joined"') for picture in drawn] == [5, 5]
+    assert [picture.count('class="joined"') for _, ((_, picture),) in drawn] == [5, 5]
     kept = read_results(REPORTS / "soak" / "cut-and-plain.json")
     assert (len(courses(kept)), len(soaks(kept))) == (0, 2)
 
@@ -200,7 +206,7 @@ def test_an_inconclusive_run_has_no_large_figure(outcome: str, said: str) -> Non
     assert page.headline.number == ""
     assert said in page.headline.before
     assert Text(html.render(page)).figure == ""
-    assert not page.known  # nothing is drawn beside other machines
+    assert section(page, "known").heading == ""  # nothing is drawn beside other machines
 
 
 def test_nothing_drafted_is_no_acceptance_of_zero() -> None:
@@ -209,10 +215,10 @@ def test_nothing_drafted_is_no_acceptance_of_zero() -> None:
     busy = idle.replace(result=idle.result.replace(speculative=idle.result.speculative.replace(drafted_count=5)))
 
     assert idle.result.speculative.drafted_count == 0
-    rows = {row[0]: row[1] for row in next(iter(result_tables(idle))).rows}
+    rows = {row[0]: row[1] for row in next(iter(result_panels(idle))).rows}
     assert rows["drafted"] == "nothing"
     assert not any(name.startswith("acceptance") for name in rows)
-    assert "acceptance rate" in {row[0] for row in next(iter(result_tables(busy))).rows}
+    assert "acceptance rate" in {row[0] for row in next(iter(result_panels(busy))).rows}
 
 
 def test_an_iphone_has_no_card_to_split_over() -> None:
@@ -276,9 +282,11 @@ def test_a_gate_says_its_answer_first(tmp_path) -> None:
     page = page_of([after], judgements=judged)
 
     assert (page.headline.number, page.headline.verdict) == ("1", "Do not release this build.")
-    ((state, word, (change,)),) = page.changes
-    assert (state, word, change.change) == (State.OUTSIDE, "fails", "50 % slower")
-    assert [count for _, _, count in page.counts] == [len(judged)]
+    changes = section(page, "changes")
+    ((title, (panel,)),) = changes.folded
+    assert (title, changes.opened) == ("1 fails", ["1 fails"])
+    assert "50 % slower" in panel.rows[0][1]
+    assert [count for _, count in page.counts] == [len(judged)]
     assert "1 fails" in html.render(page)
 
 
@@ -320,6 +328,6 @@ def test_a_table_of_machines_holds_the_answers_of_the_matrix() -> None:
 
 def test_what_was_made_later_stands_later() -> None:
     days = [record(run_id=f"d{n}", created=f"2026-01-0{n}T00:00:00+00:00", rates=(float(n),) * 3) for n in (3, 1, 2)]
-    ((_, lines),) = page_of(days).machines
+    (table,) = section(page_of(days), "machines").panels
 
-    assert all(a.record.created < b.record.created for a, b in pairwise(lines))
+    assert [row[7] for row in table.rows] == ["1 Jan 00:00", "2 Jan 00:00", "3 Jan 00:00"]

@@ -169,15 +169,11 @@ def test_the_ladder_names_the_fewest_bits_that_keep_the_next_token() -> None:
 
     # 0.6 / 1.5 and 20 / 11
     assert (
-        drawn.knee
+        drawn.label
         == "tiny, Q4_K_M: 0.4 times the size of Q8_0, 1.8 times the speed, and 96 % of the time the same next token."
     )
-    assert [(quant, is_knee) for quant, is_knee, _ in drawn.rows] == [
-        ("Q8_0", False),
-        ("Q4_K_M", True),
-        ("Q2_K", False),
-    ]
-    bars = drawn.rows[2][2]
+    assert [(row[0], row[0].kind) for row in drawn.rows] == [("Q8_0", ""), ("Q4_K_M", "speed"), ("Q2_K", "")]
+    bars = drawn.rows[2][1:]
     assert ["low" in bar for bar in bars] == [False, False, True]
     assert 'aria-label="30"' in bars[1]
     assert ladders([failed]) == []
