@@ -226,34 +226,37 @@ def ladder_table(*paths: Path) -> str:
 
 def system_figures(workload: str, *paths: Path) -> str:
     """Figures of the newest record of a system with each set of parts, with their intervals."""
-    from harness.workloads.page import SCORE_COLUMNS, parts_of, score_cells
+    from harness.workloads.page import SCORE_COLUMNS, score_cells, title_of
 
     found = [record for record, _ in results_of(SystemResult, *paths) if record.workload == workload]
     if not found:
         return "*not measured yet*"
-    runs = {parts_of(record): record for record in found}
+    runs = {title_of(record): record for record in found}
     rows = []
-    for parts, record in runs.items():
+    for title, record in runs.items():
         assert isinstance(record.result, SystemResult)
-        rows += [[parts, *score_cells(score)] for score in record.result.scores]
-    return table(["parts", *SCORE_COLUMNS], rows) + f"\n\n{source(list(runs.values()))}"
+        rows += [[title, *score_cells(score)] for score in record.result.scores]
+    return table(["system", *SCORE_COLUMNS], rows) + f"\n\n{source(list(runs.values()))}"
 
 
 def system_times(*paths: Path) -> str:
     """Each step of each system, its parts and where it ran: measured beside predicted, and the median of the errors."""
-    from harness.workloads.page import PASS_COLUMNS, parts_of, pass_cells
+    from harness.workloads.page import COLUMNS, rows_of, title_of
 
-    rows = []
+    rows: list[list[str]] = []
     errors = []
     records = [record for record, _ in results_of(SystemResult, *paths)]
     for record in records:
         assert isinstance(record.result, SystemResult)
-        for each in record.result.passes:
-            rows.append([record.workload, parts_of(record), record.machine.device, *pass_cells(each), record.outcome])
-            if each.error_ratio is not None and not each.part and record.outcome == "ok":
-                errors.append(abs(each.error_ratio))
+        errors += [
+            abs(each.error_ratio)
+            for each in record.result.passes
+            if each.error_ratio is not None and not each.part and record.outcome == "ok"
+        ]
+        title = title_of(record)
+        rows.extend([title, record.machine.device, *cells, record.outcome] for cells in rows_of(record))
     said = f"Median of the errors of {len(errors)} undisturbed steps: {median(errors):.0%}.\n\n" if errors else ""
-    return table(["system", "parts", "on", *PASS_COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
+    return table(["system", "on", *COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:

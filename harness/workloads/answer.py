@@ -17,7 +17,7 @@ from harness.domain.result import Score
 from harness.stats.calibration import metrics
 from harness.workloads.facts import facts
 from harness.workloads.parts import Parts
-from harness.workloads.scores import always, auc_score, f1_score, mean_of, of_kind, resampled, share
+from harness.workloads.scores import always, auc_score, f1_score, figure, mean_of, of_kind, resampled, share
 from harness.workloads.system import Answers, Case, Size, System
 
 FEWEST_ROWS: Final = 200
@@ -90,11 +90,12 @@ class AnswerSystem(System):
         claims = [row for row in of_kind(cases, answers, Claim) if row[0].supported is not None]
         if claims:
             true = [case.supported for case, _ in claims]
-            said = [answer["support"] >= 0.5 for _, answer in claims]
-            words = f1_score([_contained(case) for case, _ in claims], true).value or 0.0
-            scores.append(f1_score(said, true, "support", **{"its words are there": words}))
-            scores.append(auc_score([answer["support"] for _, answer in claims], true, "support"))
+            chances = [answer["support"] for _, answer in claims]
+            said = [chance >= 0.5 for chance in chances]
             right = [one == two for one, two in zip(said, true, strict=True)]
+            words = f1_score([_contained(case) for case, _ in claims], true, "").value or 0.0
+            scores.append(f1_score(said, true, "support", {"its words are there": words}))
+            scores.append(auc_score(chances, true, "support"))
             scores.append(share("right_ratio", right, "support", {"the commoner answer": always(true)}))
         return scores
 
@@ -110,37 +111,29 @@ def is_right(case: Question, answer: Mapping[str, Any]) -> bool:
 
 
 def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> list[Score]:
+    right = [is_right(case, answer) for case, answer in rows]
     if not rows:
         return []
-    right = [is_right(case, answer) for case, answer in rows]
     untold = mean_of([case.answer is None for case, _ in rows])
     scores = [share("right_ratio", right, "answer", {"always unknown": untold})]
     if all(right) or not any(right):
         return scores
-    own_word = auc_score([float(not answer["is_unknown"]) for _, answer in rows], right).value or 0.5
+    own_word = auc_score([not answer["is_unknown"] for _, answer in rows], right, "").value or 0.5
     for name in ("confidence", "agreed"):
         group = f"answer by {name}"
         chances = [answer[name] for _, answer in rows]
-        scores.append(auc_score(chances, right, group, **{"its own unknown": own_word}))
-        threshold = float(np.median(chances))
-        nulls = {"all": mean_of(right)}
         pairs = np.column_stack([chances, right])
-        scores.append(resampled("accuracy_of_surer_half", pairs, _surer_half, group, nulls))
-        scores.append(Score(name="threshold_of_half", value=threshold, group=group, count=len(right)))
+        scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
+        scores.append(resampled("accuracy_of_surer_half", pairs, group, {"all": mean_of(right)}, _surer_half))
+        scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
         if len(right) >= FEWEST_ROWS:
-            nulls = {"a constant": mean_of(right) * (1 - mean_of(right))}
-            scores.append(resampled("brier", pairs, _brier, group, nulls, more_is_better=False))
-            ece = metrics.ece(chances, right)
-            scores.append(Score(name="ece", value=ece, group=group, count=len(right), more_is_better=False))
+            off = metrics.ece(chances, right)
+            scores.append(figure("ece", off, group, len(right), more_is_better=False))
     return scores
 
 
 def _surer_half(rows: Any) -> float:
     return float(metrics.accuracy_at(rows[:, 0], rows[:, 1] > 0, 0.5))
-
-
-def _brier(rows: Any) -> float:
-    return mean_of((rows[:, 0] - rows[:, 1]) ** 2)
 
 
 def _contained(case: Claim) -> bool:

@@ -51,14 +51,6 @@ def run(
             default="MiniLM",
         ),
     ] = None,
-    nli: Annotated[
-        Path | None,
-        Option(
-            "--nli",
-            "NLI cross-encoder (does one text contradict another?): a folder with model.onnx.",
-            metavar="FOLDER",
-        ),
-    ] = None,
     evaluate: Annotated[
         bool, Option("--evaluate", "Answer every case, rather than just enough to time each step.")
     ] = False,
@@ -81,7 +73,7 @@ def run(
     """
     from harness.app.run import exit_of
     from harness.workloads.child import SystemJob
-    from harness.workloads.page import views
+    from harness.workloads.page import COLUMNS, SCORE_COLUMNS, result_of, rows_of, score_cells, title_of
     from harness.workloads.run import run as run_here
     from harness.workloads.system import load, size_of
     from harness.workloads.target import run_on
@@ -92,16 +84,13 @@ def run(
         refuse_typed(typed(click.get_current_context()), "without a NAME")
         return _listed()
     system = load(name)
-    words = ", ".join(system.parts) or "no model"
-    for part, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
-        refuse_typed({option}, f"here: {name} takes {words}", when=part not in system.parts)
     refuse_typed(
         {"thread_count", "memory_bytes"},
         "with --programs: the target runs no Python",
         when=measuring.programs,
     )
     with measuring.started() as how:
-        paths = {"encoder": encoder, "nli": nli}
+        paths = {"encoder": encoder}
         if model:
             paths["language"] = options.model_file(model, "", how)
         job = SystemJob(
@@ -119,10 +108,12 @@ def run(
             record = run_here(job, how)
         else:
             record = run_on(job, measuring.target, measuring.programs, how)
-    is_wrong = "WrongAnswerError" in record.detail
-    status = Exit.BROKEN if is_wrong else exit_of([record])
-    parts = [table(*view) for view in views(record)]
-    return Answer(record, lambda: say(*parts, f"{record.outcome}: {record.detail}".rstrip(": ")), status)
+    status = Exit.BROKEN if "WrongAnswerError" in record.detail else exit_of([record])
+    title = title_of(record)
+    times = table(f"time and memory of {title}", COLUMNS, rows_of(record))
+    scores = table(f"figures of {title}", SCORE_COLUMNS, map(score_cells, result_of(record).scores))
+    told = f"{record.outcome}: {record.detail}".rstrip(": ")
+    return Answer(record, lambda: say(times, scores, told), status)
 
 
 def _listed() -> Answer:

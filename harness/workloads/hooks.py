@@ -7,7 +7,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.co_resident import Companion
 from harness.workloads.child import SystemJob
 from harness.workloads.passes import Op, Pass, law_of
-from harness.workloads.run import Plan, plan_of
+from harness.workloads.run import Plan, plan_of, total
 from harness.workloads.system import load, names, size_of
 
 _USUAL_TOKENS = 16
@@ -31,7 +31,7 @@ def companion(text: str) -> Companion:
     parts = ", ".join(plan.weights)
     return Companion(
         f"{name} {size or 'default'}",
-        plan.held_bytes(None) or 0,
+        total(plan.held_bytes()) or 0,
         sum(weights.tensor_bytes for weights in plan.weights.values()),
         f"{plan.system.title}, with {parts}" if parts else plan.system.title,
         lambda device: _drawn(plan, device),

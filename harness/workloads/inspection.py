@@ -1,10 +1,12 @@
 """Looking inside: what a tap on the residual stream costs, what a dictionary of features explains, what a probe reads.
 
-``encode``: a text's activations as few features out of a dictionary, the folder of SAELens that the cache has for
-the model, or a TopK trained on the model's own activations.
-``loss``: the loss of the model with the reconstruction in its stream, beside zeros, the mean, as many
-principal components and as many features of a dictionary that was never trained. ``probe``: what the
-difference of two means reads from a text's mean activation (Hewitt and Liang 2019, arXiv:1909.03368).
+``loss``: the loss of the model with a dictionary's reconstruction in its stream, beside zeros, the mean, as many
+principal components and as many features of random directions. ``probe``: what the difference of two means reads
+from a text's mean activation (Hewitt and Liang 2019, arXiv:1909.03368), and the time that its features take.
+
+The dictionary is a TopK autoencoder (Gao et al. 2024, arXiv:2406.04093): z = the k largest of (x - mean) E, of
+them those above zero; y = z D + mean. It is fitted to the model's own activations: D by least squares to the
+features, E to its directions, in turns (Engan et al. 1999, "Method of optimal directions").
 
 Some tokens, the first of a text mostly, have norms many times the others': attention sinks, not content (Sun
 et al. 2024, "Massive Activations in Large Language Models"). They are told apart, and left as they are.
@@ -12,7 +14,7 @@ et al. 2024, "Massive Activations in Large Language Models"). They are told apar
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -24,7 +26,6 @@ from harness.domain.result import Score
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.dictionary import Dictionary
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import always, of_kind, resampled, share
@@ -41,14 +42,9 @@ _CASE_TOKENS: Final = 250
 _LOGIT_COPIES: Final = 6
 """In the engine, as rows, as one array, and thrice on the way to their logarithms."""
 _WORDS: Final = 24
+_RIDGE: Final = 1e-3
+"""Added to the features' products, as a share of their mean square: some features are hardly ever active."""
 Change = Callable[[Singles], Singles]
-
-
-class Encode(Case, tag="encode"):
-    """A text whose activations are encoded and decoded."""
-
-    needs = ("language",)
-    text: str
 
 
 class Loss(Case, tag="loss"):
@@ -69,12 +65,11 @@ class Probe(Case, tag="probe"):
 class Stream:
     """The residual stream after the middle block; the tap of a session of its own."""
 
-    def __init__(self, parts: Parts, *, thread_count: int = 1) -> None:
+    def __init__(self, parts: Parts, thread_count: int = 1) -> None:
         path = parts.language.path
         shape = read_gguf(path).shape()
         self.dim, self.layer = shape.hidden_dim, shape.layer_count // 2
         self._share = (self.layer + 1) / shape.layer_count
-        self._taken: Singles | None = None
         self._change: Change | None = None
         self.language = LanguageModel.open(
             path, parts.meter, thread_count=thread_count, context_tokens=WINDOW_TOKENS, tap=self
@@ -89,8 +84,8 @@ class Stream:
         self._taken = values
         if self._change is None:
             raise EndPass
-        usual = ordinary(values)
-        values[usual] = self._change(values[usual])
+        flags = ordinary(values)
+        values[flags] = self._change(values[flags])
         return values
 
     def tokens(self, text: str) -> list[int]:
@@ -102,15 +97,15 @@ class Stream:
 
     def read(self, tokens: Sequence[int]) -> Singles:
         """Activations [tokens, dim]; EngineError where the model computes none of that name for each token."""
-        self._taken = None
-        self._run(tokens, None, logits="none", share=self._share)
-        if self._taken is None or len(self._taken) != len(tokens):
+        self._taken = np.empty((0, self.dim), np.float32)
+        self._run(tokens, None, "none", self._share)
+        if len(self._taken) != len(tokens):
             raise EngineError(f"no result l_out-{self.layer} for each of {len(tokens)} tokens")
         return self._taken
 
     def loss(self, tokens: Sequence[int], change: Change) -> float:
         """Mean loss of the tokens from the third on, nats, with ordinary tokens of the stream changed."""
-        self._run(tokens, change, logits="all")
+        self._run(tokens, change, "all")
         session = self.language.session
         logs = log_probabilities(np.stack([session.logits(at) for at in range(1, len(tokens) - 1)]))
         return -float(logs[range(len(logs)), tokens[2:]].mean(dtype=np.float64))
@@ -125,8 +120,48 @@ class Stream:
 def ordinary(values: Singles) -> Flags:
     """Which tokens [tokens] are not massive."""
     norms = np.linalg.norm(values, axis=1)
-    usual: Flags = norms <= MASSIVE_RATIO * np.median(norms)
-    return usual
+    flags: Flags = norms <= MASSIVE_RATIO * np.median(norms)
+    return flags
+
+
+def usual(values: Singles) -> Singles:
+    """Activations [tokens, dim] of the ordinary tokens."""
+    return values[ordinary(values)]
+
+
+class Dictionary(NamedTuple):
+    """An autoencoder: E [dim, features], D [features, dim], the mean [dim], and k."""
+
+    encoder: Singles
+    decoder: Singles
+    mean: Singles
+    active_count: int
+
+    def encode(self, x: Singles) -> Singles:
+        """Features [tokens, features] of activations [tokens, dim]; what is not active is 0."""
+        h: Any = (x - self.mean) @ self.encoder
+        least = np.partition(h, -self.active_count, axis=1)[:, -self.active_count, None]
+        return np.where(h >= np.maximum(least, 1e-12), h, np.float32(0))
+
+    def rebuilt(self, x: Singles) -> Singles:
+        """Activations [tokens, dim] by their features alone."""
+        y: Singles = self.encode(x) @ self.decoder + self.mean
+        return y
+
+    def fitted(self, x: Singles) -> Self:
+        """The encoder has the decoder's directions, and then the decoder fits activations [tokens, dim] best."""
+        count = len(self.decoder)
+        units = self.decoder / np.maximum(np.linalg.norm(self.decoder, axis=1, keepdims=True), 1e-9)
+        made = self._replace(encoder=units.T)
+        products: Any = np.zeros((count, count))
+        sums: Any = np.zeros(units.shape)
+        for start in range(0, len(x), WINDOW_TOKENS):
+            batch = x[start : start + WINDOW_TOKENS]
+            z = made.encode(batch)
+            products += z.T @ z
+            sums += z.T @ (batch - self.mean)
+        products += np.eye(count) * (_RIDGE * max(products.trace() / count, 1e-9))
+        return made._replace(decoder=np.linalg.solve(products, sums).astype(np.float32))
 
 
 class InspectState(NamedTuple):
@@ -143,76 +178,74 @@ class InspectSystem(System):
 
     name = "inspect"
     title = "Looking inside: the cost of a tap, sparse features beside principal components, probes of labels"
-    kinds = (Encode, Loss, Probe)
+    kinds = (Loss, Probe)
     extra = "llama"
     context_tokens = WINDOW_TOKENS
     sizes = {
-        "default": {"expansion_ratio": 4, "active_count": 32, "train_tokens": 16384, "step_count": 300},
-        "small": {"expansion_ratio": 2, "active_count": 16, "train_tokens": 4096, "step_count": 20},
+        "default": {"expansion_ratio": 4, "active_count": 32, "train_tokens": 16384, "round_count": 2},
+        "small": {"expansion_ratio": 2, "active_count": 16, "train_tokens": 4096, "round_count": 1},
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """Pieces of the last tenth of the text that ships; stretches of it with their words in order or not."""
         text = shipped_text(REFERENCE)
-        starts = range(int(len(text) * _TRAIN_SHARE), len(text) - _CASE_CHARS, _CASE_CHARS)
-        pieces = [text[at : at + _CASE_CHARS] for at in starts]
+        start = int(len(text) * _TRAIN_SHARE)
+        cases: list[Any] = [
+            Loss(text=text[at:][:_CASE_CHARS]) for at in range(start, start + 4000, _CASE_CHARS)
+        ]
         rng = random.Random(seed)
         words = text.split()
-        probes = []
         for number, place in enumerate(rng.sample(range(len(words) // _WORDS), 60)):
             stretch = words[place * _WORDS : (place + 1) * _WORDS]
             if number % 2:
                 rng.shuffle(stretch)
-            probes.append(Probe(text=" ".join(stretch), label=number % 2 == 0))
-        return [
-            *(Encode(text=piece) for piece in pieces),
-            *(Loss(text=piece) for piece in pieces[:4]),
-            *probes,
-        ]
+            cases.append(Probe(text=" ".join(stretch), label=number % 2 == 0))
+        return cases
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> InspectState:
-        """Open the model with a tap; load the dictionary from the cache, or train it and keep it there."""
-        stream = Stream(parts, thread_count=context.thread_count)
+        """Open the model with a tap, and fit the dictionary and its nulls."""
+        stream = Stream(parts, context.thread_count)
         text = shipped_text(REFERENCE)
         ids = stream.language.session.tokenize(text[: int(len(text) * _TRAIN_SHARE)])[: size["train_tokens"]]
         windows = [ids[at : at + WINDOW_TOKENS] for at in range(0, len(ids) - 1, WINDOW_TOKENS)]
-        read = [stream.read(window) for window in windows]
-        x = np.concatenate([values[ordinary(values)] for values in read])
-        made = (x, size["expansion_ratio"], size["active_count"])
-        random_one = Dictionary.untrained(*made, context.seed + 1)
-        folder = context.cache / "autoencoders" / stream.language.path.stem
-        if folder.is_dir():
-            dictionary = Dictionary.read(folder, stream.dim)
-        else:
-            dictionary = Dictionary.untrained(*made, context.seed)
-            dictionary.train(x, size["step_count"])
+        x: Singles = np.concatenate([usual(stream.read(window)) for window in windows])
         mean = x.mean(axis=0)
-        axes = np.linalg.eigh(np.cov((x - mean).T))[1][:, -dictionary.active_count :].astype(np.float32)
+        rng = np.random.default_rng(context.seed)
+        count = size["expansion_ratio"] * stream.dim
+        active_count = size["active_count"]
+        drawn = x[rng.integers(0, len(x), count)] - mean
+        dictionary = Dictionary(drawn.T, drawn, mean, active_count)
+        for _ in range(size["round_count"]):
+            dictionary = dictionary.fitted(x)
+        other = rng.standard_normal(drawn.shape, np.float32)
+        random_one = Dictionary(other.T, other, mean, active_count).fitted(x)
+        axes = np.linalg.eigh(np.cov((x - mean).T))[1][:, -active_count:].astype(np.float32)
         changes: dict[str, Change] = {
             "clean": lambda values: values,
             "zeros": np.zeros_like,
-            "dictionary": lambda values: dictionary.decode(dictionary.encode(values)),
+            "dictionary": dictionary.rebuilt,
             "the mean": lambda values: np.broadcast_to(mean, values.shape),
             "as many principal components": lambda values: (values - mean) @ axes @ axes.T + mean,
-            "as many random features": lambda values: random_one.decode(random_one.encode(values)),
+            "as many random features": random_one.rebuilt,
         }
         return InspectState(stream, dictionary, changes, parts)
 
     def step(self, state: InspectState, case: Any) -> dict[str, Any]:
-        """The error of a reconstruction, the loss under each change, or the mean activation of ordinary tokens."""
+        """The loss under each change, or the mean activation of ordinary tokens and how many features are active."""
         tokens = state.stream.tokens(case.text)
         if isinstance(case, Loss):
             return {name: state.stream.loss(tokens, change) for name, change in state.changes.items()}
-        values = state.stream.read(tokens)
-        x = values[ordinary(values)]
-        if isinstance(case, Probe):
-            return {"activation": [float(f"{value:.4g}") for value in x.mean(axis=0, dtype=np.float64)]}
+        x = usual(state.stream.read(tokens))
         with state.parts.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
             z = state.dictionary.encode(x)
-        return {"active_count": float(np.count_nonzero(z)) / len(x)}
+        mean = x.mean(axis=0, dtype=np.float64)
+        return {
+            "activation": [float(f"{value:.4g}") for value in mean],
+            "active_count": float(np.count_nonzero(z)) / len(x),
+        }
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
-        """Dictionaries, their training, activations, and the copies of a text's logits that a loss makes."""
+        """Dictionaries, what they are fitted to, and the copies of a text's logits that a loss makes."""
         shape = weights["language"].shape
         features = size["expansion_ratio"] * shape.hidden_dim
         logits = _LOGIT_COPIES * _CASE_TOKENS * shape.vocab_count
@@ -223,20 +256,19 @@ class InspectSystem(System):
         scores = []
         losses = [answer for _, answer in of_kind(cases, answers, Loss)]
         if losses:
-            rows_by_name = {
-                name: np.array([(answer["zeros"], answer["clean"], answer[name]) for answer in losses])
-                for name in losses[0]
-                if name not in {"clean", "zeros"}
-            }
-            spliced = rows_by_name.pop("dictionary")
-            nulls = {name: _recovered(rows) for name, rows in rows_by_name.items()}
-            scores.append(resampled("recovered_ratio", spliced, _recovered, "loss", nulls))
+            nulls = {}
+            for name in losses[0].keys() - {"clean", "zeros"}:
+                nulls[name] = [(row["zeros"], row["clean"], row[name]) for row in losses]
+            spliced = nulls.pop("dictionary")
+            told = {name: _recovered(np.array(rows)) for name, rows in nulls.items()}
+            scores.append(resampled("recovered_ratio", spliced, "loss", told, _recovered))
         probed = of_kind(cases, answers, Probe)
         labels = np.array([case.label for case, _ in probed], np.bool_)
         if min(labels.sum(), (~labels).sum()) > 1:
             right = left_out(np.array([answer["activation"] for _, answer in probed]), labels)
-            nulls = {"the commoner label": always(labels.tolist())}
-            scores.append(share("right_ratio", right, "probe", nulls))
+            scores.append(
+                share("right_ratio", right, "probe", {"the commoner label": always(labels.tolist())})
+            )
         return scores
 
 
@@ -252,10 +284,8 @@ def left_out(x: Any, labels: Flags) -> list[bool]:
     right = []
     for row, label in enumerate(labels):
         others = np.arange(len(x)) != row
-        distances = [
-            np.sum((x[row] - x[others & (labels == one)].mean(axis=0)) ** 2) for one in (label, not label)
-        ]
-        right.append(bool(distances[0] < distances[1]))
+        own, other = (x[others & (labels == one)].mean(axis=0) for one in (label, not label))
+        right.append(bool(np.sum((x[row] - own) ** 2) < np.sum((x[row] - other) ** 2)))
     return right
 
 

@@ -1,48 +1,54 @@
-"""Systems as tables: each row names the parts, the figures, the time and the memory of the same object."""
+"""Systems as tables: time and memory of each step and part, measured beside predicted; figures beside their nulls."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from harness.domain.record import RunRecord
-from harness.domain.result import PassFigures, Score, SystemResult
+from harness.domain.result import Score, SystemResult
 from harness.report.panels import Panel
 from harness.units import format_bytes, format_seconds
 
-PASS_COLUMNS: Final = ("step", "part", "pass", "tokens", "p50", "p95", "predicted p50", "p95", "error")
-MEMORY_COLUMNS: Final = ("part", "file", "KV cache", "arena", "anonymous", "predicted", "error")
+COLUMNS: Final = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p95", "error")
 SCORE_COLUMNS: Final = ("of", "figure", "value", "cases", "null", "which says")
-View = tuple[str, Sequence[str], list[list[str]]]
-"""A table as text: its title, columns and rows."""
 
 
-def pass_cells(row: PassFigures) -> list[str]:
-    """Passes of a part as text, measured beside predicted."""
-    cells = [row.step, row.part or "-", row.op, f"{row.tokens:g}" if row.tokens else "-"]
-    times = (row.p50_s, row.p95_s, row.predicted_p50_s, row.predicted_p95_s)
-    cells += ["-" if seconds is None else format_seconds(seconds) for seconds in times]
-    error = row.error_ratio
-    return [*cells, "-" if error is None else f"{error:+.0%}"]
+def result_of(record: RunRecord) -> SystemResult:
+    """What a system's run found."""
+    assert isinstance(record.result, SystemResult)
+    return record.result
 
 
-def memory_rows(record: RunRecord) -> list[list[str]]:
-    """What each part holds, and the process or processes together, measured beside predicted."""
-    result = _result(record)
-    rows = []
+def title_of(record: RunRecord) -> str:
+    """The system with its parts, each with the model that it was."""
+    parts = ", ".join(f"{name} {model}" for name, model in result_of(record).parts.items())
+    return f"{record.workload}, parts: {parts or 'none'}"
+
+
+def rows_of(record: RunRecord) -> list[list[str]]:
+    """Medians of the passes of each step; anonymous memory of each part, and of all together."""
+    result = result_of(record)
+    cells = []
+    for one in result.passes:
+        tokens = f"{one.tokens:g}" if one.tokens else "-"
+        seconds = (one.p50_s, one.p95_s, one.predicted_p50_s, one.predicted_p95_s)
+        cells.append([one.step, one.part or "-", one.op, tokens, *_compared(seconds, format_seconds)])
     for part in result.memory:
-        sizes = [format_bytes(size) for size in (part.file_bytes, part.cache_bytes, part.arena_bytes)]
-        rows.append([part.part, *sizes, *_beside(part.anonymous_bytes, part.predicted_bytes)])
-    held = None
+        sizes = map(format_bytes, (part.file_bytes, part.cache_bytes, part.arena_bytes))
+        told = "file {}, cache {}, arena {}".format(*sizes)
+        held = (part.anonymous_bytes, None, part.predicted_bytes, None)
+        cells.append(["memory", part.part, told, "-", *_compared(held, format_bytes)])
     if record.memory:
-        held = record.memory.peak_anonymous_bytes
-    rows.append(["all", "-", "-", "-", *_beside(held, result.predicted_anonymous_bytes)])
-    return rows
+        held = (record.memory.peak_anonymous_bytes, None, result.predicted_anonymous_bytes, None)
+        cells.append(["memory", "-", "all", "-", *_compared(held, format_bytes)])
+    return cells
 
 
-def _beside(held: int | None, predicted: int | None) -> list[str]:
-    cells = ["-" if size is None else format_bytes(size) for size in (held, predicted)]
-    if held and predicted is not None:
-        return [*cells, f"{predicted / held - 1:+.0%}"]
-    return [*cells, "-"]
+def _compared(figures: Sequence[Any], spelled: Callable[[Any], str]) -> list[str]:
+    cells = ["-" if figure is None else spelled(figure) for figure in figures]
+    error = "-"
+    if figures[0] and figures[2] is not None:
+        error = f"{figures[2] / figures[0] - 1:+.0%}"
+    return [*cells, error]
 
 
 def score_cells(score: Score) -> list[str]:
@@ -51,51 +57,17 @@ def score_cells(score: Score) -> list[str]:
     if score.low is not None and score.high is not None:
         value += f" ({score.low:.3g} to {score.high:.3g})"
     null = score.best_null
-    return [
-        score.group or "all",
-        score.name.replace("_", " "),
-        value,
-        str(score.count),
-        f"{null}: {score.nulls[null]:.3g}" if null else "-",
-        {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null],
-    ]
-
-
-def _result(record: RunRecord) -> SystemResult:
-    assert isinstance(record.result, SystemResult)
-    return record.result
-
-
-def parts_of(record: RunRecord) -> str:
-    """The parts of a run, each with the model that it was."""
-    return ", ".join(f"{name} {model}" for name, model in _result(record).parts.items()) or "none"
-
-
-def views(record: RunRecord) -> list[View]:
-    """Passes, memory and figures of a run."""
-    title = f"{record.workload}, parts: {parts_of(record)}"
-    result = _result(record)
-    shown: list[View] = [
-        (f"time of {title}", PASS_COLUMNS, [pass_cells(row) for row in result.passes]),
-        (f"memory of {title}", MEMORY_COLUMNS, memory_rows(record)),
-        (f"figures of {title}", SCORE_COLUMNS, [score_cells(score) for score in result.scores]),
-    ]
-    return [view for view in shown if view[2]]
+    said = f"{null}: {score.nulls[null]:.3g}" if null else "-"
+    says = {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null]
+    return [score.group or "all", score.name.replace("_", " "), value, str(score.count), said, says]
 
 
 def panel(record: RunRecord) -> Panel | None:
     """The section of a system's run in a report; None for any other record."""
     if not isinstance(record.result, SystemResult):
         return None
-    facts = [(f"memory of {row[0]}", f"{row[4]} measured, {row[5]} predicted") for row in memory_rows(record)]
-    for score in record.result.scores:
-        group, name, value, count, null, says = score_cells(score)
+    facts = []
+    for group, name, value, count, null, says in map(score_cells, record.result.scores):
         facts.append((f"{group}: {name}", f"{value}, {count} cases; {null} {says}" if null != "-" else value))
-    return Panel(
-        title="Systems",
-        label=f"{record.workload}, parts: {parts_of(record)}",
-        outcome=f"{record.outcome}: {record.detail}" if record.detail else record.outcome,
-        columns=PASS_COLUMNS,
-        rows=[pass_cells(row) for row in record.result.passes],
-        facts=facts,
-    )
+    outcome = f"{record.outcome}: {record.detail}".rstrip(": ")
+    return Panel("Systems", title_of(record), outcome, COLUMNS, rows_of(record), facts)

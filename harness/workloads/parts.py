@@ -22,7 +22,9 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.result import PartMemory
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.onnx.session import OnnxSession
 from harness.ports import Session
+from harness.runtimes._rows import Tokenized
 from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.passes import Meter, Op, Pass
 
@@ -30,8 +32,7 @@ Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
 ChatWords = Callable[..., Sequence[str]]
 """What stands before, between and after the contents of turns with the roles given."""
-YES_NO: Final = ("Yes", "No")
-OPTIONS: Final = {"language": "--model MODEL", "encoder": "--encoder FILE", "nli": "--nli FOLDER"}
+OPTIONS: Final = {"language": "--model MODEL", "encoder": "--encoder FILE"}
 ENCODER_TOKENS: Final = 512
 _MARK: Final = "@content %d@"
 _MOST_BYTES: Final = 1 << 16
@@ -124,8 +125,7 @@ class LanguageModel:
             chances = log_probabilities(self.session.logits())
             token = int(chances.argmax())
             if temperature > 0:
-                weights = np.cumsum(np.exp((chances - chances.max()) / temperature))
-                token = int(np.searchsorted(weights, rng.random() * weights[-1]))
+                token = int((chances + temperature * rng.gumbel(size=len(chances))).argmax())
             logs.append(float(chances[token]))
             if self.session.is_end(token) or ends(self.session.detokenize([token])):
                 break
@@ -135,38 +135,61 @@ class LanguageModel:
             self.read([*held, *drawn], op=Op.WRITE)
         return Written(self.session.detokenize(drawn).strip(), exp(mean(logs)))
 
-    def options(self, prompt: Prompt, options: Sequence[str] = YES_NO) -> Doubles:
+    def options(self, prompt: Prompt, options: Sequence[str] = ("Yes", "No")) -> Doubles:
         """Probability of each option among them [options], by the first token of the answer.
 
         Spellings in lower case and after a space count with each option.
         """
         self.read(self.tokens(prompt), op=Op.JUDGE)
         chances = log_probabilities(self.session.logits())
-        scores = np.array([np.logaddexp.reduce(chances[self._spellings(option)]) for option in options])
-        shares: Doubles = np.exp(scores - np.logaddexp.reduce(scores))
+        logs = []
+        for option in options:
+            firsts = set()  # after a space only where both are one token
+            for text in (option, option.lower(), f" {option}", f" {option.lower()}"):
+                tokens = self.session.tokenize(text, add_special=False)
+                if len(tokens) == 1 or text[0] != " ":
+                    firsts.add(tokens[0])
+            logs.append(np.logaddexp.reduce(chances[sorted(firsts)]))
+        shares: Doubles = np.exp(logs - np.logaddexp.reduce(logs))
         return shares
 
-    def _spellings(self, option: str) -> list[int]:
-        """First tokens of an answer that begins with the option.
 
-        After a space only where both are one token.
-        """
-        found = set()
-        for text in (option, option.lower(), f" {option}", f" {option.lower()}"):
-            tokens = self.session.tokenize(text, add_special=False)
-            if len(tokens) == 1 or not text.startswith(" "):
-                found.add(tokens[0])
-        return sorted(found)
+class OnnxSentences(Tokenized):
+    """A sentence encoder of ONNX Runtime: a folder of the model hub with ``model.onnx`` and ``tokenizer.json``.
+
+    Raises:
+        MissingPackageError: onnxruntime or tokenizers is not installed.
+        BadDataError: A file is missing, or is not what it should be.
+        EngineError: ONNX Runtime refused the graph.
+    """
+
+    context_tokens = ENCODER_TOKENS
+
+    def __init__(self, folder: Path, thread_count: int) -> None:
+        self._folder = folder
+        self._engine = OnnxSession(folder / "model.onnx", thread_count=thread_count)
+
+    def embedding(self, tokens: Sequence[int]) -> Singles:
+        """The first output [dim], the mean over the tokens where it is of each."""
+        ids = np.array([tokens], np.int64)
+        others = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        output: Singles = self._engine.run({"input_ids": ids, **others})[0][0]
+        return output.mean(axis=0) if output.ndim == 2 else output
 
 
 class Encoder:
-    """A sentence encoder in a GGUF file: vectors of unit length, pooled as the file says."""
+    """A sentence encoder, by llama.cpp from a GGUF file or by ONNX Runtime from a folder: vectors of unit length."""
 
-    def __init__(self, path: Path, meter: Meter, *, thread_count: int = 1) -> None:
-        runtime = plugins.usable_runtime("llamacpp")
-        self.path, self.name, self.meter = path, path.stem, meter
-        self.session = runtime.open(path, scenario_of(ENCODER_TOKENS, thread_count))
-        self.dim = read_gguf(path).shape().hidden_dim
+    def __init__(self, path: Path, meter: Meter, thread_count: int = 1) -> None:
+        self.path, self.meter = path, meter
+        self.session: Any
+        if path.is_dir():
+            self.path = path / "model.onnx"
+            self.session = OnnxSentences(path, thread_count)
+        else:
+            runtime = plugins.usable_runtime("llamacpp")
+            self.session = runtime.open(path, scenario_of(ENCODER_TOKENS, thread_count))
+        self.dim = self.embed(["a"]).shape[1]
 
     def embed(self, texts: Sequence[str]) -> Singles:
         """Unit vectors [len(texts), dim], one text a pass: what a pass takes does not depend on its neighbours."""
@@ -176,7 +199,7 @@ class Encoder:
             with self.meter.timed(Pass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
                 vector = self.session.embedding(tokens)
             vectors.append(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12)))
-        return np.stack(vectors)
+        return np.stack(vectors, dtype=np.float32)
 
 
 class Parts(NamedTuple):
@@ -184,28 +207,19 @@ class Parts(NamedTuple):
 
     language: Any = None
     encoder: Any = None
-    nli: Any = None
     meter: Meter = Meter()
 
     def memory(self) -> list[PartMemory]:
         """What each part holds, as its engine tells."""
         held = []
-        for name in sorted(OPTIONS):
+        for name in OPTIONS:
             part = getattr(self, name)
-            if part is None:
-                continue
-            sizes = {"kv cache": 0, "compute buffer": 0}
-            for buffer in getattr(getattr(part, "session", None), "buffers", ()):
-                if buffer.part in sizes:
-                    sizes[buffer.part] += buffer.size_bytes
-            held.append(
-                PartMemory(
-                    part=name,
-                    file_bytes=part.path.stat().st_size,
-                    cache_bytes=sizes["kv cache"],
-                    arena_bytes=sizes["compute buffer"],
-                )
-            )
+            if part is not None:
+                sizes = {"kv cache": 0, "compute buffer": 0}
+                for buffer in getattr(part.session, "buffers", ()):
+                    sizes[buffer.part] = sizes.get(buffer.part, 0) + buffer.size_bytes
+                one = PartMemory(part=name, file_bytes=part.path.stat().st_size)
+                held.append(one.replace(cache_bytes=sizes["kv cache"], arena_bytes=sizes["compute buffer"]))
         return held
 
 
@@ -214,23 +228,17 @@ def scenario_of(context_tokens: int, thread_count: int) -> Scenario:
     return Scenario(context_tokens=context_tokens, thread_count=thread_count, api="cpu")
 
 
-def open_parts(paths: Mapping[str, str], *, context_tokens: int = 2048, thread_count: int = 1) -> Parts:
-    """Open the parts that are named: files are llama.cpp's, folders ONNX Runtime's."""
-    meter = Meter()
-    opened: dict[str, Any] = {}
-    for name, text in paths.items():
-        path = Path(text)
-        if name == "language":
-            opened[name] = LanguageModel.open(
-                path, meter, thread_count=thread_count, context_tokens=context_tokens
-            )
-        elif path.is_file():
-            opened[name] = Encoder(path, meter, thread_count=thread_count)
-        else:
-            from harness.workloads.onnx_text import OnnxText
-
-            opened[name] = OnnxText(path, meter, name, thread_count=thread_count)
-    return Parts(**opened, meter=meter)
+def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_count: int = 1) -> Parts:
+    """Open the parts that are named."""
+    parts = Parts(meter=Meter())
+    if "language" in paths:
+        language = LanguageModel.open(
+            Path(paths["language"]), parts.meter, thread_count=thread_count, context_tokens=context_tokens
+        )
+        parts = parts._replace(language=language)
+    if "encoder" in paths:
+        parts = parts._replace(encoder=Encoder(Path(paths["encoder"]), parts.meter, thread_count))
+    return parts
 
 
 def plain_words(*roles: str) -> Sequence[str]:

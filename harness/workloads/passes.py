@@ -48,7 +48,7 @@ class Pass(Frozen):
     """One pass of a part.
 
     Attributes:
-        part: ``language``, ``encoder``, ``nli``; ``store``, ``dictionary``, ``reader`` for what is a system's own.
+        part: ``language``, ``encoder``; ``store``, ``dictionary``, ``reader`` for what is a system's own.
         tokens: That are read or written.
         depth: Tokens in the cache before.
         share: Of the part's layers that are computed.
@@ -81,10 +81,15 @@ class Meter:
 
     @contextmanager
     def timed(self, one: Pass) -> Iterator[None]:
-        """Time a pass."""
+        """Time a pass; what is written without a break is one."""
         begin = time.perf_counter()
         yield
-        self.taken.append(one.replace(seconds=time.perf_counter() - begin))
+        seconds = time.perf_counter() - begin
+        if one.op is Op.WRITE and self.taken and self.taken[-1].op is Op.WRITE:
+            text = self.taken.pop()
+            one = text.replace(tokens=text.tokens + one.tokens)
+            seconds += text.seconds or 0.0
+        self.taken.append(one.replace(seconds=seconds))
 
     def drain(self) -> tuple[Pass, ...]:
         """The passes since it was asked last."""
@@ -95,6 +100,10 @@ class Meter:
 
 Law = Callable[[Pass], float | None]
 """Seconds of a pass; None where nobody knows."""
+
+
+def unknown(_pass: Pass) -> None:
+    """The law where no device is known."""
 
 
 def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scenario) -> Law:
@@ -144,7 +153,7 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
     return p50, p95
 
 
-def rows_of(steps: Sequence[StepTime], law: Law | None, where: str = "") -> Iterator[PassFigures]:
+def rows_of(steps: Sequence[StepTime], law: Law, where: str = "") -> Iterator[PassFigures]:
     """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
 
     A step is predicted by its passes and the glue as it was measured, which no law tells; not at all where it
@@ -155,31 +164,27 @@ def rows_of(steps: Sequence[StepTime], law: Law | None, where: str = "") -> Iter
         glue = [max(0.0, each.duration_s - sum(one.seconds or 0.0 for one in each.passes)) for each in own]
         whole = PassFigures(step=step, part="", op=WHOLE, where=where)
         passes = [each.passes for each in own]
-        yield _measured(_predicted(whole, passes, law, quantiles(glue)[0]), [each.duration_s for each in own])
+        yield _filled(whole, [each.duration_s for each in own], passes, law, quantiles(glue)[0])
         for part, op in dict.fromkeys((one.part, one.op) for each in own for one in each.passes):
             alike = [[one for one in each if (one.part, one.op) == (part, op)] for each in passes]
             tokens = float(np.median([sum(one.tokens for one in each) for each in alike]))
-            row = _predicted(whole.replace(part=part, op=op, tokens=tokens), alike, law)
-            yield _measured(row, [sum(one.seconds or 0.0 for one in each) for each in alike])
+            row = whole.replace(part=part, op=op, tokens=tokens)
+            yield _filled(row, [sum(one.seconds or 0.0 for one in each) for each in alike], alike, law)
         if not where:
-            yield _measured(PassFigures(step=step, part="", op=GLUE), glue)
+            yield _filled(whole.replace(op=GLUE), glue)
 
 
-def _measured(row: PassFigures, seconds: Sequence[float]) -> PassFigures:
-    p50_s, p95_s = quantiles(seconds)
-    return row.replace(p50_s=p50_s, p95_s=p95_s)
-
-
-def _predicted(
-    row: PassFigures, cases: Sequence[Sequence[Pass]], law: Law | None, extra_s: float = 0.0
+def _filled(
+    row: PassFigures,
+    seconds: Sequence[float],
+    cases: Sequence[Sequence[Pass]] = (),
+    law: Law = unknown,
+    extra_s: float = 0.0,
 ) -> PassFigures:
-    if law is None or not any(cases):
+    p50_s, p95_s = quantiles(seconds)
+    row = row.replace(p50_s=p50_s, p95_s=p95_s)
+    told = [[law(one) for one in case] for case in cases]
+    if not any(told) or any(None in case for case in told):
         return row
-    sums = []
-    for case in cases:
-        seconds = [law(one) for one in case]
-        if None in seconds:
-            return row
-        sums.append(extra_s + sum(each for each in seconds if each is not None))
-    p50_s, p95_s = quantiles(sums)
+    p50_s, p95_s = quantiles([extra_s + sum(filter(None, case)) for case in told])
     return row.replace(predicted_p50_s=p50_s, predicted_p95_s=p95_s)

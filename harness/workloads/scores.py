@@ -9,19 +9,22 @@ import numpy as np
 from harness.domain.result import Score
 from harness.stats.intervals import RESAMPLES, share_interval
 
+Nulls = Mapping[str, float]
+_NONE: Nulls = {}
 
-def share(name: str, hits: Sequence[Any], group: str = "", nulls: Mapping[str, float] | None = None) -> Score:
+
+def figure(name: str, value: float, group: str, count: int, *, more_is_better: bool = True) -> Score:
+    """A figure of so many cases without an interval."""
+    return Score(name=name, value=float(value), group=group, count=count, more_is_better=more_is_better)
+
+
+def share(name: str, hits: Sequence[Any], group: str = "", nulls: Nulls = _NONE) -> Score:
     """A share of cases, with Wilson's interval; no value without cases."""
     estimate = share_interval(sum(map(bool, hits)), len(hits))
-    return Score(
-        name=name,
-        group=group,
-        value=estimate.mid if len(hits) else None,
-        low=estimate.low,
-        high=estimate.high,
-        count=len(hits),
-        nulls=dict(nulls or {}),
-    )
+    score = figure(name, estimate.mid, group, len(hits))
+    if not hits:
+        score = score.replace(value=None)
+    return score.replace(low=estimate.low, high=estimate.high, nulls=dict(nulls))
 
 
 def mean_of(rows: Any) -> float:
@@ -32,36 +35,27 @@ def mean_of(rows: Any) -> float:
 def resampled(
     name: str,
     rows: Any,
-    of: Callable[[Any], float] = mean_of,
     group: str = "",
-    nulls: Mapping[str, float] | None = None,
+    nulls: Nulls = _NONE,
+    of: Callable[[Any], float] = mean_of,
     *,
     more_is_better: bool = True,
 ) -> Score:
     """A figure of rows ``[n, ...]``, at least one, with the interval of cases drawn with replacement."""
-    score = Score(
-        name=name,
-        value=None,
-        group=group,
-        count=len(rows),
-        nulls=dict(nulls or {}),
-        more_is_better=more_is_better,
-    )
     table = np.asarray(rows)
-    rng = np.random.default_rng(0)
-    drawn = [of(table[rng.integers(0, len(table), len(table))]) for _ in range(RESAMPLES // 4)]
-    known = [value for value in drawn if isfinite(value)]
-    value = of(table)
-    if not isfinite(value) or not known:
-        return score
-    low, high = np.percentile(known, [2.5, 97.5])
-    return score.replace(value=float(value), low=float(low), high=float(high))
+    score = figure(name, of(table), group, len(table), more_is_better=more_is_better)
+    draws = np.random.default_rng(0).integers(0, len(table), (RESAMPLES // 4, len(table)))
+    low, high = np.nanpercentile([of(table[draw]) for draw in draws], [2.5, 97.5]).tolist()
+    score = score.replace(nulls=dict(nulls))
+    if not isfinite(low) or score.value is None or not isfinite(score.value):
+        return score.replace(value=None)
+    return score.replace(low=low, high=high)
 
 
-def f1_score(said: Sequence[bool], true: Sequence[bool], group: str = "", **nulls: float) -> Score:
+def f1_score(said: Sequence[bool], true: Sequence[bool], group: str, nulls: Nulls = _NONE) -> Score:
     """F1 of "yes", beside always saying yes."""
     always = f1_of(np.column_stack([np.ones(len(true)), true]))
-    return resampled("f1", np.column_stack([said, true]), f1_of, group, {"always yes": always} | nulls)
+    return resampled("f1", np.column_stack([said, true]), group, {"always yes": always, **nulls}, f1_of)
 
 
 def f1_of(rows: Any) -> float:
@@ -70,9 +64,9 @@ def f1_of(rows: Any) -> float:
     return float(2 * both / max(1, rows.sum()))
 
 
-def auc_score(chances: Sequence[float], true: Sequence[bool], group: str = "", **nulls: float) -> Score:
+def auc_score(chances: Sequence[float], true: Sequence[bool], group: str, nulls: Nulls = _NONE) -> Score:
     """Area under the ROC curve, beside a coin."""
-    return resampled("auc", np.column_stack([chances, true]), auc_of, group, {"a coin": 0.5} | nulls)
+    return resampled("auc", np.column_stack([chances, true]), group, {"a coin": 0.5, **nulls}, auc_of)
 
 
 def auc_of(rows: Any) -> float:
@@ -83,10 +77,9 @@ def auc_of(rows: Any) -> float:
     from scipy.stats import rankdata
 
     true = rows[:, 1] > 0
-    pairs = int(true.sum()) * int((~true).sum())
-    if not pairs:
+    if true.all() or not true.any():
         return float("nan")
-    return float((rankdata(rows[:, 0])[true].sum() - true.sum() * (true.sum() + 1) / 2) / pairs)
+    return float((rankdata(rows[:, 0])[true].mean() - (true.sum() + 1) / 2) / (~true).sum())
 
 
 def always(true: Sequence[bool]) -> float:

@@ -6,32 +6,34 @@ apart: the kind ``copy`` reads from one, as the null of ``read``.
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
+from msgspec import Meta
 
 from harness.domain.model import Weights
 from harness.domain.result import Score
-from harness.errors import BadDataError, RefusedError, optional
+from harness.errors import BadDataError, optional
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import mean_of, share
 from harness.workloads.system import Answers, Case, Context, Size, System
 
-MOST_REGIONS: Final = 16
 _COPY_PX: Final = 448
 """Longer side of a small copy."""
 _LETTERS: Final = "ABCDEFGHKLMNPRTUVXYZ23456789"
 """Letters that no font draws alike."""
+Side = Annotated[float, Meta(ge=0, le=1)]
+Box = tuple[Side, Side, Side, Side]
+"""Left, top, right and bottom in shares of the picture."""
 
 
 class Read(Case, tag="read"):
-    """A picture, or the seed of one that is made, with boxes [left, top, right, bottom] in shares of it, and their texts."""
+    """A picture, or the seed of one that is made, with boxes in it and their texts."""
 
     image: str = ""
     seed: int = 0
-    regions: list[list[float]] = []
+    regions: Annotated[list[Box], Meta(max_length=16)] = []
     texts: list[str] = []
 
 
@@ -75,12 +77,13 @@ class SeeSystem(System):
         if isinstance(case, Copy):
             picture.thumbnail((_COPY_PX, _COPY_PX))
         texts = []
-        for piece in crops(picture, regions):
+        for box in regions:
+            piece = picture.crop(pixels(box, picture.size))
             with state.parts.meter.timed(Pass(part="reader", op=Op.IMAGE)):
                 lines = state.engine(np.asarray(piece), use_det=False, use_cls=False, use_rec=True).txts
             texts.append([*(lines or ()), ""][0])
         hits = [one.replace(" ", "") == two.replace(" ", "") for one, two in zip(right, texts, strict=True)]
-        return {"texts": texts, "right": list(right), "hits": hits}
+        return {"texts": texts, "right": right, "hits": hits}
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """The networks with their arenas, as measured, and some copies of a picture."""
@@ -95,41 +98,32 @@ class SeeSystem(System):
         return [share("right_ratio", hits[False], "read", nulls)]
 
 
-def crops(picture: Any, regions: Sequence[Any]) -> list[Any]:
-    """The regions' own pixels; BadDataError for what is no box inside its picture, RefusedError for none or many."""
-    if not 1 <= len(regions) <= MOST_REGIONS:
-        raise RefusedError(f"{len(regions)} regions: 1 to {MOST_REGIONS}")
-    pieces = []
-    width, height = picture.size
-    for at, box in enumerate(regions):
-        if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-            expected = "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
-            raise BadDataError("regions", f"[{at}]", str(box)[:80], expected)
-        left, top, right, bottom = (
-            round(share * size) for share, size in zip(box, (width, height) * 2, strict=True)
-        )
-        pieces.append(picture.crop((left, top, max(left + 1, right), max(top + 1, bottom))))
-    return pieces
+def pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, at least one wide and high; BadDataError where its sides are the wrong way round."""
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise BadDataError("regions", "", str(box)[:80], "left < right and top < bottom")
+    left, top, right, bottom = (round(side * size[at % 2]) for at, side in enumerate(box))
+    return left, top, max(left + 1, right), max(top + 1, bottom)
 
 
-def opened(case: Any, image_px: int) -> tuple[Any, Sequence[Any], Sequence[str]]:
+def opened(case: Any, image_px: int) -> tuple[Any, Sequence[Box], Sequence[str]]:
     """A picture with its regions and texts."""
     with optional("pillow", "vision"):
         from PIL import Image
     if not case.image:
         return made(case.seed, image_px)
-    path = Path(case.image)
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadDataError(path, "image", str(error)[:200], "a picture") from error
     if len(case.texts) != len(case.regions):
-        raise BadDataError(path, "texts", f"{len(case.texts)}", f"{len(case.regions)}, one for each region")
-    return picture, case.regions, case.texts
+        raise BadDataError(
+            case.image, "texts", f"{len(case.texts)}", f"{len(case.regions)}, one for each region"
+        )
+    try:
+        with Image.open(case.image) as file:
+            return file.convert("RGB"), case.regions, case.texts
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BadDataError(case.image, "image", str(error)[:200], "a picture") from error
 
 
-def made(seed: int, width: int) -> tuple[Any, list[list[float]], list[str]]:
+def made(seed: int, width: int) -> tuple[Any, list[Box], list[str]]:
     """A picture with four words in letters a hundredth of its width high, their boxes, and the words."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -143,9 +137,8 @@ def made(seed: int, width: int) -> tuple[Any, list[list[float]], list[str]]:
         text = "".join(rng.choices(_LETTERS, k=8))
         place = (rng.uniform(0.05, 0.7) * width, (0.1 + 0.2 * row) * width)
         drawing.text(place, text, fill=(20, 20, 60), font=font)
-        box = drawing.textbbox(place, text, font=font)
-        signs = (-1, -1, 1, 1)
-        regions.append([side / width + sign / 300 for side, sign in zip(box, signs, strict=True)])
+        left, top, right, bottom = drawing.textbbox(place, text, font=font, stroke_width=width // 300)
+        regions.append((left / width, top / width, right / width, bottom / width))
         texts.append(text)
     return picture, regions, texts
 

@@ -34,7 +34,7 @@ class Case(Frozen, tag_field="kind"):
     """One line of a case file; a kind of case is a subclass, ``class Ask(Case, tag="ask")``, with its columns.
 
     Attributes:
-        needs: Parts without which it is not answered, of ``language``, ``encoder``, ``nli``.
+        needs: Parts without which it is not answered, of ``language``, ``encoder``.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

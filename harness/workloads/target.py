@@ -7,7 +7,7 @@ What no program there can run (arrays of the system's own, a graph of ONNX Runti
 glue is Python and is not run there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,7 @@ from harness.measure.child import run_helper
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.protocol import GenerateJob
-from harness.measure.runner import judged, new_record
+from harness.measure.runner import judged
 from harness.runtimes.executable import as_made
 from harness.targets import target_named
 from harness.targets.bench import There, on_target
@@ -31,28 +31,34 @@ from harness.workloads.child import SystemJob
 from harness.workloads.passes import Law, Op, Pass, StepTime, line, quantiles, rows_of
 from harness.workloads.run import CHILD, plan_of, result_of
 
-_PROBED_TOKENS: Final = (4, 16, 96, 384)
+_PROBED: Final = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
+"""Tokens of the passes that a target's law is taken from."""
 _WATCHED_S: Final = 2.5
 """So long a program must run for its memory to be seen: counters are read twice a second."""
-_RUN_THERE: Final = frozenset({Op.EMBED, Op.READ, Op.WRITE, Op.JUDGE})
-Key = tuple[str, str, Op]
-"""Step, empty of a probe; part; what it does."""
 
 
 class Shape(Frozen):
-    """Passes that are alike, ``count`` of them in a step; a written text is one pass here.
-
-    ``quantile`` of the tokens; ``here_s`` that one takes on this machine, where that is known.
-    """
+    """Passes that are alike in one kind of step; those of a probe are of none."""
 
     step: str
     part: str
     op: Op
     tokens: int
     depth: int = 0
-    count: float = 1.0
-    quantile: int = 50
-    here_s: float = 1.0
+
+    def scenario(self, thread_count: int) -> Scenario:
+        """What llama-bench is asked for."""
+        asked = Scenario(
+            context_tokens=self.depth + self.tokens,
+            prompt_tokens=self.tokens,
+            new_tokens=0,
+            depth_tokens=self.depth,
+            thread_count=thread_count,
+            api="cpu",
+        )
+        if self.op is Op.WRITE:
+            return asked.replace(prompt_tokens=0, new_tokens=self.tokens)
+        return asked
 
 
 def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
@@ -60,7 +66,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
 
     Raises:
         UnknownNameError: No such system.
-        RefusedError: A part that it needs was not named.
+        RefusedError: A part that it needs was not named, or no program there runs one of its passes.
         EngineError: It could not be run here, or a program failed there.
         CouldNotRunError: The target cannot be used.
     """
@@ -68,178 +74,138 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
     known = facts(target)
     plan = plan_of(job.replace(wall_s=how.limits.wall_s))
     how.listener.begin(f"{job.name} on {on}")
+    records: dict[Shape, RunRecord] = {}
+    held: dict[str, PartMemory] = {}
     with Pipeline(how._replace(keep=False, folder=None, listener=Listener(how.listener.say))) as pipeline:
         here = run_helper(CHILD, plan.job, limits=how.limits)
         if here.outcome != "ok":
             raise EngineError(f"{job.name} did not run here: {here.detail}", here.outcome)
         steps = here.told("step", StepTime)
-
-        def run_there(shape: Shape) -> RunRecord:
-            scenario = scenario_there(shape, known.cpu.thread_count)
-            count = max(plan.job.repetitions, ceil(_WATCHED_S / shape.here_s))
+        for shape, here_s in shapes_of(steps, plan.weights).items():
+            weights = plan.weights[shape.part]
+            scenario = shape.scenario(known.cpu.thread_count)
+            count = max(job.repetitions, ceil(_WATCHED_S / max(here_s, 1e-3)))
             asked = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
-            planned = on_target(plan_generation(asked, plan.weights[shape.part]), target, known, programs)
+            planned = on_target(plan_generation(asked, weights), target, known, programs)
+            predicted_bytes = plan.bytes_of(shape.part, as_made(scenario), None)
             if shape.op is Op.EMBED:
                 assert isinstance(planned.job, There)
                 planned = planned._replace(job=planned.job.replace(words=(*planned.job.words, "-embd", "1")))
+                # llama-bench has room for the odds of a next token after each
+                predicted_bytes += 4 * weights.shape.vocab_count * shape.tokens
             record = pipeline.measure(planned)
             if not record.samples:
                 raise EngineError(f"{shape.part} on {on}: {record.detail}", record.outcome)
-            return record
-
-        probed = {probe: run_there(probe) for probe in probes_of(plan.weights)}
-        timed = {shape: run_there(shape) for shape in shapes_of(steps, plan.weights)}
-    held: dict[str, PartMemory] = {}
-    for shape, record in timed.items():
-        scenario = as_made(scenario_there(shape, known.cpu.thread_count))
-        predicted_bytes = plan.bytes_of(shape.part, scenario, None)
-        if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
-            predicted_bytes += 4 * plan.weights[shape.part].shape.vocab_count * shape.tokens
-        part = PartMemory(part=shape.part, predicted_bytes=predicted_bytes)
-        if record.memory is not None:
-            own_bytes = record.memory.peak_anonymous_bytes or None
-            part = part.replace(file_bytes=record.memory.peak_file_bytes, anonymous_bytes=own_bytes)
-        held[shape.part] = max(part, held.get(shape.part, part), key=lambda one: one.anonymous_bytes or 0)
+            records[shape] = record
+            if shape.step and record.memory:
+                part = PartMemory(
+                    part=shape.part,
+                    file_bytes=record.memory.peak_file_bytes,
+                    anonymous_bytes=record.memory.peak_anonymous_bytes,
+                    predicted_bytes=predicted_bytes,
+                )
+                held[part.part] = max(
+                    part, held.get(part.part, part), key=lambda one: one.anonymous_bytes or 0
+                )
+    if not records:
+        raise RefusedError(f"{job.name} has no pass that a program on a target can run")
     memory = tuple(held.values())
+    seconds = {
+        shape: median(sample.duration_s for sample in record.samples) for shape, record in records.items()
+    }
     result = result_of(plan, here, None).replace(
         prepare_s=None,
-        passes=tuple(rows_there(steps, points_of(timed), points_of(probed), on)),
+        passes=tuple(rows_there(steps, seconds, on)),
         memory=memory,
         predicted_anonymous_bytes=sum(part.predicted_bytes or 0 for part in memory),
     )
     own_bytes = sum(part.anonymous_bytes or 0 for part in memory)
     file_bytes = sum(part.file_bytes for part in memory)
-    first, *_ = [*timed.values(), *probed.values(), None]
-    if first is None:
-        raise RefusedError(f"{job.name} has no pass that a program on a target can run")
-    record = new_record(
-        scenario=first.scenario,
+    record = next(iter(records.values())).replace(
         workload=job.name,
-        machine=first.machine,
         outcome="ok",
+        detail="",
         model=plan.model(),
-        engine=first.engine,
-        samples=tuple(samples_of(timed)),
+        samples=tuple(samples_of(steps, records)),
         memory=MemoryUse(
             peak_rss_bytes=own_bytes + file_bytes, peak_anonymous_bytes=own_bytes, peak_file_bytes=file_bytes
         ),
-        runtime=first.runtime,
+        prediction=None,
         result=result,
         extra={"target": on, "answers": "given here, by the same files"},
     )
     return Pipeline(how).keep(judged(record, 3))
 
 
-def scenario_there(shape: Shape, thread_count: int) -> Scenario:
-    """What llama-bench is asked for."""
-    asked = Scenario(
-        context_tokens=shape.depth + shape.tokens,
-        depth_tokens=shape.depth,
-        thread_count=thread_count,
-        api="cpu",
-    )
-    if shape.op is Op.WRITE:
-        return asked.replace(prompt_tokens=0, new_tokens=shape.tokens)
-    return asked.replace(prompt_tokens=shape.tokens, new_tokens=0)
+def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, float]:
+    """What is run there, with the seconds that it takes here.
 
-
-def probes_of(parts: Iterable[str]) -> Iterator[Shape]:
-    """Passes of some lengths of each part, and some written tokens: what a target's law is taken from."""
-    for part in parts:
-        op = Op.EMBED
-        if part == "language":
-            op = Op.READ
-            yield Shape(step="", part=part, op=Op.WRITE, tokens=_PROBED_TOKENS[1])
-        for tokens in _PROBED_TOKENS:
-            here_s = 0.05 if op is Op.EMBED else 1.0
-            yield Shape(step="", part=part, op=op, tokens=tokens, here_s=here_s)
-
-
-def shapes_of(steps: Sequence[StepTime], parts: Iterable[str]) -> Iterator[Shape]:
-    """Of each kind of step and each pass that a program there can run: the median and the 95th percentile."""
+    Of each kind of step and each pass that a program there can run the median and the 95th percentile of the
+    tokens, and the lengths that are probed.
+    """
+    shapes: dict[Shape, float] = {}
     for step in dict.fromkeys(each.step for each in steps):
-        own = [each.passes for each in steps if each.step == step]
-        for part, op in dict.fromkeys((one.part, one.op) for passes in own for one in passes):
-            if op not in _RUN_THERE or part not in parts:
+        passes = [one for each in steps if each.step == step for one in each.passes]
+        for part, op in dict.fromkeys((one.part, one.op) for one in passes):
+            probed = Op.READ if op is Op.JUDGE else op
+            if part not in parts or probed not in _PROBED:
                 continue
-            alike = [[one for one in passes if (one.part, one.op) == (part, op)] for passes in own]
-            flat = [one for each in alike for one in each]
-            counts = [len(each) for each in alike]
-            tokens = [one.tokens for one in flat]
-            if op is Op.WRITE:  # one token each
-                tokens = [count for count in counts if count]
-                counts = [1]
-            for quantile, count in zip((50, 95), quantiles(tokens), strict=True):
-                yield Shape(
-                    step=step,
-                    part=part,
-                    op=op,
-                    tokens=max(1, round(count)),
-                    depth=round(median(one.depth for one in flat)),
-                    count=median(counts),
-                    quantile=quantile,
-                    here_s=max(1e-3, median(one.seconds or 0.1 for one in flat)),
-                )
+            alike = [one for one in passes if (one.part, one.op) == (part, op)]
+            token_s = median((one.seconds or 0.1) / one.tokens for one in alike)
+            depth = round(median(one.depth for one in alike))
+            for tokens in _PROBED[probed]:
+                shapes.setdefault(Shape(step="", part=part, op=probed, tokens=tokens), token_s * tokens)
+            for tokens in map(round, quantiles([one.tokens for one in alike])):
+                shapes[Shape(step=step, part=part, op=op, tokens=tokens, depth=depth)] = token_s * tokens
+    return shapes
 
 
-Points = dict[Key, dict[int, float]]
-"""Seconds by tokens, that were timed there."""
-
-
-def points_of(timed: dict[Shape, RunRecord]) -> Points:
-    """The medians of what was timed."""
-    points: Points = {}
-    for shape, record in timed.items():
-        key = (shape.step, shape.part, shape.op)
-        points.setdefault(key, {})[shape.tokens] = median(sample.duration_s for sample in record.samples)
-    return points
-
-
-def law_there(points: Points, step: str = "") -> Law:
+def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
     """Seconds of passes from those of a step, or from the probes; a judged prompt is probed as a read one."""
 
-    def seconds(one: Pass) -> float | None:
-        op = one.op
-        if op is Op.JUDGE and not step:
-            op = Op.READ
-        known = sorted(points.get((step, one.part, op), {}).items())
-        if not known:
-            return None
-        if op is Op.WRITE:  # in proportion
-            known = known[:1]
-        return line(known, one.tokens)
+    def law(one: Pass) -> float | None:
+        op = Op.READ if one.op is Op.JUDGE and not step else one.op
+        points = {
+            shape.tokens: took
+            for shape, took in seconds.items()
+            if (shape.step, shape.part, shape.op) == (step, one.part, op)
+        }
+        return line(sorted(points.items()), one.tokens) if points else None
 
-    return seconds
+    return law
 
 
-def rows_there(steps: Sequence[StepTime], timed: Points, probed: Points, on: str) -> Iterator[PassFigures]:
-    """Measured there beside predicted; what no program there runs has no figure."""
-    found = []
-    others: dict[Key, None] = {}
+def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> Iterator[StepTime]:
+    """The steps with the seconds that their passes take there, without passes that no program there runs."""
     for each in steps:
-        measured = law_there(timed, each.step)
-        passes = [one.replace(seconds=measured(one)) for one in each.passes]
-        others |= dict.fromkeys((each.step, one.part, one.op) for one in passes if one.seconds is None)
+        law = law_there(seconds, each.step)
+        passes = [one.replace(seconds=law(one)) for one in each.passes]
         known = tuple(one for one in passes if one.seconds is not None)
         if known:
-            duration_s = sum(one.seconds or 0.0 for one in known)
-            found.append(StepTime(step=each.step, duration_s=duration_s, passes=known))
-    yield from rows_of(found, law_there(probed), on)
-    for step, part, op in others:
-        yield PassFigures(step=step, part=part, op=op, where=on)
+            yield StepTime(step=each.step, duration_s=sum(one.seconds or 0.0 for one in known), passes=known)
 
 
-def samples_of(timed: dict[Shape, RunRecord]) -> Iterator[Sample]:
-    """A sample of a step is the sum of its passes; those of the 95th percentile have a label of their own."""
-    steps: dict[str, list[tuple[float, tuple[Sample, ...]]]] = {}
-    for shape, record in timed.items():
-        label = shape.step
-        if shape.quantile > 50:
-            label += f" @ p{shape.quantile}"
-        steps.setdefault(label, []).append((shape.count, record.samples))
-    for label, passes in steps.items():
-        for row in zip(*(samples for _, samples in passes), strict=False):
-            duration_s = sum(count * one.duration_s for (count, _), one in zip(passes, row, strict=True))
+def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
+    """Measured there beside predicted; what no program there runs has no figure."""
+    yield from rows_of(list(timed_there(steps, seconds)), law_there(seconds), on)
+    passes = dict.fromkeys((each.step, one.part, one.op) for each in steps for one in each.passes)
+    timed = {(shape.step, shape.part, shape.op) for shape in seconds}
+    for step, part, op in passes:
+        if (step, part, op) not in timed:
+            yield PassFigures(step=step, part=part, op=op, where=on)
+
+
+def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) -> Iterator[Sample]:
+    """Of each repetition the median step, and the one at the 95th percentile under a label of its own."""
+    for step in dict.fromkeys(shape.step for shape in records if shape.step):
+        own = {shape: record.samples for shape, record in records.items() if shape.step == step}
+        asked = [each for each in steps if each.step == step]
+        for row in zip(*own.values(), strict=False):
+            seconds = {shape: one.duration_s for shape, one in zip(own, row, strict=True)}
+            taken = quantiles([each.duration_s for each in timed_there(asked, seconds)])
             doubts = tuple(dict.fromkeys(doubt for one in row for doubt in one.validity.doubts))
-            sample = row[0].replace(phase="workload", label=label, token_count=1, duration_s=duration_s)
-            yield sample.replace(validity=sample.validity.replace(doubts=doubts), energy_joules=None)
+            for label, duration_s in zip((step, f"{step} @ p95"), taken, strict=True):
+                sample = row[0].replace(
+                    phase="workload", label=label, token_count=1, duration_s=duration_s, energy_joules=None
+                )
+                yield sample.replace(validity=sample.validity.replace(doubts=doubts))

@@ -31,17 +31,13 @@ def check_system(
         RefusedError: A part that it needs is not among ``parts``.
         WrongAnswerError: Its own score found a wrong answer.
     """
-    assert system.name.isidentifier(), f"the name is an identifier: {system.name!r}"
-    assert system.title, "a title for people"
-    assert "default" in system.sizes, "a size named default"
+    assert system.name.isidentifier() and system.title, "a name that is an identifier, a title for people"
+    tags = [kind_of(kind) for kind in system.kinds]
+    assert len(set(tags)) == len(tags), "each kind has a tag of its own"
     parts = parts or Parts()
-    chosen = dict(system.sizes[size])
+    chosen = system.sizes[size]
     cases = list(system.cases(chosen, 1))[:_MOST_CASES]
-    assert cases, "built-in cases"
-    assert all(isinstance(case, system.kinds) for case in cases), "cases are of its kinds"
-    assert len({kind_of(kind) for kind in system.kinds}) == len(system.kinds), (
-        "each kind has a tag of its own"
-    )
+    assert cases and all(isinstance(case, system.kinds) for case in cases), "built-in cases of its kinds"
     for part in sorted({part for case in cases for part in case.needs}):
         if getattr(parts, part) is None:
             raise RefusedError(f"{system.name} needs {part}")

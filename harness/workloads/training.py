@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
@@ -23,10 +23,8 @@ from harness.measure.pipeline import make
 from harness.runtimes.llamacpp.training import TrainingSession
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Op, Pass
+from harness.workloads.scores import figure, of_kind
 from harness.workloads.system import Answers, Case, Context, Size, System
-
-_MOMENTS: Final = 3
-"""Gradient and two moments for each weight, in F32, beside the weight."""
 
 
 class Step(Case, tag="step"):
@@ -63,7 +61,7 @@ class TrainState(NamedTuple):
     """The model that is trained, the text, its weights, and the chip's FLOP/s: None where no peak is known."""
 
     parts: Parts
-    session: TrainingSession | None = None
+    session: Any = None
     tokens: Sequence[int] = ()
     parameter_count: int = 0
     peak_flops_per_s: float | None = None
@@ -99,11 +97,11 @@ class TrainSystem(System):
     def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """Batches of the text that ships, one after the other; published runs."""
         cases: list[Any] = []
-        if size["step_count"]:
+        if size["step_count"]:  # and the first one, which warms up
             cases += [Step(place=at * size["batch_tokens"]) for at in range(size["step_count"] + 1)]
         for row in shipped_rows("training_runs.csv", "harness.workloads"):
-            numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
-            cases.append(Run(name=row["name"], **numbers))
+            name = row.pop("name")
+            cases.append(Run(name=name, **{key: float(value) for key, value in row.items() if value}))
         return cases
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> TrainState:
@@ -121,55 +119,46 @@ class TrainSystem(System):
         return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
 
     def step(self, state: TrainState, case: Any) -> dict[str, Any]:
-        """The loss of a batch, or FLOP and MFU of a run."""
+        """The loss of a batch, or the MFU of a run."""
         if isinstance(case, Run):
-            return {"flops": run_flops(case), "mfu": mfu(case)}
-        assert state.session is not None
+            return {"mfu": mfu(case)}
         count = state.session.batch_tokens
         start = case.place % (len(state.tokens) - count - 1)
         begin = time.perf_counter()
         with state.parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
             loss = state.session.step(state.tokens[start : start + count + 1])
         rate = count / (time.perf_counter() - begin)
-        achieved = 6 * state.parameter_count * rate
-        share = achieved / state.peak_flops_per_s if state.peak_flops_per_s else None
-        return {"loss": loss, "tokens_per_s": rate, "flops_per_s": achieved, "mfu": share}
+        share = None
+        if state.peak_flops_per_s:
+            share = 6 * state.parameter_count * rate / state.peak_flops_per_s
+        return {"loss": loss, "tokens_per_s": rate, "mfu": share}
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Weights, gradients and two moments in F32, and the activations of a batch."""
         if "language" not in weights:
             return 0
-        model = weights["language"]
-        shape = model.shape
-        activations = size["batch_tokens"] * (
-            8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count
-        )
-        return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
+        shape = weights["language"].shape
+        activations = 8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count
+        return 4 * (4 * weights["language"].weight_count + size["batch_tokens"] * activations)
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Tokens a second and MFU of steps, the loss they took off, and how far the formula is from stated MFU."""
-        found: dict[tuple[str, str], list[float]] = {}
-        for case, answer in zip(cases, answers, strict=True):
-            if isinstance(case, Step):
-                found.setdefault(("step", "tokens_per_s"), []).append(answer["tokens_per_s"])
-                if answer["mfu"] is not None:
-                    found.setdefault(("step", "mfu"), []).append(answer["mfu"])
-            elif case.stated_mfu is not None:
-                found.setdefault(("run", "mfu_error"), []).append(abs(answer["mfu"] - case.stated_mfu))
-        scores = [
-            Score(
-                name=name,
-                value=median(values),
-                group=group,
-                count=len(values),
-                more_is_better=group == "step",
-            )
-            for (group, name), values in found.items()
+        scores = []
+        steps = [answer for _, answer in of_kind(cases, answers, Step)]
+        for name in ("tokens_per_s", "mfu"):
+            found = [answer[name] for answer in steps if answer[name] is not None]
+            if found:
+                scores.append(figure(name, median(found), "step", len(found)))
+        if len(steps) > 1:
+            gained = steps[0]["loss"] - steps[-1]["loss"]
+            scores.append(figure("loss_gained_nats", gained, "step", len(steps)))
+        errors = [
+            abs(answer["mfu"] - case.stated_mfu)
+            for case, answer in of_kind(cases, answers, Run)
+            if case.stated_mfu is not None
         ]
-        losses = [answer["loss"] for answer in answers if "loss" in answer]
-        if len(losses) > 1:
-            gained = losses[0] - losses[-1]
-            scores.append(Score(name="loss_gained_nats", value=gained, group="step", count=len(losses)))
+        if errors:
+            scores.append(figure("mfu_error", median(errors), "run", len(errors), more_is_better=False))
         return scores
 
 

@@ -64,8 +64,8 @@ def test_there_is_a_command_in_each() -> None:
 def test_each_extra_of_this_platform_is_tried_by_night() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly-extras.yml").read_text())["jobs"]["extra"]
-    # mlx runs on Macs alone; sae keeps what the extra llama makes.
-    wanted = {*declared, "none"} - {"all", "test", "mlx", "sae"}
+    # mlx runs on Macs alone.
+    wanted = {*declared, "none"} - {"all", "test", "mlx"}
 
     assert {name for name, _ in extras()} == wanted
     assert set(job["strategy"]["matrix"]["name"]) == wanted

@@ -14,22 +14,18 @@ import numpy as np
 from harness.domain.model import Weights
 from harness.domain.result import Score
 from harness.errors import RefusedError
-from harness.workloads.memory.store import Hit, MemoryStore
+from harness.workloads.memory.store import OF_WORDS, Hit, MemoryStore
 from harness.workloads.parts import Parts
-from harness.workloads.scores import of_kind, resampled, share
+from harness.workloads.scores import mean_of, of_kind, resampled, share
 from harness.workloads.system import Answers, Case, Context, Size, System
 
 _TOP: Final = 20
-_CUTOFFS: Final = (1, 10)
-_WIDTH: Final = 384
-_ROW_BYTES: Final = 300
-"""Of a memory's text and index in SQLite's cache, about."""
-_COPIES: Final = 3
-"""Of a vector while it is told and asked for: in the array, in SQLite's cache, and in the file's log."""
-_BASE_BYTES: Final = 2 << 20
 _SHOWN: Final = 5
 """Memories that go into a prompt."""
 _ANSWER_TOKENS: Final = 24
+_ROW_BYTES: Final = 3 * 4 * 384 + 300
+"""Of a memory: its vector in the array, in SQLite's cache and in the file's log; its text and index, about."""
+_BASE_BYTES: Final = 2 << 20
 _INSTRUCTION: Final = (
     "Answer the question from these notes in a few words. Later notes count more than earlier ones."
 )
@@ -73,20 +69,18 @@ class MemoryState:
 
     def __init__(self, folder: Path, parts: Parts) -> None:
         self._folder, self.parts = folder, parts
-        self._open = ("", self._store(""))
+        self._conversation, self._store = "", self._opened("")
 
     def store_of(self, conversation: str) -> MemoryStore:
         """Its store; the one before is closed, and read again when it is asked for."""
-        known, store = self._open
-        if known != conversation:
-            store.close()
-            store = self._store(conversation)
-            self._open = (conversation, store)
-        return store
+        if conversation != self._conversation:
+            self._store.close()
+            self._conversation, self._store = conversation, self._opened(conversation)
+        return self._store
 
-    def _store(self, conversation: str) -> MemoryStore:
-        path = self._folder / f"{sha256(conversation.encode()).hexdigest()[:32]}.db"
-        return MemoryStore(path, self.parts.encoder, self.parts.meter)
+    def _opened(self, conversation: str) -> MemoryStore:
+        name = sha256(conversation.encode()).hexdigest()[:32]
+        return MemoryStore(self._folder / f"{name}.db", self.parts.encoder, self.parts.meter)
 
 
 class MemorySystem(System):
@@ -109,15 +103,11 @@ class MemorySystem(System):
         told: list[Any] = []
         known: dict[str, list[str]] = {}
         pairs = [(name, thing) for name in _NAMES for thing in _THINGS]
-        for at, pair in enumerate([*rng.permutation(pairs), *pairs[:20]]):
-            subject = f"{pair[0]} keep the {pair[1]}"
-            text = f"{subject.replace('keep', 'keeps')} in the {rng.choice(_PLACES)}."
+        for at, (name, thing) in enumerate([*rng.permutation(pairs), *pairs[:20]]):
+            text = f"{name} keeps the {thing} in the {rng.choice(_PLACES)}."
             told.append(Tell(id=f"t{at}", text=text, time_s=86_400.0 * at))
-            known.setdefault(subject, []).insert(0, f"t{at}")
-        asked = [
-            Ask(text=f"Where does {subject}?", expect=ids[:1], outdated=ids[1:])
-            for subject, ids in sorted(known.items())
-        ]
+            known.setdefault(f"Where does {name} keep the {thing}?", []).insert(0, f"t{at}")
+        asked = [Ask(text=text, expect=ids[:1], outdated=ids[1:]) for text, ids in sorted(known.items())]
         return [*told, *asked, *(Forget(ids=[f"t{at}"]) for at in range(20))]
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> MemoryState:
@@ -127,8 +117,7 @@ class MemorySystem(System):
         count = size["entry_count"]
         texts = [f"Somebody left item q{at:08d}z in the {rng.choice(_PLACES)}." for at in range(count)]
         vectors = rng.standard_normal((count, parts.encoder.dim), dtype=np.float32)
-        if count:
-            state.store_of("").store(texts, [""] * count, 0.0, vectors / np.float32(vectors.shape[1] ** 0.5))
+        state.store_of("").store(texts, [""] * count, 0.0, vectors / np.float32(vectors.shape[1] ** 0.5))
         return state
 
     def step(self, state: MemoryState, case: Any) -> Any:
@@ -139,9 +128,9 @@ class MemorySystem(System):
         if isinstance(case, Forget):
             if not case.ids and not case.text:
                 raise RefusedError("forget: found neither ids nor a text, expected one of them")
-            gone = [memory for key in case.ids for memory in store.forget(source=key)]
+            gone = [memory for key in case.ids for memory in store.forget(key)]
             if case.text:
-                gone += store.forget(words=case.text)
+                gone += store.forget(case.text, OF_WORDS)
             return {"forgotten": [memory.source for memory in gone]}
         hits = store.retrieve(case.text, top_k=_TOP)
         answer: dict[str, Any] = {
@@ -155,8 +144,7 @@ class MemorySystem(System):
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Vectors with their copies, and SQLite's cache."""
-        row_bytes = 4 * _WIDTH * _COPIES + _ROW_BYTES
-        return _BASE_BYTES + row_bytes * size["entry_count"]
+        return _BASE_BYTES + _ROW_BYTES * size["entry_count"]
 
     def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
         """Recall of a question's evidence beside the newest memories, updates that stand behind what they replaced.
@@ -170,28 +158,16 @@ class MemorySystem(System):
         for case, _ in of_kind(cases, answers, Tell):
             told.setdefault(case.conversation, []).insert(0, case.id)
         scores = []
-        for k in _CUTOFFS:
+        for k in (1, 10, _TOP):
             recalls = [_recall(case.expect, found[:k]) for case, found in asked]
             newest = [_recall(case.expect, told.get(case.conversation, [])[:k]) for case, _ in asked]
-            nulls = {"newest first": float(np.mean(newest))}
-            scores.append(resampled(f"recall_at_{k}", recalls, group="ask", nulls=nulls))
-        above = [
-            _first(case.expect, found) < _first(case.outdated, found)
-            for case, found in asked
-            if case.outdated
-        ]
+            scores.append(resampled(f"recall_at_{k}", recalls, "ask", {"newest first": mean_of(newest)}))
+        above = []
+        for case, found in asked:
+            if case.outdated:
+                above.append(_first(case.expect, found) < _first(case.outdated, found))
         if above:
             scores.append(share("newer_first_ratio", above, "ask", {"a coin": 0.5}))
-        missed = sum(len(set(case.expect) - set(found)) for case, found in asked)
-        scores.append(
-            Score(
-                name="not_in_first_20_count",
-                value=float(missed),
-                group="ask",
-                count=len(asked),
-                more_is_better=False,
-            )
-        )
         return scores
 
 
@@ -200,9 +176,8 @@ def prompt_of(question: str, hits: Sequence[Hit]) -> list[tuple[str, str]]:
 
     Notes stand in the order of time, without those of which a newer one is there.
     """
-    shown = sorted(
-        (hit.memory for hit in hits[:_SHOWN] if not hit.newer), key=lambda memory: memory.created_s
-    )
+    shown = [hit.memory for hit in hits[:_SHOWN] if not hit.newer]
+    shown.sort(key=lambda memory: memory.created_s)
     notes = "".join(f"{memory.content}\n" for memory in shown)
     return [("system", _INSTRUCTION), ("user", f"{notes}Question: {question}")]
 

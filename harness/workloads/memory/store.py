@@ -10,7 +10,6 @@ alone. Three things together clear them: ``PRAGMA secure_delete`` (freed pages a
 log).
 """
 
-import json
 import re
 import sqlite3
 import time
@@ -29,14 +28,11 @@ STOP_WORDS: Final = frozenset(shipped_text("stop_words.txt", "harness.workloads.
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
 SAME_COSINE: Final = 0.55
 """From which on two memories may be of one thing."""
+OF_SOURCE: Final = "source = ?"
+OF_WORDS: Final = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+"""An FTS5 expression that their text matches."""
 _COMPARED: Final = 20
 """Memories that score best, among which newer ones are looked for."""
-_MOST_BLOCKS: Final = 200
-"""Arrays of vectors, one for each call that stored some; more are joined."""
-_OLDEST_SQLITE: Final = (3, 42, 0)
-_MANY: Final = 1000
-"""So many texts stored at once leave the full-text index in pieces, and every later deletion would look into
-each."""
 _SCHEMA: Final = """
 PRAGMA page_size=8192;
 PRAGMA journal_mode=WAL;
@@ -87,15 +83,10 @@ class MemoryStore:
         meter: Times the search through the vectors.
 
     Raises:
-        RefusedError: SQLite is too old to forget.
-        BadDataError: The file is no store.
+        BadDataError: The file is no store, or SQLite is too old to forget.
     """
 
     def __init__(self, path: Path, encoder: Any, meter: Meter | None = None) -> None:
-        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise RefusedError(
-                f"SQLite {sqlite3.sqlite_version} cannot erase index words: 3.42 or newer is needed"
-            )
         self._encoder = encoder
         self._meter = meter or Meter()
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -104,10 +95,10 @@ class MemoryStore:
             rows = self._db.execute("SELECT id, vector FROM memories ORDER BY id").fetchall()
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise BadDataError(path, "", str(error), "a memory store") from error
+            raise BadDataError(path, "", str(error), "a memory store, and SQLite 3.42 or newer") from error
         self._ids = np.array([row[0] for row in rows], np.int64)
         vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float32)
-        self._blocks = [vectors.reshape(-1, encoder.dim)]
+        self._vectors = vectors.reshape(-1, encoder.dim)
 
     def close(self) -> None:
         """Close the file."""
@@ -142,12 +133,13 @@ class MemoryStore:
             for text, source, vector in zip(texts, sources, vectors, strict=True):
                 done = self._db.execute(insert, (text, source, when_s, vector.tobytes()))
                 ids.append(int(done.lastrowid or 0))
-            if len(ids) >= _MANY:
-                self._db.execute("INSERT INTO words(words) VALUES ('optimize')")
+        start = len(self)
         self._ids = np.append(self._ids, np.array(ids, np.int64))
-        self._blocks.append(vectors)
-        if len(self._blocks) > _MOST_BLOCKS:
-            self._blocks = [np.concatenate(self._blocks)]
+        if len(self) >= len(self._vectors):  # room for as many again
+            grown = np.empty((2 * len(self), self._encoder.dim), np.float32)
+            grown[:start] = self._vectors[:start]
+            self._vectors = grown
+        self._vectors[start : len(self)] = vectors
         return ids
 
     def retrieve(self, query: str, *, top_k: int = 5, vector: Singles | None = None) -> list[Hit]:
@@ -163,24 +155,23 @@ class MemoryStore:
             return []
         scores = np.zeros(len(self), np.float32)
         words = " OR ".join(f'"{word}"' for word in _telling(query))
-        matched = []
         if words:
-            matched = self._select("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", words)
-        for memory_id, score in matched:
-            scores[np.searchsorted(self._ids, memory_id)] = score
+            matching = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
+            for memory_id, score in self._db.execute(matching, [words]):
+                scores[np.searchsorted(self._ids, memory_id)] = score
         scores /= scores.max() or 1.0
         unit = self._encoder.embed([query])[0] if vector is None else vector
         with self._meter.timed(Pass(part="store", op=Op.SEARCH, moved_bytes=unit.nbytes * len(self))):
             # row by row: faster than BLAS where no cache holds them
-            cosines = np.concatenate([np.einsum("ij,j->i", block, unit) for block in self._blocks])
+            cosines = np.einsum("ij,j->i", self._vectors[: len(self)], unit)
         scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
         count = min(max(top_k, _COMPARED), len(self))
         near = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
         best = near[np.argsort(-scores[near], kind="stable")][:count]
         memories = [self._chosen("id = ?", int(self._ids[at]))[0] for at in best]
-        newer = self._newer(_stems(query), memories)
+        newer = _newer(_stems(query), memories, self._vectors[best])
         lifted = scores[best].astype(np.float64)
-        for old in sorted(range(len(best)), key=lambda at: memories[at].created_s):
+        for old in sorted(range(count), key=lambda at: memories[at].created_s):
             if newer[old]:  # the likest of them
                 lifted[newer[old][0]] = max(lifted[newer[old][0]], lifted[old] + 1e-6)
         hits = []
@@ -189,68 +180,50 @@ class MemoryStore:
             hits.append(Hit(memories[at], float(scores[best[at]]), marked))
         return hits
 
-    def _newer(self, asked: set[str], memories: Sequence[Memory]) -> list[list[int]]:
-        """Of each memory the newer ones of the same thing, the likest first.
-
-        They are near it, and have every word of the question that it has: where Ada keeps the kayak is told
-        anew by no sentence on Bo's.
-        """
-        select = "SELECT vector FROM memories WHERE id = ?"
-        rows = [self._select(select, memory.memory_id)[0][0] for memory in memories]
-        vectors = np.stack([np.frombuffer(row, np.float32) for row in rows])
-        alike = vectors @ vectors.T
-        matched = [asked & _stems(memory.content) for memory in memories]
-        found = []
-        for old, memory in enumerate(memories):
-            newer = [
-                at
-                for at, other in enumerate(memories)
-                if other.created_s > memory.created_s
-                and alike[old, at] >= SAME_COSINE
-                and matched[old] <= matched[at]
-            ]
-            found.append(sorted(newer, key=lambda at: -float(alike[old, at])))
-        return found
-
-    def forget(
-        self, *, ids: Sequence[int] | None = None, source: str | None = None, words: str | None = None
-    ) -> list[Memory]:
-        """Forget the memories that fulfil every condition given, and erase them on disk.
-
-        ``words`` is an FTS5 expression that their text matches.
+    def forget(self, value: str, condition: str = OF_SOURCE) -> list[Memory]:
+        """Forget the memories of a source, or those that match words, and erase them on disk.
 
         Raises:
-            RefusedError: No condition at all, or a malformed expression.
+            RefusedError: A malformed expression.
             WrongAnswerError: Somebody else reads an older state, which the log still holds.
         """
-        conditions = {
-            "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps(list(ids)),
-            "source = ?": source,
-            "id IN (SELECT rowid FROM words WHERE words MATCH ?)": words,
-        }
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        if not given:
-            raise RefusedError("say what to forget: ids, source or words")
-        memories = self._chosen(" AND ".join(given), *given.values())
+        try:
+            memories = self._chosen(condition, value)
+        except sqlite3.OperationalError as error:
+            raise RefusedError(f"not a full-text expression: {value!r} ({error})") from error
         chosen = [memory.memory_id for memory in memories]
         with self._db:  # all of it, or nothing
             self._db.execute("BEGIN")
             self._db.executemany("DELETE FROM memories WHERE id = ?", ((each,) for each in chosen))
         kept = ~np.isin(self._ids, chosen)
+        self._vectors = self._vectors[: len(self)][kept]
         self._ids = self._ids[kept]
-        self._blocks = [np.concatenate(self._blocks)[kept]]
         if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise WrongAnswerError("a forgotten memory may still lie in the log")
         return memories
 
-    def _chosen(self, condition: str, *values: Any) -> list[Memory]:
-        return [Memory._make(row) for row in self._select(f"{_KEPT} WHERE {condition} ORDER BY id", *values)]
+    def _chosen(self, condition: str, value: Any) -> list[Memory]:
+        rows = self._db.execute(f"{_KEPT} WHERE {condition} ORDER BY id", [value])
+        return [Memory._make(row) for row in rows]
 
-    def _select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.OperationalError as error:
-            raise RefusedError(f"not a full-text expression: {values!r} ({error})") from error
+
+def _newer(asked: set[str], memories: Sequence[Memory], vectors: Singles) -> list[list[int]]:
+    """Of each memory the newer ones of the same thing, the likest first.
+
+    They are near it, and have every word of the question that it has: where Ada keeps the kayak is told
+    anew by no sentence on Bo's.
+    """
+    alike = vectors @ vectors.T
+    matched = [asked & _stems(memory.content) for memory in memories]
+    found = []
+    for old, memory in enumerate(memories):
+        newer = []
+        for at in np.argsort(-alike[old], kind="stable").tolist():
+            is_newer = memories[at].created_s > memory.created_s
+            if is_newer and alike[old, at] >= SAME_COSINE and matched[old] <= matched[at]:
+                newer.append(at)
+        found.append(newer)
+    return found
 
 
 def _telling(query: str) -> list[str]:

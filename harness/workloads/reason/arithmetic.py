@@ -1,14 +1,31 @@
-"""Equalities in a step of a text, judged in exact fractions; what holds a letter or a word is left alone."""
+"""Arithmetic in exact fractions: equalities in the steps of a text, and small programs, which are never executed.
 
+What holds a letter or a word is left alone. A small model writes a program more often right than it works out
+numbers in words, and arithmetic in a program has no slips (Gao et al. 2023, "PAL: Program-aided Language
+Models", arXiv:2211.10435).
+"""
+
+import ast
+import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
 from harness.errors import RefusedError
-from harness.workloads.reason.programs import value_of
 
+_MAX_EXPONENT: Final = 64
+_MAX_BITS: Final = 4096
+_MAX_CHARS: Final = 2000
+_BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction | int]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
 _SIGNS: Final = {
     "\\times": "*",
     "\\cdot": "*",
@@ -24,6 +41,60 @@ _RUN: Final = r"[\d.,+\-*/()$% ]"
 _SIDES: Final = re.compile(rf"{_RUN}*(?:={_RUN}*)+")
 _TIMES: Final = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
 _OPERATOR: Final = re.compile(r"[\d)%]\s*[-+*/]")
+
+
+def worked(program: str) -> list[Fraction]:
+    """What each assignment of a program gives, in order.
+
+    Raises:
+        RefusedError: A line is anything else, divides by zero, or passes a cap (2,000 characters, exponents of
+            64, some 1,200 digits).
+    """
+    known: dict[str, Fraction] = {}
+    try:
+        if len(program) > _MAX_CHARS:
+            raise ValueError(f"{len(program)} characters")  # noqa: TRY301
+        return [_assigned(line, known) for line in ast.parse(program).body]
+    except (SyntaxError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise RefusedError(f"no arithmetic that is worked here ({error}): {program[:60]!r}") from error
+
+
+def _assigned(line: ast.stmt, known: dict[str, Fraction]) -> Fraction:
+    match line:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            known[name] = _value(value, known)
+        case ast.AugAssign(target=ast.Name(id=name), op=sign, value=value):
+            known[name] = _value(ast.BinOp(ast.Name(name), sign, value), known)
+        case _:
+            raise ValueError("no assignment")
+    return known[name]
+
+
+def value_of(expression: str) -> Fraction:
+    """The exact value of an arithmetic expression in Python's notation; RefusedError as for a program."""
+    return worked(f"value = {expression.strip()}")[-1]
+
+
+def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            value = Fraction(str(number))
+        case ast.Name(id=name):
+            value = known[name]
+        case ast.UnaryOp(op=ast.USub(), operand=part):
+            value = -_value(part, known)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            power = _value(right, known)
+            if power.denominator != 1 or abs(power) > _MAX_EXPONENT:
+                raise ValueError("exponent out of range")
+            value = _value(left, known) ** int(power)
+        case ast.BinOp(left=left, op=sign, right=right):
+            value = Fraction(_BINARY[type(sign)](_value(left, known), _value(right, known)))
+        case _:
+            raise ValueError("no arithmetic")
+    if max(abs(value.numerator), value.denominator).bit_length() > _MAX_BITS:
+        raise ValueError("too large")
+    return value
 
 
 def wrong_equality(step: str) -> str:

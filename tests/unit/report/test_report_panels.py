@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from report_records import HOSTILE, record
 
-from harness.domain.record import Sample
-from harness.domain.result import PassFigures, Score, SystemResult
+from harness.domain.record import MemoryUse, Sample
+from harness.domain.result import PartMemory, PassFigures, Score, SystemResult
 from harness.records.store import load
 from harness.report import html
 from harness.report.pages import page_of
@@ -24,7 +24,7 @@ def measured(**more):
     whole = PassFigures(
         step="ask", part="", op="all", p50_s=0.001, p95_s=0.002, predicted_p50_s=0.0012, predicted_p95_s=0.003
     )
-    known = PassFigures(step="ask", part="nli", op="embed", tokens=9, p50_s=0.0009, p95_s=0.001)
+    known = PassFigures(step="ask", part="encoder", op="embed", tokens=9, p50_s=0.0009, p95_s=0.001)
     score = Score(
         name="recall_at_10", group="ask", value=0.68, low=0.6, high=0.75, count=3, nulls={"newest first": 0.7}
     )
@@ -33,10 +33,13 @@ def measured(**more):
         "parts": {"encoder": "MiniLM"},
         "scores": (score,),
         "passes": (whole, known),
+        "memory": (PartMemory(part="encoder", file_bytes=43 << 20, arena_bytes=2 << 20, predicted_bytes=10 << 20),),
         "predicted_anonymous_bytes": 100 << 20,
     }
     samples = [sample("ask", 0.001)]
-    return record(workload="memory", model=None, samples=samples, prediction=None, result=SystemResult(**(told | more)))
+    memory = MemoryUse(peak_rss_bytes=90 << 20, peak_anonymous_bytes=80 << 20)
+    result = SystemResult(**(told | more))
+    return record(workload="memory", model=None, samples=samples, prediction=None, memory=memory, result=result)
 
 
 def test_a_step_stands_beside_its_prediction_and_a_figure_beside_its_null() -> None:
@@ -46,11 +49,12 @@ def test_a_step_stands_beside_its_prediction_and_a_figure_beside_its_null() -> N
     # 1.2 ms predicted, 1 ms measured; the other part has no law
     assert panel.rows == [
         ["ask", "-", "all", "-", "1 ms", "2 ms", "1.2 ms", "3 ms", "+20%"],
-        ["ask", "nli", "embed", "9", "900 µs", "1 ms", "-", "-", "-"],
+        ["ask", "encoder", "embed", "9", "900 µs", "1 ms", "-", "-", "-"],
+        ["memory", "encoder", "file 43 MiB, cache 0 B, arena 2 MiB", "-", "-", "-", "10 MiB", "-", "-"],
+        ["memory", "-", "all", "-", "80 MiB", "-", "100 MiB", "-", "+25%"],
     ]
     facts = dict(panel.facts)
     assert facts["ask: recall at 10"] == "0.68 (0.6 to 0.75), 3 cases; newest first: 0.7 does not beat it"
-    assert facts["memory of all"].endswith("100 MiB predicted")
 
 
 def test_page_folds_the_figures_and_runs_no_strangers_text() -> None:

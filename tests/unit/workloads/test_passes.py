@@ -21,6 +21,16 @@ def test_a_meter_keeps_passes_in_their_order_with_their_seconds():
     assert meter.drain() == ()
 
 
+def test_what_is_written_without_a_break_is_one_pass():
+    meter = Meter()
+    write = Pass(part="language", op=Op.WRITE, tokens=1, depth=7)
+    for one in (READ, write, write.replace(depth=8), READ, write):
+        with meter.timed(one):
+            pass
+    told = [(one.op, one.tokens, one.depth) for one in meter.drain()]
+    assert told == [(Op.READ, 1, 0), (Op.WRITE, 2, 7), (Op.READ, 1, 0), (Op.WRITE, 1, 7)]
+
+
 def test_passes_of_a_model_take_what_a_run_of_it_takes():
     weights = weights_of(load_model("smollm2-135m").shape, "Q4_1")
     device = load_device("raspberry-pi-5")

@@ -7,11 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import RefusedError
-from harness.workloads.parts import Parts
-from harness.workloads.reason import SYSTEM, Contradiction, Critic, Solve
-from harness.workloads.reason.arithmetic import first_wrong, wrong_equality
-from harness.workloads.reason.programs import value_of, worked
-from harness.workloads.system import Context
+from harness.workloads.reason import SYSTEM, Critic, Solve
+from harness.workloads.reason.arithmetic import first_wrong, value_of, worked, wrong_equality
 
 
 @pytest.mark.parametrize(
@@ -92,16 +89,14 @@ def test_a_program_that_is_no_arithmetic_is_refused(program):
         worked(program)
 
 
-def test_critic_scores_stand_beside_a_rule_that_reads_no_step():
-    """Three wrong traces of 2, 4 and 4 steps and two right ones of 2; the critic finds one and accepts both."""
-    lengths, labels, first = [2, 4, 4, 2, 2], [1, 0, 3, -1, -1], [1, 2, -1, -1, -1]
-    cases = [Critic(problem="p", steps=["s"] * n, label=y) for n, y in zip(lengths, labels, strict=True)]
+def test_critic_scores_stand_beside_one_that_accepts_all():
+    """Three wrong traces and two right ones; the critic finds one and accepts both right ones."""
+    labels, first = [1, 0, 3, -1, -1], [1, 2, -1, -1, -1]
+    cases = [Critic(problem="p", steps=["s"] * 4, label=label) for label in labels]
     answers = [{"first_error": -1, "reward_error": f} for f in first]
     _, _, score, alarms = SYSTEM.score(cases, answers)
-    assert score.value == pytest.approx(2 * (1 / 3) * 1 / (1 / 3 + 1))
-    # a random step of the two that were doubted: (1/2 + 1/4) / 3 located, both right ones accepted
-    assert score.nulls["a step at random"] == pytest.approx(2 * 0.25 / 1.25)
-    assert alarms.value == 0
+    assert (score.name, score.value, score.nulls) == ("right_ratio", 0.6, {"all accepted": 0.4})
+    assert (alarms.name, alarms.value, alarms.count) == ("false_alarm_ratio", 0, 2)
 
 
 def test_a_vote_stands_beside_one_program():
@@ -109,16 +104,3 @@ def test_a_vote_stands_beside_one_program():
     answers = [{"answers": ["7", "1000", "1000"], "voted": "1000"}, {"answers": [], "voted": ""}]
     (score,) = SYSTEM.score(cases, answers)
     assert (score.name, score.value, score.nulls) == ("right_ratio", 0.5, {"one program": 0.0})
-
-
-def test_the_likeliest_pair_decides_a_contradiction(tmp_path):
-    class Nli:
-        def contradicts(self, one, other):
-            return 0.9 if "not" in one + other else 0.1
-
-    cases = [Contradiction(steps=["It rains.", "It is late.", "It does not rain."], contradiction=[0, 2])]
-    cases.append(Contradiction(steps=["It rains.", "It is late."], contradiction=[]))
-    state = SYSTEM.prepare(Parts(nli=Nli()), SYSTEM.sizes["default"], Context(tmp_path, tmp_path))
-    answers = [SYSTEM.step(state, case) for case in cases]
-    assert [answer["probability"] for answer in answers] == [0.9, 0.1]
-    assert SYSTEM.score(cases, answers)[0].value == 1.0

@@ -4,30 +4,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.errors import BadDataError, RefusedError
+from harness.errors import BadDataError
 from harness.workloads.parts import Parts
-from harness.workloads.see import SYSTEM, Copy, Read, SeeState, crops, made
-from harness.workloads.system import Context
-
-PICTURE = SimpleNamespace(size=(100, 50), crop=lambda box: box)
+from harness.workloads.see import SYSTEM, Copy, Read, SeeState, made, pixels
+from harness.workloads.system import Context, read_cases
 
 
 def test_regions_are_cut_at_whole_pixels():
-    assert crops(PICTURE, [(0.1, 0.2, 0.5, 0.4), (0, 0, 0.001, 1)]) == [(10, 10, 50, 20), (0, 0, 1, 50)]
+    assert pixels((0.1, 0.2, 0.5, 0.4), (100, 50)) == (10, 10, 50, 20)
+    assert pixels((0, 0, 0.001, 1), (100, 50)) == (0, 0, 1, 50)
+
+
+@pytest.mark.parametrize("box", [(0.5, 0.5, 0.5, 0.6), (0.6, 0.1, 0.4, 0.2)])
+def test_a_box_that_is_the_wrong_way_round_is_refused(box):
+    with pytest.raises(BadDataError, match="left < right"):
+        pixels(box, (100, 50))
 
 
 @pytest.mark.parametrize(
-    "box", [(0, 0, 1920, 1080), (0.5, 0.5, 0.5, 0.6), (0.6, 0.1, 0.4, 0.2), (-0.1, 0, 0.5, 0.5), (0, 0, 1)]
+    "regions", ["[[0, 0, 1920, 1080]]", "[[-0.1, 0, 0.5, 0.5]]", "[[0, 0, 1]]", f"{[[0, 0, 1, 1]] * 17}"]
 )
-def test_a_box_that_is_none_is_named(box):
-    with pytest.raises(BadDataError, match=r"\[1\]"):
-        crops(PICTURE, [(0, 0, 1, 1), box])
-
-
-@pytest.mark.parametrize("count", [0, 17])
-def test_no_region_and_too_many_are_refused(count):
-    with pytest.raises(RefusedError, match="1 to 16"):
-        crops(PICTURE, [(0, 0, 1, 1)] * count)
+def test_what_is_no_box_is_named_by_its_line(tmp_path, regions):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f'{{"kind": "read", "image": "a.png", "regions": {regions}}}')
+    with pytest.raises(BadDataError, match=r"mine.jsonl:1.*regions"):
+        read_cases(path, SYSTEM)
 
 
 def test_texts_are_compared_without_blanks():

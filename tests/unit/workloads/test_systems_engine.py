@@ -6,7 +6,7 @@ import pytest
 from bench.tiny_gguf import synthesize_tiny
 from harness.workloads.answer import SYSTEM as ANSWER
 from harness.workloads.inspection import SYSTEM as INSPECT
-from harness.workloads.inspection import Encode, Loss, Stream, left_out
+from harness.workloads.inspection import Dictionary, Loss, Probe, Stream, left_out
 from harness.workloads.oversight import SYSTEM as OVERSIGHT
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Meter, Op
@@ -60,12 +60,12 @@ def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
 
 
 def test_a_dictionary_stands_beside_components(parts, tmp_path):
-    size = INSPECT.sizes["small"] | {"step_count": 3, "train_tokens": 600, "active_count": 4}
+    size = INSPECT.sizes["small"] | {"round_count": 2, "train_tokens": 600, "active_count": 4}
     state = INSPECT.prepare(parts, size, Context(tmp_path, tmp_path))
     parts.meter.drain()
-    cases = [Encode(text=TEXT), Loss(text=TEXT)]
+    cases = [Probe(text=TEXT, label=True), Loss(text=TEXT)]
     answers = [INSPECT.step(state, case) for case in cases]
-    assert answers[0]["active_count"] <= 4
+    assert answers[0]["active_count"] < 5  # four, and what equals the fourth
     assert [one.op for one in parts.meter.drain()] == [Op.TAP, Op.ENCODE, *[Op.TAP] * 6]
     (score,) = INSPECT.score(cases, answers)
     assert set(score.nulls) == {"the mean", "as many principal components", "as many random features"}
@@ -80,3 +80,33 @@ def test_a_planted_direction_is_read_and_no_row_is_judged_by_what_saw_it():
     assert np.mean(left_out(x, labels)) > 0.8
     # rows that are all alike but for their own number can be learnt by heart, and are predicted at chance
     assert np.mean(left_out(np.eye(100), labels)) < 0.65
+
+
+def test_the_largest_features_above_zero_are_kept():
+    rng = np.random.default_rng(0)
+    encoder, decoder, mean, x = (rng.standard_normal(shape) for shape in ((12, 40), (40, 12), (12,), (7, 12)))
+    h = (x - mean) @ encoder
+    z = np.where(h >= np.sort(h, axis=1)[:, -5:-4], np.maximum(h, 0), 0)
+    one = Dictionary(encoder, decoder, mean, 5)
+    np.testing.assert_allclose(one.encode(x), z)
+    np.testing.assert_allclose(one.rebuilt(x), z @ decoder + mean)
+
+
+def test_a_fitted_dictionary_explains_planted_features():
+    rng = np.random.default_rng(5)
+    planted = rng.standard_normal((48, 24)).astype(np.float32)
+    planted /= np.linalg.norm(planted, axis=1, keepdims=True)
+    codes = np.zeros((4000, 48), np.float32)
+    for row in codes:
+        row[rng.choice(48, 3, replace=False)] = rng.uniform(1, 2, 3)
+    x = codes @ planted + np.float32(0.5)
+    mean = x.mean(axis=0)
+    drawn = x[rng.integers(0, len(x), 48)] - mean
+    made = Dictionary(drawn.T, drawn, mean, 3)
+    left = []
+    for _ in range(30):
+        made = made.fitted(x)
+        left.append(np.sum((made.rebuilt(x) - x) ** 2) / np.sum((x - mean) ** 2))
+    # three principal components leave 1 - 3 / 24 of it, about
+    assert left[-1] < left[0]
+    assert left[-1] < 0.5
