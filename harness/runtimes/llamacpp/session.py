@@ -196,7 +196,7 @@ class LlamaSession(Rows):
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
         data = text.encode()
-        room = len(data) + 16  # a token has a byte at least, but for those that begin and end a text
+        room = 3 * len(data) + 16  # a token has a byte at least, a space three where the vocabulary has none
         buffer = (ctypes.c_int32 * room)()
         count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
         if count < 0:
