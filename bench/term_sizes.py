@@ -20,9 +20,8 @@ from harness.app.published import shipped_rows
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, capped, decode_base, decode_parts, features
 from harness.predict.prefill import INT8_RATIO, Prompt, prefill_base, prefill_parts
-from harness.predict.quant_class import quant_class
 from harness.predict.terms import laws_of
-from harness.predict.traits import chip_key, traits_of
+from harness.predict.traits import chip_key, quant_class, traits_of
 from harness.published.rows import Row, is_trusted, predictable
 
 FOLDER = Path(__file__).resolve().parent

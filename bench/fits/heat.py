@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.app.published import model_of
 from harness.domain.base import shipped_table
-from harness.predict.heat import HeatTerms, knee_seconds
+from harness.predict.energy import HeatTerms, knee_seconds
 from harness.published.heat_rows import KINDS, HeatRow, heat_rows
 from harness.published.rows import Row
 from harness.published.score import Judged

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Terms as Seconds
 from harness.predict.fitted import Fitted
-from harness.predict.passes import Part, Pass
-from harness.predict.placement import SHIPPED, PlacementTerms
+from harness.predict.passes import SHIPPED, Part, Pass, PlacementTerms
 from harness.published.placement_rows import PlacedRow, placed_rows
 from harness.published.row_work import ModelOf
 from harness.published.rows import TRUSTED, Row

@@ -7,10 +7,9 @@ from harness.app.case import Case
 from harness.app.published import shipped_rows
 from harness.domain.base import Frozen
 from harness.domain.device import Calibration
-from harness.predict.coefficients import Coefficients
+from harness.predict.coefficients import Coefficients, believed
 from harness.predict.decode import Machine, Work, decode_seconds, features
 from harness.predict.fitted import machine_of, work_of
-from harness.predict.learned import believed
 from harness.predict.terms import laws_of
 from harness.published.rows import Row, is_trusted, predictable
 

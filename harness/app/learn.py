@@ -22,10 +22,16 @@ from harness.domain.quant import split
 from harness.domain.record import UNKNOWN_MACHINE, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError, InputError, RefusedError
-from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.coefficients import (
+    Coefficients,
+    Learned,
+    TaughtSpeed,
+    prior_digest,
+    read_learned,
+    shipped,
+)
 from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
-from harness.predict.learned import Learned, TaughtSpeed, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base
 from harness.predict.speed import predict_speed
 from harness.published.cells import Cells

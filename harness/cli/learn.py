@@ -15,7 +15,7 @@ from harness.units import counted, format_number
 if TYPE_CHECKING:
     from harness.app.learn import Lesson, Taken
     from harness.domain.prediction import Interval
-    from harness.predict.learned import TaughtSpeed
+    from harness.predict.coefficients import TaughtSpeed
 
 
 @verb

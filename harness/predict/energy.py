@@ -1,14 +1,223 @@
-"""What a long answer costs: speed once the device is warm, joules of a token, tokens of a battery charge."""
+"""What a long answer costs: speed once the device is warm, joules of a token, tokens of a battery charge.
+
+Power of a decode, and what is left of its speed once the device is warm: a handful of pooled terms.
+
+Power of steady decode at v tokens/s:   P = F + v (e_b B + e_o O)
+    F    watts that flow whatever is computed: screen and radio of a whole phone, clocks of a busy card or server
+    B, O bytes read and operations (2 for each active weight) of a token;  e_b, e_o  joules of one of each
+Each e falls by a share a year, with the processes chips are made in; unpacking K-quants and below costs e_o
+more.
+
+Heat, first order: C dT/dt = P - (T - T_ambient) / R. A device that must stay below T_limit can give off
+P_limit = (T_limit - T_ambient) / R for ever; with more than that it gets there after t = -tau ln(1 - P_limit
+/ P), tau = R C, and a governor then holds P at P_limit. So the share of burst speed that is left is
+    x = ((P_limit - F) / (P_burst - F))^(1/a),   share = (1 + x^-4)^(-1/4)
+where power grows with clock^a (1 at a fixed voltage, 3 where voltage follows the clock), and the last is a
+minimum of 1 and x without a corner: governors step clocks before the limit is reached. What a phone's surface
+gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
+and radiation, Incropera ch. 9; skin limit 45 C, IEC 62368-1).
+
+Terms are kept as natural logarithms, fitted on published rows around priors from the literature.
+"""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
-from harness.domain.base import Frozen
+import msgspec
+
+from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
-from harness.predict.heat import TokenLoad, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
 from harness.predict.interval import interval, widened
+
+FILE: Final = "data/heat_coefficients.json"
+_SHARPNESS: Final = 4.0
+_TABLET_RATIO: Final = 2.0
+"""Surface of a tablet over that of a phone, less what its middle does not spread."""
+_YEAR: Final = 2023.0
+_SMALL: Final = frozenset({"phone", "tablet", "laptop", "board"})
+"""Kinds whose processors lower their clocks while they wait."""
+DRAM_RATIO: Final = 0.6
+"""Of a byte's energy, what the memory chips take: a processor's own counters do not see it."""
+PLAIN: Final = frozenset({"f16", "q8", "q4"})
+"""Classes of types whose weights are numbers or plain blocks: one scale and a shift."""
+
+
+class TokenLoad(Frozen):
+    """What one token costs on one engine, and what the device around it allows.
+
+    Attributes:
+        engine: ``cpu gpu npu``, or ``card`` for a graphics card with memory of its own.
+        kind: Kind of device, as in :class:`DeviceProfile`.
+        whole: Energy of the whole machine (battery, wall) rather than of the chip or card alone.
+        byte_count: Bytes read for a token.
+        operation_count: Operations of a token.
+        plain: Weights need no unpacking beyond a shift.
+        year: When the chip was made.
+        limit_watts: Power it can hold, from its maker or a measurement; None where unknown.
+    """
+
+    engine: str
+    kind: str
+    whole: bool
+    byte_count: float
+    operation_count: float
+    plain: bool = True
+    year: float = _YEAR
+    limit_watts: float | None = None
+
+    @property
+    def handheld(self) -> bool:
+        """Cooled by its own surface alone."""
+        return self.kind in {"phone", "tablet"}
+
+    @property
+    def held_at_once(self) -> bool:
+        """Cooled for its maker's power, which it never exceeds: its burst is its sustained speed."""
+        return self.engine == "card" or not (self.handheld or self.kind in {"laptop", "board"})
+
+
+class HeatTerms(Frozen):
+    """Fitted terms with their covariance.
+
+    Attributes:
+        source: What they were fitted on.
+        terms: ln of each, by key.
+        covariance: Rows of their covariance, in the order of ``terms``.
+        energy_floor: Spread of ln joules a token between two devices of one class that no term explains.
+        share_floor: The same of ln share.
+    """
+
+    source: str
+    terms: dict[str, float]
+    covariance: tuple[tuple[float, ...], ...]
+    energy_floor: float
+    share_floor: float
+
+    def interval(self, value: Callable[[Mapping[str, float]], float | None], floor: float) -> Interval:
+        """``value(terms)`` > 0 with its 90 % interval: its ln has variance g' S g + floor^2, g its gradient."""
+        middle = value(self.terms) or math.nan
+        step = 1e-4
+        slopes = [
+            (math.log(value({**self.terms, key: term + step}) or middle) - math.log(middle)) / step
+            for key, term in self.terms.items()
+        ]
+        rows = zip(slopes, self.covariance, strict=True)
+        variance = sum(g * c * h for g, row in rows for c, h in zip(row, slopes, strict=True))
+        width = 1.645 * math.sqrt(max(variance, 0.0) + floor**2)
+        return interval(middle, width)
+
+
+@lru_cache(maxsize=1)
+def heat_terms() -> HeatTerms:
+    """The shipped terms."""
+    return msgspec.json.decode(shipped_text(FILE, "harness.predict"), type=HeatTerms)
+
+
+def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> TokenLoad:
+    """The load that decoding ``work`` by ``api`` puts on ``device``."""
+    engine = device.engine_for(api)
+    card = device.pool_for(api) == "vram"
+    is_its_own = card or all(
+        pool.name != "vram" for pool in device.pools
+    )  # beside a card, the power is the card's
+    watts = None
+    if is_its_own:
+        watts = device.power.sustained_watts
+    return TokenLoad(
+        engine="card" if card else engine.kind if engine is not None else "cpu",
+        kind=device.kind,
+        whole=whole,
+        byte_count=work.weight_bytes + work.kv_bytes,
+        operation_count=2 * work.weight_count,
+        plain=work.quant_class in PLAIN,
+        year=device.year,
+        limit_watts=watts.value if watts is not None else None,
+    )
+
+
+def token_joules(load: TokenLoad, terms: Mapping[str, float]) -> float:
+    """e_b B + e_o O: joules that a token adds to what flows anyway."""
+    byte = math.exp(terms["byte/card" if load.engine == "card" else "byte"])
+    operation = math.exp(terms[f"operation/{load.engine}"] + (0.0 if load.plain else terms["dequantise"]))
+    if load.engine != "card" and not load.whole:
+        byte *= 1 - DRAM_RATIO
+    age = math.exp(-math.exp(terms["year"]) * (load.year - _YEAR))
+    return age * (byte * load.byte_count + operation * load.operation_count)
+
+
+def idle_watts(load: TokenLoad, terms: Mapping[str, float]) -> float:
+    """F: watts that flow whatever is computed, of what the load counts."""
+    large = load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL)
+    if large:
+        busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0)
+    else:
+        busy = 0.0
+    if not load.whole:
+        return busy
+    if load.handheld:
+        return math.exp(terms["idle/phone"])
+    kind = "desktop"
+    if load.kind in {"laptop", "board", "server"}:
+        kind = load.kind
+    return busy + math.exp(terms[f"idle/{kind}"])
+
+
+def limit_watts(load: TokenLoad, terms: Mapping[str, float]) -> float | None:
+    """P_limit: what a warm device can hold; None where nothing is known of it."""
+    if load.limit_watts is not None:
+        return load.limit_watts
+    if load.handheld:
+        return math.exp(terms["limit/phone"]) * (_TABLET_RATIO if load.kind == "tablet" else 1.0)
+    return None
+
+
+def watts(load: TokenLoad, tokens_per_s: float, terms: Mapping[str, float], *, warm: bool = True) -> float:
+    """P at a steady speed: bounded by the card's own limit, and once warm by what the device gives off."""
+    free = idle_watts(load, terms) + token_joules(load, terms) * tokens_per_s
+    limit = limit_watts(load, terms)
+    bounded = (
+        load.engine == "card" or (not load.whole and (warm or load.held_at_once)) or (warm and load.handheld)
+    )
+    if limit is None or not bounded:
+        return free
+    if load.engine == "card" and load.whole:
+        limit += math.exp(terms["idle/desktop"])
+    return min(free, limit)
+
+
+def share_kept(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
+    """Share of burst speed left once warm.
+
+    None where the device's limit is not known, or depends on its owner.
+
+    Whether a board has a heat sink or a fan is its owner's choice.
+    """
+    limit = limit_watts(load, terms)
+    if limit is None or (load.kind == "board" and load.engine != "card"):
+        return None
+    if load.held_at_once:
+        return 1.0
+    room = limit - (idle_watts(load, terms) if load.handheld else 0.0)
+    ratio = max(room, 0.1 * limit) / (token_joules(load, terms) * burst_tokens_per_s)
+    x = ratio ** math.exp(-terms["governor"])
+    return float((1 + x**-_SHARPNESS) ** (-1 / _SHARPNESS))
+
+
+def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
+    """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit.
+
+    None where it never does, or is not known.
+    """
+    limit = limit_watts(load, terms)
+    power = watts(load, burst_tokens_per_s, terms, warm=False)
+    if limit is None or load.held_at_once or power <= limit:
+        return None
+    return -math.exp(terms["tau"]) * math.log(1 - limit / power)
+
 
 DEFAULT_MINUTES: Final = 10.0
 _RATIO_SPREAD: Final = 0.2

@@ -47,9 +47,8 @@ from harness.predict.prefill import (
     prefill_gradient,
     prefill_seconds,
 )
-from harness.predict.quant_class import quant_class
 from harness.predict.terms import laws_of
-from harness.predict.traits import PHONE_THREADS, Traits, chip_key, shader_peak, traits_of
+from harness.predict.traits import PHONE_THREADS, Traits, chip_key, quant_class, shader_peak, traits_of
 from harness.predict.weights import read_of
 
 SPREAD_BY_LN: Final = 0.2

@@ -8,25 +8,28 @@ from harness.domain.model import Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Limit, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.coefficients import Coefficients
+from harness.predict.coefficients import Coefficients, believed
 from harness.predict.fitted import SPREAD_BY_LN, fitted_costs, work_of
 from harness.predict.interval import UNSETTLED_RATIO, interval, widened
-from harness.predict.learned import believed
 from harness.predict.moe import expert_bytes
 from harness.predict.passes import (
+    HOST_SPREAD,
     MEETING_SPREAD,
     MEETINGS,
     NOTHING,
+    RESIDUALS,
+    SHIPPED,
     Engines,
     Link,
     Part,
     Pass,
     Split,
+    fitted_link,
+    link_bytes_per_s,
     pass_terms,
     whole,
 )
 from harness.predict.placed import parts_of
-from harness.predict.placement import HOST_SPREAD, RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
 from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.timed import matrices, timed_costs

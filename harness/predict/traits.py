@@ -2,6 +2,8 @@
 
 Published measurements name chips, not profiles. Families are pooled when coefficients are fitted, so a chip
 that was never seen borrows from its relatives, and one without relatives falls back to its api's mean.
+
+Classes of quantisations that cost alike.
 """
 
 import re
@@ -232,3 +234,20 @@ def shader_peak(family: str, fp32_flops_per_s: float, memory: str = "") -> float
 
 def _plain(chip: str) -> str:
     return " ".join(chip.lower().replace("‑", "-").replace("_", " ").split())
+
+
+def quant_class(text: str) -> str:
+    """Class of a quantisation by its name: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
+
+    Elsewhere ``w8`` to ``w2``.
+    """
+    return _cells(text)[0]
+
+
+def bits_of(text: str) -> float:
+    """Usual bits of a weight in a quantisation of that name."""
+    return float(_cells(text)[1])
+
+
+def _cells(text: str) -> tuple[str, ...]:
+    return first_cells("quant_classes", text.upper()) or ("q4", "4.5")

@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
-from harness.predict.heat import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
-from harness.predict.quant_class import bits_of, quant_class
+from harness.predict.energy import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
+from harness.predict.traits import bits_of, quant_class
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, device_named, row_work
 from harness.published.rows import Row, api_named, refused

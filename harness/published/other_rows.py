@@ -14,7 +14,6 @@ from harness.predict.fitted import Fitted, few_tokens, machine_of
 from harness.predict.interval import interval
 from harness.predict.moe import SYSTEM_BYTES, cached_experts, expert_bytes
 from harness.predict.passes import Part, Pass
-from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.speculative import (
     MIXTURE_SLOPE,
     STEP_COSTS,
@@ -24,7 +23,7 @@ from harness.predict.speculative import (
 )
 from harness.predict.streamed import EXPERTS_SPREAD
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
-from harness.predict.traits import traits_of
+from harness.predict.traits import bits_of, quant_class, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, device_named, row_weights
 from harness.published.rows import Row, one_row, row_of, why_not

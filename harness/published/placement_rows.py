@@ -21,14 +21,18 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
-from harness.predict.passes import Costs, Engines, Pass, Split, pass_terms
-from harness.predict.placement import (
+from harness.predict.passes import (
     HOST_SPREAD,
     RESIDUALS,
     SHIPPED,
+    Costs,
+    Engines,
+    Pass,
     PlacementTerms,
+    Split,
     fitted_link,
     link_bytes_per_s,
+    pass_terms,
 )
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of

@@ -22,8 +22,7 @@ from harness.predict.decode import (
     decode_seconds,
 )
 from harness.predict.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
-from harness.predict.quant_class import bits_of, quant_class
-from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
+from harness.predict.traits import PHONE_THREADS, bits_of, chip_key, quant_class, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
 

@@ -11,7 +11,7 @@ from harness.catalog.devices import load_device
 from harness.domain.base import shipped_table
 from harness.domain.device import DeviceProfile
 from harness.errors import InputError, UnknownNameError
-from harness.predict.learned import TaughtSpeed
+from harness.predict.coefficients import TaughtSpeed
 from harness.units import GB, GIB
 
 SPEED = TaughtSpeed(model="llama-3.2-1b", quant="Q4_K_M", test="tg128", tokens_per_s=10.0, api="cuda")

@@ -14,8 +14,17 @@ from harness.domain.device import Figure, Power
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.decode import Work
-from harness.predict.energy import predict_energy, sustained
-from harness.predict.heat import HeatTerms, TokenLoad, heat_terms, knee_seconds, share_kept, token_joules, watts
+from harness.predict.energy import (
+    HeatTerms,
+    TokenLoad,
+    heat_terms,
+    knee_seconds,
+    predict_energy,
+    share_kept,
+    sustained,
+    token_joules,
+    watts,
+)
 from harness.published import heat_rows
 from harness.published.score import score
 

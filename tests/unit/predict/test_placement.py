@@ -25,9 +25,8 @@ from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
-from harness.predict.passes import Engines, Part, Pass, Terms, Work, pass_terms, whole
+from harness.predict.passes import Engines, Part, Pass, PlacementTerms, Terms, Work, fitted_link, pass_terms, whole
 from harness.predict.placed import card_of, fullest_card, parts_of
-from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import predict_speed, split_of
 from harness.predict.splits import steps
 from harness.predict.traits import traits_of

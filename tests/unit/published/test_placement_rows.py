@@ -9,7 +9,7 @@ from bench.fits.placement import cases, fit_terms, sweep_of, sweeps_found
 from harness.app.published import model_of
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
-from harness.predict.placement import SHIPPED
+from harness.predict.passes import SHIPPED
 from harness.published.cells import kind_of
 from harness.published.placement_rows import placed_rows
 from harness.published.score import judge_shipped, report
