@@ -1,5 +1,7 @@
 """One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
 
+import re
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Final, Literal
 
@@ -7,6 +9,7 @@ from msgspec import Meta
 
 from harness.domain.base import Frozen
 
+EMBEDDING_TABLE: Final = "token_embd.weight"
 LAZY_TABLE: Final = "per_layer_token_embd.weight"
 """llama.cpp's name of a table of n-grams (and of the token tables of each layer of Gemma 3n and 4)."""
 
@@ -196,6 +199,29 @@ class ModelShape(Frozen):
         )
 
 
+@lru_cache(maxsize=1 << 14)
+def block_of(name: str) -> int:
+    """Number of the block that a tensor belongs to; -1 for none, as of a stranger's name without one."""
+    block = re.match(r"blk\.([0-9]{1,5})\.", name)
+    return int(block[1]) if block else -1
+
+
+@lru_cache(maxsize=1 << 16)
+def role_of(name: str) -> str:
+    """What is read of a tensor, by its llama.cpp name.
+
+    ``expert``: used / all experts; ``embedding``: one row a token; ``output`` for the last token of a prompt
+    alone; ``other``: all of it.
+    """
+    if name in {EMBEDDING_TABLE, LAZY_TABLE}:
+        return "embedding"
+    if name == "output.weight":
+        return "output"
+    if "_exps." in name and not name.endswith(".bias"):
+        return "expert"
+    return "other"
+
+
 class Tensor(Frozen):
     """One weight tensor.
 
@@ -215,6 +241,16 @@ class Tensor(Frozen):
     def element_count(self) -> int:
         """Number of weights."""
         return prod(self.dims)
+
+    @property
+    def block(self) -> int:
+        """Number of its block; -1 for none."""
+        return block_of(self.name)
+
+    @property
+    def role(self) -> str:
+        """What is read of it: ``expert embedding output other``."""
+        return role_of(self.name)
 
 
 class Weights(Frozen):
@@ -245,6 +281,16 @@ class Weights(Frozen):
     def weight_count(self) -> int:
         """Number of weights."""
         return sum(tensor.element_count for tensor in self.tensors)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the output matrix is a tensor of its own; else the token table is the output too."""
+        return any(tensor.role == "output" for tensor in self.tensors)
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the token table."""
+        return sum(tensor.size_bytes for tensor in self.tensors if tensor.name == EMBEDDING_TABLE)
 
     @property
     def resident(self) -> "Weights":

@@ -22,9 +22,8 @@ from harness.predict.kv_cache import (
 )
 from harness.predict.placed import cards_of, fullest_card, layout_of, parts_of
 from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes
-from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
-from harness.predict.weights import has_merges, has_output, header_bytes, role_of, table_bytes
+from harness.predict.weights import has_merges, header_bytes
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
@@ -131,8 +130,8 @@ def with_head(
         block = block.replace(recurrent=None)
     cells = cells_of(scenario)
     scratch = scratch_bytes(block, scenario, whole_layout(block, api))
-    blocks = [t for t in weights.tensors if block_of(t.name) >= 0]
-    own = any(block_of(t.name) >= shape.layer_count for t in blocks)
+    blocks = [t for t in weights.tensors if t.block >= 0]
+    own = any(t.block >= shape.layer_count for t in blocks)
     sizes = {
         PartKind.WEIGHTS: 0 if own else sum(t.size_bytes for t in blocks) // shape.layer_count,
         PartKind.KV_CACHE: sum(block_cache_bytes(block, cells)),
@@ -180,15 +179,15 @@ def weight_parts(
     on_cards = [0] * _card_count(placement)
     with_cpu = weights.tensor_bytes
     for tensor in parts.gpu.tensors:
-        block = min(block_of(tensor.name), blocks)  # -1, what is in no block, lies behind the last too
+        block = min(tensor.block, blocks)  # -1, what is in no block, lies behind the last too
         on_cards[cards[block]] += tensor.size_bytes
-        if role_of(tensor.name) != "embedding":  # a table that is the output too is there twice
+        if tensor.role != "embedding":  # a table that is the output too is there twice
             with_cpu -= tensor.size_bytes
     if _is_whole(weights.shape, scenario):
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
-        if api == "metal" and has_output(weights) and scenario.mmap:
-            on_cards[0] += table_bytes(weights)
-            with_cpu -= table_bytes(weights)
+        if api == "metal" and weights.has_output and scenario.mmap:
+            on_cards[0] += weights.table_bytes
+            with_cpu -= weights.table_bytes
         place = "memory wired for the GPU"
         if pool == "vram":
             place = "the card's memory"
@@ -388,8 +387,8 @@ def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | No
         reason = f"{format_bytes(mapped)} of tensor data, mapped from the file"
         base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
-        if program_named(scenario.program).table_twice and not has_output(weights):
-            held = max(held, weights.tensor_bytes + table_bytes(weights) - repacked)
+        if program_named(scenario.program).table_twice and not weights.has_output:
+            held = max(held, weights.tensor_bytes + weights.table_bytes - repacked)
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.model import Weights
-from harness.predict.weights import role_of
 
 DEFAULT_SKEW: Final = 0.75
 """z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in
@@ -90,7 +89,7 @@ def expert_bytes(weights: Weights) -> tuple[int, int]:
     """Bytes of all routed experts, and of everything else but the token table."""
     sizes = Counter[str]()
     for tensor in weights.tensors:
-        sizes[role_of(tensor.name)] += tensor.size_bytes
+        sizes[tensor.role] += tensor.size_bytes
     return sizes["expert"], sizes["output"] + sizes["other"]
 
 

@@ -6,12 +6,10 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from harness.domain.device import DeviceProfile, MemoryPool
-from harness.domain.model import LETTERS, Tensor, Weights
+from harness.domain.model import EMBEDDING_TABLE, LETTERS, Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import MemoryPart
 from harness.predict.compute_buffer import HOST, Layout
-from harness.predict.tensors import block_of
-from harness.predict.weights import has_output, role_of
 
 _WITH_EVENTS: Final = {"cuda", "rocm", "vulkan"}
 
@@ -37,17 +35,17 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
     shape = weights.shape
     start = placement.first_gpu_block(shape.layer_count)
     output_on_gpu = start <= shape.layer_count
-    tied = not has_output(weights)
+    tied = not weights.has_output
     groups: dict[str, list[Tensor]] = {"gpu": [], "cpu": [], "experts": []}
     for tensor in weights.tensors:
-        block = block_of(tensor.name)
+        block = tensor.block
         if block < 0:
-            if role_of(tensor.name) != "embedding" or (tied and tensor.name == "token_embd.weight"):
+            if tensor.role != "embedding" or (tied and tensor.name == EMBEDDING_TABLE):
                 groups["gpu" if output_on_gpu else "cpu"].append(tensor)
         elif min(block, shape.layer_count) < start:  # blocks that draft lie with the output
             groups["cpu"].append(tensor)
         else:
-            away = block < placement.cpu_moe and role_of(tensor.name) == "expert"
+            away = block < placement.cpu_moe and tensor.role == "expert"
             groups["experts" if away else "gpu"].append(tensor)
 
     def model(name: str, blocks: range, drafting: int) -> Weights:
@@ -111,7 +109,7 @@ def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
     """
     largest: dict[str, int] = {}
     for tensor in (*parts.cpu.tensors, *parts.experts.tensors):
-        if block_of(tensor.name) < 0:
+        if tensor.block < 0:
             kind = "output"
         else:
             kind = tensor.name.split(".")[-2]

@@ -20,10 +20,9 @@ from harness.domain.architecture import ARCHITECTURES, has
 from harness.domain.base import shipped_table
 from harness.domain.facts import Facts, checked_rows, holds
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import ModelShape
+from harness.domain.model import ModelShape, block_of
 from harness.domain.quant import GROUPS, MIXTURES, SAME
 from harness.errors import UnknownNameError
-from harness.predict.tensors import block_of
 
 _TABLES: Final = shipped_table("data/quantisations.toml")
 QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "read_only" not in one.flags)

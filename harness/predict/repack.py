@@ -16,13 +16,10 @@ from functools import cache
 from typing import Final
 
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import Tensor, Weights
-from harness.predict.weights import has_output
+from harness.domain.model import EMBEDDING_TABLE, Tensor, Weights
 
 _COLUMNS: Final = {"avx512": "avx512_rows", "dotprod|i8mm|sve": "dotprod_rows", "avx2|avx_vnni": "avx2_rows"}
 """By instruction sets, the first that a CPU has: what tells the rows that lie side by side there."""
-_TABLES: Final = {"token_embd.weight", "per_layer_token_embd.weight"}
-"""Looked up by row, as they are in the file."""
 _TILE_ROWS: Final = 32
 _TILE_BYTES: Final = 32
 """A row of F16 is as long as whole tiles; the blocks of other types are."""
@@ -69,11 +66,11 @@ def repacked_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     A token table is looked up by row and stays as it is; where it also is the output matrix, the output's
     copy is rewritten like any other.
     """
-    if has_output(weights):
-        tables = _TABLES
-    else:
-        tables = _TABLES - {"token_embd.weight"}
-    return sum(rewritten_bytes(tensor, isa) for tensor in weights.tensors if tensor.name not in tables)
+    size = 0
+    for tensor in weights.tensors:
+        if tensor.role != "embedding" or (tensor.name == EMBEDDING_TABLE and not weights.has_output):
+            size += rewritten_bytes(tensor, isa)
+    return size
 
 
 def mapped_bytes(weights: Weights, isa: Collection[str] | None) -> int:
@@ -97,4 +94,4 @@ def kept_bytes(weights: Weights, isa: Collection[str] | None) -> int:
 
 
 def _stays(tensor: Tensor, isa: Collection[str] | None) -> bool:
-    return tensor.name in _TABLES or not rewritten_bytes(tensor, isa)
+    return tensor.role == "embedding" or not rewritten_bytes(tensor, isa)

@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from harness.domain.device import Calibration, DeviceProfile
-from harness.domain.model import Weights
+from harness.domain.model import EMBEDDING_TABLE, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Limit, SpeedPrediction
 from harness.domain.scenario import Scenario
@@ -31,7 +31,6 @@ from harness.predict.passes import (
 )
 from harness.predict.placed import parts_of
 from harness.predict.prefill import prompt_of
-from harness.predict.tensors import block_of
 from harness.predict.timed import matrices, timed_costs
 from harness.units import format_number
 
@@ -207,7 +206,7 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
         main = main._replace(work=main.work._replace(kv_bytes=0.0))
     start = parts.first_gpu_block
     blocks = shape.layer_count
-    crossings = len({block_of(t.name) for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
+    crossings = len({t.block for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
     if not placement.kv_on_gpu:
         crossings = max(crossings, blocks - start)
     moved = [expert_bytes(part) for part in parts[1:3]]
@@ -297,7 +296,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         types = {cost.type_name: cost for cost in costs.types if cost.load_s_per_byte}
         for matrix in matrices(weights):
             cost = types.get(matrix.tensor.type_name)
-            is_table = matrix.tensor.name == "token_embd.weight"  # no engine rewrites what is looked up too
+            is_table = matrix.tensor.name == EMBEDDING_TABLE  # no engine rewrites what is looked up too
             if cost is not None and not (is_table and cost.repacked):
                 seconds += matrix.tensor.size_bytes * (cost.load_s_per_byte - mapping_s)
     return interval(seconds, spread)

@@ -12,8 +12,6 @@ from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import SPREAD_RATIO, driver_share, memory_of, total_bytes, weight_parts
 from harness.predict.placed import cards_of, fullest_card, held_by_card, parts_of, rooms_of
-from harness.predict.tensors import block_of
-from harness.predict.weights import role_of
 
 
 def best_split(
@@ -103,9 +101,9 @@ def _levels(
     held = [*(block_cache_bytes(weights.shape, cells_of(scenario)) if first.kv_on_gpu else [0] * blocks), 0]
     experts = [0] * (blocks + 1)
     for tensor in parts_of(weights, Placement()).gpu.tensors:
-        block = min(block_of(tensor.name), blocks)  # -1, what is in no block, lies behind the last too
+        block = min(tensor.block, blocks)  # -1, what is in no block, lies behind the last too
         held[block] += tensor.size_bytes
-        if role_of(tensor.name) == "expert":
+        if tensor.role == "expert":
             experts[block] += tensor.size_bytes
 
     def left(cpu_moe: int) -> list[int]:

@@ -13,8 +13,6 @@ from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import cached_experts, expert_bytes
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s, pass_s, streamed_bytes
-from harness.predict.tensors import block_of
-from harness.predict.weights import has_output, table_bytes
 
 DENSE_SPREAD: Final = (0.24, 0.41)
 """How far ln(speed) may lie below and above where layers are streamed: published mapped models
@@ -63,8 +61,8 @@ def streamed_ways(
     # matrix, runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can
     # go.
     held = now.verdict.needed_bytes - total
-    if has_output(weights):
-        held -= table_bytes(weights)
+    if weights.has_output:
+        held -= weights.table_bytes
     held = max(held, 0)
     storage = device.storage
     alone = storage.sequential_read_bytes_per_s.value
@@ -128,5 +126,5 @@ def layer_bytes(weights: Weights) -> list[int]:
     """Bytes of each transformer block's weights, by its number."""
     sizes = Counter[int]()
     for tensor in weights.tensors:
-        sizes[block_of(tensor.name)] += tensor.size_bytes
+        sizes[tensor.block] += tensor.size_bytes
     return [sizes[block] for block in sorted(sizes) if block >= 0]

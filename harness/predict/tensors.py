@@ -7,8 +7,6 @@ names and sizes, src/llama-arch.cpp for the spelling of names. Widths that one f
 there: 4 streams and a rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 """
 
-import re
-from functools import lru_cache
 from typing import Final
 
 from harness.domain.architecture import ARCHITECTURES
@@ -22,13 +20,6 @@ Table = dict[str, tuple[int, ...]]
 _ROWS: Final = checked_rows(
     "data/tensors.csv", BLOCK_WORDS, sums=("sizes",), cells={"of": ("model", "block")}
 )
-
-
-@lru_cache(maxsize=1 << 14)
-def block_of(name: str) -> int:
-    """Number of the block that a tensor belongs to; -1 for none, as of a stranger's name without one."""
-    block = re.match(r"blk\.([0-9]{1,5})\.", name)
-    return int(block[1]) if block else -1
 
 
 def tensors_of(shape: ModelShape) -> Table:

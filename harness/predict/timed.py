@@ -31,14 +31,12 @@ from typing import Final, NamedTuple
 from harness.domain.architecture import has
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import ModelShape, Tensor, Weights
+from harness.domain.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights, block_of
 from harness.domain.prediction import Basis, Evidence
 from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
 from harness.predict.prefill import attention_width, prompt_of
-from harness.predict.tensors import block_of
-from harness.predict.weights import has_output
 
 LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,
@@ -184,7 +182,7 @@ def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:
 def matrices(weights: Weights) -> Iterator[Matrix]:
     """Every matrix that a pass multiplies with; token tables that are only looked up are not among them."""
     shape = weights.shape
-    tied = not has_output(weights)
+    tied = not weights.has_output
     for tensor in weights.tensors:
         name = tensor.name
         if (
@@ -193,7 +191,7 @@ def matrices(weights: Weights) -> Iterator[Matrix]:
             or name.startswith(("per_layer_token_embd", "position_embd"))
         ):
             continue
-        if name == "token_embd.weight":
+        if name == EMBEDDING_TABLE:
             if tied:
                 yield Matrix(tensor, -1, is_head=True)
             continue

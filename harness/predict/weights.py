@@ -18,7 +18,7 @@ from harness.predict.quant_mix import (
     quant_named,
     types_in_order,
 )
-from harness.predict.tensors import Table, block_of, tensors_of
+from harness.predict.tensors import Table, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
 _SPM_TOKEN_BYTES: Final = 23.0
@@ -99,32 +99,6 @@ def weights_of(shape: ModelShape, quant: str) -> Weights:
     return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=mixture, size_doubt=doubt)
 
 
-@lru_cache(maxsize=1 << 16)
-def role_of(name: str) -> str:
-    """What is read of a tensor, by its llama.cpp name.
-
-    ``expert``: used / all experts; ``embedding``: one row a token; ``output`` for the last token of a prompt
-    alone; ``other``: all of it.
-    """
-    if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
-        return "embedding"
-    if name == "output.weight":
-        return "output"
-    if "_exps." in name and not name.endswith(".bias"):
-        return "expert"
-    return "other"
-
-
-def has_output(weights: Weights) -> bool:
-    """Whether the output matrix is a tensor of its own; else the token table is the output too."""
-    return any(t.name == "output.weight" for t in weights.tensors)
-
-
-def table_bytes(weights: Weights) -> int:
-    """Bytes of the token table."""
-    return sum(tensor.size_bytes for tensor in weights.tensors if tensor.name == "token_embd.weight")
-
-
 class Read(NamedTuple):
     """What a token needs of a model's weights.
 
@@ -150,19 +124,17 @@ class Read(NamedTuple):
 @lru_cache(maxsize=256)
 def read_of(weights: Weights) -> Read:
     """Weights that one token reads; of routed experts used / all, one sequence counted."""
-    own_output = has_output(weights)
+    own_output = weights.has_output
     drafting_from = (
         math.inf
     )  # a part of a model keeps the numbers of its blocks, so the last ones are those that draft
     if weights.shape.mtp_layer_count and weights.tensors:
-        drafting_from = (
-            max(block_of(tensor.name) for tensor in weights.tensors) + 1 - weights.shape.mtp_layer_count
-        )
+        drafting_from = max(tensor.block for tensor in weights.tensors) + 1 - weights.shape.mtp_layer_count
     size = count = output_count = table = routed = 0.0
     for tensor in weights.tensors:
-        if block_of(tensor.name) >= drafting_from:
+        if tensor.block >= drafting_from:
             continue
-        role = role_of(tensor.name)
+        role = tensor.role
         if role == "embedding":
             table += tensor.size_bytes
             if own_output or tensor.name.startswith("per_layer"):

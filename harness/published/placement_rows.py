@@ -36,7 +36,6 @@ from harness.predict.passes import (
 )
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
-from harness.predict.weights import role_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, row_weights
 from harness.published.rows import Row, api_named, refused, test_named, why_not
@@ -187,7 +186,7 @@ def _placement(raw: Cells, weights: Weights) -> Placement:
         on = n
     if half := re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail):
         on = round(n * (1 - int(half[1]) / 100))
-    routed_bytes = sum(tensor.size_bytes for tensor in weights.tensors if role_of(tensor.name) == "expert")
+    routed_bytes = sum(tensor.size_bytes for tensor in weights.tensors if tensor.role == "expert")
     if not routed_bytes:
         return Placement(gpu_layers=0 if told and layers < 1 else on + 1)
     away = n - on

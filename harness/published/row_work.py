@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.quant_mix import quant_named
-from harness.predict.weights import Read, role_of, weights_of
+from harness.predict.weights import Read, weights_of
 
 SAME_FILE_RATIO: Final = 0.1
 """A file whose size is another by more than this is of another recipe than its name says."""
@@ -119,7 +119,7 @@ def row_weights(known: Known, size_bytes: float, quant: str) -> Weights:
         weights = weights_of(known.shape, "F16")
     size = size_bytes or known.file_bytes
     each = rest_bytes_each(known, size_bytes or known.file_bytes)
-    routed = [tensor for tensor in weights.tensors if role_of(tensor.name) == "expert"]
+    routed = [tensor for tensor in weights.tensors if tensor.role == "expert"]
     rest_count = weights.weight_count - sum(t.element_count for t in routed)
     in_routed = sum(tensor.size_bytes for tensor in routed)
     even = size / weights.tensor_bytes
@@ -129,7 +129,7 @@ def row_weights(known: Known, size_bytes: float, quant: str) -> Weights:
         factor = even
 
     def held(tensor: Tensor) -> Tensor:
-        is_rest = each and role_of(tensor.name) != "expert"
+        is_rest = each and tensor.role != "expert"
         return tensor.replace(
             size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes)
         )

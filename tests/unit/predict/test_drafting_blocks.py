@@ -8,7 +8,6 @@ from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.predict.memory import memory_of, with_head
 from harness.predict.placed import parts_of
-from harness.predict.tensors import block_of
 from harness.predict.weights import read_of, weights_of
 
 
@@ -27,7 +26,7 @@ from harness.predict.weights import read_of, weights_of
 def test_parts_read_what_the_whole_reads(name, drafting, placement):
     shape = load_model(name).shape.replace(mtp_layer_count=drafting)
     weights = weights_of(shape, "Q4_K_M")
-    assert max(block_of(tensor.name) for tensor in weights.tensors) == shape.layer_count - 1 + drafting
+    assert max(tensor.block for tensor in weights.tensors) == shape.layer_count - 1 + drafting
     plain = read_of(weights_of(shape.replace(mtp_layer_count=0), "Q4_K_M"))
     assert read_of(weights).size_bytes == pytest.approx(plain.size_bytes)
     parts = parts_of(weights, placement)
