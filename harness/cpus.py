@@ -68,10 +68,7 @@ class Cores(NamedTuple):
 
 def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cores:
     """The cores; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    if affinity is None:
-        allowed = allowed_cpus()
-    else:
-        allowed = affinity
+    allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if not text:
         return portable_cores(sysctl())
@@ -91,29 +88,30 @@ def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> 
     )
 
 
+def performance_levels(facts: Mapping[str, str]) -> dict[int, int]:
+    """Cores of each performance level that macOS's ``sysctl`` tells, by its number."""
+    told = {number: facts.get(f"hw.perflevel{number}.physicalcpu", "") for number in range(8)}
+    return {number: int(count) for number, count in told.items() if count.isdigit()}
+
+
 def portable_cores(facts: Mapping[str, str]) -> Cores:
     """The cores as macOS tells them in its ``sysctl``, and psutil elsewhere."""
-    levels: list[CoreKind] = []
-    start = 0
-    for number in range(8):
-        count = facts.get(f"hw.perflevel{number}.physicalcpu", "")
-        if count.isdigit():
-            name = facts.get(f"hw.perflevel{number}.name", "").lower()
-            if number:
-                speed = _LEVEL_SPEEDS.get(name, _LEVEL_SPEEDS["efficiency"])
-            else:
-                speed = 1.0
-            levels.append(CoreKind(speed, tuple(range(start, start + int(count)))))
-            start += int(count)
-    logical = facts.get("hw.logicalcpu", "")
-    if levels and logical.isdigit():
-        return Cores(tuple(levels), int(logical))
     import psutil
 
-    physical = (
-        int(facts.get("hw.physicalcpu", 0)) or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    )
-    return Cores((CoreKind(1.0, tuple(range(physical))),), int(logical or psutil.cpu_count() or physical))
+    kinds: list[CoreKind] = []
+    start = 0
+    for number, count in performance_levels(facts).items():
+        speed = 1.0
+        if number:
+            name = facts.get(f"hw.perflevel{number}.name", "").lower()
+            speed = _LEVEL_SPEEDS.get(name, _LEVEL_SPEEDS["efficiency"])
+        kinds.append(CoreKind(speed, tuple(range(start, start + count))))
+        start += count
+    logical_count = int(facts.get("hw.logicalcpu") or psutil.cpu_count() or 1)
+    if not kinds:
+        physical = int(facts.get("hw.physicalcpu") or psutil.cpu_count(logical=False) or logical_count)
+        kinds.append(CoreKind(1.0, tuple(range(physical))))
+    return Cores(tuple(kinds), logical_count)
 
 
 def sysctl() -> dict[str, str]:
@@ -129,9 +127,9 @@ def sysctl() -> dict[str, str]:
 
 def allowed_cpus() -> frozenset[int]:
     """Numbers of the CPUs that we may run on."""
-    return frozenset(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 def parts_of(text: str) -> dict[int, str]:
@@ -157,32 +155,30 @@ def _speeds(root: Path, cpus: list[int], parts: Mapping[int, str]) -> dict[int, 
 
     One that is switched off tells none, and takes its neighbour's.
     """
-    intel = [(numbers(read_text(root / f"sys/devices/{name}/cpus")), speed) for name, speed in _INTEL_KINDS]
     base = root / "sys/devices/system/cpu"
+    intel = {
+        index: speed
+        for name, speed in _INTEL_KINDS
+        for index in numbers(read_text(root / f"sys/devices/{name}/cpus"))
+    }
     levels = {index: len(list((base / f"cpu{index}/cache").glob("index*"))) for index in cpus}
     speeds: dict[int, float] = {}
     for index in cpus:
-        speed = max((speed for members, speed in intel if index in members), default=0.0)
-        if speed and speed < 1 and levels[index] < max(levels.values()):
+        speed = intel.get(index, 0.0)
+        if 0 < speed < 1 and levels[index] < max(levels.values()):
             speed = _INTEL_KINDS[-1][1]  # it has no part of the last-level cache
         speed = speed or read_int(base / f"cpu{index}/cpu_capacity") or 0
         if not speed:
-            implementer, _, part = parts.get(index, "").partition("/")
+            part = parts.get(index, "")
             midr = read_text(base / f"cpu{index}/regs/identification/midr_el1")
             if midr and (register := int(midr, 16)):
-                implementer = f"{register >> 24 & 0xFF:#04x}"
-                part = f"{register >> 4 & 0xFFF:#05x}"
-            if part and part in _IN_ORDER.get(implementer, "").split():
-                weight = _SLOW_RATIO
-            else:
-                weight = 1.0
-            speed = weight * (read_int(base / f"cpu{index}/cpufreq/cpuinfo_max_freq") or 0)
+                part = f"{register >> 24 & 0xFF:#04x}/{register >> 4 & 0xFFF:#05x}"
+            implementer, _, number = part.partition("/")
+            speed = read_int(base / f"cpu{index}/cpufreq/cpuinfo_max_freq") or 0
+            if number and number in _IN_ORDER.get(implementer, "").split():
+                speed *= _SLOW_RATIO
         speeds[index] = float(speed)
-    known = [speed for speed in speeds.values() if speed]
-    if known:
-        before = known[0]
-    else:
-        before = 1.0
+    before = next(filter(None, speeds.values()), 1.0)
     for index in cpus:
         before = speeds[index] = speeds[index] or before
     return speeds
@@ -239,50 +235,39 @@ def cgroup_folders(
     Each with its version, 1 or 2; both come where a machine mounts both.
     """
     process = root / "proc" / str(pid)
-    members = [line.split(":", 2) for line in read_text(process / "cgroup").splitlines()]
+    members: dict[str, str] = {}
+    for line in read_text(process / "cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        members |= dict.fromkeys(names.split(","), path)  # of version 2 the one without a name
     for line in read_text(process / "mountinfo").splitlines():
-        left, _, right = line.partition(" - ")
-        place = left.split()
-        kind = right.split()
-        if len(place) < 5 or not kind:
+        # mountinfo: ... the mounted folder of the hierarchy, where; after a dash the type, the controllers
+        told = re.match(r"\S+ \S+ \S+ (\S+) (\S+) .*?- (cgroup2?) .*?(\S+)$", line)
+        if told is None:
             continue
-        if kind[0] == "cgroup2":
-            version = 2
-            member = next((path for number, names, path in members if number == "0" and not names), None)
-        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
-            version = 1
-            member = next((path for _, names, path in members if controller in names.split(",")), None)
+        if told[3] == "cgroup2":
+            version, member = 2, members.get("")
         else:
-            continue
+            version, member = 1, members.get(controller) if controller in told[4].split(",") else None
         if member is None:
             continue
-        try:
-            inner = PurePosixPath(member).relative_to(place[3])
-        except ValueError:  # a container that sees its own subtree only
-            inner = PurePosixPath()
-        top = root / place[4].lstrip("/")
-        if (top / inner).is_dir():
-            folder = top / inner
-        else:
+        top = folder = root / told[2].lstrip("/")
+        if PurePosixPath(member).is_relative_to(told[1]):  # else a container that sees its own subtree only
+            folder = top / PurePosixPath(member).relative_to(told[1])
+        if not folder.is_dir():
             folder = top
-        while True:
-            if folder.is_dir():
-                yield version, folder
-            if folder == top or top not in folder.parents:
+        for each in (folder, *folder.parents):
+            if each.is_dir():
+                yield version, each
+            if each == top:
                 break
-            folder = folder.parent
 
 
 def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
     quotas: list[float] = []
+    names = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}
     for version, folder in cgroup_folders("cpu", root=root):
-        names = ["cpu.max"]
-        if version == 1:
-            names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        words = " ".join(read_text(folder / name) for name in names).split()
-        if len(words) == 2 and all(
-            word.isdigit() and int(word) for word in words
-        ):  # else "max", or -1: no quota
-            quotas.append(int(words[0]) / int(words[1]))
+        text = " ".join(read_text(folder / name) for name in names[version])
+        if told := re.fullmatch("([1-9][0-9]*) ([1-9][0-9]*)", text):  # else "max", or -1: no quota
+            quotas.append(int(told[1]) / int(told[2]))
     return min(quotas, default=None)

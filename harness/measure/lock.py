@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final
 
 from harness.catalog.paths import home_dir
 from harness.errors import CouldNotRunError
@@ -80,26 +80,22 @@ def _opened(path: Path) -> IO[bytes]:
 
     It may be another user's, who lets us read it; a link in a shared folder is never followed.
     """
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-    for mode in ("r+b", "rb"):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            return cast("IO[bytes]", open(path, mode, buffering=0, opener=opener))
-    file = cast("IO[bytes]", open(path, "a+b", buffering=0, opener=opener))  # noqa: SIM115
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    # The file of another user in a folder with the sticky bit may be opened, and not with a wish to make it.
+    making = 0 if path.exists() else os.O_CREAT
+    try:
+        descriptor = os.open(path, os.O_RDWR | making | no_link, 0o666)
+    except PermissionError:
+        return os.fdopen(os.open(path, os.O_RDONLY | no_link), "rb", buffering=0)
     with contextlib.suppress(OSError, AttributeError):  # whatever the mask: others wait for it too
-        os.fchmod(file.fileno(), 0o666)
-    return file
+        os.fchmod(descriptor, 0o666)
+    return os.fdopen(descriptor, "r+b", buffering=0)
 
 
 def holder(path: Path) -> str:
     """Who holds the lock, as far as it says: ``process 1234``."""
-    text = ""
-    with contextlib.suppress(OSError):
-        text = path.read_text(errors="replace").strip()
-    if text.isdigit():
-        return f"process {text}"
+    with contextlib.suppress(OSError, ValueError):
+        return f"process {int(path.read_text())}"
     return "another process"
 
 

@@ -21,6 +21,7 @@ from harness.cpus import (
     cores,
     numbers,
     parts_of,
+    performance_levels,
     portable_cores,
     read_int,
     read_text,
@@ -105,18 +106,12 @@ class Ram(NamedTuple):
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    if affinity is None:
-        allowed = allowed_cpus()
-    else:
-        allowed = affinity
+    allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if not text:
         return portable_cpu(sysctl())
-    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    if lines:
-        common = set.intersection(*(set(line.split()) for line in lines))
-    else:
-        common = set()
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE) or [""]
+    common = set.intersection(*(set(line.split()) for line in lines))
     parts = sorted(set(parts_of(text).values()))
     chip = [_field(text, name) for name in _SIGNATURE]
     board = [read_text(root / name) for name in _BOARD_FILES]
@@ -189,38 +184,33 @@ def portable_cpu(told: Mapping[str, str]) -> Cpu:
 
     Elsewhere through psutil, which knows no instruction sets.
     """
-    found: dict[int, Cache] = {}
-    for level in range(8):
-        size, count, shared = (
-            told.get(f"hw.perflevel{level}.{name}", "")
-            for name in ("l2cachesize", "physicalcpu", "cpusperl2")
+    caches: list[Cache] = []
+    size_bytes = instance_count = 0
+    for level, core_count in performance_levels(told).items():
+        size, shared = (
+            int(told.get(f"hw.perflevel{level}.{name}", 0)) for name in ("l2cachesize", "cpusperl2")
         )
-        if size.isdigit() and count.isdigit():
-            if shared.isdigit():
-                instances = -(-int(count) // max(int(shared or 0), 1))
-            else:
-                instances = 1
-            before = found.get(2, Cache(2, 0, 0))
-            found[2] = Cache(2, before.size_bytes + int(size) * instances, before.instance_count + instances)
-    if not found:
-        sizes = {level: told.get(f"hw.l{level}cachesize", "") for level in (2, 3)}
-        found = {
-            level: Cache(level, int(size), 1) for level, size in sizes.items() if size.isdigit() and int(size)
-        }
+        if size:
+            instances = -(-core_count // shared) if shared else 1
+            size_bytes += size * instances
+            instance_count += instances
+    if size_bytes:
+        caches.append(Cache(2, size_bytes, instance_count))
+    else:
+        sizes = {level: int(told.get(f"hw.l{level}cachesize", 0)) for level in (2, 3)}
+        caches += [Cache(level, size, 1) for level, size in sizes.items() if size]
     return Cpu(
         model=told.get("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
         cores=portable_cores(told),
         isa=isa_of_keys(told),
-        caches=tuple(found.values()),
+        caches=tuple(caches),
         board=told.get("hw.model", ""),
     )
 
 
 def _field(text: str, name: str) -> str:
-    found = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    if found:
-        return found[1].strip()
-    return ""
+    found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _model(root: Path, text: str, parts: list[str]) -> str:

@@ -18,21 +18,9 @@ from harness.records.derive import disturbances
 
 
 def judged(record: RunRecord, repetitions: int) -> RunRecord:
-    """The same record, ``inconclusive`` when too few of its samples are undisturbed.
-
-    So is a run that the time limit ended while most of what it had timed was disturbed: it was slow for that
-    reason.
-    """
-    if record.outcome not in {"ok", "timed out"}:
-        return record
+    """The same record, ``inconclusive`` when too few of its samples are undisturbed."""
     reasons = disturbances(record, repetitions)
-    if record.outcome == "timed out":
-        timed = [s for s in record.samples if s.phase in {"prefill", "decode"}]
-        if not timed or 2 * sum(bool(s.validity.doubts) for s in timed) < len(timed):
-            return record
-        doubts = [d for s in timed for d in s.validity.doubts]
-        reasons = [*reasons, f"the time limit ended it while it was disturbed: {doubts[-1]}"]
-    if not reasons:
+    if record.outcome != "ok" or not reasons:
         return record
     return record.replace(outcome="inconclusive", detail="\n".join(reasons))
 
@@ -96,18 +84,16 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
     memory = result.memory
     if any("elsewhere" in data for data in marks.values()):
         memory = MemoryUse(peak_rss_bytes=0, cgroup_peak_bytes=memory.cgroup_peak_bytes)
-    # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one
-    # model.
-    seen = [marks[m] for m in ("loaded", "end") if m in marks]
-    if "loaded" in marks:
-        peak = max(m["peak_rss_bytes"] for m in seen)
-    else:
-        peak = 0
-    return memory.replace(
-        peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
-        peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),
-        peak_file_bytes=max([memory.peak_file_bytes, *(m["file_bytes"] for m in seen)]),
-    )
+    if "end" in marks:
+        # From "loaded" on the peak counts anew, so that repeated loads do not add up.
+        memory = memory.replace(peak_rss_bytes=0)
+    for data in marks.values():
+        memory = memory.replace(
+            peak_rss_bytes=max(memory.peak_rss_bytes, data["peak_rss_bytes"]),
+            peak_anonymous_bytes=max(memory.peak_anonymous_bytes, data["anonymous_bytes"]),
+            peak_file_bytes=max(memory.peak_file_bytes, data["file_bytes"]),
+        )
+    return memory
 
 
 def check_scenario(scenario: Scenario) -> None:

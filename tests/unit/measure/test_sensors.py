@@ -36,7 +36,7 @@ def test_packages_and_dram_add_up_without_the_cores(tmp_path: Path) -> None:
     dram = rapl(tmp_path, "intel-rapl:0:1", "dram", 100_000)
     rapl(tmp_path, "intel-rapl:0:0", "core", 0)
     meter = sensors.EnergyMeter(root=tmp_path)
-    assert meter.source == "RAPL package-0 + dram"
+    assert meter.source == "RAPL package-0 + RAPL dram"
     meter.start()
     package.write_text("2000000\n")  # wrapped at 10 J: 10 - 9 + 2 = 3 J
     dram.write_text("600000\n")  # 0.5 J
