@@ -70,9 +70,7 @@ def test_a_card_counts_beside_its_processor_and_a_part_of_it_does_not(tmp_path: 
         joules = meter.finish_joules()
         (package / "energy_uj").write_text("1000000")
         (card / "power1_average").write_text("40000000")
-        assert meter.source == (
-            "RAPL package-0" if (card / "in1_input").exists() else "RAPL package-0 + AMD board"
-        )
+        assert meter.source == ("RAPL package-0" if (card / "in1_input").exists() else "RAPL package-0 + AMD board")
         return joules
 
     assert used() == pytest.approx(503)
