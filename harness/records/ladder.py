@@ -7,9 +7,10 @@ from typing import Final
 
 from harness.domain.base import REFERENCE, Frozen
 from harness.domain.quality import Change
-from harness.domain.record import Phase, RunRecord
+from harness.domain.record import RunRecord
 from harness.domain.result import Quality
-from harness.records.derive import setting_of, summarise
+from harness.records.compare import rows_of
+from harness.records.derive import setting_of
 
 COLUMNS: Final = (
     *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top"),
@@ -127,12 +128,12 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     )
     if timed is None:
         return rung
-    memory = timed.memory
+    speeds = {row.name: row.measured for row in rows_of(timed)}
     return rung.replace(
         speed_outcome=timed.outcome if timed.outcome in _RAN else _first_line(timed),
-        decode_tokens_per_s=_rate(timed, "decode"),
-        prefill_tokens_per_s=_rate(timed, "prefill"),
-        peak_memory_bytes=memory.peak_rss_bytes if memory else None,
+        decode_tokens_per_s=speeds["decode"],
+        prefill_tokens_per_s=speeds["prefill"],
+        peak_memory_bytes=timed.memory.peak_rss_bytes if timed.memory else None,
     )
 
 
@@ -140,51 +141,34 @@ def _first_line(record: RunRecord) -> str:
     return record.detail.partition("\n")[0]
 
 
-def _rate(record: RunRecord, phase: Phase) -> float | None:
-    test = summarise(record).test(phase)
-    if test:
-        return test.value or test.doubted_value
-    return None
-
-
 def cells(rung: Rung) -> tuple[str, ...]:
     """Text under each of the :data:`COLUMNS`; a speed marked ``~`` was measured on a disturbed machine."""
     quality = rung.quality
     if quality is None:
         return (rung.quant, rung.outcome, *[""] * (len(COLUMNS) - 2))
-    unsure = ""
-    if rung.speed_outcome == "inconclusive":
-        unsure = "~"
-    failed = ""
-    if rung.speed_outcome not in _RAN:
-        failed = rung.speed_outcome
+    has_run = rung.speed_outcome in _RAN
+    unsure = "~" if rung.speed_outcome == "inconclusive" else ""
+    speed = _number(rung.decode_tokens_per_s, ".1f", unsure)
     score = quality.score
     change = quality.calibration
     task = quality.task
     main = next(iter(quality.types.items()), None)
-    flips = change.lost_count + change.gained_count
-    own: tuple[str, ...] = (
-        f"{score.perplexity:.4f} ± {score.perplexity_error:.3f}",
-        _number(score.kl_divergence, ".4f") + _number(score.kl_divergence_error, ".4f", " ± "),
-        _number(score.top1_agreement_ratio, ".3f"),
-        f"{task.right_count} of {task.question_count}, {task.blind_count} blind" if task else "",
-    )
-    changes = (
-        _change(change.nll_change),
-        _change(change.ece_change),
-        f"{flips}: {change.lost_count} + {change.gained_count}",
-    )
     return (
         rung.quant,
         f"{rung.size_bytes / 1e6:.0f}",
         f"{quality.bits_per_weight:.2f}",
         f"{main[0]} {main[1]:.0%}" if main else "",
-        failed or _number(rung.decode_tokens_per_s, ".1f", unsure),
+        speed if has_run else rung.speed_outcome,
         _number(rung.prefill_tokens_per_s, ".0f", unsure),
         _number((rung.peak_memory_bytes or 0) / 1e6 or None, ".0f"),
-        *own,
+        f"{score.perplexity:.4f} ± {score.perplexity_error:.3f}",
+        _number(score.kl_divergence, ".4f") + _number(score.kl_divergence_error, ".4f", " ± "),
+        _number(score.top1_agreement_ratio, ".3f"),
+        f"{task.right_count} of {task.question_count}, {task.blind_count} blind" if task else "",
         "yes" if rung.on_frontier else "",
-        *changes,
+        _change(change.nll_change),
+        _change(change.ece_change),
+        f"{change.lost_count + change.gained_count}: {change.lost_count} + {change.gained_count}",
     )
 
 

@@ -6,7 +6,7 @@ it is ever executed.
 
 import contextlib
 import os
-import tempfile
+import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,6 @@ from harness.domain.record import SCHEMA_VERSION, RunRecord
 from harness.errors import BadDataError, CouldNotRunError
 
 RECORD_MAX_BYTES: Final = MOST_BYTES
-_DECODER: Final = msgspec.json.Decoder(RunRecord)
 
 
 def encode(record: RunRecord) -> bytes:
@@ -35,11 +34,6 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     """
     if len(data) > RECORD_MAX_BYTES:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        record = _DECODER.decode(data)
-        if record.schema_version == SCHEMA_VERSION:  # the long way below finds what is wrong
-            _check(record, source)
-            return record
     return from_document(json_of(data, source, "a run record"), source)
 
 
@@ -52,7 +46,15 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
         expected = f"{SCHEMA_VERSION}: measure again what is older, update edge-harness to read what is newer"
         raise BadDataError(source, "schema_version", say(version), expected)
     record = typed(document, RunRecord, source)
-    _check(record, source)
+    try:
+        datetime.fromisoformat(record.created)
+    except ValueError:
+        expected = "a time such as 2026-01-31T12:00:00Z"
+        raise BadDataError(source, "created", say(record.created), expected) from None
+    if any(0 < sample.duration_s < 1e-9 for sample in record.samples):  # a rate of it would be no number
+        raise BadDataError(
+            source, "samples", "a time below a nanosecond", "0, or a time that something may take"
+        )
     return record
 
 
@@ -76,44 +78,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         CouldNotRunError: It could not be written; the temporary file is removed.
     """
-    temporary = ""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-        with contextlib.suppress(
-            OSError
-        ):  # the rename itself must reach the disk; not every system can open a folder
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except BaseException as error:  # Ctrl-C too leaves no half of it behind
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        if isinstance(error, OSError):
-            raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
-        raise
-
-
-def _check(record: RunRecord, source: Path | str) -> None:
-    """What types cannot say."""
-    try:
-        datetime.fromisoformat(record.created)
-    except ValueError:
-        raise BadDataError(
-            source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z"
-        ) from None
-    if any(0 < sample.duration_s < 1e-9 for sample in record.samples):  # a rate of it would be no number
-        raise BadDataError(
-            source, "samples", "a time below a nanosecond", "0, or a time that something may take"
-        )
+        temporary.replace(path)
+    except OSError as error:
+        raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
+    finally:  # Ctrl-C too leaves no half of it behind
+        with contextlib.suppress(OSError):
+            temporary.unlink()
