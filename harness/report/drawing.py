@@ -108,6 +108,24 @@ def band(axis: Axis, interval: Interval, y: float, height: float = 14) -> str:
     )
 
 
+def beside(
+    axis: Axis,
+    height: int,
+    says: str,
+    predicted: Interval | None = None,
+    measured: tuple[float, State] | None = None,
+    rules: Sequence[str] = (),
+) -> Drawing:
+    """An interval on an axis and the mark of what was measured, over some lines."""
+    parts = [rule(axis.at(value), height) for value in axis.ticks()]
+    parts += rules
+    if predicted is not None:
+        parts.append(band(axis, predicted, height / 2))
+    if measured is not None:
+        parts.append(mark(axis.at(measured[0]), height / 2, measured[1]))
+    return picture(says, height, parts)
+
+
 def mark(place: float, y: float, state: State) -> str:
     """The mark of a state at a place in per cent."""
     return f'<svg class="mark {state.name.lower()}" x="{place}%" y="{y}" overflow="visible">{_SHAPES[state]}</svg>'

@@ -1,17 +1,17 @@
 """The same model on other machines: predictions that a page shows beside what was measured."""
 
 from collections.abc import Sequence
-from enum import Enum
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from harness.app.matrix import Cell, Grid, ask
+from harness.app.matrix import Cell, ask
 from harness.domain.device import DeviceProfile
 from harness.domain.quant import split
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError
 from harness.report.drawing import Drawing, cell
 from harness.report.panels import Panel, Section
-from harness.units import GB, format_number
+from harness.units import GB, GIB, format_number
 
 KNOWN: Final = ("raspberry-pi-5", "iphone-16-pro", "macbook-air-m3", "rtx-4090-desktop")
 """A board, a phone, a laptop and a graphics card that people know."""
@@ -28,64 +28,31 @@ USUAL_CONTEXT: Final = 4096
 _SAME_COUNT_RATIO: Final = 0.02
 
 
-class Pace(Enum):
-    """What a speed means to somebody who reads along; the value is its least tokens/s and its word."""
-
-    AT_ONCE = (50.0, "at once")
-    FAST = (15.0, "fast")
-    AS_YOU_READ = (5.0, "as you read")
-    SLOW = (1.0, "slow")
-    HARDLY = (0.0, "hardly")
-
-    @classmethod
-    def of(cls, tokens_per_s: float) -> "Pace":
-        """The fastest pace that the speed reaches."""
-        return next(pace for pace in cls if tokens_per_s >= pace.value[0])
-
-    @property
-    def word(self) -> str:
-        """How a page calls it."""
-        return self.value[1]
-
-    @property
-    def step(self) -> int:
-        """Darkness of its cell, 5 for the fastest."""
-        return 5 - list(Pace).index(self)
-
-
-class Place(NamedTuple):
-    """One answer in a table of devices and models: its darkness (0: it does not run), its word, figures, and how."""
-
-    step: int
-    word: str
-    figures: str
-    how: str
+_PACES: Final = {0.0: "hardly", 1.0: "slow", 5.0: "as you read", 15.0: "fast", 50.0: "at once"}
+"""What a speed from so many tokens/s on means to somebody who reads along."""
 
 
 class Table(NamedTuple):
     """Devices across, by speed; models down, by size. All in one quantisation and one context."""
 
-    quant: str
-    context_tokens: int
-    devices: list[tuple[str, str]]
-    rows: list[tuple[str, list[Place]]]
+    columns: list[str]
+    rows: list[list[str]]
+    running_count: int
 
     @property
     def pair_count(self) -> int:
         """Pairs of a model and a device."""
-        return len(self.devices) * len(self.rows)
-
-    @property
-    def running_count(self) -> int:
-        """Of these, the ones that run."""
-        return sum(place.step > 0 for _, places in self.rows for place in places)
+        return len(self.rows) * (len(self.columns) - 1)
 
 
 def known_machines(record: RunRecord) -> list[tuple[DeviceProfile, Cell]]:
     """The model of a run on machines that people know; empty where the catalog has no such model."""
-    grid = _grid_of(record)
-    if grid:
-        return list(zip(grid.devices, grid.cells(), strict=True))
+    name = _catalog_name(record)
+    context = max(record.scenario.context_tokens, 64)
+    if name:
+        with suppress(HarnessError):
+            grid = ask(devices=KNOWN, models=(name,), quants=(record.quant,), contexts=(context,))
+            return list(zip(grid.devices, grid.cells(), strict=True))
     return []
 
 
@@ -101,43 +68,40 @@ def tables(
         UnknownNameError: A pattern matches nothing.
         InputError: There are too many cells.
     """
-    own = [name for name in map(_catalog_name, records) if name]
+    own = filter(None, map(_catalog_name, records))
     grid = ask(
         devices=devices or USUAL_DEVICES,
         models=models or tuple(dict.fromkeys((*own, *USUAL_MODELS))),
         quants=(USUAL_QUANT,),
         contexts=(USUAL_CONTEXT,),
     )
-    cells = list(grid.cells())
-    titles = {model.name: model.card.title if model.card else model.name for model in grid.models}
-    sizes = {model.name: model.weights.weight_count for model in grid.models}
-    profiles = {device.name: device for device in grid.devices}
-    by_speed = sorted(profiles, key=lambda name: sum(_speed(one) for one in cells if one.device == name))
-    answers = {(one.model, one.device): _place(one, profiles[one.device]) for one in cells}
-    by_size = sorted(sizes, key=sizes.__getitem__)
-    rows = [(titles[model], [answers[model, device] for device in by_speed]) for model in by_size]
-    heads = [(profiles[name].title, _memory(profiles[name])) for name in by_speed]
-    return [Table(USUAL_QUANT, USUAL_CONTEXT, heads, rows)]
+    answers = {(answer.device, answer.model): answer for answer in grid.cells()}
+    speeds = dict.fromkeys((device.name for device in grid.devices), 0.0)
+    for answer in answers.values():
+        if answer.decode_tokens_per_s:
+            speeds[answer.device] += answer.decode_tokens_per_s.mid
+    by_speed = sorted(grid.devices, key=lambda device: speeds[device.name])
+    columns = ["model", *(cell(device.title, small=_memory(device)) for device in by_speed)]
+    rows = []
+    for model in sorted(grid.models, key=lambda model: model.weights.weight_count):
+        title = model.card.title if model.card else model.name
+        rows.append([title, *(_place(answers[device.name, model.name], device) for device in by_speed)])
+    running = sum(answer.decode_tokens_per_s is not None for answer in answers.values())
+    return [Table(columns, rows, running)]
 
 
 def heat(table: Table) -> Section:
     """The table as a page shows it."""
     lead = (
-        f"Predicted, in {table.quant} with {table.context_tokens:,} tokens of context: {table.running_count} of "
+        f"Predicted, in {USUAL_QUANT} with {USUAL_CONTEXT:,} tokens of context: {table.running_count} of "
         f"{table.pair_count} run. The word for its speed, tokens a second, and in brackets where nine of ten "
         "measurements should lie."
     )
-    heads = ("model", *(cell(name, small=memory) for name, memory in table.devices))
-    rows = []
-    for model, places in table.rows:
-        made = [Drawing(f"<b>{place.word}</b>{place.figures}") for place in places]
-        cells = [cell(text, f"h{place.step}", place.how) for text, place in zip(made, places, strict=True)]
-        rows.append((model, *cells))
     return Section(
         "tables",
         "On other machines",
         lead,
-        [Panel("", columns=heads, rows=rows, kind="heat")],
+        [Panel("", columns=table.columns, rows=table.rows, kind="heat")],
         note="At once: 50 tokens/s and more. Fast: 15 to 50. As you read: 5 to 15. Slow: 1 to 5. Hardly: under 1. "
         "Unsure: the interval spans three words or more. From storage: weights are read while it writes.",
     )
@@ -150,24 +114,7 @@ def how(answer: Cell, device: DeviceProfile) -> str:
     if answer.verdict != "fits split":
         return ""
     has_own_memory = any(pool.name == "vram" for pool in device.pools)
-    if has_own_memory:
-        return "split"
-    return "on the CPU"
-
-
-def _grid_of(record: RunRecord) -> Grid | None:
-    name = _catalog_name(record)
-    if not name:
-        return None
-    try:
-        return ask(
-            devices=KNOWN,
-            models=(name,),
-            quants=(record.quant,),
-            contexts=(max(record.scenario.context_tokens, 64),),
-        )
-    except HarnessError:
-        return None
+    return "split" if has_own_memory else "on the CPU"
 
 
 def _catalog_name(record: RunRecord) -> str:
@@ -175,48 +122,48 @@ def _catalog_name(record: RunRecord) -> str:
 
     Empty for none.
     """
-    if record.model is None:
-        return ""
-    try:
-        (found,) = ask(devices=KNOWN[:1], models=(split(record.name)[0],)).models
-    except (HarnessError, ValueError):
-        return ""
-    count = found.weights.weight_count
-    is_same = abs(count - record.model.parameter_count) <= _SAME_COUNT_RATIO * count
-    if is_same and found.card:
-        return found.name
+    if record.model is not None:
+        with suppress(HarnessError, ValueError):
+            (found,) = ask(devices=KNOWN[:1], models=(split(record.name)[0],)).models
+            count = found.weights.weight_count
+            if found.card and abs(count - record.model.parameter_count) <= _SAME_COUNT_RATIO * count:
+                return found.name
     return ""
-
-
-def _speed(cell: Cell) -> float:
-    if cell.decode_tokens_per_s:
-        return cell.decode_tokens_per_s.mid
-    return 0.0
 
 
 def _memory(device: DeviceProfile) -> str:
     pool = device.pool(device.pool_for(device.api("")))
-    card = ""
-    if pool.name == "vram":
-        card = " on the card"
-    total_gb = pool.total_bytes.value / 2**30
-    return f"{format_number(total_gb)} GiB{card}"
+    size = f"{format_number(pool.total_bytes.value / GIB)} GiB"
+    return f"{size} on the card" if pool.name == "vram" else size
 
 
-def _place(cell: Cell, device: DeviceProfile) -> Place:
-    speed = cell.decode_tokens_per_s
-    if speed is None or speed.mid <= 0:
-        if cell.verdict == "impossible":
-            return Place(0, "no", "cannot be run so", "")
-        sizes = (format_number(size / GB, 2) for size in (cell.needed_bytes, cell.available_bytes))
-        return Place(0, "no", "needs {} GB of {}".format(*sizes), "")
-    pace = Pace.of(speed.mid)
-    word = pace.word
-    if Pace.of(speed.high).step - Pace.of(speed.low).step > 1:
-        word += ", unsure"
-    mid, low, high = (format_number(value, 2) for value in (speed.mid, speed.low, speed.high))
-    figures = f"{mid} ({low} to {high})"
-    if speed.mid < 0.5:
-        mid, low, high = (format_number(1 / value, 2) for value in (speed.mid, speed.high, speed.low))
-        figures = f"a token in {mid} s ({low} to {high})"
-    return Place(pace.step, word, figures, how(cell, device))
+def _pace(tokens_per_s: float) -> int:
+    """How many of the paces a speed reaches: 1 for the slowest."""
+    return sum(tokens_per_s >= least for least in _PACES)
+
+
+def _place(answer: Cell, device: DeviceProfile) -> Drawing:
+    """One answer: the word, the figures, and how; the darker the faster."""
+    speed = answer.decode_tokens_per_s
+    step = 0
+    word = "no"
+    if speed is not None and speed.mid > 0:
+        step = _pace(speed.mid)
+        word = list(_PACES.values())[step - 1]
+        if _pace(speed.high) - _pace(speed.low) > 1:
+            word += ", unsure"
+        shown = speed
+        before = ""
+        after = ""
+        if speed.mid < 0.5:
+            shown = speed.through(lambda rate: 1 / rate)
+            before = "a token in "
+            after = " s"
+        mid, low, high = (format_number(value, 2) for value in (shown.mid, shown.low, shown.high))
+        figures = f"{before}{mid}{after} ({low} to {high})"
+    elif answer.verdict == "impossible":
+        figures = "cannot be run so"
+    else:
+        sizes = (format_number(size / GB, 2) for size in (answer.needed_bytes, answer.available_bytes))
+        figures = "needs {} GB of {}".format(*sizes)
+    return cell(Drawing(f"<b>{word}</b>{figures}"), f"h{step}", how(answer, device))

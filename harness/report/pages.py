@@ -92,7 +92,7 @@ def _one(record: RunRecord, figures: dict[str, Figure]) -> Page:
         headline=headline,
         note=note_of(record, figures),
         tiles=[_tile(record, figures, key, title) for key, title in TILES],
-        sections=list(filter(None, made)),
+        sections=[one for one in made if one and one.panels],
     )
 
 
@@ -217,29 +217,29 @@ def _known(record: RunRecord, speed: Figure) -> Section | None:
     others = known_machines(record)
     if speed.measured is None or not speed.state.is_believed or not others:
         return None
-    speeds = [one.decode_tokens_per_s for _, one in others]
-    ends = [end for likely in speeds if likely for end in (likely.low, likely.high)]
-    axis = Axis.of_factors([speed.measured, words.READING_TOKENS_PER_S, *ends])
-    grid = [drawing.rule(axis.at(value), 44) for value in axis.ticks()]
-    grid.append(drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading"))
+    ends = [speed.measured, words.READING_TOKENS_PER_S]
+    for _, answer in others:
+        if likely := answer.decode_tokens_per_s:
+            ends += [likely.low, likely.high]
+    axis = Axis.of_factors(ends)
+    rules = [drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading")]
     name = words.machine_words(record)
-    dot = drawing.mark(axis.at(speed.measured), 22, speed.state)
-    own = drawing.picture(f"{name}: measured {speed.number}", 44, [*grid, dot])
-    cores = counted(record.machine.core_count, "core")
-    first = cell(name[:1].upper() + name[1:], "own", cores)
-    rows = [(speed.measured, (first, own, cell(speed.number, "n speed", "measured")))]
-    for (device, answer), likely in zip(others, speeds, strict=True):
+    says = f"{name}: measured {speed.number}"
+    own = drawing.beside(axis, 44, says, measured=(speed.measured, speed.state), rules=rules)
+    first = cell(name[:1].upper() + name[1:], "own", counted(record.machine.core_count, "core"))
+    rows = {speed.measured: (first, own, cell(speed.number, "n speed", "measured"))}
+    for device, answer in others:
+        likely = answer.decode_tokens_per_s
         number = "–"
         between = "does not fit"
-        parts = grid
         if likely is not None:
             number = format_number(likely.mid, 2)
             between = f"{format_number(likely.low, 2)} to {format_number(likely.high, 2)}"
-            parts = [*grid, drawing.band(axis, likely, 22)]
-        picture = drawing.picture(f"{device.title}: {number} tokens/s, {between}", 44, parts)
+        says = f"{device.title}: {number} tokens/s, {between}"
+        picture = drawing.beside(axis, 44, says, likely, rules=rules)
         place = cell(device.title, small=how(answer, device))
-        rows.append((likely.mid if likely else 0.0, (place, picture, cell(number, "n speed", between))))
-    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+        rows[likely.mid if likely else -len(rows)] = (place, picture, cell(number, "n speed", between))
+    ordered = [rows[speed] for speed in sorted(rows)]
     ordered.append((Drawing(), drawing.factor_axis(axis, "tokens a second"), Drawing()))
     heads = ("machine", "slower to faster", cell("tokens/s", "n"))
     return Section(
@@ -355,19 +355,19 @@ def words_panel() -> Panel:
 def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Page:
     """Runs of one machine or of several; of each machine its own table, and nothing drawn across them."""
     by_machine: dict[str, list[tuple[RunRecord, dict[str, Figure], str]]] = defaultdict(list)
+    ends = [0.55, 1.8]
     for line in zip(records, figured, words.setting_words(records), strict=True):
         by_machine[words.machine_line(line[0])].append(line)
-    ends = [0.55, 1.8]
-    for figures in figured:
-        ends += _factors(figures["decode"])
+        ends += _factors(line[1]["decode"])
     axis = Axis.of_factors(ends)
     tables = []
-    drawn: list[tuple[str, list[tuple[str, Drawing]]]] = []
+    drawn = []
     for name, lines in sorted(by_machine.items()):
         lines.sort(key=lambda line: _order(line[0]))
         label = name if len(by_machine) > 1 else ""
         tables.append(Panel("", label, columns=_RUNS, rows=list(_rows(lines, axis)), kind="runs"))
-        drawn += _multiples(lines, is_alone=len(by_machine) == 1)
+        if pictures := list(_multiples(lines)):
+            drawn.append(Panel("", label, pictures=pictures))
     broken = []
     for record in records:
         if record.outcome != "ok":
@@ -375,12 +375,7 @@ def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) ->
                 f"{words.model_words(record)} {clean(record.quant, 30)}, {words.short_date(record.created)}"
             )
             broken.append(f"{which}: {record.outcome}. {clean(record.detail, 300)}")
-    runs = counted(len(records), "run")
-    models = counted(len({words.model_words(record) for record in records}), "model")
-    place = next(iter(by_machine))
-    if len(by_machine) > 1:
-        place = counted(len(by_machine), "machine")
-    sections: list[Section | None] = [
+    made = [
         Section(
             "machines",
             "All runs",
@@ -388,37 +383,37 @@ def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) ->
             "A red diamond: outside.",
             tables,
             note=" ".join(broken),
-        )
-    ]
-    if drawn:
-        lead = (
+        ),
+        Section(
+            "multiples",
+            "Predicted and measured",
             "Tokens a second, the same axis in all: equal distances are equal factors. The bar is what was predicted "
-            "(90 %), the mark what came out."
-        )
-        pictures = Panel("", pictures=drawn)
-        sections.append(Section("multiples", "Predicted and measured", lead, [pictures]))
-    if rungs := ladders(records):
-        sections.append(Section("ladders", "Which quantisation", panels=rungs))
-    sections.append(_over_time(records))
+            "(90 %), the mark what came out.",
+            drawn,
+        ),
+        Section("ladders", "Which quantisation", panels=ladders(records)),
+        _over_time(records),
+    ]
+    runs = counted(len(records), "run")
+    models = counted(len({words.model_words(record) for record in records}), "model")
     return Page(
         kind="report",
         title=f"{runs} of {models}",
         subject=f"{models}, {counted(len({record.quant for record in records}), 'quantisation')}, {runs}",
-        place=place,
+        place=name if len(by_machine) == 1 else counted(len(by_machine), "machine"),
         created=records[-1].created,
         headline=_headline_of_many(records, figured),
-        sections=list(filter(None, sections)),
+        sections=[one for one in made if one.panels],
     )
 
 
-def _over_time(records: Sequence[RunRecord]) -> Section | None:
+def _over_time(records: Sequence[RunRecord]) -> Section:
     drawn = [*courses(records), *soaks(records)]
-    if not drawn:
-        return None
     lead = "A line joins only runs of one machine, model file, engine, setting, limit and target; or the minutes of one run."
     if len(drawn) > _MOST_COURSES:
         lead += f" {len(drawn) - _MOST_COURSES} more: edge-harness history --trend decode_tokens_per_s"
-    return Section("courses", "Over time", lead, [Panel("", pictures=drawn[:_MOST_COURSES])])
+    pictures = [Panel("", pictures=drawn[:_MOST_COURSES])] if drawn else []
+    return Section("courses", "Over time", lead, pictures)
 
 
 def _order(record: RunRecord) -> tuple[float, str, float, str]:
@@ -468,51 +463,44 @@ def _factors(figure: Figure) -> list[float]:
 
 def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     """A speed and its interval as factors of the likeliest value, on the axis of all runs."""
-    factors = _factors(speed)
-    if not factors:
+    if speed.factor is None:
         return Drawing()
-    measured, low, high = factors
+    measured, low, high = _factors(speed)
     says = f"measured {measured:.2f} of the likeliest, predicted {low:.2f} to {high:.2f}: {speed.word}"
-    parts = [drawing.rule(axis.at(1.0), 30), drawing.band(axis, Interval(1.0, low, high), 15)]
-    return drawing.picture(says, 30, [*parts, drawing.mark(axis.at(measured), 15, speed.state)])
+    return drawing.beside(axis, 30, says, Interval(1.0, low, high), (measured, speed.state))
 
 
 def _multiples(
-    lines: Sequence[tuple[RunRecord, dict[str, Figure], str]], *, is_alone: bool
+    lines: Sequence[tuple[RunRecord, dict[str, Figure], str]],
 ) -> Iterator[tuple[str, list[tuple[str, Drawing]]]]:
     """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
-    by_model: dict[str, list[tuple[RunRecord, Figure, str]]] = defaultdict(list)
+    by_model: dict[str, list[tuple[str, Figure]]] = defaultdict(list)
     ends = []
     for record, figures, setting in lines:
         speed = figures["decode"]
-        if speed.predicted and speed.measured and speed.state.is_judged:
-            by_model[words.model_words(record)].append((record, speed, setting))
-            ends += [speed.measured, speed.predicted.low, speed.predicted.high]
+        if speed.predicted and speed.factor is not None:
+            name = f"{clean(record.quant, 30)} {setting}".strip()
+            by_model[words.model_words(record)].append((name, speed))
+            ends += [speed.measured or 0.0, speed.predicted.low, speed.predicted.high]
     axis = Axis.of_factors(ends)
     for model, group in by_model.items():
         drawn = []
-        for record, speed, setting in group:
-            name = " ".join(filter(None, (clean(record.quant, 30), setting)))
-            parts = [drawing.rule(axis.at(tick), 22) for tick in axis.ticks()]
-            if speed.predicted and speed.measured:
-                parts.append(drawing.band(axis, speed.predicted, 11))
-                parts.append(drawing.mark(axis.at(speed.measured), 11, speed.state))
-            drawn.append((name, drawing.picture(f"{model} {name}: {speed.says}", 22, parts)))
+        for name, speed in group:
+            measured = (speed.measured or 0.0, speed.state)
+            says = f"{model} {name}: {speed.says}"
+            drawn.append((name, drawing.beside(axis, 22, says, speed.predicted, measured)))
         if len(drawn) > 1:
-            drawn.append(("", drawing.factor_axis(axis, "tokens a second")))
-            yield (model if is_alone else f"{model}, {words.machine_words(group[0][0])}"), drawn
+            yield model, [*drawn, ("", drawing.factor_axis(axis, "tokens a second"))]
 
 
 def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Headline:
-    states = tally(figures["decode"] for figures in figured)
+    speeds = [figures["decode"] for figures in figured]
+    states = tally(speeds)
     places = {words.machine_words(record) for record in records}
-    if len(places) == 1:
-        place = f"on {places.pop()}"
-    else:
-        place = f"on {len(places)} machines"
+    place = f"on {places.pop()}" if len(places) == 1 else f"on {len(places)} machines"
     said = []
     for name, what in (("peak memory", "Memory"), ("first token", "The first token")):
-        counts = tally(figures[name] for figures in figured if name in figures)
+        counts = tally(figures[name] for figures in figured)
         if counts.judged:
             said.append(f"{what} came out as predicted in {counts[State.INSIDE]} of {counts.judged}.")
     runs = counted(len(records), "run")
@@ -522,18 +510,16 @@ def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, 
     if broken:
         said.append(f"{broken} of {runs} did not run to the end.")
     feel = " ".join(said)
-    number = states[State.MEASURED]
-    unit = f"of {runs} measured"
-    verdict = "No prediction was made before."
     if states.judged:
-        number = states[State.INSIDE]
+        apart = Counter(speed.word for speed in speeds if speed.state in {State.EDGE, State.OUTSIDE})
+        rest = ", ".join(f"{count} {word}" for word, count in apart.items())
+        verdict = f"The others: {rest}." if rest else ""
         unit = f"of {states.judged} speeds as predicted"
-        apart = Counter(figures["decode"].word for figures in figured if figures["decode"].state.is_judged)
-        rest = [f"{count} {word}" for word, count in apart.items() if word != State.INSIDE.value]
-        verdict = f"The others: {', '.join(rest)}." if rest else ""
-    elif not number:
-        return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
-    return Headline("", str(number), unit, f"{place}. ", verdict, feel)
+        return Headline("", str(states[State.INSIDE]), unit, f"{place}. ", verdict, feel)
+    if count := states[State.MEASURED]:
+        verdict = "No prediction was made before."
+        return Headline("", str(count), f"of {runs} measured", f"{place}. ", verdict, feel)
+    return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
 
 
 def _predictions(table: Table) -> Page:
@@ -542,7 +528,7 @@ def _predictions(table: Table) -> Page:
         kind="matrix",
         title=f"{table.running_count} {unit.removesuffix(' run')} of a model and a device run",
         subject=counted(len(table.rows), "model"),
-        place=counted(len(table.devices), "device"),
+        place=counted(len(table.columns) - 1, "device"),
         headline=Headline(
             "",
             str(table.running_count),

@@ -320,10 +320,10 @@ def test_a_table_of_machines_holds_the_answers_of_the_matrix() -> None:
 
     assert table.pair_count == len(cells) == 4
     assert table.running_count == sum(cell.decode_tokens_per_s is not None for cell in cells)
-    by_size = [name for name, _ in table.rows]
-    assert by_size == ["Llama 3.2 1B Instruct", "Llama 3.1 8B Instruct"]
-    (phone, _), (_, on_phone) = table.devices[0], table.rows[1]
-    assert phone == "iPhone 16 Pro" and (on_phone[0].step, on_phone[0].word) == (0, "no")
+    assert [row[0] for row in table.rows] == ["Llama 3.2 1B Instruct", "Llama 3.1 8B Instruct"]
+    assert table.columns[1].startswith("iPhone 16 Pro")
+    on_phone = table.rows[1][1]
+    assert (on_phone.kind, "<b>no</b>" in on_phone) == ("h0", True)
 
 
 def test_what_was_made_later_stands_later() -> None:
