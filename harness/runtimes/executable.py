@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.catalog.engines import engine_folder
-from harness.domain.record import EngineIdentity, Phase
+from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.outside import output_of
@@ -34,9 +34,7 @@ class Executable:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if self.package():
-            return None
-        return _absent()
+        return None if self.package() else _absent()
 
     def package(self) -> str:
         """Path of the program that is started; empty where there is none."""
@@ -68,25 +66,21 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=str(engine_folder())) or shutil.which(name)
 
 
-def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> list[str]:
-    """The command that times ``prefill`` or ``decode`` of a scenario.
+def command(path: Path, scenario: Scenario, repetitions: int) -> list[str]:
+    """The command that times prefill and decode of a scenario.
 
     Raises:
         RefusedError: The program has no option for what the scenario asks.
         EngineError: There is no such program.
     """
-    s = scenario
-    if s.batch_count > 1:
+    if scenario.batch_count > 1:
         raise RefusedError(
             "llama-bench runs one sequence here: several decode together in process (--runtime llamacpp)"
         )
     file = program("llama-bench")
     if file is None:
         raise EngineError(_absent())
-    given = [file, "-m", str(path), *spelled(s, _output("--help"))]
-    prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
-    given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
-    return given + (["-d", str(s.depth_tokens)] if s.depth_tokens else [])
+    return [file, "-m", str(path), *spelled(scenario, repetitions, _output("--help"))]
 
 
 def as_made(scenario: Scenario) -> Scenario:
@@ -109,47 +103,41 @@ def rows(output: str) -> list[dict[str, Any]]:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict):
-                objects += [row]
+                objects.append(row)
     return objects
 
 
-def spelled(scenario: Scenario, text: str) -> list[str]:
-    """What llama-bench takes of a scenario, as its help ``text`` spells it.
+def spelled(scenario: Scenario, repetitions: int, text: str) -> list[str]:
+    """What llama-bench takes of a scenario, as its help ``text`` spells it, and how it tells its rows.
 
     RefusedError where it has no such option.
     """
     s = scenario
-    words = "on|off" in text
-    if s.flash_attention:
-        fused = "on" if words else "1"
-    else:
-        fused = "off" if words else "0"
     cache = s.kv_type.lower()
+    fused = str(int(s.flash_attention))
+    if "on|off" in text:
+        fused = "on" if s.flash_attention else "off"
     given = ["-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
-    given += ["-ctk", cache, "-ctv", cache, "-fa", fused, *_placed(s, text)]
+    given += ["-ctk", cache, "-ctv", cache, "-fa", fused]
+    # With a GPU built in it would still use that for the cache and long prompts.
+    if s.api not in {"", "cpu"}:
+        given += s.placement.flags(_BLOCKS).replace(",", "/").split()
+        if not s.placement.kv_on_gpu:
+            given.append("1")  # -nkvo is the last one
+    elif "--device" in text:
+        given += ["-ngl", "0", "-dev", "none"]
+    else:
+        given += ["-ngl", "0", "-nopo", "1"]
     if "--load-mode" in text:
         given += ["-lm", "mmap" if s.mmap else "none"]
     else:
         given += ["-mmp", str(int(s.mmap))]
-    if s.repack:
-        return given
-    if "-repack" not in text:
-        raise RefusedError("--without repack: this llama-bench has no such option")
-    return [*given, "--repack", "0"]
-
-
-def _placed(scenario: Scenario, text: str) -> list[str]:
-    """Where the model lies."""
-    placement = scenario.placement
-    if scenario.api in {"", "cpu"}:
-        # With a GPU built in it would still use that for the cache and long prompts.
-        if "--device" in text:
-            return ["-ngl", "0", "-dev", "none"]
-        return ["-ngl", "0", "-nopo", "1"] if "-op-offload" in text else ["-ngl", "0"]
-    flags = placement.flags(_BLOCKS).replace(",", "/").split()
-    if placement.kv_on_gpu:
-        return flags
-    return [*flags, "1"]  # -nkvo is the last one
+    if not s.repack:
+        if "-repack" not in text:
+            raise RefusedError("--without repack: this llama-bench has no such option")
+        given += ["--repack", "0"]
+    given += ["-p", str(s.prompt_tokens), "-n", str(s.new_tokens), "-d", str(s.depth_tokens)]
+    return [*given, "-r", str(repetitions), "-o", "jsonl"]
 
 
 @cache

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from harness.catalog._progress import Progress
 from harness.catalog.file_hash import sha256_of
 from harness.domain.base import Frozen
@@ -34,7 +32,7 @@ from harness.onnx.files import model_files
 from harness.outside import understood
 from harness.ports import Emit
 from harness.records.imports.tools import of_llama_bench
-from harness.runtimes.executable import spelled
+from harness.runtimes.executable import rows, spelled
 from harness.targets import target_named
 from harness.targets.facts import (
     Facts,
@@ -54,6 +52,8 @@ _ELF_MACHINES: Final = {"x86_64": 62, "arm64-v8a": 183}
 _BEGUN = re.compile(r"benchmark \d+/\d+: (?:prompt|generation) run \d+/\d+$")
 _LITTLE_MEMORY_RATIO: Final = 0.05
 _GRACE_S: Final = 10.0
+_SOAK_REPETITIONS: Final = 1_000_000
+"""More than there is time for: a soak is ended."""
 _SOAK_TOKENS: Final = 16
 """Tokens of one repetition: some tenths of a second on a phone."""
 _BATTERY_PERCENT_MIN: Final = 20
@@ -88,17 +88,13 @@ def program_for(programs: Path, abi: str) -> Path:
         raise BadDataError(
             programs, "", f"no {PROGRAM} and no {abi}/{PROGRAM}", f"an executable of llama.cpp for {abi}"
         )
-    if path.stat().st_size >= 20:
-        head = path.read_bytes()[:20]
-    else:
-        head = b""
-    found = None
-    if head[:4] == b"\x7fELF":
-        found = int.from_bytes(head[18:20], "little")
-    if found is None or found != _ELF_MACHINES.get(abi, found):
-        raise BadDataError(
-            path, "", "no ELF file" if found is None else f"ELF machine {found}", f"one for {abi}"
-        )
+    with path.open("rb") as file:
+        head = file.read(20)
+    if head[:4] != b"\x7fELF":
+        raise BadDataError(path, "", "no ELF file", f"one for {abi}")
+    machine = int.from_bytes(head[18:20], "little")
+    if machine != _ELF_MACHINES.get(abi, machine):
+        raise BadDataError(path, "", f"ELF machine {machine}", f"one for {abi}")
     return path
 
 
@@ -135,40 +131,36 @@ def on_target(
         BadDataError: There is no executable for it.
     """
     job = planned.job
-    s = planned.scenario
+    scenario = planned.scenario
     assert isinstance(job, (GenerateJob, SoakJob)) and planned.model is not None
     path = Path(job.path)
-    soak = None
-    if isinstance(job, SoakJob):
-        soak = job
     if len(model_files(path)) > 1:
         raise RefusedError(
             f"{path.name} is one of several files: llama-bench on a target takes a model in one"
         )
+    if isinstance(job, SoakJob):
+        soak, repetitions = job, _SOAK_REPETITIONS
+        scenario = scenario.replace(prompt_tokens=0, new_tokens=_SOAK_TOKENS, depth_tokens=0)
+    else:
+        soak, repetitions = None, job.repetitions
     ready(target, known, soak.battery_percent_min if soak else _BATTERY_PERCENT_MIN)
-    program = program_for(programs, known.abi)
     target.stop()
-    there = target.put_program(program)
+    there = target.put_program(program_for(programs, known.abi))
     file = target.put(path, planned.model.sha256, progress=progress)
     text = target.shell(f"{shlex.join(there)} --help 2>&1", check=False)
-    threads = s.thread_count or len(cpus) or known.cpu.thread_count
-    words: list[object]
-    if cpus:
-        words = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"]
-    else:
-        words = []
-    words += [*there, "-m", file, *spelled(s.replace(thread_count=threads), text), "-o", "json", "--progress"]
-    if isinstance(job, SoakJob):
-        words += ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
-    else:
-        words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
-    command = tuple(map(str, words))
-    on = target.name
-    folder = target.folder
-    battery_joules = known.battery_joules
+    threads = scenario.thread_count or len(cpus) or known.cpu.thread_count
+    bound = ("taskset", f"{sum(1 << cpu for cpu in cpus):x}") if cpus else ()
+    options = spelled(scenario.replace(thread_count=threads), repetitions, text)
+    job_there = There(
+        on=target.name,
+        folder=target.folder,
+        words=(*bound, *there, "-m", file, *options, "--progress"),
+        soak=soak,
+        battery_joules=known.battery_joules,
+    )
     return planned._replace(
         entry=f"{__name__}:{'run_soak' if soak else 'run_bench'}",
-        job=There(on=on, folder=folder, words=command, soak=soak, battery_joules=battery_joules),
+        job=job_there,
         runtime="executable",
         key=key_there(planned, known, programs, cpus),
         notes={"target": target.name},
@@ -277,25 +269,20 @@ def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: C
     last = " / ".join(log[-2:])
     if status == 0:
         try:
-            return of_llama_bench(msgspec.json.decode(output), target.name)[0]
-        except (msgspec.DecodeError, HarnessError, IndexError) as error:
+            return of_llama_bench(rows(output), target.name)[0]
+        except (HarnessError, IndexError) as error:
             raise EngineError(f"llama-bench's output is no JSON of it ({error})") from error
     if status == LOST:
         raise EngineError(f"{target.name}: the connection broke at: {last}")
-    if status == 128 + 9:
-        memory = ""
-        if counters.frames:
-            memory = counters.frames[-1].files.get("/proc/meminfo", "")
-        kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
-        if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):
-            raise EngineError(
-                f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", "out of memory"
-            )
-    if status > 128:
-        signal = f"signal {status - 128}"
-    else:
-        signal = f"status {status}"
-    raise EngineError(f"llama-bench ended with {signal}: {last}", "crashed" if status > 128 else "refused")
+    if status <= 128:
+        raise EngineError(f"llama-bench ended with status {status}: {last}", "refused")
+    if status == 128 + 9 and counters.frames:
+        memory = counters.frames[-1].files.get("/proc/meminfo", "")
+        kib = {name: int(amount) for name, amount in re.findall(r"(?m)^(\w+):\s+(\d+)", memory)}
+        free = kib.get("MemAvailable", 0)
+        if free < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 0):
+            raise EngineError(f"killed with {free} KiB left at: {last}", "out of memory")
+    raise EngineError(f"llama-bench ended with signal {status - 128}: {last}", "crashed")
 
 
 def _judged(
@@ -303,15 +290,14 @@ def _judged(
 ) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
     frames = counters.around(begun_s, begun_s + sample.duration_s, patience_s=0)
-    validity = Validity(doubts=("the device's counters stopped: nothing is known of its state",))
-    energy = None
-    if len(frames) >= 2:
-        validity, joules = between(frames, running.pid, running.shell_pid)
-        share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
-        energy = None
-        if joules is not None:
-            energy = joules * min(share, 1.0)
-    return sample.replace(validity=validity, started_unix_s=epoch_s + begun_s, energy_joules=energy)
+    sample = sample.replace(started_unix_s=epoch_s + begun_s)
+    if len(frames) < 2:
+        stopped = "the device's counters stopped: nothing is known of its state"
+        return sample.replace(validity=Validity(doubts=(stopped,)))
+    validity, joules = between(frames, running.pid, running.shell_pid)
+    if joules is not None:
+        joules *= min(sample.duration_s / (frames[-1].at_s - frames[0].at_s), 1.0)
+    return sample.replace(validity=validity, energy_joules=joules)
 
 
 def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity, float | None]:

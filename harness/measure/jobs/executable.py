@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from harness.domain.record import Outcome, Phase, Validity
+from harness.domain.record import Outcome, Validity
 from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import GenerateJob
@@ -28,30 +28,20 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
     Raises:
         EngineError: The program is missing, refused the model, or crashed.
     """
-    s = job.scenario
-    is_named = False
-    held = Reading(0, 0, 0, 0)
-    # Where the first process breaks off nobody knows what it held: it is not what this one does.
+    # Where the process breaks off nobody knows what it held: it is not what this one does.
     emit("memory", {"mark": "loaded", "elsewhere": True})
-    tests: dict[Phase, int] = {"prefill": s.prompt_tokens, "decode": s.new_tokens}
-    for phase, count in tests.items():
-        if not count:
-            continue
-        output, validity, peak = _run(command(Path(job.path), s, phase, job.repetitions))
-        held = Reading(*map(max, held, peak))
-        printed = rows(output)
-        if printed and not is_named:
-            named = {name: printed[0][name] for name in _NAMED if name in printed[0]}
-            identity = RUNTIME.identity(s)
-            emit("engine", identity.replace(options={**identity.options, **named}))
-            is_named = True
-        emit("memory", {"mark": "loaded", "elsewhere": False, **held._asdict()})
-        for row in printed:
-            for sample in samples_of(row, "llama-bench"):
-                emit("sample", sample.replace(validity=validity))
-    if not is_named:
+    output, validity, peak = _run(command(Path(job.path), job.scenario, job.repetitions))
+    printed = rows(output)
+    if not printed:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
-    emit("memory", {"mark": "end", "elsewhere": False, **held._asdict()})
+    named = {name: printed[0][name] for name in _NAMED if name in printed[0]}
+    identity = RUNTIME.identity(job.scenario)
+    emit("engine", identity.replace(options={**identity.options, **named}))
+    for row in printed:
+        for sample in samples_of(row, "llama-bench"):
+            emit("sample", sample.replace(validity=validity))
+    for mark in ("loaded", "end"):
+        emit("memory", {"mark": mark, "elsewhere": False, **peak._asdict()})
 
 
 def _run(given: list[str]) -> tuple[str, Validity, Reading]:
