@@ -1,10 +1,11 @@
 """Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,12 @@ class Tokenized:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
 
-class Closing(ABC):
+class Closing(AbstractContextManager[Any]):
     """What holds an engine's memory until it is closed, or its ``with`` block ends."""
 
     @abstractmethod
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -99,6 +97,7 @@ class OneSequence(Rows):
     context_tokens: int
     _kept: NDArray[Any]
     _end_tokens: frozenset[int]
+    _length = 0
 
     @abstractmethod
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
@@ -107,9 +106,9 @@ class OneSequence(Rows):
         Logits [kept, vocab_count] of none, the last or all of them.
         """
 
-    @abstractmethod
     def length(self) -> int:
-        """Tokens in the cache."""
+        """Tokens in the cache, which ``_forward`` counts."""
+        return self._length
 
     @abstractmethod
     def _cut(self, position: int) -> None:
@@ -138,9 +137,8 @@ class OneSequence(Rows):
         """
         check_logits(logits)
         self._only(sequence)
-        length = self.length()
-        if position != length:
-            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
+        if position != self._length:
+            raise EngineError(f"sequence 0 has {self._length} tokens, got a batch at {position}")
         if position + len(tokens) > self.context_tokens:
             raise EngineError("no room left in the KV cache")
         self.kept_count = 0
@@ -155,12 +153,13 @@ class OneSequence(Rows):
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all from ``position`` on; EngineError where the engine cannot cut there."""
         self._only(sequence)
-        if position >= self.length():
+        if position >= self._length:
             return
         try:
             self._cut(position)
         except Exception as error:
             raise EngineError(f"{self.engine} could not cut the cache at {position}: {error}") from error
+        self._length = position
 
     def fork(self, source: int, target: int) -> None:
         """Always refused: the cache belongs to one sequence."""

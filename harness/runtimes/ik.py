@@ -88,9 +88,7 @@ class _IkLibrary(Library):
         for token in ids[:count]:
             length = self.llama_token_to_piece_vocab(vocab, token, piece, len(piece), 0, special)
             text += piece.raw[: max(0, length)]
-        if len(text) > room:
-            return -len(text)
-        ctypes.memmove(out, text, len(text))
+        ctypes.memmove(out, text, min(len(text), room))
         return len(text)
 
 

@@ -60,32 +60,24 @@ class MlxSession(Tokenized, OneSequence):
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens
         self._cache = self._caches.make_prompt_cache(self._model)
-        self._length = 0
         self._keep_nothing()
 
     def _forward(self, tokens: Sequence[int], logits: str) -> Singles:
         mx = self._mx
         rows = []
         for start in range(0, len(tokens), self._step_tokens):
-            part = mx.array([list(tokens[start : start + self._step_tokens])])
-            logit_rows = self._model(part, cache=self._cache)
-            last = start + self._step_tokens >= len(tokens)
-            if logits == "all":
-                wanted = logit_rows[0]
-            else:
-                wanted = logit_rows[0, -1:]
+            part = tokens[start : start + self._step_tokens]
+            found = self._model(mx.array([list(part)]), cache=self._cache)[0]
+            self._length += len(part)
             # MLX computes what is asked for and nothing before: the cache alone where no logits are kept.
-            if logits == "all" or (logits == "last" and last):
-                rows.append(wanted.astype(mx.float32))
-            mx.eval(rows[-1:] or [c.state for c in self._cache])
-            self._length += part.shape[1]
-        if rows:
-            return np.concatenate([np.array(row, copy=False) for row in rows])
-        return self._kept[:0]
-
-    def length(self) -> int:
-        """Tokens in the cache, counted here: the state of a recurrent layer does not tell them."""
-        return self._length
+            if logits == "last" and start + len(part) == len(tokens):
+                found = found[-1:]
+            elif logits != "all":
+                mx.eval([c.state for c in self._cache])
+                continue
+            rows.append(found.astype(mx.float32))
+            mx.eval(rows[-1])
+        return np.concatenate([self._kept[:0], *(np.array(row, copy=False) for row in rows)])
 
     def _cut(self, position: int) -> None:
         if position == 0:
@@ -94,7 +86,6 @@ class MlxSession(Tokenized, OneSequence):
             raise EngineError("the cache of this model can only grow")
         else:
             self._caches.trim_prompt_cache(self._cache, self._length - position)
-        self._length = position
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""

@@ -60,7 +60,6 @@ class OrtSession(Tokenized, OneSequence):
         self._ramp = np.arange(self.context_tokens, dtype=np.int64)[None]
         self._ids = np.zeros((1, self.context_tokens), np.int64)
         self._keep = np.zeros((), np.int64)
-        self._length = 0
         self._hold(
             [np.zeros((1, heads, 0, size), _DTYPES[self.ports.dtype]) for heads, size in self.ports.sizes]
         )
@@ -127,14 +126,9 @@ class OrtSession(Tokenized, OneSequence):
         self._bind(self._binding.get_outputs()[: len(self.ports.present)])
         self._length = end
 
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self._length
-
     def _cut(self, position: int) -> None:
         # The shape is the length: a copy of what stays.
         self._hold([value.numpy()[:, :, :position].copy() for value in self._values])
-        self._length = position
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
