@@ -216,11 +216,10 @@ def ladder_table(*paths: Path) -> str:
                 cell["tg/s"] or "-",
                 cell["perplexity"].partition(" ")[0] if q else rung.outcome,
                 cell["KL, nats"].partition(" ")[0] or "-",
-                cell["right of questions"] or "-",
                 "yes" if rung.on_frontier else "",
             ]
         )
-    columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "questions", "frontier"]
+    columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "frontier"]
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
 
 

@@ -113,7 +113,6 @@ class Runtime(Protocol):
     """One runtime. Its module ends in ``RUNTIME = ...`` and imports the engine inside functions only.
 
     A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
-    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
     ``package() -> str``: what brings it, with its version, or its file's path: results of another one are not
     reused, ``entry``: the child's ``package.module:function`` that measures it, where it opens no session: it
     takes the job, as the type that its first parameter is annotated with, and :data:`Emit`; and

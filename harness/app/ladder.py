@@ -13,7 +13,7 @@ from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE
 from harness.domain.foreign import read_limited
-from harness.domain.quality import CalibrationChange, TaskScore, TextScore
+from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.quant import MIXTURES
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
@@ -36,10 +36,9 @@ DEFAULT_QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "rung" i
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung: chunks of 512 tokens to score (0: all), questions, and a speed test."""
+    """What is wanted of each rung: chunks of 512 tokens to score (0: all), and a speed test."""
 
     chunk_count: int = 8
-    question_count: int = 80
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
 
@@ -137,9 +136,7 @@ class _Workshop:
         """
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
-        quality_key = key_of(
-            "quality", self._made_from, quant, asked.chunk_count, asked.question_count, machine
-        )
+        quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, machine)
         try:
             records = [self.pipeline.reused(quality_key, quant) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
@@ -181,7 +178,6 @@ class _Workshop:
                 types={t: n / weights.weight_count for t, n in counts.most_common()},
                 score=scores[0],
                 calibration=changes[0],
-                task=next(iter(ended.told("task", TaskScore)), None),
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 
@@ -192,7 +188,6 @@ class _Workshop:
             job=QualityJob(
                 **{name: str(file) for name, file in files_of.items()},
                 chunk_count=self.asked.chunk_count,
-                question_count=self.asked.question_count,
             ),
             scenario=Scenario(context_tokens=CHUNK_TOKENS),
             read=read,

@@ -49,11 +49,6 @@ def ladder(
         Meta(ge=0, le=1 << 24),
         Option("--chunks", "Number of 512-token chunks of the text to score; 0 for all of them."),
     ] = 8,
-    questions: Annotated[
-        int,
-        Meta(ge=0, le=80),
-        Option("--questions", "Number of questions to ask, of the 80 that ship; 0 for none."),
-    ] = 80,
     no_speed: Annotated[bool, Option("--no-speed", "Measure size and quality only.")] = False,
     repetitions: options.Repetitions = 3,
     keep: Annotated[
@@ -85,7 +80,7 @@ def ladder(
         scenario = None
     else:
         scenario = setting.scenario(measuring)
-    asked = Asked(chunks, questions, scenario, repetitions)
+    asked = Asked(chunks, scenario, repetitions)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
     with measuring.started() as how:
         source = options.model_file(model, "", how)

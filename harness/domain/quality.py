@@ -23,18 +23,6 @@ class TextScore(Frozen):
     top1_agreement_error: float | None = None
 
 
-class TaskScore(Frozen):
-    """Questions with four answers each: how often the right one was the likeliest for its length.
-
-    Attributes:
-        blind_count: How often it was so without the question: what the answers alone give away (a placebo).
-    """
-
-    question_count: Count
-    right_count: Count
-    blind_count: Count
-
-
 class Change(Frozen):
     """A value with its 95 % interval."""
 

@@ -14,7 +14,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import Span, Time
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.model import Count
-from harness.domain.quality import CalibrationChange, TaskScore, TextScore
+from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
@@ -175,7 +175,6 @@ class Quality(ResultKind):
     score: TextScore
     calibration: CalibrationChange
     importance: bool = False
-    task: TaskScore | None = None
 
 
 class Score(Frozen):

@@ -113,8 +113,6 @@ class Protocoller:
         job = self.job
         s = self.job.scenario
         identity = self.runtime.identity(s)
-        if (told := getattr(self.runtime, "model_options", None)) is not None:
-            identity = identity.replace(options={**identity.options, **told(Path(job.path))})
         self.emit("engine", identity)
         for _ in range(job.cold_loads):
             self._cold()

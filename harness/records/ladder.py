@@ -14,7 +14,7 @@ from harness.records.derive import setting_of
 
 COLUMNS: Final = (
     *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top"),
-    *("right of questions", "frontier", "NLL change, 95 %", "ECE change, 95 %", "flips: lost + gained"),
+    *("frontier", "NLL change, 95 %", "ECE change, 95 %", "flips: lost + gained"),
 )
 """Headings of the cells of a rung; those of calibration come last."""
 CALIBRATION_COLUMNS: Final = 3
@@ -151,7 +151,6 @@ def cells(rung: Rung) -> tuple[str, ...]:
     speed = _number(rung.decode_tokens_per_s, ".1f", unsure)
     score = quality.score
     change = quality.calibration
-    task = quality.task
     main = next(iter(quality.types.items()), None)
     return (
         rung.quant,
@@ -164,7 +163,6 @@ def cells(rung: Rung) -> tuple[str, ...]:
         f"{score.perplexity:.4f} ± {score.perplexity_error:.3f}",
         _number(score.kl_divergence, ".4f") + _number(score.kl_divergence_error, ".4f", " ± "),
         _number(score.top1_agreement_ratio, ".3f"),
-        f"{task.right_count} of {task.question_count}, {task.blind_count} blind" if task else "",
         "yes" if rung.on_frontier else "",
         _change(change.nll_change),
         _change(change.ece_change),

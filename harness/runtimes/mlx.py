@@ -110,10 +110,6 @@ class Mlx(Packaged):
             options={"context_tokens": scenario.context_tokens, "ubatch_tokens": scenario.ubatch_tokens},
         )
 
-    def model_options(self, path: Path) -> dict[str, Any]:
-        """Quantization as the configuration beside the file says it (BadDataError without one)."""
-        return {"quantization": _config_of(path.parent).get("quantization")}
-
     def open(self, path: Path, scenario: Scenario) -> MlxSession:
         """Load a model; errors as :class:`MlxSession`, and RefusedError for another type of cache."""
         if scenario.kv_type != "F16":

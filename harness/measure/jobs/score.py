@@ -6,13 +6,13 @@ from typing import Final
 import numpy as np
 
 from harness import plugins
-from harness.domain.base import REFERENCE, Frozen, shipped_table, shipped_text
+from harness.domain.base import REFERENCE, Frozen, shipped_text
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
-from harness.runtimes.llamacpp.quality import Scores, answered, chunks_of, score, text_nll
+from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.stats.calibration.paired import calibration_change
 
@@ -22,20 +22,16 @@ _NO_NUMBER_NATS: Final = 100.0
 
 
 class QualityJob(Frozen):
-    """What to score, of ``chunk_count`` chunks from the beginning (0: all), beside a least quantized ``reference``.
-
-    Of the questions that ship so many are asked.
-    """
+    """What to score, of ``chunk_count`` chunks from the beginning (0: all), beside a least quantized ``reference``."""
 
     model: str
     text: str
     reference: str
     chunk_count: int = 8
-    question_count: int = 80
 
 
 def run_quality(job: QualityJob, emit: Emit) -> None:
-    """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``task``, ``calibration`` and ``quality``.
+    """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``calibration`` and ``quality``.
 
     Raises:
         RefusedError: The text is shorter than two chunks.
@@ -57,9 +53,6 @@ def run_quality(job: QualityJob, emit: Emit) -> None:
                 raise EngineError("its predictions are no finite numbers")
             scores.add(logs, truth, score(base, chunk))
         emit("sample", watch.sample("score", f"score{CHUNK_TOKENS}", len(chunk)))
-    questions = list(shipped_table("data/text/questions.toml")["questions"].items())[: job.question_count]
-    if questions:
-        emit("task", answered(model, dict(questions)))
     own, reference = scores.columns()
     emit("calibration", calibration_change(reference, own))
     emit("quality", scores.result())

@@ -5,15 +5,14 @@ first token of each is replaced by the model's own first token where it wants on
 piece is scored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Doubles, Flags, Integers, Singles
-from harness.domain.quality import TaskScore, TextScore
-from harness.errors import EngineError
+from harness.domain.quality import TextScore
 from harness.runtimes.llamacpp.session import LlamaSession
 
 
@@ -53,14 +52,11 @@ class Scores:
 
     def add(self, logs: Singles, truth: Integers, base: Singles) -> None:
         """One chunk: log-probabilities [rows, vocab_count] for the tokens ``truth`` [rows], and the reference's."""
-        top = logs.argmax(axis=1)
-        base_top = base.argmax(axis=1)
         size = min(base.shape[1], logs.shape[1])
-        p = np.exp(base[:, :size])
-        kl = np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64)
-        self._chunks.append(
-            (*_columns(logs, top, truth), *_columns(base, base_top, truth), kl, base_top == top)
-        )
+        moved = base[:, :size] - logs[:, :size]
+        kl = np.einsum("ij,ij->i", np.exp(base[:, :size]), moved, dtype=np.float64)
+        agrees = base.argmax(axis=1) == logs.argmax(axis=1)
+        self._chunks.append((*_columns(logs, truth), *_columns(base, truth), kl, agrees))
 
     def _joined(self) -> list[NDArray[Any]]:
         return [np.concatenate(parts) for parts in zip(*self._chunks, strict=True)]
@@ -86,21 +82,18 @@ class Scores:
         )
 
 
-def _columns(logs: Singles, top: NDArray[np.intp], truth: Integers) -> Columns:
-    rows = np.arange(truth.size)
+def _columns(logs: Singles, truth: Integers) -> Columns:
     # Single precision may round a sure token's probability above 1.
-    confidence = np.minimum(np.exp(logs[rows, top].astype(np.float64)), 1.0)
-    return Columns(confidence, top == truth, -logs[rows, truth].astype(np.float64))
+    confidence = np.minimum(np.exp(logs.max(axis=1).astype(np.float64)), 1.0)
+    nll = -logs[np.arange(truth.size), truth].astype(np.float64)
+    return Columns(confidence, logs.argmax(axis=1) == truth, nll)
 
 
 def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | None) -> list[list[int]]:
     """Whole chunks, each with the model's first token in place of its own first one, if it has one."""
+    first = [] if begin_token is None else [begin_token]
     count = len(tokens) // size
-    if begin_token is None:
-        first = []
-    else:
-        first = [begin_token]
-    starts = range(0, size * (min(count, most) if most else count), size)
+    starts = range(0, size * min(count, most or count), size)
     return [[*first, *tokens[start + len(first) : start + size]] for start in starts]
 
 
@@ -120,40 +113,3 @@ def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: i
         truth = chunk[len(chunk) // 2 + 1 :]
         losses.append(-score(session, chunk)[range(len(truth)), truth].astype(np.float64))
     return np.concatenate(losses)
-
-
-def answered(session: LlamaSession, questions: Mapping[str, Sequence[str]]) -> TaskScore:
-    """How many questions have their first answer as the likeliest, with the question and without it.
-
-    Likelihood is that of the answer's text, divided by its bytes.
-
-    Source:
-        EleutherAI, lm-evaluation-harness (``acc_norm``).
-    """
-    picks = [
-        [_picked(session, prompt, answers) for prompt in (f"Question: {question}\nAnswer:", "Answer:")]
-        for question, answers in questions.items()
-    ]
-    right, blind = (sum(pick == 0 for pick in column) for column in zip(*picks, strict=True))
-    return TaskScore(question_count=len(picks), right_count=right, blind_count=blind)
-
-
-def _picked(session: LlamaSession, prompt: str, answers: Sequence[str]) -> int:
-    """Index of the likeliest answer; the prompt is read once, where the cache can be cut behind it."""
-    *before, _ = session.tokenize(prompt)
-    start = len(before)
-    session.clear()
-    session.decode(before, position=0, logits="none")
-    likelihoods = []
-    for answer in answers:
-        tokens = session.tokenize(f"{prompt} {answer}")
-        try:
-            session.truncate(start)
-        except EngineError:
-            session.clear()
-            session.decode(before, position=0, logits="none")
-        session.decode(tokens[start:-1], position=start, logits="all")
-        told = tokens[start + 1 :]
-        logs = log_probabilities(session.all_logits())[range(len(told)), told]
-        likelihoods.append(float(logs.sum()) / len(answer.encode()))
-    return int(np.argmax(likelihoods))

@@ -1,7 +1,7 @@
 """ONNX decoders by ONNX Runtime; nothing here imports the engine before it is used."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
@@ -36,21 +36,6 @@ class Ort(Packaged):
                 "providers": list(providers_for(scenario.api)),
             },
         )
-
-    def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph says: quantization, type of the cache, which logits it can leave out."""
-        from harness.onnx.decoder import decoder_ports
-        from harness.onnx.files import quantization
-        from harness.onnx.graph import read_graph
-
-        graph = read_graph(path)
-        ports = decoder_ports(graph)
-        return {
-            "quantization": quantization(graph),
-            "producer": graph.producer,
-            "kv_type": ports.dtype,
-            "last_logits_only": ports.keeps,
-        }
 
     def open(self, path: Path, scenario: Scenario) -> "OrtSession":
         """Load a model; errors are those of :class:`~harness.runtimes.ort.session.OrtSession`."""

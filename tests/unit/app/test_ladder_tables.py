@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from harness.domain.quality import CalibrationChange, Change, TaskScore, TextScore
+from harness.domain.quality import CalibrationChange, Change, TextScore
 from harness.domain.result import Quality
 from harness.records.ladder import COLUMNS, Rung, caveats, cells, mark_frontier
 
@@ -18,7 +18,7 @@ SCORE = TextScore(
 )  # fmt: skip
 QUALITY = Quality(
     text="t.txt", chunk_count=2, bits_per_weight=6.17, types={"Q5_0": 0.58, "Q8_0": 0.42},
-    score=SCORE, calibration=CALIBRATION, task=TaskScore(question_count=80, right_count=61, blind_count=22),
+    score=SCORE, calibration=CALIBRATION,
 )  # fmt: skip
 
 
@@ -39,7 +39,6 @@ def test_a_rung_in_cells() -> None:
         "perplexity": "10.4856 ± 0.500",
         "KL, nats": "0.0574 ± 0.0010",
         "same top": "0.900",
-        "right of questions": "61 of 80, 22 blind",
         "frontier": "yes",
         "NLL change, 95 %": "*+0.0500 [+0.0200, +0.0800]",
         "ECE change, 95 %": "+0.0100 [-0.0100, +0.0200]",

@@ -8,6 +8,7 @@ import pytest
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.decoder import decoder_ports
+from harness.onnx.files import quantization
 from harness.onnx.graph import read_graph
 from harness.ports import Session
 from harness.runtimes.ort import RUNTIME
@@ -139,7 +140,7 @@ def test_engine_faults_are_said(model: Path):
 def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: str, fused: bool):
     path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused)
     quantize(path, int(kind[3:]))
-    assert RUNTIME.model_options(path)["quantization"] == label
+    assert quantization(read_graph(path)) == label
     with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")
         got = session.all_logits()

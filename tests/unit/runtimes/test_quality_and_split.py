@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.quality import TaskScore
 from harness.domain.streaming import PAGE_BYTES
-from harness.errors import EngineError, RefusedError
+from harness.errors import RefusedError
 from harness.predict.streaming import evenly_spread
-from harness.runtimes.llamacpp.quality import Scores, answered, chunks_of, log_probabilities
+from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, NoRoomError, plan_split, whole_pages
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
@@ -49,48 +48,6 @@ def test_rows_of_both_models_by_hand() -> None:
     assert reference.confidence == pytest.approx([0.6, 0.6])
     assert reference.is_right.tolist() == [False, False]
     assert reference.nll == pytest.approx(-np.log([0.1, 0.1]))
-
-
-class Knowing:
-    """A session over bytes to whom every byte of ``known`` texts is likely, and all else equally unlikely."""
-
-    def __init__(self, *known: str, can_cut: bool = True) -> None:
-        self.known, self.text, self.can_cut = [text.encode() for text in known], b"", can_cut
-
-    def tokenize(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def clear(self) -> None:
-        self.text = b""
-
-    def truncate(self, position: int) -> None:
-        if not self.can_cut:
-            raise EngineError("a state")
-        self.text = self.text[:position]
-
-    def decode(self, tokens: list[int], *, position: int, logits: str) -> None:
-        assert len(self.text) == position
-        self.text += bytes(tokens)
-        self.kept = len(tokens) if logits == "all" else 0
-
-    def all_logits(self) -> Any:
-        rows = np.zeros((self.kept, 256), np.float32)
-        for row in range(self.kept):
-            sofar = self.text[: len(self.text) - self.kept + row + 1]
-            for text in self.known:
-                if text.startswith(sofar) and len(text) > len(sofar):
-                    rows[row, text[len(sofar)]] = 5.0
-        return rows
-
-
-@pytest.mark.parametrize("can_cut", [True, False])
-def test_questions_are_answered_by_what_is_likeliest(can_cut: bool) -> None:
-    questions = {"2 + 2?": ("4", "5"), "A colour?": ("blue", "oh")}
-    right = [f"Question: {question}\nAnswer: {answers[0]}" for question, answers in questions.items()]
-    knows = Knowing(*right, "Answer: 5", "Answer: oh", can_cut=can_cut)
-    assert answered(knows, questions) == TaskScore(question_count=2, right_count=2, blind_count=0)
-    # Without the question it prefers the wrong ones, and one that only knows these is right nowhere.
-    assert answered(Knowing("Question: 2 + 2?\nAnswer: 5", "Answer: 4"), questions).blind_count >= 1
 
 
 def test_chunks() -> None:
