@@ -38,8 +38,8 @@ LOADS: Final = [
 
 def measure(key: str, quant: str) -> list[dict[str, Any]]:
     """Load one kind with every KV type and context; what the engine logged beside what is predicted, in bytes."""
+    from bench.made_models import synthesize
     from harness.catalog.gguf import read_gguf
-    from harness.catalog.synthesize import synthesize
     from harness.domain.scenario import Scenario
     from harness.errors import RefusedError
     from harness.measure.machine import cpu

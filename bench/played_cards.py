@@ -22,8 +22,8 @@ import click
 import llama_cpp
 from llama_cpp import llama_cpp as engine
 
+from bench.made_models import synthesize
 from bench.memory_conformance import KINDS, buffers_of
-from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import click
 
+from bench.made_models import synthesize
 from bench.memory_conformance import ALLOWED_RATIO, KINDS, buffers_of, judged
 from bench.running_servers import PROGRAMS, command_of, free_port
-from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from harness.catalog.synthesize import synthesize
+from bench.made_models import synthesize
 from harness.domain.model import Weights
 from harness.measure.tiny_model import tiny_shape
 from harness.predict.weights import tensor_of
@@ -30,7 +30,6 @@ def synthesize_tiny(
     """Write a small llama whose matrices are all of one ggml type, with its token table as the output matrix.
 
     Raises:
-        RefusedError: As ``synthesize``.
         ValueError: A row is no whole number of blocks.
     """
     head = hidden_dim // head_count

@@ -39,6 +39,7 @@ def checked_rows(
     *,
     sums: tuple[str, ...] = (),
     cells: Mapping[str, Collection[str]] | None = None,
+    package: str = "harness",
 ) -> list[dict[str, str]]:
     """The rows of a table that ships, whose ``when`` is a condition and whose ``sums`` are sums of products.
 
@@ -47,7 +48,7 @@ def checked_rows(
     Raises:
         BadDataError: It uses a word that is not declared; names the line.
     """
-    rows = shipped_rows(path, words=cells)
+    rows = shipped_rows(path, package, words=cells)
     for number, row in enumerate(rows, 1):
         used = [("when", word) for word, _ in _words(row["when"])]
         for column in sums:

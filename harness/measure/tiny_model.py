@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.gguf_write import metadata_of, write_gguf
-from harness.catalog.synthesize import SYNTHETIC_TYPES, BlockSource
+from harness.catalog.gguf_write import Value, write_gguf
+from harness.catalog.random_weights import SYNTHETIC_TYPES, BlockSource
 from harness.domain.model import ModelShape, Tensor
 from harness.domain.quant import MIXTURES
 from harness.predict.tensors import tensors_of
@@ -79,7 +79,20 @@ def write_tiny(path: Path, shape: ModelShape, type_name: str) -> None:
         ValueError: A row is no whole number of blocks.
     """
     tensors = tiny_tensors(shape, type_name)
-    told = metadata_of(shape, name="tiny", quant=type_name)
-    metadata = {key: value for key, value in told.items() if not key.startswith("tokenizer.")}
-    metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
-    write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)
+    sizes: dict[str, Value] = {
+        "block_count": shape.layer_count,
+        "context_length": shape.context_max_tokens,
+        "embedding_length": shape.hidden_dim,
+        "feed_forward_length": shape.feed_forward_dim,
+        "vocab_size": shape.vocab_count,
+        "attention.head_count": shape.head_count,
+        "attention.head_count_kv": shape.kv_head_count,
+        "attention.key_length": shape.head_dim,
+        "attention.value_length": shape.head_dim,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.dimension_count": shape.head_dim,
+    }
+    metadata = {"general.architecture": "llama", "tokenizer.ggml.model": "none"}
+    write_gguf(
+        path, metadata | {f"llama.{key}": value for key, value in sizes.items()}, tensors, BlockSource(1).fill
+    )

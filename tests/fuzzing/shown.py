@@ -16,10 +16,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from bench.made_models import metadata_of
 from harness.app.case import Case
 from harness.app.placed import predict
 from harness.app.resolve import resolve_device, resolve_model
-from harness.catalog.gguf_write import Value, header_bytes, metadata_of
+from harness.catalog.gguf_write import Value, header_bytes
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit, HarnessError

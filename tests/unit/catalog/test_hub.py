@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from bench.made_models import synthesize
 from harness.app.locate import obtain
 from harness.app.resolve import resolve_model
 from harness.catalog import hub as hub_module
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
 from harness.catalog.names import hub_parts
-from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
 from harness.predict.weights import weights_of
@@ -207,7 +207,8 @@ def test_what_is_kept_is_compared_once_a_day_and_counts_where_nobody_answers(
 
 def test_a_split_model_is_the_sum_of_its_parts(hub: Any, gguf: Path, tmp_path: Path) -> None:
     """Two files, each with a half of the tensors; the metadata stand in the first."""
-    from harness.catalog.gguf_write import metadata_of, write_gguf
+    from bench.made_models import metadata_of
+    from harness.catalog.gguf_write import write_gguf
 
     whole = weights_of(SHAPE, "Q8_0")
     half = len(whole.tensors) // 2

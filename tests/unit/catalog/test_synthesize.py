@@ -6,15 +6,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench.made_models import synthesize
 from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.gguf import SkippedArray, read_gguf
+from harness.catalog.gguf_write import write_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
-from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks, synthesize
+from harness.catalog.random_weights import SYNTHETIC_TYPES, random_blocks
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import Experts, ModelShape, Tensor, Weights
+from harness.domain.model import Experts, ModelShape, Tensor
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -98,14 +99,14 @@ STAND_INS = {
     "mimo-v2-flash", "minimax-text-01", "muse-glimmer-30b", "north-mini-code-1.0", "recurrentgemma-2b",
     "starcoder2-15b", "starcoder2-3b", "starcoder2-7b", "step-3.5-flash", "trinity-mini",
 }  # fmt: skip
-"""Models told by an architecture whose files cannot say how their layers differ; `models synthesize` refuses them."""
+"""Models told by an architecture whose files cannot say how their layers differ."""
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.context_max_tokens])
 def test_every_card_survives_the_way_through_a_header(name: str) -> None:
     """Shape to metadata and tensors and back; files of pure state-space models do not say that context is endless."""
+    from bench.made_models import metadata_of
     from harness.catalog._gguf_shape import shape_from_metadata
-    from harness.catalog.gguf_write import metadata_of
 
     shape = load_model(name).shape
     metadata = metadata_of(shape, name=name, quant="Q4_K_M")
@@ -141,30 +142,12 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert first != third
 
 
-def test_no_room_on_the_disk(tmp_path: Path) -> None:
-    shape = SHAPES["llama"]
-    huge = Tensor(name="token_embd.weight", dims=(256, 10**15), type_name="F16", size_bytes=512 * 10**15)
-    weights = Weights(shape=shape, tensors=(huge,), file_bytes=0, quant="F16")
-
-    with pytest.raises(RefusedError, match="to spare"):
-        synthesize(weights, tmp_path / "x.gguf")
-
-    assert not list(tmp_path.iterdir())
-
-
-def test_types_without_random_blocks(tmp_path: Path) -> None:
-    tensor = Tensor(name="t", dims=(32,), type_name="Q8_1", size_bytes=36)
-    weights = Weights(shape=SHAPES["llama"], tensors=(tensor,), file_bytes=0, quant="Q8_0")
-    with pytest.raises(RefusedError, match="Q8_1"):
-        synthesize(weights, tmp_path / "x.gguf")
-
-
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def broken(done: int, total: int) -> None:
+    def broken(out: object, tensor: Tensor) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "x.gguf", progress=broken)
+        write_gguf(tmp_path / "x.gguf", {}, weights_of(SHAPES["llama"], "Q8_0").tensors, broken)
     assert not list(tmp_path.iterdir())
 
 

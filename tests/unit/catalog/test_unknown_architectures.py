@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.made_models import metadata_of
 from harness.catalog._gguf_shape import shape_from_metadata
 from harness.catalog._shape_check import check_shape
 from harness.catalog.devices import load_device
-from harness.catalog.gguf_write import metadata_of
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import bench.made_models
 import harness
+from bench.made_models import metadata_of
 from bench.memory_conformance import KINDS
-from harness.catalog.gguf_write import metadata_of
 from harness.domain import architecture, facts
 from harness.domain.architecture import ARCHITECTURES, WORDS, architecture_named, has
 from harness.domain.base import shipped_rows, shipped_table
@@ -24,9 +25,10 @@ from harness.errors import BadDataError
 SOURCES = {path: path.read_text(encoding="utf-8") for path in Path(harness.__file__).parent.rglob("*.py")}
 TABLES = {
     "data/tensors.csv": (BLOCK_WORDS, ("sizes",)),
-    "data/metadata.csv": (MODEL_WORDS, ("whole",)),
+    "metadata.csv": (MODEL_WORDS, ("whole",)),
     "data/shape_checks.csv": (MODEL_WORDS, ()),
 }
+PACKAGES = {"metadata.csv": "bench"}
 USED_AS_WORDS = {"llama", "qwen2"}
 """Names of architectures that are also names of other things: extras of a package, tokenizers, kinds of files."""
 
@@ -44,7 +46,7 @@ def _misspelled(text: str, draw: random.Random) -> str:
 @pytest.mark.parametrize("path", TABLES)
 def test_a_slip_in_any_line_is_an_error_that_names_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words, sums = TABLES[path]
-    rows, draw = shipped_rows(path), random.Random(path)
+    rows, draw = shipped_rows(path, PACKAGES.get(path, "harness")), random.Random(path)
     for number, row in enumerate(rows, 1):
         columns = [name for name in ("when", *sums) if re.search(r"[A-Za-z_][\w-]{3,}", row[name])]
         for column in columns:
@@ -97,8 +99,10 @@ def test_what_is_told_of_a_block_is_declared() -> None:
 
 
 def test_each_word_of_an_architecture_decides_something() -> None:
-    tables = " ".join(row[name] for path in TABLES for row in shipped_rows(path) for name in ("when",))
-    in_python = set(re.findall(r'"(\w+)"', " ".join(SOURCES.values())))
+    rows = [row for path in TABLES for row in shipped_rows(path, PACKAGES.get(path, "harness"))]
+    tables = " ".join(row["when"] for row in rows)
+    written = Path(bench.made_models.__file__).read_text(encoding="utf-8")
+    in_python = set(re.findall(r'"(\w+)"', " ".join([*SOURCES.values(), written])))
     assert WORDS - set(re.findall(r"\w+", tables)) - in_python == set()
     assert {word for one in ARCHITECTURES.values() for word in one.has.split()} == WORDS
 
@@ -164,7 +168,7 @@ plain = base.shipped_text
 more = {"data/ggml_types.csv": "Q9_X,99,32,38", "data/mixtures.csv": "Q9_X,77,,"}
 base.shipped_text = lambda path, package="harness": plain(path, package) + more.get(path, "")
 from harness.app.resolve import resolve_model
-from harness.catalog.gguf_write import metadata_of
+from bench.made_models import metadata_of
 model = resolve_model("llama-3.2-1b", "q9_x")
 assert metadata_of(model.weights.shape, name="x", quant="Q9_X")["general.file_type"] == 77
 print(sum(t.size_bytes for t in model.weights.tensors if t.type_name == "Q9_X"), model.quant)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bench.made_models import synthesize
 from bench.memory_conformance import KINDS
-from harness.catalog.synthesize import synthesize
 from harness.domain.result import EngineBuffer
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.made_models import synthesize
 from bench.tiny_gguf import synthesize_tiny
-from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.catalog.synthesize import synthesize
+from bench.made_models import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError

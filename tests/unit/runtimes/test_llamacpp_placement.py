@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.made_models import synthesize
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
-from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
 from harness.domain.prediction import ENGINE_BUFFERS
