@@ -6,11 +6,14 @@ process of 300 MB has 300 MB by that. Source: proc_pid_status(5), getrusage(2).
 """
 
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import psutil
 
 from harness.domain.record import MemoryUse
 
@@ -34,30 +37,25 @@ class Reading(NamedTuple):
     file_bytes: int
 
 
-def read_memory(pid: int | str = "self", *, root: Path = Path("/")) -> Reading | None:
-    """Memory of a process now; None when it is gone or the system has no /proc (then see :func:`read_portable`)."""
-    try:
-        with (root / "proc" / str(pid) / "status").open("rb") as file:
-            text = file.read()
-    except OSError:
+def read_memory(pid: int | None = None, *, root: Path = Path("/")) -> Reading | None:
+    """Memory of a process now, of this one where none is named; None when it is gone.
+
+    Where there is no /proc psutil tells one figure, all of it counted as anonymous.
+    """
+    number = os.getpid() if pid is None else pid
+    if not (root / "proc").exists():
+        with contextlib.suppress(psutil.Error):
+            info = psutil.Process(number).memory_info()
+            return Reading(info.rss, max(getattr(info, "peak_wset", 0), info.rss), info.rss, 0)
         return None
-    told = {name: int(kib) * 1024 for name, kib in _FIELDS.findall(text)}
+    told: dict[bytes, int] = {}
+    with contextlib.suppress(OSError):
+        for name, kib in _FIELDS.findall((root / "proc" / str(number) / "status").read_bytes()):
+            told[name] = int(kib) * 1024
     if not (rss_bytes := told.get(b"VmRSS", 0)):
         return None  # a zombie has no memory any more
     own_bytes = told.get(b"RssAnon", 0) + told.get(b"RssShmem", 0)
     return Reading(rss_bytes, max(told.get(b"VmHWM", 0), rss_bytes), own_bytes, told.get(b"RssFile", 0))
-
-
-def read_portable(pid: int) -> Reading | None:
-    """The same by psutil, for systems without /proc: one figure, all of it counted as anonymous."""
-    import psutil
-
-    try:
-        info = psutil.Process(pid).memory_info()
-    except psutil.Error:
-        return None
-    peak = int(getattr(info, "peak_wset", info.rss))
-    return Reading(info.rss, max(peak, info.rss), info.rss, 0)
 
 
 def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
@@ -108,9 +106,7 @@ class MemoryWatch:
         last_bytes = 0
         while not self._done.wait(period_s):
             held_bytes = self._look()
-            slowest_s = LIMITED_PERIOD_S
-            if self._limit_bytes is None:
-                slowest_s = SLOWEST_PERIOD_S
+            slowest_s = SLOWEST_PERIOD_S if self._limit_bytes is None else LIMITED_PERIOD_S
             if abs(held_bytes - last_bytes) > CHANGED_BYTES:
                 last_bytes = held_bytes
                 slowest_s = PERIOD_S
@@ -118,9 +114,7 @@ class MemoryWatch:
 
     def _look(self) -> int:
         """Look once; the bytes that the process holds, 0 when it is gone."""
-        reading = read_memory(self._pid) or (
-            None if Path("/proc/self").exists() else read_portable(self._pid)
-        )
+        reading = read_memory(self._pid)
         if reading is None:
             return 0
         self._highest = Reading(*map(max, self._highest, reading))

@@ -39,7 +39,6 @@ from harness.ports import Emit, Runtime, Session
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
-WARM_LOAD_RETRIES: Final = 2
 COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
 
@@ -100,13 +99,12 @@ class Protocoller:
         self._patience_s = job.patience_s
         self._filled = False
         self.pid: int | None = None
-        s = job.scenario
-        self.sequence_count = s.batch_count
+        self.sequence_count = job.scenario.batch_count
         self.suffix = ""
-        if s.depth_tokens:
-            self.suffix = f" @ d{s.depth_tokens}"
-        if s.batch_count > 1:
-            self.suffix += f" b{s.batch_count}"
+        if job.scenario.depth_tokens:
+            self.suffix = f" @ d{job.scenario.depth_tokens}"
+        if self.sequence_count > 1:
+            self.suffix += f" b{self.sequence_count}"
 
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
@@ -176,16 +174,12 @@ class Protocoller:
         self.emit("sample", watch.sample("first_token", label, len(prompt), wait_s))
 
     def _warm(self) -> Session:
-        for attempt in range(1 + WARM_LOAD_RETRIES):
-            # With the file cold it would be a cold load by accident: read it in first.
-            for file in model_files(Path(self.job.path)):
-                page_cache.read_through(file)
-            with self.watch() as watch:
-                session = self._open()
-            self.emit("sample", watch.sample("load", "load", 0))
-            if not watch.validity.doubts or attempt == WARM_LOAD_RETRIES:
-                break
-            session.close()
+        # With the file cold it would be a cold load by accident: read it in first.
+        for file in model_files(Path(self.job.path)):
+            page_cache.read_through(file)
+        with self.watch() as watch:
+            session = self._open()
+        self.emit("sample", watch.sample("load", "load", 0))
         return session
 
     # -- tests

@@ -16,7 +16,7 @@ from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.memory_watch import Reading, read_memory, read_portable
+from harness.measure.memory_watch import Reading, read_memory
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
@@ -227,7 +227,7 @@ def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
     That is a server on another machine, one whose model lies on a card, and a proxy that only listens at the
     port: its processes hold less than half of the bytes that the server tells of its model.
     """
-    found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
+    found = [r for p in processes_of(server) if (r := read_memory(p.pid))]
     reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
     elsewhere = not found or reading.rss_bytes < server.described.size_bytes / 2
     return {"mark": name, "elsewhere": elsewhere, **reading._asdict()}

@@ -72,11 +72,11 @@ def test_a_sweep_goes_from_a_mebibyte_to_beyond_the_cache(monkeypatch: pytest.Mo
 
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     found = disk.storage_under(tmp_path, file_bytes=8 * MIB)
-    way, _, rest = found.sequential_read_bytes_per_s.source.partition(": ")[2].partition(" reads of a ")
-    assert rest.startswith("8 MiB file")
+    source = found.sequential_read_bytes_per_s.source
+    assert "8 MiB file" in source
     assert found.sequential_read_bytes_per_s.value > 0
     assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
-    assert (found.busy_read_bytes_per_s is None) == (way in {"dropped", "possibly cached"})
+    assert (found.busy_read_bytes_per_s is None) == ("possibly cached" in source)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,9 +130,8 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("harness.measure.disk.os.open", refuse)
     found = disk.storage_under(tmp_path, file_bytes=4 * MIB)
-    assert found.sequential_read_bytes_per_s.source.partition(": ")[2].startswith(
-        ("dropped", "uncached", "possibly cached")
-    )
+    source = found.sequential_read_bytes_per_s.source
+    assert ("possibly cached" in source) == (found.busy_read_bytes_per_s is None)
 
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
