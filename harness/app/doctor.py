@@ -242,7 +242,7 @@ def _measuring() -> Found:
         detail = f"no right to make control groups: {instead}"
         brief = "less exact without the right to make control groups"
         yield Finding("measuring", "memory limits", "missing", detail, brief)
-    gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
+    gpus = "; ".join(f"{gpu.name} ({gpu.source})" for gpu in gpu_readings())
     advice = f"none; {installing('nvidia')} reads an NVIDIA card's"
     if gpus or not has_gpu():
         yield Finding("measuring", "GPU counters", "ok", gpus or "no GPU was found")

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -13,11 +12,9 @@ from harness.measure.jobs.speculate import weighed
 from harness.measure.jobs.timed import TimedAnswers
 from harness.onnx.files import model_files
 from harness.ports import Emit
-from harness.predict.timed import matrices
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
-from harness.runtimes.llamacpp.laid_memory import read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
     check_room,
@@ -121,37 +118,23 @@ def _prompts(job: StreamJob, session: LlamaSession) -> list[list[int]]:
 
 
 def _drafter(job: StreamJob) -> Drafter | None:
-    """The draft is loaded first, so that what it takes is known when the split is planned.
+    """The draft, loaded first, so that what it takes is known when the split is planned.
 
-    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is still read of it
-    are norms and the rows of the token table that are looked up. Otherwise it is read into memory, so that
-    none of it can be evicted.
+    It is read into memory, so that none of it can be evicted.
     """
     if not job.draft:
         return None
     if job.draft == "lookup":
         return LookupDrafter()
     path = Path(job.draft)
-    session = _draft_session(path, job.scenario, mmap=True)
-    rewritten_bytes = sum(buffer.size_bytes for buffer in session.buffers if "REPACK" in buffer.device)
-    # the engine's log rounds
-    rewritten = rewritten_bytes > 0.99 * sum(m.tensor.size_bytes for m in matrices(read_weights(path)))
-    if not rewritten:
-        session.close()
-        session = _draft_session(path, job.scenario, mmap=False)
+    scenario = Scenario(
+        context_tokens=job.scenario.context_tokens,
+        thread_count=job.scenario.thread_count,
+        ubatch_tokens=_DRAFT_TOKENS + 1,
+        mmap=False,
+    )
+    session = LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
     session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
     session.clear()
-    if rewritten:
-        read_sparsely(path)
     page_cache.drop(*model_files(path))
     return ModelDrafter(session)
-
-
-def _draft_session(path: Path, target: Scenario, *, mmap: bool) -> LlamaSession:
-    scenario = Scenario(
-        context_tokens=target.context_tokens,
-        thread_count=target.thread_count,
-        ubatch_tokens=_DRAFT_TOKENS + 1,
-        mmap=mmap,
-    )
-    return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
