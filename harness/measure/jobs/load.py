@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from harness.domain.base import Frozen
-from harness.domain.record import Phase
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -72,35 +71,30 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         raise RefusedError(
             f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
         )
-    prompt_most = job.prompt_tokens[1]
-    new_most = job.new_tokens[1]
-    server = attached(job, prompt_most + new_most)
-
+    most_tokens = job.prompt_tokens[1] + job.new_tokens[1]
+    server = attached(job, most_tokens)
+    if predict is not None and not server.local:
+        raise RefusedError("MODEL: only a server on this machine is predicted")
     predicted: dict[float, float] = {}
     if predict is not None:
-        if not server.local:
-            raise RefusedError("MODEL: only a server on this machine is predicted")
         prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
-        usual = Scenario(prompt_tokens=prompt, new_tokens=new)
-        most = server.described.slot_count or MOST_AT_ONCE
         for users in job.levels:
-            predicted[users] = predict(usual.replace(batch_count=min(int(users), most)))
+            count = min(int(users), server.described.slot_count or MOST_AT_ONCE)
+            predicted[users] = predict(Scenario(prompt_tokens=prompt, new_tokens=new, batch_count=count))
 
     def read(result: ChildResult) -> Load | None:
         told = result.told("level", LoadLevel)
         levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in told)
-        if levels:
-            return Load(levels=levels, limits_s=job.limits_s)
-        return None
+        return Load(levels=levels, limits_s=job.limits_s) if levels else None
 
     return Measurement(
         workload="load",
         entry=f"{__name__}:run_load",
         job=job,
         scenario=Scenario(
-            context_tokens=max(prompt_most + new_most, server.described.context_tokens),
-            prompt_tokens=prompt_most,
-            new_tokens=new_most,
+            context_tokens=max(most_tokens, server.described.context_tokens),
+            prompt_tokens=job.prompt_tokens[1],
+            new_tokens=job.new_tokens[1],
         ),
         read=read,
         runtime="server",
@@ -120,90 +114,63 @@ def run_load(job: LoadJob, emit: Emit) -> None:
     server = attached(job)
     emit("engine", server.identity(Scenario()))
     for level in job.levels:
-        Level(job, level, server, emit).run()
+        _run_level(job, level, server, emit)
         emit("memory", memory_mark(server, "loaded"))
     emit("memory", memory_mark(server, "end"))
 
 
-class Level:
-    """One level of load, of so many users."""
+def _run_level(job: LoadJob, users: float, server: AttachedServer, emit: Emit) -> None:
+    """So many users: send, wait for every answer, tell; ServerError where no request succeeded."""
+    label = f"@ {users:g} users"
+    draw = random.Random(f"{job.seed} {users}")
+    # Prompts are made before the clock starts: fitting them asks the server.
+    requests = []
+    for _ in range(job.request_count):
+        prompt = server.prompt(draw.randint(*job.prompt_tokens), draw)
+        requests.append(Request(prompt=prompt, new_tokens=draw.randint(*job.new_tokens)))
 
-    def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
-        self._job = job
-        self._level = level
-        self._server = server
-        self._emit = emit
-        self._random = random.Random(f"{job.seed} {level}")
-        self._done: list[tuple[float, ServerAnswer | ServerError]] = []
-        self.label = f"@ {level:g} users"
-
-    def run(self) -> None:
-        """Send, wait for every answer, tell; ServerError where no request succeeded."""
-        requests = self._requests()
-        # Prompts are made before the clock starts: fitting them asks the server.
-        watch = Watch(child_probe(self._server.pid))
-        with watch, ThreadPoolExecutor(int(self._level)) as users:
-            list(users.map(self._ask, requests))
-        answers = [(at_s, a) for at_s, a in self._done if isinstance(a, ServerAnswer)]
-        errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late = watch.validity.doubted(READ_LATE)
-        begun_unix_s = watch.started_unix_s - watch.start_s
-        for at_s, answer in answers:
-            given: tuple[tuple[Phase, str, int, float], ...] = (
-                ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
-                ("decode", "tg", answer.later_count, answer.duration_s - answer.first_token_s),
-                ("workload", "e2el", 1, answer.duration_s),
-            )
-            for phase, name, count, taken_s in given:
-                sample = watch.sample(phase, f"{name} {self.label}", count, taken_s)
-                sample = sample.replace(started_unix_s=begun_unix_s + at_s)
-                if phase == "decode":
-                    sample = sample.replace(token_times_s=answer.gaps_s())
-                    if answer.read_late:
-                        sample = sample.replace(validity=late)
-                self._emit("sample", sample)
-        level = LoadLevel(
-            offered=self._level,
-            label=self.label,
-            duration_s=watch.duration_s,
-            completed_count=len(answers),
-            good_count=sum(self._good(a) for _, a in answers),
-            prompt_tokens=sum(a.prompt_tokens or 0 for _, a in answers),
-            cached_tokens=sum(a.cached_tokens or 0 for _, a in answers),
-            new_tokens=sum(a.new_tokens for _, a in answers),
-            failures=dict(Counter(f"{error.outcome}: {error}"[:120] for error in errors)),
-        )
-        self._emit("level", level)
-        if not answers:
-            raise errors[0]
-
-    def _good(self, answer: ServerAnswer) -> bool:
-        gaps = answer.later_count
-        taken = {
-            "ttft": answer.first_token_s,
-            "itl": (answer.duration_s - answer.first_token_s) / gaps if gaps else 0.0,
-            "e2el": answer.duration_s,
-        }
-        return all(taken[name] <= most for name, most in self._job.limits_s.items())
-
-    def _requests(self) -> list[Request]:
-        """What each request asks for."""
-        job = self._job
-        draw = self._random
-        requests = []
-        for _ in range(job.request_count):
-            length = draw.randint(*job.prompt_tokens)
-            new = draw.randint(*job.new_tokens)
-            requests.append(Request(prompt=self._server.prompt(length, draw), new_tokens=new))
-        return requests
-
-    def _ask(self, request: Request) -> None:
+    def ask(request: Request) -> tuple[float, ServerAnswer | ServerError]:
         sent_s = time.perf_counter()
         try:
-            answer = self._server.ask(request)
-            if cut := answer.doubts(request.new_tokens, alone=False):
-                raise ServerError("; ".join(cut))  # noqa: TRY301 - counted with those that failed
+            answer = server.ask(request)
         except ServerError as error:
-            self._done.append((sent_s, error))
-        else:
-            self._done.append((sent_s, answer))
+            return sent_s, error
+        if cut := answer.doubts(request.new_tokens, alone=False):
+            return sent_s, ServerError("; ".join(cut))  # counted with those that failed
+        return sent_s, answer
+
+    with Watch(child_probe(server.pid)) as watch, ThreadPoolExecutor(int(users)) as pool:
+        done = list(pool.map(ask, requests))
+    answers = [(sent_s, answer) for sent_s, answer in done if isinstance(answer, ServerAnswer)]
+    errors = [error for _, error in done if isinstance(error, ServerError)]
+    late = watch.validity.doubted(READ_LATE)
+    good_count = 0
+    for sent_s, answer in answers:
+        decode_s = answer.duration_s - answer.first_token_s
+        taken_s = {
+            "ttft": answer.first_token_s,
+            "itl": decode_s / max(answer.later_count, 1),
+            "e2el": answer.duration_s,
+        }
+        good_count += all(taken_s[name] <= most_s for name, most_s in job.limits_s.items())
+        first = watch.sample("first_token", f"ttft {label}", answer.prompt_tokens or 0, answer.first_token_s)
+        decode = watch.sample("decode", f"tg {label}", answer.later_count, decode_s)
+        decode = decode.replace(token_times_s=answer.gaps_s())
+        if answer.read_late:
+            decode = decode.replace(validity=late)
+        for sample in (first, decode, watch.sample("workload", f"e2el {label}", 1, answer.duration_s)):
+            emit("sample", sample.replace(started_unix_s=watch.started_unix_s + sent_s - watch.start_s))
+    level = LoadLevel(
+        offered=users,
+        label=label,
+        duration_s=watch.duration_s,
+        completed_count=len(answers),
+        good_count=good_count,
+        prompt_tokens=sum(answer.prompt_tokens or 0 for _, answer in answers),
+        cached_tokens=sum(answer.cached_tokens or 0 for _, answer in answers),
+        new_tokens=sum(answer.new_tokens for _, answer in answers),
+        failures=dict(Counter(f"{error.outcome}: {error}"[:120] for error in errors)),
+    )
+    emit("level", level)
+    if not answers:
+        raise errors[0]
