@@ -56,6 +56,7 @@ def examine() -> list[Finding]:
     parts: dict[Callable[[], Found], Kind] = {
         _next_step: "engine",
         _folders: "folder",
+        _history: "folder",
         _runtimes: "engine",
         _apis: "api",
         _machine: "machine",
@@ -79,22 +80,23 @@ def _next_step() -> Found:
     if not all_here():
         command = installing("llama")
         detail = f"{command} (compiles: needs a C++17 compiler and CMake 3.21, takes some minutes)"
+    detail += f"; {installing('onnx')} runs ONNX models; fit, matrix and report need no engine"
     yield Finding("engine", "next: an engine", "missing", detail, command)
-    others = f"{installing('onnx')} runs ONNX models; fit, matrix and report need no engine"
-    yield Finding("engine", "other engines", "ok", others)
 
 
 def machine_apis() -> list[str]:
-    """Apis that the drivers of this machine offer; what an engine can use of them is another question."""
-    places = ("/usr/share", "/etc", "/usr/local/share")
-    icd = any(any(Path(folder).glob("vulkan/icd.d/*.json")) for folder in places)
+    """Apis of a GPU that the drivers of this machine offer; what an engine can use of them is another question."""
+    vulkan = find_library("vulkan-1")
+    if sys.platform != "win32":
+        icds = [
+            Path(folder).glob("vulkan/icd.d/*.json") for folder in ("/usr/share", "/etc", "/usr/local/share")
+        ]
+        vulkan = find_library("vulkan") if any(itertools.chain(*icds)) else None
     there = {
-        "cpu": True,
         "metal": sys.platform == "darwin",
         "cuda": Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"),
         "rocm": Path("/dev/kfd").exists(),
-        "vulkan": find_library("vulkan-1") if sys.platform == "win32" else find_library("vulkan") and icd,
-        "opencl": find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")),
+        "vulkan": vulkan,
     }
     return [api for api, seen in there.items() if seen]
 
@@ -111,37 +113,32 @@ def _folders() -> Found:
     for name, folder in (("cache", cache_dir()), ("home", home_dir())):
         free = shutil.disk_usage(folder).free
         state: State = "ok"
-        brief = ""
         detail = f"{folder}, {format_bytes(free)} free"
         if not os.access(folder, os.W_OK):
             state = "broken"
-            brief = f"{folder} cannot be written: set EDGE_HARNESS_{name.upper()} to another folder"
-            detail += f"; not writable: set EDGE_HARNESS_{name.upper()} to another folder"
+            detail = f"{folder} cannot be written: set EDGE_HARNESS_{name.upper()} to another folder"
         elif free < GIB:
             state = "limited"
-            brief = f"{format_bytes(free)} are free in {folder}"
-        yield Finding("folder", f"{name} folder", state, detail, brief)
-    yield _history()
+        yield Finding("folder", f"{name} folder", state, detail, detail)
 
 
-def _history() -> Finding:
+def _history() -> Found:
     history = open_history()
     if not history.path.exists():
-        return Finding("folder", "history", "ok", "no run yet")
+        return
     try:
         faults = "; ".join(history.faults()[:3])
-        runs = f"{counted(history.count(), 'run')}, none damaged"
     except HarnessError as error:
         faults = f"{error} Move it away to start a new one"
     if faults:
-        return Finding("folder", "history", "broken", faults, f"the history: {faults}")
-    return Finding("folder", "history", "ok", runs)
+        yield Finding("folder", "history", "broken", faults, f"the history: {faults}")
+    else:
+        yield Finding("folder", "history", "ok", f"{counted(history.count(), 'run')}, none damaged")
 
 
 def _runtimes() -> Found:
     for name in plugins.names("harness.runtimes"):
         state: State = "ok"
-        reason = ""
         brief = ""
         try:
             reason = plugins.load("harness.runtimes", name, "RUNTIME").missing()
@@ -151,109 +148,73 @@ def _runtimes() -> Found:
             brief = f"the runtime {name} cannot be loaded: {reason}"
         if reason and state == "ok":
             state = "missing"
-        detail = reason or "usable"
-        yield Finding("engine", f"runtime {name}", state, detail, brief)
+        yield Finding("engine", f"runtime {name}", state, reason or "usable", brief)
 
 
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
     if not installed():
-        yield Finding("api", "engine's apis", "ok", ", ".join(machine_apis()))
         return
-    try:
-        devices = engine_devices()
-    except HarnessError as error:
-        yield Finding("api", "apis of llama.cpp", "broken", str(error), str(error))
-        return
+    devices = engine_devices()
     for device in devices:
-        memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
-        if not device.total_bytes:
-            memory = ""
-        played = ""
-        if device.is_software:
-            played = ", played by the CPU"
+        memory = ""
+        if device.total_bytes:
+            memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
+        played = ", played by the CPU" if device.is_software else ""
         detail = f"{device.api}: {device.description}{memory}{played}"
         yield Finding("api", f"device {device.name}", "ok", detail)
     seen = {device.api for device in devices}
     unused = [api for api in machine_apis() if api not in seen]
-    if devices and unused:
+    if devices and unused and has_gpu():
         lacking = f"the engine was built without {', '.join(unused)}"
         commands = ", or ".join(filter(None, map(pull_command, unused)))
-        fetch = ""
-        if commands:
-            fetch = f"; one with it: {commands}"
-        yield Finding(
-            "api",
-            "engine's apis",
-            "limited" if has_gpu() else "ok",
-            f"{lacking}{fetch}",
-            f"the GPU is not used: {lacking}",
-        )
+        detail = f"{lacking}; one with it: {commands}" if commands else lacking
+        yield Finding("api", "engine's apis", "limited", detail, f"the GPU is not used: {lacking}")
 
 
 def _machine() -> Found:
     cpu = machine.cpu()
     memory = machine.memory()
-    sets = " ".join(cpu.isa or ()) or "no vector sets that matter"
-    if cpu.isa is None:
-        sets = "instruction sets not told"
     parts = [cpu.model, f"{default_thread_count()} threads used"]
     if len(cpu.cores.kinds) > 1:
         kinds = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
         parts.append(f"cores of unlike kinds: {kinds}")
     if memory.nodes > 1:
         parts.append(f"{memory.nodes} NUMA nodes")
+    parts.append(" ".join(cpu.isa or ()) or "no vector sets that matter, or none told")
     short = f"{cpu.model} ({counted(default_thread_count(), 'thread')})"
-    yield Finding("machine", "processor", "ok", ", ".join([*parts, sets]), short)
-    free = f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available"
+    yield Finding("machine", "processor", "ok", ", ".join(parts), short)
+    total = format_bytes(memory.total_bytes)
     if memory.limit_bytes < memory.total_bytes:
         limit = format_bytes(memory.limit_bytes)
-        yield Finding(
-            "machine",
-            "memory",
-            "limited",
-            f"{free}, limited to {limit} by a control group",
-            f"programs may use {limit} of {format_bytes(memory.total_bytes)} of memory (a control group's limit)",
-        )
+        detail = f"programs may use {limit} of {total} of memory (a control group's limit)"
+        yield Finding("machine", "memory", "limited", detail, detail)
     else:
-        yield Finding("machine", "memory", "ok", f"{free}, no control group limit")
-    profile = this_machine()
-    if profile:
+        yield Finding("machine", "memory", "ok", f"{total}, {format_bytes(memory.available_bytes)} available")
+    if profile := this_machine():
         yield Finding("machine", "machine's profile", "ok", profile.title)
     else:
-        detail = "none yet: edge-harness devices probe (check makes one too)"
         brief = "not measured yet: edge-harness devices probe"
-        yield Finding("machine", "machine's profile", "missing", detail, brief)
+        yield Finding("machine", "machine's profile", "missing", f"{brief} (check makes one too)", brief)
 
 
 def _measuring() -> Found:
-    if Path("/proc/pressure/cpu").exists():
-        seen = "CPU, memory and I/O stalls are seen"
-        yield Finding("measuring", "disturbance (PSI)", "ok", seen)
-    else:
-        unseen = "this system does not tell stalls: load of others and faults are seen, stalls are not"
-        yield Finding("measuring", "disturbance (PSI)", "missing", unseen)
     if group := LimitGroup.make(None):
         group.remove()
-        limits = f"control group, version {group.version}"
-        yield Finding("measuring", "memory limits", "ok", limits)
+        yield Finding("measuring", "memory limits", "ok", f"control group, version {group.version}")
     else:
-        instead = "a watchdog stands in"
-        detail = f"no right to make control groups: {instead}"
+        detail = "no right to make control groups: a watchdog stands in"
         brief = "less exact without the right to make control groups"
         yield Finding("measuring", "memory limits", "missing", detail, brief)
     gpus = "; ".join(f"{gpu.name} ({gpu.source})" for gpu in gpu_readings())
-    advice = f"none; {installing('nvidia')} reads an NVIDIA card's"
     if gpus or not has_gpu():
         yield Finding("measuring", "GPU counters", "ok", gpus or "no GPU was found")
     else:
+        advice = f"none; {installing('nvidia')} reads an NVIDIA card's"
         yield Finding("measuring", "GPU counters", "missing", advice, advice)
     kinds, notes = sensors.report()
-    is_known = bool(kinds["energy counter"] or kinds["battery"])
-    yield Finding(
-        "measuring",
-        "energy and heat",
-        "ok" if is_known else "missing",
-        "; ".join([*itertools.chain(*kinds.values()), *notes]),
-        "" if is_known else "no sensor of energy is seen here",
-    )
+    detail = "; ".join([*itertools.chain(*kinds.values()), *notes])
+    if kinds["energy counter"] or kinds["battery"]:
+        yield Finding("measuring", "energy and heat", "ok", detail)
+    else:
+        yield Finding("measuring", "energy and heat", "missing", detail, "no sensor of energy is seen here")

@@ -55,8 +55,7 @@ def test_without_an_engine_one_command_leads_on(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=ENGINES, path=str(tmp_path))
     assert next(iter(found)) == "next: an engine"
     assert ("engines pull" in found["next: an engine"]["detail"]) == bool(all_here())
-    assert "onnx" in found["other engines"]["detail"]
-    assert "cpu" in found["engine's apis"]["detail"]
+    assert "onnx" in found["next: an engine"]["detail"]
     assert found["runtime llamacpp"]["state"] == "missing"
 
 
@@ -66,11 +65,6 @@ def test_with_an_engine_its_apis_are_named(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=())
     assert any(name.startswith("device ") and f["detail"].startswith("cpu: ") for name, f in found.items())
     assert "next: an engine" not in found
-    assert "other engines" not in found
-
-
-def test_a_processor_is_always_there() -> None:
-    assert machine_apis()[0] == "cpu"
 
 
 def test_the_command_for_a_gpu_is_that_of_a_known_build(monkeypatch: pytest.MonkeyPatch) -> None:
