@@ -105,18 +105,11 @@ def matrix_agrees(question: Question, found: Answer) -> str:
     if not question.context_tokens or question.quant == "":
         return ""
     fields = {name: getattr(question, name) for name in Asked.__struct_fields__}
-    grid = ask(
-        devices=(question.device,),
-        models=(question.model,),
-        quants=(question.quant,),
-        contexts=(int(question.context_tokens),),
-        asked=Asked(**fields),
-    )
-    (cell,) = grid.cells()
-    mine = found.prediction.speed.decode_tokens_per_s if found.runs else None
-    needed = found.prediction.verdict.needed_bytes
-    if (cell.decode_tokens_per_s, cell.needed_bytes) != (mine, needed):
-        return f"{cell.decode_tokens_per_s} and {cell.needed_bytes} in the grid, {mine} and {needed} alone"
+    context = int(question.context_tokens)
+    asked = ask((question.device,), (question.model,), (question.quant,), (context,), Asked(**fields))
+    ((_, cell),) = asked
+    if cell is None or cell.prediction != found.prediction:
+        return "another prediction in the grid than alone"
     return ""
 
 

@@ -10,14 +10,14 @@ Results print as the command line does, show as tables in a notebook, and give p
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import msgspec
 
 from harness.app.answer import Answer, answer
-from harness.app.matrix import Cell, ask
+from harness.app.matrix import ask
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.question import Asked, EnginePart, Question
@@ -78,16 +78,6 @@ class Fit:
         return self.answer.prediction.speed.decode_tokens_per_s
 
     @property
-    def first_token_s(self) -> Interval:
-        """Seconds until the first token, the model loaded."""
-        return self.answer.prediction.speed.ttft_warm_s
-
-    @property
-    def needed_bytes(self) -> int:
-        """Memory that must be held or is read for every token, in the pool that is fullest."""
-        return self.answer.prediction.verdict.needed_bytes
-
-    @property
     def commands(self) -> tuple[str, ...]:
         """What to type to run it so."""
         return self.answer.commands
@@ -110,7 +100,7 @@ class Fit:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-class Table(Sequence[dict[str, Any]]):
+class Table(list[dict[str, Any]]):
     """Rows of plain data under the same names.
 
     Attributes:
@@ -118,25 +108,17 @@ class Table(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]], items: Sequence[Any]) -> None:
-        self._rows = list(rows)
+        super().__init__(rows)
         self.items = items
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self[0]) if self else []
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns of equal length."""
-        if self._rows:
-            names = self._rows[0]
-        else:
-            names = {}
-        return {name: [row[name] for row in self._rows] for name in names}
+        return {name: [row[name] for row in self] for name in self.names}
 
     def to_frame(self) -> Any:
         """A data frame of pandas.
@@ -148,33 +130,24 @@ class Table(Sequence[dict[str, Any]]):
             import pandas
         except ImportError:
             raise MissingPackageError("pandas", "pip install pandas") from None
-        return pandas.DataFrame(self._rows)
+        return pandas.DataFrame(list(self))
 
     def __repr__(self) -> str:
-        names = "nothing"
-        if self._rows:
-            names = ", ".join(self._rows[0])
-        return f"<Table: {len(self._rows)} rows of {names}>"
+        return f"<Table: {len(self)} rows of {', '.join(self.names) or 'nothing'}>"
 
     def _repr_html_(self) -> str:
-        if self._rows:
-            names = list(self._rows[0])
-        else:
-            names = []
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        lines = []
-        for row in self._rows:
-            cells = "".join(f"<td>{html.escape(_shown(row[name]))}</td>" for name in names)
-            lines.append(f"<tr>{cells}</tr>")
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        text = _html_row("th", self.names)
+        for row in self:
+            text += _html_row("td", row.values())
+        return f"<table>{text}</table>"
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+def _html_row(tag: str, values: Iterable[Any]) -> str:
+    cells = ""
+    for value in values:
+        shown = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
+        cells += f"<{tag}>{html.escape(shown)}</{tag}>"
+    return f"<tr>{cells}</tr>"
 
 
 def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
@@ -202,20 +175,26 @@ def matrix(
         UnknownNameError: A pattern matches nothing.
         InputError: There are too many combinations.
     """
-    fields = {name: value for name, value in options.items() if name not in {"quant", "context_tokens"}}
-    grid = ask(
-        devices=devices, models=models, quants=quants, contexts=contexts, asked=msgspec.convert(fields, Asked)
-    )
-    cells = list(grid.cells())
-    return Table(map(_cell_row, cells), cells)
+    asked = msgspec.convert(options, Asked)
+    pairs = list(ask(devices, models, quants, contexts, asked))
+    return Table([_answer_row(*pair) for pair in pairs], [found for _, found in pairs])
 
 
-def _cell_row(cell: Cell) -> dict[str, Any]:
-    row = cell._asdict()
-    speed = row.pop("decode_tokens_per_s")
-    row["decode_tokens_per_s"] = speed.mid if speed else None
-    row["decode_low_tokens_per_s"] = speed.low if speed else None
-    row["decode_high_tokens_per_s"] = speed.high if speed else None
+def _answer_row(question: Question, found: Answer | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"device": question.device, "model": question.model, "quant": question.quant}
+    row |= {"context_tokens": question.context_tokens, "verdict": "impossible", "way": ""}
+    row |= dict.fromkeys(("needed_bytes", "available_bytes"))
+    row |= dict.fromkeys(("decode_tokens_per_s", "decode_low_tokens_per_s", "decode_high_tokens_per_s"))
+    if found is None:
+        return row
+    verdict = found.prediction.verdict
+    row |= {"verdict": verdict.word, "way": found.best.kind.value}
+    row |= {"needed_bytes": verdict.needed_bytes, "available_bytes": verdict.available_bytes}
+    if found.runs:
+        speed = found.prediction.speed.decode_tokens_per_s
+        row["decode_tokens_per_s"] = speed.mid
+        row["decode_low_tokens_per_s"] = speed.low
+        row["decode_high_tokens_per_s"] = speed.high
     return row
 
 
@@ -223,11 +202,8 @@ def run(
     model: str,
     *,
     quant: str = "",
-    context_tokens: int = 4096,
-    prompt_tokens: int = 512,
-    new_tokens: int = 128,
+    scenario: Scenario = Scenario(),  # noqa: B008
     depth_tokens: Sequence[int] = (0,),
-    thread_count: int = 0,
     repetitions: int = 5,
     runtime: str = "llamacpp",
     timeout_s: float = 1800.0,
@@ -244,12 +220,6 @@ def run(
     from harness.app.this_machine import this_machine
     from harness.measure.protocol import GenerateJob
 
-    scenario = Scenario(
-        context_tokens=context_tokens,
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        thread_count=thread_count,
-    )
     cells = cells_of((model,), quant, scenario, depth_tokens=tuple(depth_tokens))
     job = GenerateJob(runtime=runtime, repetitions=repetitions)
     return _table(run_cells(cells, job, how=_how(timeout_s), device=this_machine()))
@@ -259,8 +229,7 @@ def check(
     models: Sequence[str] = (),
     *,
     quant: str = "",
-    prompt_tokens: int = 512,
-    new_tokens: int = 64,
+    scenario: Scenario = Scenario(new_tokens=64),  # noqa: B008
     repetitions: int = 5,
     probe_again: bool = False,
     timeout_s: float = 1800.0,
@@ -276,7 +245,6 @@ def check(
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
 
-    scenario = Scenario(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
     job = GenerateJob(repetitions=repetitions)
     _, records = run_check(models, quant, scenario, job, _how(timeout_s), probe_again=probe_again)
     rows = []

@@ -1,10 +1,13 @@
 """The same model on other machines: predictions that a page shows beside what was measured."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from harness.app.matrix import Cell, ask
+from harness.app.answer import Answer
+from harness.app.matrix import ask
+from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.device import DeviceProfile
 from harness.domain.quant import split
 from harness.domain.record import RunRecord
@@ -45,14 +48,13 @@ class Table(NamedTuple):
         return len(self.rows) * (len(self.columns) - 1)
 
 
-def known_machines(record: RunRecord) -> list[tuple[DeviceProfile, Cell]]:
+def known_machines(record: RunRecord) -> list[Answer]:
     """The model of a run on machines that people know; empty where the catalog has no such model."""
     name = _catalog_name(record)
     context = max(record.scenario.context_tokens, 64)
     if name:
         with suppress(HarnessError):
-            grid = ask(devices=KNOWN, models=(name,), quants=(record.quant,), contexts=(context,))
-            return list(zip(grid.devices, grid.cells(), strict=True))
+            return [found for _, found in ask(KNOWN, (name,), (record.quant,), (context,)) if found]
     return []
 
 
@@ -69,25 +71,25 @@ def tables(
         InputError: There are too many cells.
     """
     own = filter(None, map(_catalog_name, records))
-    grid = ask(
-        devices=devices or USUAL_DEVICES,
-        models=models or tuple(dict.fromkeys((*own, *USUAL_MODELS))),
-        quants=(USUAL_QUANT,),
-        contexts=(USUAL_CONTEXT,),
-    )
-    answers = {(answer.device, answer.model): answer for answer in grid.cells()}
-    speeds = dict.fromkeys((device.name for device in grid.devices), 0.0)
-    for answer in answers.values():
-        if answer.decode_tokens_per_s:
-            speeds[answer.device] += answer.decode_tokens_per_s.mid
-    by_speed = sorted(grid.devices, key=lambda device: speeds[device.name])
-    columns = ["model", *(cell(device.title, small=_memory(device)) for device in by_speed)]
+    named = models or tuple(dict.fromkeys((*own, *USUAL_MODELS)))
+    asked = list(ask(devices or USUAL_DEVICES, named, (USUAL_QUANT,), (USUAL_CONTEXT,)))
+    answers = {(found.device.name, found.model.name): found for _, found in asked if found}
+    speeds: defaultdict[str, float] = defaultdict(float)
+    sizes: defaultdict[str, float] = defaultdict(float)
+    for (name, model), found in answers.items():
+        speeds[name] += found.prediction.speed.decode_tokens_per_s.mid * found.runs
+        sizes[model] = max(sizes[model], found.prediction.memory.peak_bytes.mid)
+    by_speed = sorted(speeds, key=speeds.__getitem__)
+    columns = ["model"]
+    for name in by_speed:
+        device = resolve_device(name)
+        columns.append(cell(device.title, small=_memory(device)))
     rows = []
-    for model in sorted(grid.models, key=lambda model: model.weights.weight_count):
-        title = model.card.title if model.card else model.name
-        rows.append([title, *(_place(answers[device.name, model.name], device) for device in by_speed)])
-    running = sum(answer.decode_tokens_per_s is not None for answer in answers.values())
-    return [Table(columns, rows, running)]
+    for model in sorted(sizes, key=sizes.__getitem__):
+        row = [answers.get((name, model)) for name in by_speed]
+        title = next(found.model.title for found in row if found)
+        rows.append([title, *map(_place, row)])
+    return [Table(columns, rows, sum(found.runs for found in answers.values()))]
 
 
 def heat(table: Table) -> Section:
@@ -107,13 +109,13 @@ def heat(table: Table) -> Section:
     )
 
 
-def how(answer: Cell, device: DeviceProfile) -> str:
+def how(found: Answer) -> str:
     """In a word or two where the model lies, if not all in one place."""
-    if answer.verdict == "fits with streaming":
+    if found.best.kind.is_read:
         return "from storage"
-    if answer.verdict != "fits split":
+    if found.best.kind.is_whole:
         return ""
-    has_own_memory = any(pool.name == "vram" for pool in device.pools)
+    has_own_memory = any(part.pool == "vram" for part in found.prediction.memory.parts)
     return "split" if has_own_memory else "on the CPU"
 
 
@@ -123,8 +125,8 @@ def _catalog_name(record: RunRecord) -> str:
     Empty for none.
     """
     if record.model is not None:
-        with suppress(HarnessError, ValueError):
-            (found,) = ask(devices=KNOWN[:1], models=(split(record.name)[0],)).models
+        with suppress(HarnessError):
+            found = resolve_model(split(record.name)[0])
             count = found.weights.weight_count
             if found.card and abs(count - record.model.parameter_count) <= _SAME_COUNT_RATIO * count:
                 return found.name
@@ -142,28 +144,25 @@ def _pace(tokens_per_s: float) -> int:
     return sum(tokens_per_s >= least for least in _PACES)
 
 
-def _place(answer: Cell, device: DeviceProfile) -> Drawing:
+def _place(found: Answer | None) -> Drawing:
     """One answer: the word, the figures, and how; the darker the faster."""
-    speed = answer.decode_tokens_per_s
-    step = 0
-    word = "no"
-    if speed is not None and speed.mid > 0:
-        step = _pace(speed.mid)
-        word = list(_PACES.values())[step - 1]
-        if _pace(speed.high) - _pace(speed.low) > 1:
-            word += ", unsure"
-        shown = speed
-        before = ""
-        after = ""
-        if speed.mid < 0.5:
-            shown = speed.through(lambda rate: 1 / rate)
-            before = "a token in "
-            after = " s"
-        mid, low, high = (format_number(value, 2) for value in (shown.mid, shown.low, shown.high))
-        figures = f"{before}{mid}{after} ({low} to {high})"
-    elif answer.verdict == "impossible":
-        figures = "cannot be run so"
-    else:
-        sizes = (format_number(size / GB, 2) for size in (answer.needed_bytes, answer.available_bytes))
-        figures = "needs {} GB of {}".format(*sizes)
-    return cell(Drawing(f"<b>{word}</b>{figures}"), f"h{step}", how(answer, device))
+    if found is None:
+        return cell(Drawing("<b>no</b>cannot be run so"), "h0")
+    verdict = found.prediction.verdict
+    if not found.runs:
+        sizes = (format_number(size / GB, 2) for size in (verdict.needed_bytes, verdict.available_bytes))
+        return cell(Drawing("<b>no</b>needs {} GB of {}".format(*sizes)), "h0")
+    speed = found.prediction.speed.decode_tokens_per_s
+    step = _pace(speed.mid)
+    word = list(_PACES.values())[step - 1]
+    if _pace(speed.high) - _pace(speed.low) > 1:
+        word += ", unsure"
+    before = ""
+    after = ""
+    if speed.mid < 0.5:
+        speed = speed.through(lambda rate: 1 / rate)
+        before = "a token in "
+        after = " s"
+    mid, low, high = (format_number(value, 2) for value in (speed.mid, speed.low, speed.high))
+    figures = f"{before}{mid}{after} ({low} to {high})"
+    return cell(Drawing(f"<b>{word}</b>{figures}"), f"h{step}", how(found))

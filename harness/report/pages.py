@@ -218,9 +218,10 @@ def _known(record: RunRecord, speed: Figure) -> Section | None:
     if speed.measured is None or not speed.state.is_believed or not others:
         return None
     ends = [speed.measured, words.READING_TOKENS_PER_S]
-    for _, answer in others:
-        if likely := answer.decode_tokens_per_s:
-            ends += [likely.low, likely.high]
+    for answer in others:
+        if answer.runs:
+            speeds = answer.prediction.speed.decode_tokens_per_s
+            ends += [speeds.low, speeds.high]
     axis = Axis.of_factors(ends)
     rules = [drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading")]
     name = words.machine_words(record)
@@ -228,16 +229,17 @@ def _known(record: RunRecord, speed: Figure) -> Section | None:
     own = drawing.beside(axis, 44, says, measured=(speed.measured, speed.state), rules=rules)
     first = cell(name[:1].upper() + name[1:], "own", counted(record.machine.core_count, "core"))
     rows = {speed.measured: (first, own, cell(speed.number, "n speed", "measured"))}
-    for device, answer in others:
-        likely = answer.decode_tokens_per_s
+    for answer in others:
+        likely = None
         number = "–"
         between = "does not fit"
-        if likely is not None:
+        if answer.runs:
+            likely = answer.prediction.speed.decode_tokens_per_s
             number = format_number(likely.mid, 2)
             between = f"{format_number(likely.low, 2)} to {format_number(likely.high, 2)}"
-        says = f"{device.title}: {number} tokens/s, {between}"
+        says = f"{answer.device.title}: {number} tokens/s, {between}"
         picture = drawing.beside(axis, 44, says, likely, rules=rules)
-        place = cell(device.title, small=how(answer, device))
+        place = cell(answer.device.title, small=how(answer))
         rows[likely.mid if likely else -len(rows)] = (place, picture, cell(number, "n speed", between))
     ordered = [rows[speed] for speed in sorted(rows)]
     ordered.append((Drawing(), drawing.factor_axis(axis, "tokens a second"), Drawing()))

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_records import HOSTILE, record, runs
 
-from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.drafting import Decoding
 from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.result import Soak, Stream, Window
+from harness.domain.way import WayKind
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.records.imports import read_results
@@ -225,14 +225,13 @@ def test_an_iphone_has_no_card_to_split_over() -> None:
     """The issue's fifth: what does not fit its GPU runs on its CPU."""
     from harness.app.matrix import ask
 
-    devices = ("iphone-16-pro", "rtx-4060-desktop")
-    cells = list(ask(devices=devices, models=("llama-3.2-3b", "gpt-oss-20b"), contexts=(4096,)).cells())
-    words = {(cell.device, cell.model): how(cell, load_device(cell.device)) for cell in cells}
-    phone = [cell._replace(verdict="fits split") for cell in cells if cell.device == "iphone-16-pro"]
-
+    answers = [found for _, found in ask(("iphone-16-pro", "rtx-4060-desktop"), ("llama-3.2-3b", "gpt-oss-20b"))]
+    words = {(found.device.name, found.model.name): how(found) for found in answers}
     assert words["rtx-4060-desktop", "gpt-oss-20b"] == "split"
-    assert {how(cell, load_device(cell.device)) for cell in phone} == {"on the CPU"}
     assert "split" not in {word for (device, _), word in words.items() if device == "iphone-16-pro"}
+    (phone, *_) = [found for found in answers if found.device.name == "iphone-16-pro" and found.runs]
+    by_cpu = phone.replace(ways=(phone.best.replace(kind=WayKind.CPU),))
+    assert how(by_cpu) == "on the CPU"
 
 
 def test_counts_of_a_page_agree_with_what_it_draws() -> None:
@@ -316,10 +315,10 @@ def test_a_table_of_machines_holds_the_answers_of_the_matrix() -> None:
 
     asked = {"devices": ("iphone-16-pro", "rtx-4060-desktop"), "models": ("llama-3.1-8b", "llama-3.2-1b")}
     (table,) = tables([], **asked)
-    cells = list(ask(**asked).cells())
+    answers = [found for _, found in ask(**asked)]
 
-    assert table.pair_count == len(cells) == 4
-    assert table.running_count == sum(cell.decode_tokens_per_s is not None for cell in cells)
+    assert table.pair_count == len(answers) == 4
+    assert table.running_count == sum(found.runs for found in answers)
     assert [row[0] for row in table.rows] == ["Llama 3.2 1B Instruct", "Llama 3.1 8B Instruct"]
     assert table.columns[1].startswith("iPhone 16 Pro")
     on_phone = table.rows[1][1]
