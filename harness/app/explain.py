@@ -41,12 +41,12 @@ def explain(case: Case) -> tuple[ExplanationTable, ...]:
     machine = machine_of(device, scenario)
     work = work_of(case.model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
     laws = laws_of(features("decode", work, machine), belief.values)
-    laws |= laws_of(features("prefill", work, machine, max(scenario.prompt_tokens, 1)), belief.values)
+    mfu = laws_of(features("prefill", work, machine, max(scenario.prompt_tokens, 1)), belief.values)["mfu"]
     return (
         ExplanationTable(
             "what the speed is made of",
             ("phase", "quantity", "value", "unit", "% of the time"),
-            _laws(work, machine, laws, belief),
+            _laws(work, machine, laws, mfu, belief),
         ),
         ExplanationTable(
             "nearest published measurements",
@@ -73,7 +73,7 @@ def _timed(costs: Calibration) -> Rows:
     )
 
 
-def _laws(work: Work, machine: Machine, laws: dict[str, float], belief: Coefficients) -> Rows:
+def _laws(work: Work, machine: Machine, laws: dict[str, float], mfu: float, belief: Coefficients) -> Rows:
     parts = decode_seconds(work, machine, belief.values)
     whole = parts.total_s / 100
     gb_s = machine.bandwidth_bytes_per_s / 1e9
@@ -84,7 +84,7 @@ def _laws(work: Work, machine: Machine, laws: dict[str, float], belief: Coeffici
         ("decode", "memory speed reached", min(laws["efficiency"], 1.0), f"of {gb_s:.4g} GB/s", None),
         ("decode", "operations to unpack a weight", laws["compute"], "FLOP", parts.dequantisation_s / whole),
         ("decode", "cache read of a token", work.kv_bytes / 1e9, "GB", parts.kv_s / whole),
-        ("prefill", "arithmetic peak reached", laws["mfu"], f"of {gflops:.4g} GFLOP/s", None),
+        ("prefill", "arithmetic peak reached", mfu, f"of {gflops:.4g} GFLOP/s", None),
     )
 
 

@@ -5,11 +5,10 @@ have a score of an older scale alone come after, and those without any are named
 fetched.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
-from typing import Final, Literal, NamedTuple, get_args
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, NamedTuple
 
-from harness.app.answer import Answer, answered, ready
+from harness.app.answer import answered, ready
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
 from harness.catalog.models import load_card, model_names
 from harness.domain.architecture import has
@@ -18,15 +17,12 @@ from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
 from harness.domain.question import Asked, Question
-from harness.domain.record import RunRecord
 from harness.domain.way import WayKind
 from harness.errors import HarnessError, UnknownNameError
 from harness.predict.advice import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
-from harness.records.ladder import measured_growth_percent
 
 Task = Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"]
-TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 
 _MONTHS, *_ROWS = shipped_rows("data/scores.csv")
@@ -59,7 +55,6 @@ SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
 """Scales of a task, the one that counts first."""
 LONG_TOKENS: Final = 32_768
 """Context of the task of reading long texts, where nobody asks for another."""
-_OLD_MONTHS: Final = 6
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
 _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
@@ -105,8 +100,6 @@ class Ranking(Frozen):
         winner: The best that lies whole in memory, and not barely; of what is read from storage none.
         choices: On the first scale of the task that any of them has, best first; then those on the next.
         left_out: Why each other model with a score is none of them.
-        unscored: Models that run whole and have no score for the task, the most fetched first.
-        scores_are_old: Whether the scores are more than half a year old.
     """
 
     device: str
@@ -114,82 +107,40 @@ class Ranking(Frozen):
     winner: Choice | None
     choices: tuple[Choice, ...]
     left_out: dict[str, str]
-    unscored: tuple[str, ...] = ()
-    scores_are_old: bool = False
 
 
 class _Case(NamedTuple):
-    """What all models are asked, and by what they are judged."""
+    """What all models are asked, and the bytes that the device has for one."""
 
     device: str
-    profile: DeviceProfile | None
+    profile: DeviceProfile
     asked: Asked
     room_bytes: float
-    least_tokens_per_s: float
-    ladders: Sequence[RunRecord]
 
 
-def recommend(
-    device: str,
-    task: Task,
-    asked: Asked,
-    *,
-    instead_of: str = "",
-    records: Iterable[RunRecord] = (),
-) -> Ranking:
+def recommend(device: str, task: Task, asked: Asked) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough, best first.
-
-    What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that
-    shape, or else a published table. With ``instead_of`` (another device) those alone that it does not run, or
-    not whole.
 
     Raises:
         UnknownNameError: No such device.
     """
     if task == "long" and asked.context_tokens is None:
         asked = asked.replace(context_tokens=LONG_TOKENS)
-    case = _case(device, asked, records)
-    earlier = set[str]()
-    if instead_of:
-        before = recommend(instead_of, task, asked, records=records)
-        earlier = {choice.model for choice in before.choices if choice.kind.is_whole}
-    choices = list[Choice]()
-    left_out = dict[str, str]()
-    for row, scale in _candidates(task):
-        name = row["model"]
-        score = float(row[scale.column])
-        if name in earlier:
-            left_out[name] = f"{instead_of} runs it too"
-        else:
-            found = _best_of(name, case)
-            if isinstance(found, str):
-                left_out[name] = found
-            else:
-                choices.append(_ranked(found, row, scale, score))
-    scored = {resolve_model(row["model"]).name for row, _ in _candidates(task)}
-    unscored = _unscored(task, scored, case)
-    if task == "embedding":
-        choices = list(unscored)
-    listed = tuple(_with_front(choices, [scale.column for scale in SCALES[task]]))
-    months = [scale.month for scale in SCALES[task] if any(choice.scale == scale.column for choice in listed)]
-    return Ranking(
-        device=resolve_device(device).title,
-        task=task,
-        winner=_winner(listed),
-        choices=listed,
-        left_out=left_out,
-        unscored=tuple(choice.title for choice in unscored) if task != "embedding" else (),
-        scores_are_old=bool(months) and _is_old(max(months)),
-    )
-
-
-def _case(device: str, asked: Asked, records: Iterable[RunRecord]) -> _Case:
     profile = resolve_device(device)
     pool = profile.pool(profile.engine().pool)
-    room = pool.usable_bytes.value * profile.card_count
-    # This machine is another one with each scenario: what was timed with its threads.
-    own = None if device in THIS_MACHINE else profile
-    return _Case(device, own, asked, room, asked.target_tokens_per_s or 0.0, list(records))
+    case = _Case(device, profile, asked, pool.usable_bytes.value * profile.card_count)
+    choices = list[Choice]()
+    left_out = dict[str, str]()
+    if task == "embedding":
+        choices = _readers(case)
+    for row, scale in _candidates(task):
+        found = _best_of(row["model"], case)
+        if isinstance(found, str):
+            left_out[row["model"]] = found
+        else:
+            choices.append(_ranked(found, row, scale, float(row[scale.column])))
+    listed = tuple(_with_front(choices, [scale.column for scale in SCALES[task]]))
+    return Ranking(device=profile.title, task=task, winner=_winner(listed), choices=listed, left_out=left_out)
 
 
 def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
@@ -205,8 +156,11 @@ def _best_of(name: str, case: _Case) -> Choice | str:
     """The mixture that loses least, fits whole with room to spare and is fast enough; else another way, or why not."""
     usual = resolve_model(name)
     quants: tuple[str, ...] = _MIXTURES
+    last = _SPLIT_MIXTURE
     if _is_native(usual):
-        quants = (usual.card.default_quant if usual.card else usual.quant,)
+        last = usual.card.default_quant if usual.card else usual.quant
+        quants = (last,)
+    least_tokens_per_s = case.asked.target_tokens_per_s or 0.0
     slow = ""
     barely: Choice | None = None
     for quant in quants:
@@ -216,50 +170,49 @@ def _best_of(name: str, case: _Case) -> Choice | str:
         model = resolve_model(name, quant)
         if model.weights.resident.file_bytes > case.room_bytes:
             continue
-        found = _asked(model, name, quant, case)
-        if found is None or not (found.best.kind.is_whole and found.runs):
+        choice = _asked(model, name, quant, case)
+        if choice is None or not choice.kind.is_whole:
             continue
-        growth = 0.0 if _is_native(model) else _growth(model, case.ladders)
+        growth = choice.perplexity_percent
         if growth is not None and growth > _MOST_GROWTH_PERCENT:
             return barely or f"what fits of it loses too much: {quant}, {growth:.0f} % more perplexity"
-        choice = _choice(found, name, growth)
-        if choice.tokens_per_s.mid >= case.least_tokens_per_s:
-            if choice.has_room:
-                return choice
+        if choice.tokens_per_s.mid < least_tokens_per_s:
+            slow = f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
+        elif choice.has_room:
+            return choice
+        else:
             barely = barely or choice
-            continue
-        slow = f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
     if barely or slow:
         return barely or slow
-    quant = quants[0] if _is_native(usual) else _SPLIT_MIXTURE
-    model = resolve_model(name, quant)
-    found = _asked(model, name, quant, case)
-    if found is None or not found.runs:
+    choice = _asked(resolve_model(name, last), name, last, case)
+    if choice is None:
         return "it does not fit"
-    choice = _choice(found, name, 0.0 if _is_native(usual) else _growth(model, case.ladders))
-    if choice.tokens_per_s.mid < case.least_tokens_per_s:
+    if choice.tokens_per_s.mid < least_tokens_per_s:
         return f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
     return choice
 
 
-def _asked(model: ResolvedModel, name: str, quant: str, case: _Case) -> Answer | None:
-    """What ``fit`` answers; None where it refuses the question."""
+def _asked(model: ResolvedModel, name: str, quant: str, case: _Case) -> Choice | None:
+    """What ``fit`` answers; None where it refuses the question, or nothing runs."""
     fields = {field: getattr(case.asked, field) for field in Asked.__struct_fields__}
     fields |= {"quant": quant, "target_tokens_per_s": None}
     question = Question(model=name, device=case.device, **fields)
+    # This machine is another one with each scenario: what was timed with its threads.
+    profile = None if case.device in THIS_MACHINE else case.profile
     try:
-        return answered(question, ready(question, model, case.profile))
+        found = answered(question, ready(question, model, profile))
     except UnknownNameError:  # of the device, the api or a type of the cache: no model's own fault
         raise
     except HarnessError:
         return None
-
-
-def _choice(found: Answer, name: str, growth: float | None) -> Choice:
-    speed = found.prediction.speed
-    rate = speed.prefill_tokens_per_s if found.reads_only else speed.decode_tokens_per_s
-    if found.question.minutes and found.sustained and not found.reads_only:
+    if not found.runs:
+        return None
+    rate = found.prediction.speed.decode_tokens_per_s
+    if found.reads_only:
+        rate = found.prediction.speed.prefill_tokens_per_s
+    elif found.question.minutes and found.sustained:
         rate = found.sustained.tokens_per_s
+    growth = 0.0 if _is_native(model) else perplexity_growth_percent(model.quant, model.weights.weight_count)
     return Choice(
         model=name,
         title=name if found.model.asked_name else found.model.title,
@@ -273,7 +226,7 @@ def _choice(found: Answer, name: str, growth: float | None) -> Choice:
         needed_bytes=found.prediction.verdict.needed_bytes,
         downloads=0,
         has_room=found.best.has_room,
-        command=found.commands[0] if found.commands else "",
+        command=next(iter(found.commands), ""),
     )
 
 
@@ -281,13 +234,6 @@ def _ranked(choice: Choice, row: dict[str, str], scale: Scale, score: float) -> 
     rank = round(score * (1 - (choice.perplexity_percent or 0.0) / 100), 2)
     downloads = int(row["downloads"] or 0)
     return choice.replace(scale=scale.column, score=score, rank_score=rank, downloads=downloads)
-
-
-def _growth(model: ResolvedModel, ladders: Sequence[RunRecord]) -> float | None:
-    """By how many percent the mixture raises perplexity; None where nobody published it."""
-    count = model.weights.weight_count
-    growth = measured_growth_percent(ladders, model.weights.shape.architecture, count, model.quant)
-    return perplexity_growth_percent(model.quant, count) if growth is None else growth
 
 
 def _is_native(model: ResolvedModel) -> bool:
@@ -298,20 +244,16 @@ def _is_native(model: ResolvedModel) -> bool:
     return bool(shape.experts.native_type) or has(shape.architecture, "four_bit_experts")
 
 
-def _unscored(task: Task, scored: set[str], case: _Case) -> tuple[Choice, ...]:
-    """Models without a score for the task that run whole: the most fetched first, then the largest."""
-    reads = task == "embedding"
+def _readers(case: _Case) -> list[Choice]:
+    """Models that write nothing and run whole, which have no score: the most fetched first, then the largest."""
     downloads = {row["model"].lower(): int(row["downloads"] or 0) for row in _ROWS}
     found = list[Choice]()
     for name in model_names():
-        card = load_card(name)
-        known = downloads.get(name, 0)
-        if name in scored or (card.purpose == "reads") != reads or not (reads or known):
-            continue
-        one = _asked(resolve_model(name), name, "", case)
-        if one is not None and one.runs and one.best.kind.is_whole:
-            found.append(_choice(one, name, None).replace(downloads=known))
-    return tuple(sorted(found, key=lambda choice: (-choice.downloads, -choice.needed_bytes)))
+        if load_card(name).purpose == "reads":
+            choice = _asked(resolve_model(name), name, "", case)
+            if choice is not None and choice.kind.is_whole:
+                found.append(choice.replace(downloads=downloads.get(name, 0), perplexity_percent=None))
+    return sorted(found, key=lambda choice: (-choice.downloads, -choice.needed_bytes))
 
 
 def _with_front(choices: Sequence[Choice], columns: Sequence[str]) -> Iterator[Choice]:
@@ -330,9 +272,3 @@ def _winner(choices: Sequence[Choice]) -> Choice | None:
     roomy = [choice for choice in whole if choice.has_room and choice.scale == whole[0].scale]
     others = [choice for choice in choices if not choice.kind.is_read]
     return next(iter(roomy or whole or others), None)
-
-
-def _is_old(month: str) -> bool:
-    year, number = map(int, month.split("-"))
-    today = date.today()
-    return 12 * (today.year - year) + today.month - number > _OLD_MONTHS

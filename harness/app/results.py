@@ -2,13 +2,12 @@
 
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
-from harness.errors import BadDataError, HarnessError, RefusedError
+from harness.errors import BadDataError, RefusedError
 from harness.measure.pipeline import open_history
 from harness.printable import MESSAGE_MAX, clean
 from harness.records.imports import read_results
@@ -37,16 +36,6 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
                     f"{reference}: two different runs are called {record.run_id}: which one is meant?"
                 )
     return list(records.values())
-
-
-def ladders() -> list[RunRecord]:
-    """What ladders on record measured of quality, newest first; none where no history can be read."""
-    with suppress(HarnessError):
-        history = open_history()
-        if history.path.exists():
-            return list(history.records(workload="quality"))
-        return []
-    return []
 
 
 def _of(reference: str) -> list[RunRecord]:

@@ -27,15 +27,6 @@ def recommend(
         Annotated[float, Meta(gt=0, le=1e5)] | None,
         Option("--minutes", "Require that speed after this many minutes, throttling included."),
     ] = None,
-    instead_of: Annotated[
-        str,
-        Option(
-            "--instead-of",
-            "Only models that this other device does not run whole and fast enough.",
-            metavar="DEVICE",
-            names="devices",
-        ),
-    ] = "",
     context_tokens: options.ContextLength = 4096,
     kv_type: KvType = "F16",
     api: Api = "",
@@ -47,7 +38,6 @@ def recommend(
     Example: edge-harness recommend iphone-15-pro --task code --min-speed 10
     """
     from harness.app.recommend import recommend as rank
-    from harness.app.results import ladders
     from harness.report.recommended import lines
 
     asked = Asked(
@@ -57,7 +47,7 @@ def recommend(
         minutes=minutes,
         target_tokens_per_s=min_speed,
     )
-    ranking = rank(device, task, asked, instead_of=instead_of, records=ladders())
+    ranking = rank(device, task, asked)
 
     def show() -> None:
         for line in lines(ranking, device):

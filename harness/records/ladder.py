@@ -1,11 +1,10 @@
 """A quantisation ladder from its records: each rung is the quality of one file beside its speed."""
 
-from collections.abc import Iterable, Sequence
-from math import expm1, isfinite
-from pathlib import Path
+from collections.abc import Sequence
+from math import isfinite
 from typing import Final
 
-from harness.domain.base import REFERENCE, Frozen
+from harness.domain.base import Frozen
 from harness.domain.quality import Change
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality
@@ -19,8 +18,6 @@ COLUMNS: Final = (
 """Headings of the cells of a rung; those of calibration come last."""
 CALIBRATION_COLUMNS: Final = 3
 _RAN: Final = ("ok", "inconclusive")
-_SAME_COUNT_RATIO: Final = 1e-4
-_ENOUGH_TOKENS: Final = 1000
 
 
 class Rung(Frozen):
@@ -181,33 +178,6 @@ def _change(change: Change) -> str:
     if change.low <= 0 <= change.high:
         clear = ""
     return f"{clear}{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
-
-
-def measured_growth_percent(
-    records: Iterable[RunRecord], architecture: str, parameter_count: float, quant: str
-) -> float | None:
-    """Growth of perplexity over the source, by the first ladder of a model of that shape.
-
-    None where there is none.
-
-    A ladder counts that read enough of the shipped text, from a source that was not quantized itself: what
-    that lost is in none of its figures.
-    """
-    for record in records:
-        model = record.model
-        quality = record.result
-        if (
-            isinstance(quality, Quality)
-            and model is not None
-            and not model.requantized_from
-            and (model.architecture, record.quant) == (architecture, quant)
-            # files may hold a table of rotations beside the weights
-            and abs(model.parameter_count / parameter_count - 1) < _SAME_COUNT_RATIO
-            and quality.text == Path(REFERENCE).name
-            and quality.score.token_count >= _ENOUGH_TOKENS
-        ):
-            return 100 * expm1(quality.calibration.nll_change.value)
-    return None
 
 
 def caveats(rungs: Sequence[Rung]) -> list[str]:

@@ -58,15 +58,13 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     yield ""
     for scale in SCALES[ranking.task]:
         if any(choice.scale == scale.column for choice in shown):
-            yield f"  Quality: {scale.title}, {scale.month}{', out of date' if ranking.scores_are_old else ''}."
+            yield f"  Quality: {scale.title}, {scale.month}."
             break
     later = [choice for choice in ranking.choices if choice.scale and choice.scale != shown[0].scale]
     if later:
         title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
         yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
-    if ranking.unscored:
-        yield f"  No score: {ranking.unscored[0]}{'...' * (len(ranking.unscored) > 1)}"
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 
