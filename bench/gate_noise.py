@@ -1,7 +1,5 @@
 """How often the gate errs under a model of noise: no machine is needed.
 
-    python -m bench gate_noise --gates 200
-
 A neighbour comes and goes (its states last several runs) and takes the processor from some tokens; the machine drifts.
 The parameters are set so that a rule of the median token alone comes near what it came to on a shared machine: of gates
 without a slowdown a quarter to four in ten inconclusive, of slowdowns of 5 % half found. Campaigns on real machines are
@@ -12,8 +10,6 @@ from collections.abc import Sequence
 from math import exp
 from random import Random
 from typing import Final, NamedTuple
-
-import click
 
 from harness.domain.budget import Budget
 from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
@@ -102,24 +98,3 @@ def run_gate(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1
 def share(courses: Sequence[Course], answer: str) -> float:
     """Share of gates with that answer."""
     return sum(course.answer == answer for course in courses) / len(courses)
-
-
-@click.command()
-@click.option("--gates", default=200, show_default=True, help="For each slowdown.")
-@click.option(
-    "--machine", "machines", multiple=True, type=click.Choice(["quiet", "shared"]), default=("quiet", "shared")
-)
-@click.option("--max-turns", default=LOOKS[-1], show_default=True)
-def main(gates: int, machines: tuple[str, ...], max_turns: int) -> None:
-    """Print the rates."""
-    for name in machines:
-        noise = {"quiet": QUIET, "shared": SHARED}[name]
-        for slowdown in (0.0, 0.03, 0.05, 0.10, 0.20):
-            courses = [run_gate(noise, slowdown, seed, max_turns) for seed in range(gates)]
-            cells = "  ".join(f"{answer} {share(courses, answer):4.0%}" for answer in ("pass", "fail", "inconclusive"))
-            mean = sum(course.turns for course in courses) / gates
-            click.echo(f"{name:<7} {slowdown:4.0%}  {cells}  {mean:5.1f} turns")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,10 +18,15 @@ from bench._kept import REPORTS, write
 from bench.fits import heat, placement
 from bench.fits.blind import blind_constants, other_sources
 from bench.fits.leave_out import GROUPS, Whole, fit_all, fitted, leave_out, leave_out_given
-from harness.app import validate as use
+from bench.rows.files import kind_of
+from bench.rows.heat import heat_rows
+from bench.rows.others import batch_rows, speculation_rows, streaming_rows
+from bench.rows.placements import placed_rows
 from harness.app.published import model_of, shipped_rows
+from harness.cli.validate import render
 from harness.errors import InputError
 from harness.predict.coefficients import shipped
+from harness.published.rows import read_rows
 from harness.published.score import Report, judge_shipped, report
 
 SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
@@ -54,7 +59,7 @@ def _given(count: int) -> Report:
 
 def _others() -> Report:
     """Rows of other kinds: heat by fits without their device, placements by fits without their card."""
-    rows = [row for row in use.shipped_others() if row.group not in placement.GROUPS | heat.GROUPS]
+    rows = [*speculation_rows(), *streaming_rows(None, model_of), *batch_rows(None, model_of)]
     judged = [*judge_shipped(rows, shipped()), *heat.left_out(), *placement.left_out(model_of)]
     return report(
         [*rows, *(j.row for j in judged)], judged, left_out="devices and cards left out where terms are fitted"
@@ -63,6 +68,26 @@ def _others() -> Report:
 
 def _floor() -> Report:
     return report(shipped_rows(), other_sources(shipped_rows()), left_out="predicted by other sources of the same test")
+
+
+def of_file(path: Path) -> Report:
+    """A file of any kind of rows, by what ships."""
+    kind = kind_of(path)
+    if kind == "speed":
+        rows = read_rows(path, model_of)
+    elif kind == "placement":
+        rows = [row for row, _ in placed_rows(path, model_of)]
+    elif kind == "speculation":
+        rows = speculation_rows(path)
+    elif kind == "streaming":
+        rows = streaming_rows(path, model_of)
+    elif kind == "batch":
+        rows = batch_rows(path, model_of)
+    elif kind == "energy":
+        rows = [row for row, _ in heat_rows("energy", model_of, path)]
+    else:
+        rows = [row for row, _ in heat_rows("thermal", model_of, path)]
+    return report(rows, judge_shipped(rows, shipped()))
 
 
 _OWN = {"other": _others, "floor": _floor}
@@ -81,8 +106,12 @@ def _record(name: str) -> tuple[str, Any]:
 @click.command()
 @click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other,floor", show_default=True)
 @click.option("--write", "path", type=click.Path(path_type=Path, file_okay=False), help="Fit on all rows, and write.")
-def main(by: str, path: Path | None) -> None:
+@click.option("--rows", type=click.Path(path_type=Path, dir_okay=False), help="Judge this file by what ships.")
+def main(by: str, path: Path | None, rows: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
+    if rows is not None:
+        render(of_file(rows))
+        return
     if path is not None:
         fits = {
             "coefficients.json": fit_all(_whole(), SOURCE),

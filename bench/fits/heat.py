@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.rows.heat import KINDS, HeatRow, heat_rows
 from harness.app.published import model_of
 from harness.domain.base import shipped_table
 from harness.predict.energy import HeatTerms, knee_seconds
-from harness.published.heat_rows import KINDS, HeatRow, heat_rows
 from harness.published.rows import Row
 from harness.published.score import Judged
 

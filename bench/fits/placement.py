@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.rows.placements import PlacedRow, placed_rows
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Terms as Seconds
 from harness.predict.fitted import Fitted
 from harness.predict.passes import SHIPPED, Part, Pass, PlacementTerms
-from harness.published.placement_rows import PlacedRow, placed_rows
 from harness.published.row_work import ModelOf
 from harness.published.rows import TRUSTED, Row
 from harness.published.score import Judged, judge_shipped

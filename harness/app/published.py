@@ -78,7 +78,7 @@ def measured_of(device: DeviceProfile) -> list[Cells]:
     engine = device.engine()
     chips = {chip_key(device.chip), chip_key(engine.name)}
     rows = list[Cells]()
-    for cells in read_cells("decode.csv", None, "speed"):
+    for cells in read_cells():
         is_written = cells["test"].startswith("tg") and api_named(cells["backend"]) in engine.apis
         if is_written and chip_key(cells["chip"]) in chips:
             rows.append(cells)

@@ -86,7 +86,7 @@ def table(
     least: dict[int, int] = {}
     for index, (name, *column) in enumerate(zip(*cells, strict=True)):
         told = set(column) - _NO_NUMBER
-        whole[index] = max(map(len, [name, *column]))
+        whole[index] = max(1, *map(len, [name, *column]))
         least[index] = max([min(_PROSE_WIDTH, whole[index]), *map(len, " ".join([name, *column]).split())])
         if told and all(map(_NUMBER.fullmatch, told)):
             right.add(index)

@@ -17,8 +17,7 @@ def validate(
         Path | None,
         Option(
             "--rows",
-            "CSV file of measurements, with the columns of the shipped tables: speeds, batches, "
-            "speculative decoding, streaming, split placements, energy or heat.",
+            "CSV file of speeds, with the columns of the shipped one.",
             default="the shipped speeds",
         ),
     ] = None,

@@ -3,19 +3,17 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-from harness.domain.base import shipped_table, shipped_text
+from harness.domain.base import shipped_text
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 
-Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
-
-_COLUMNS: Final[dict[Any, dict[str, list[str]]]] = shipped_table("data/columns.toml", "harness.published")
+NEEDED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
+"""Columns of a file of speeds without which there is no answer."""
 
 
 class Cells(dict[str, str]):
@@ -55,46 +53,34 @@ def speed_columns() -> list[str]:
     return first.strip().split(",")
 
 
-@contextmanager
-def _opened(path: Path) -> "Iterator[csv.DictReader[str]]":
+def read_cells(path: Path | None = None) -> list[Cells]:
+    """Rows of the shipped file of speeds, or of ``path``; errors as :func:`cells_in`."""
+    if path is not None:
+        return cells_in(path, NEEDED)
+    with as_file(files("harness.published") / "data" / "decode.csv") as shipped:
+        return cells_in(shipped, NEEDED)
+
+
+def cells_in(path: Path, needed: Collection[str]) -> list[Cells]:
+    """Rows of a file; columns in any order and blanks anywhere are fine.
+
+    Raises:
+        BadDataError: It is no such file: not text, or a column that is ``needed`` is missing.
+    """
+    rows = []
     try:
         reader = csv.DictReader(io.StringIO(read_limited(path).decode("utf-8-sig"), newline=""))
-        reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
-        yield reader
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
-
-
-def kind_of(path: Path) -> Kind:
-    """What a file of published rows is about, by its header: speeds, unless it has columns that only others have.
-
-    Raises:
-        BadDataError: It cannot be read.
-    """
-    with _opened(path) as reader:
-        header = set(reader.fieldnames or ())
-    return next(
-        (kind for kind, columns in _COLUMNS.items() if header.issuperset(columns["needed"][:2])), "speed"
-    )
-
-
-def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
-    """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine.
-
-    Raises:
-        BadDataError: It is no such file: not text, or columns missing.
-    """
-    if path is None:
-        with as_file(files("harness.published") / "data" / name) as shipped:
-            return read_cells(name, shipped, kind)
-    rows = []
-    with _opened(path) as reader:
-        if missing := [
-            column for column in _COLUMNS[kind]["needed"] if column not in (reader.fieldnames or ())
-        ]:
-            raise BadDataError(path, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
+        names = [column.strip().lower() for column in reader.fieldnames or ()]
+        reader.fieldnames = names
+        missing = [column for column in needed if column not in names]
+        if missing:
+            raise BadDataError(
+                path, "header", f"no column {', '.join(missing)}", f"the columns {', '.join(needed)}"
+            )
         for cells in reader:
             row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
             row["trust"] = row.get("trust", "").upper()
             rows.append(Cells(row, path, reader.line_num))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
     return rows

@@ -1,19 +1,13 @@
-"""What a published row says of its model, by a card or by its size, and the device that it names."""
+"""What a published row says of its model, by a card or by its size."""
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.catalog.devices import load_device
-from harness.domain.device import DeviceProfile
-from harness.domain.model import ModelShape, Tensor, Weights
-from harness.errors import HarnessError
+from harness.domain.model import ModelShape
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.quant_mix import quant_named
-from harness.predict.weights import Read, weights_of
+from harness.predict.weights import Read
 
 SAME_FILE_RATIO: Final = 0.1
 """A file whose size is another by more than this is of another recipe than its name says."""
@@ -107,44 +101,3 @@ def _read_bytes(known: Known, size_bytes: float) -> float:
     routed_bytes = size_bytes - bytes_each * (known.params_b * 1e9 - known.read.routed_count)
     rest_bytes = bytes_each * (known.read.weight_count - share * known.read.routed_count)
     return max(even, rest_bytes + share * routed_bytes)
-
-
-@lru_cache(maxsize=512)
-def row_weights(known: Known, size_bytes: float, quant: str) -> Weights:
-    """The tensors of a row's model with the bytes that its file has: in proportion, or as ``rest_bytes_each`` says."""
-    words = quant.upper().split()
-    try:
-        weights = weights_of(known.shape, quant_named(words[0] if words else ""))
-    except HarnessError:
-        weights = weights_of(known.shape, "F16")
-    size = size_bytes or known.file_bytes
-    each = rest_bytes_each(known, size_bytes or known.file_bytes)
-    routed = [tensor for tensor in weights.tensors if tensor.role == "expert"]
-    rest_count = weights.weight_count - sum(t.element_count for t in routed)
-    in_routed = sum(tensor.size_bytes for tensor in routed)
-    even = size / weights.tensor_bytes
-    if each:
-        factor = (size - each * rest_count) / in_routed
-    else:
-        factor = even
-
-    def held(tensor: Tensor) -> Tensor:
-        is_rest = each and tensor.role != "expert"
-        return tensor.replace(
-            size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes)
-        )
-
-    return weights.replace(tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
-
-
-_SHORTER: Final = ("", r"[,(].*", r" .*")
-"""What may stand behind the name of a device: all of it names one, or the words before this do."""
-
-
-@lru_cache(maxsize=1024)
-def device_named(words: str) -> DeviceProfile | None:
-    """The device of a row's words; None where they name none."""
-    for rest in _SHORTER:
-        with suppress(HarnessError):
-            return load_device(re.sub(rest, "", words))
-    return None

@@ -130,7 +130,7 @@ def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     Raises:
         BadDataError: It is no such file: not text, or columns missing.
     """
-    cells = read_cells("decode.csv", path, "speed")
+    cells = read_cells(path)
     return [one_row(raw, "speed", lambda own: row_of(own, model_of)) for raw in cells]
 
 

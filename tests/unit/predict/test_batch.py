@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.rows.others import batch_rows
 from harness.app.case import Case
 from harness.app.placed import predict
 from harness.app.published import model_of
@@ -20,7 +21,6 @@ from harness.predict.decode import decode_seconds
 from harness.predict.fitted import few_tokens, machine_of, work_of
 from harness.predict.passes import Pass
 from harness.predict.speed import pass_seconds, predict_speed
-from harness.published.other_rows import batch_rows
 from harness.published.score import judge_shipped, report
 
 VALUES = shipped().values

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.fits import heat
+from bench.rows import heat as heat_rows
 from harness.app.published import model_of
 from harness.catalog.devices import device_names, load_device
 from harness.domain.base import shipped_table
@@ -25,7 +26,6 @@ from harness.predict.energy import (
     token_joules,
     watts,
 )
-from harness.published import heat_rows
 from harness.published.score import score
 
 PRIORS = shipped_table("heat_priors.toml", "bench.fits")

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.rows.others import speculation_rows, streaming_rows
 from harness.app.published import model_of
 from harness.catalog.names import load_model
 from harness.predict.coefficients import shipped
 from harness.predict.moe import cached_experts, hit_ratio, inclusion, popularity
 from harness.predict.streaming import mmap_read_s, pass_s, streamed_bytes
 from harness.predict.weights import weights_of
-from harness.published.other_rows import speculation_rows, streaming_rows
 from harness.published.score import judge_shipped, report
 
 GB = 10**9

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench.fits.placement import cases, fit_terms, sweep_of, sweeps_found
+from bench.rows.placements import placed_rows
 from harness.app.published import model_of
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.passes import SHIPPED
-from harness.published.cells import kind_of
-from harness.published.placement_rows import placed_rows
 from harness.published.score import judge_shipped, report
 
 HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
@@ -99,7 +98,6 @@ def test_experts_of_a_recipe_that_is_not_llama_cpps_have_what_the_rest_leaves(tm
 
 def test_a_file_without_its_columns_is_named(tmp_path):
     path = rows_in(tmp_path, header="offload_mode,n_gpu_layers")
-    assert kind_of(path) == "placement"
     with pytest.raises(BadDataError, match="no column"):
         placed_rows(path, model_of)
 

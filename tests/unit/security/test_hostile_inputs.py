@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.rows.files import kind_of
 from harness.app.learn import measurements_in
 from harness.app.speculate import load_prompts
 from harness.catalog import fetch_registry
@@ -21,7 +22,6 @@ from harness.catalog.names import load_model
 from harness.domain.foreign import TOML_MAX_BYTES
 from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
-from harness.published.cells import kind_of
 from harness.records.store import RECORD_MAX_BYTES, load
 from tests.fuzzing.cases import TARGETS
 

@@ -9,12 +9,14 @@ from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from bench.rows.files import cells_of
+from bench.rows.named import device_named
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.energy import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
 from harness.predict.traits import bits_of, quant_class
-from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, device_named, row_work
+from harness.published.cells import Cells
+from harness.published.row_work import ModelOf, row_work
 from harness.published.rows import Row, api_named, refused
 
 Kind = Literal["energy", "thermal"]
@@ -66,9 +68,7 @@ class HeatRow(NamedTuple):
         """The same with its interval; None where the model does not know."""
         if self.predicted(terms.terms) is None:
             return None
-        return terms.interval(
-            self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor
-        )
+        return terms.interval(self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor)
 
     def predicted(self, terms: Mapping[str, float]) -> float | None:
         """The same by the model; None where it does not know."""
@@ -92,15 +92,13 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
         BadDataError: It cannot be read, or columns are missing.
     """
     runs: dict[tuple[str, ...], list[Cells]] = {}
-    for raw in read_cells(f"{kind}.csv", path, kind):
+    for raw in cells_of(kind, path):
         if kind == "energy":
             one = str(raw.line)
         else:
             one = raw["run_id"]
         runs.setdefault((one, raw["device"], raw["backend"], raw["model"]), []).append(raw)
-    read, group = (
-        (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
-    )
+    read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
     rows: list[tuple[Row, HeatRow | None]] = []
     for run in runs.values():
         try:
@@ -109,9 +107,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
             rows.append((refused(run[0], group, error), None))
             continue
         if own is None:
-            rows.append(
-                (Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None)
-            )
+            rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue
         known = own.predicted(heat_terms().terms) is not None
         reason = "nothing is known of the device's limit"
@@ -171,10 +167,7 @@ def _load(raw: Cells, model_of: ModelOf) -> TokenLoad | None:
     card = card or (profile is not None and profile.pool_for(api) == "vram")
     scope = raw.get("power_scope", "").lower()
     kind = _KINDS.get(own_class, own_class or "laptop")
-    whole = (
-        re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope)
-        is not None
-    )
+    whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope) is not None
     sheet = None
     if profile is not None:
         sheet = profile.power.sustained_watts

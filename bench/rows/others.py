@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bench.rows.files import cells_of
+from bench.rows.named import device_named, row_weights
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import shipped
@@ -24,8 +26,8 @@ from harness.predict.speculative import (
 from harness.predict.streamed import EXPERTS_SPREAD
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import bits_of, quant_class, traits_of
-from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, active_named, device_named, row_weights
+from harness.published.cells import Cells
+from harness.published.row_work import ModelOf, active_named
 from harness.published.rows import Row, one_row, row_of, why_not
 
 _HOST_BYTES_PER_S: Final = 48e9
@@ -52,12 +54,7 @@ why."""
 
 def outside(raw: Mapping[str, str]) -> str:
     """Why the model of a row of speculation or streaming does not cover it; empty where it does."""
-    said = (
-        why
-        for names, words, why in _OUTSIDE
-        for n in names.split()
-        if re.search(words, raw.get(n, "").lower())
-    )
+    said = (why for names, words, why in _OUTSIDE for n in names.split() if re.search(words, raw.get(n, "").lower()))
     return next(said, "")
 
 
@@ -67,7 +64,7 @@ def speculation_rows(path: Path | None = None) -> list[Row]:
     Raises:
         BadDataError: Columns are missing.
     """
-    cells = read_cells("spec_decode.csv", path, "speculation")
+    cells = cells_of("speculation", path)
     return [one_row(raw, "speculative speedup", _speculation) for raw in cells]
 
 
@@ -158,7 +155,7 @@ def streaming_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     Raises:
         BadDataError: Columns are missing.
     """
-    cells = read_cells("streaming.csv", path, "streaming")
+    cells = cells_of("streaming", path)
     return [one_row(raw, "streaming", lambda own: _streaming(own, model_of)) for raw in cells]
 
 
@@ -217,7 +214,7 @@ def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     Raises:
         BadDataError: Columns are missing.
     """
-    cells = read_cells("batch.csv", path, "batch")
+    cells = cells_of("batch", path)
     rows = [one_row(raw, "several sequences", lambda own: _batch(own, model_of)) for raw in cells]
     return [row for row in rows if row.reason or row.raw.number("batch_npl") > 1]
 

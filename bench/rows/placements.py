@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bench.rows.files import cells_of
+from bench.rows.named import row_weights
 from harness.domain.model import Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
@@ -36,8 +38,8 @@ from harness.predict.passes import (
 )
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
-from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, row_weights
+from harness.published.cells import Cells
+from harness.published.row_work import ModelOf
 from harness.published.rows import Row, api_named, refused, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
@@ -108,7 +110,7 @@ def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedR
         BadDataError: The file cannot be read, or lacks columns.
     """
     pairs = []
-    for raw in read_cells("partial_offload.csv", path, "placement"):
+    for raw in cells_of("placement", path):
         try:
             pairs.append(_row(raw, model_of))
         except BadDataError as error:
@@ -201,9 +203,7 @@ def _placement(raw: Cells, weights: Weights) -> Placement:
         experts = n * on_cpu / routed_bytes
     else:
         experts = n * next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else 0.0)
-    return Placement(
-        gpu_layers=0 if told and layers < 1 else on + 1, cpu_moe=min(max(round(experts), away), n)
-    )
+    return Placement(gpu_layers=0 if told and layers < 1 else on + 1, cpu_moe=min(max(round(experts), away), n))
 
 
 def _cards(raw: Cells) -> tuple[Machine, ...]:
@@ -224,8 +224,7 @@ def _cards(raw: Cells) -> tuple[Machine, ...]:
     if not bandwidths or not all(bandwidths) or len(names) != len(bandwidths):
         return ()
     return tuple(
-        Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9))
-        for name, gb_s in zip(names, bandwidths, strict=True)
+        Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9)) for name, gb_s in zip(names, bandwidths, strict=True)
     )
 
 
@@ -239,8 +238,6 @@ def _host(raw: Cells) -> Machine:
     if raw.get("runtime", "").lower().startswith("ik_"):
         other = "ik"
     traits = traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9)
-    if (
-        traits.family == "x86-cpu"
-    ):  # what nobody names beside a card is a desktop's, and no phone's or board's
+    if traits.family == "x86-cpu":  # what nobody names beside a card is a desktop's, and no phone's or board's
         traits = traits._replace(family="intel-cpu")
     return Machine("cpu", gb_s * 1e9, traits, runtime=other)
