@@ -1,7 +1,6 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.foreign import json_of, read_limited, typed
 from harness.domain.record import RunRecord
 from harness.domain.result import Result, Speculation
-from harness.errors import BadDataError, EngineError, RefusedError
+from harness.errors import BadDataError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
@@ -71,13 +70,6 @@ def fastest_copy(draft: Path, limits: Limits = Limits()) -> Path:  # noqa: B008
     return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path, limits=limits)
 
 
-def forms_of(draft: Path, limits: Limits = Limits()) -> tuple[str, ...]:  # noqa: B008
-    """A draft's fastest copy, where the quantizer makes one within its limits, and itself."""
-    with suppress(EngineError, RefusedError):
-        return str(fastest_copy(draft, limits)), str(draft)
-    return (str(draft),)
-
-
 def speculate(
     job: SpeculationJob, *, how: How = How(), on_advice: Callable[[DraftAdvice], None] | None = None
 ) -> RunRecord:
@@ -92,14 +84,13 @@ def speculate(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     target = Path(job.target).absolute()
-    drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
-    job = job.replace(target=str(target), drafts=drafts)
+    beside = [] if job.draft == "lookup" else [Path(job.draft).absolute()]
+    job = job.replace(target=str(target), draft=str(beside[0]) if beside else job.draft)
 
     def hear(event: str, data: Any) -> None:
         if event == "advice" and on_advice:
             on_advice(msgspec.convert(data, DraftAdvice, strict=False))
 
-    beside = [Path(draft) for draft in drafts if draft != "lookup"]
     count = len(job.split()[1]) * job.repetitions
     return measure_file("speculate", job, target, beside, read, wanted_count=count, how=how, on_event=hear)
 

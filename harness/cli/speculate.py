@@ -1,5 +1,6 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -9,7 +10,7 @@ from harness.cli._command import verb
 from harness.cli._output import Answer
 from harness.domain.option import Option
 from harness.domain.question import Api, Quant, Threads
-from harness.errors import Exit
+from harness.errors import EngineError, Exit, RefusedError
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -34,7 +35,7 @@ def speculate(
         str,
         Option(
             "--draft",
-            "Draft model, a name or a file (a copy in plain Q4_0 is tried too); or 'lookup' for "
+            "Draft model, a name or a file, which runs as a copy in plain Q4_0; or 'lookup' for "
             "prompt lookup.",
             metavar="M",
             names="models",
@@ -69,7 +70,7 @@ def speculate(
     with measuring.started() as how:
         job = SpeculationJob(
             target=str(options.model_file(model, quant, how)),
-            drafts=_drafts(draft, how),
+            draft=_drafts_file(draft, how),
             prompts=load_prompts(prompts, prompt_count),
             scenario=setting.scenario(measuring),
             new_tokens=setting.new_tokens,
@@ -83,8 +84,6 @@ def speculate(
             how.listener.say(
                 f"pass of the target by tokens (ms): {costs}; a drafted token: {draft_ms:.1f} ms"
             )
-            others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
-            how.listener.say(f"draft: {advice.draft}{others}")
             how.listener.say(f"advice: {advice.words}")
 
         record = speculate(job, how=how, on_advice=tell)
@@ -92,10 +91,13 @@ def speculate(
     return answer_of(record, Exit.BROKEN if unexplained else None)
 
 
-def _drafts(draft: str, how: "How") -> tuple[str, ...]:
-    """What to choose the draft from: prompt lookup, or a file and its fastest copy."""
-    from harness.app.speculate import forms_of
+def _drafts_file(draft: str, how: "How") -> str:
+    """The draft's fastest copy, or itself where the quantizer makes none; prompt lookup has no file."""
+    from harness.app.speculate import fastest_copy
 
     if draft == "lookup":
-        return ("lookup",)
-    return forms_of(options.model_file(draft, "", how))
+        return draft
+    path = options.model_file(draft, "", how)
+    with suppress(EngineError, RefusedError):
+        path = fastest_copy(path)
+    return str(path)

@@ -62,7 +62,6 @@ class DraftAdvice(Frozen):
         acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
-        others: Speedup expected of the drafts that were not.
     """
 
     draft_tokens: Count
@@ -72,7 +71,6 @@ class DraftAdvice(Frozen):
     verify_s: dict[int, float]
     draft_s: float
     draft: str = ""
-    others: dict[str, float] = {}
 
     @property
     def words(self) -> str:

@@ -20,7 +20,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -335,7 +335,7 @@ def fit(
         kv_read_bytes_per_s=1 / kv_byte_s,
         attention_pair_s=min(seconds["pair"], _SLOWEST_ATTENTION * _PAIR_FLOPS * (prompt_s or 1.0)),
         attention_flops_per_s=1 / (prompt_s or byte_s),
-        spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * lacking_count,
+        spread_ratio=_LACKING_SPREAD_RATIO * lacking_count,
         # One change to the CPU and back: what a layer with its cache left behind takes longer.
         crossing_s=crossings_s / dimensions("deep", "F16", 0).layer_count,
         link_bytes_per_s=_link_bytes_per_s(times, fill_bytes),
@@ -379,9 +379,7 @@ def _by_bench(events: Iterable[Mapping[str, Any]]) -> dict[Key, list[Mapping[str
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
-    """Time of a pass: the mean of the rounds without the fastest and the slowest third.
-
-    Of three that is the median.
+    """Time of a pass: the median of its rounds.
 
     With ``less``: what it takes longer than that one, both in the same round where one has both.
 
@@ -393,8 +391,7 @@ def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
         mine = {turn: value - times[less][turn] for turn, value in mine.items() if turn in times[less]}
         if not mine:
             return typical_s(times, key) - typical_s(times, less)
-    ordered, cut = sorted(mine.values()), len(mine) // 3
-    return float(np.mean(ordered[cut : len(ordered) - cut]))
+    return median(mine.values())
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
@@ -537,18 +534,7 @@ def _link_bytes_per_s(times: Times, fill_bytes: int) -> float:
         if role.endswith(" few apart"):
             more_s = typical_s(times, key, (type_name, role.removesuffix(" apart"), batch, depth))
             rates.append(work_of(key, fill_bytes)["byte"] / max(more_s, 0.01 * typical_s(times, key)))
-    return float(np.median(rates)) if rates else 0.0
-
-
-def _spread(times: Times) -> float:
-    """Half-width that holds 90 % of the rounds about their common middle, from all single-token benches."""
-    deviations = [
-        abs(value / float(np.median(list(rounds.values()))) - 1)
-        for (_, _, batch, _), rounds in times.items()
-        if batch == 1 and len(rounds) >= 2
-        for value in rounds.values()
-    ]
-    return float(np.quantile(deviations, 0.9)) if deviations else 0.0
+    return median(rates) if rates else 0.0
 
 
 def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], float]:

@@ -10,7 +10,6 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -263,7 +262,7 @@ def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Lim
     part = path.with_name(f"part.{path.name}")
     try:
         result = run_helper(entry, {**job, "target": str(part)}, limits=limits)
-        if any(name == "error" and data["kind"] == "RefusedError" for name, data in result.events):
+        if result.outcome == "refused":
             raise RefusedError(result.detail)
         if result.outcome != "ok":
             raise EngineError(f"{result.outcome}: {result.detail}")
@@ -284,19 +283,13 @@ def key_of(*parts: object) -> str:
 
 
 def engine_of(runtime: str) -> str:
-    """What of a runtime decides a result: its package with the version, and the state of its program or modules.
+    """What of a runtime decides a result: its package with the version, or the state of its program's file.
 
     Empty where nothing of it is told, as of a server, or where it cannot be used.
     """
     with contextlib.suppress(HarnessError):
-        used = plugins.usable_runtime(runtime)
-        parts = [used.package() if hasattr(used, "package") else ""]
-        files = [parts[0]]
-        for module, _, _ in getattr(used, "needs", ()):
-            spec = find_spec(module)
-            files.append(spec.origin or "" if spec else "")
-        parts += [state_of(Path(file)) for file in files if file]
-        return " ".join(parts)
+        package = getattr(plugins.usable_runtime(runtime), "package", str)()
+        return f"{package} {state_of(Path(package))}"
     return ""
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from harness.catalog.devices import device_names, dump_device, load_device
 from harness.catalog.paths import cache_dir, home_dir
-from harness.cpus import read_text
 from harness.domain.device import (
     ComputeEngine,
     DeviceKind,
@@ -204,14 +203,9 @@ def _system() -> OperatingSystem:
 
 
 def _kind() -> DeviceKind:
-    """Class of device by its chassis and battery (SMBIOS chassis types 8 to 14, 30 to 32 are portable)."""
+    """Class of device, as far as it shows: by its battery, and the device tree of a board."""
     if _system() == "android":
         return "phone"
-    chassis = read_text(Path("/sys/class/dmi/id/chassis_type"))
-    if chassis in {"8", "9", "10", "11", "14", "30", "31", "32"} or sensors.battery_joules() is not None:
+    if sensors.battery_joules() is not None:
         return "laptop"
-    if Path("/proc/device-tree/model").exists():
-        return "board"
-    if chassis in {"17", "23", "28"}:
-        return "edge-server"
-    return "desktop"
+    return "board" if Path("/proc/device-tree/model").exists() else "desktop"

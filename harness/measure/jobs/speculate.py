@@ -40,14 +40,13 @@ class SpeculationJob(Frozen):
     """What to run: ``new_tokens`` after each prompt.
 
     Attributes:
-        drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text
-            itself.
+        draft: Draft model's file; ``lookup`` is the text itself.
         draft_tokens: Fixed draft length; 0 for adaptive.
     """
 
     target: str
     prompts: tuple[str, ...]
-    drafts: tuple[str, ...] = ("lookup",)
+    draft: str = "lookup"
     scenario: Scenario = Scenario(context_tokens=1024)
     new_tokens: int = 96
     draft_tokens: int = 0
@@ -55,11 +54,10 @@ class SpeculationJob(Frozen):
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Prompts to look at acceptance with beforehand, and those of the run: others, where there are enough."""
+        pilots = self.prompts[:PILOT_PROMPTS]
         if len(self.prompts) >= 2 * PILOT_PROMPTS:
-            spare = PILOT_PROMPTS
-        else:
-            spare = 0
-        return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
+            return pilots, self.prompts[PILOT_PROMPTS:]
+        return pilots, self.prompts
 
 
 def advise(
@@ -87,30 +85,34 @@ def weighed(
     verify_s: Mapping[int, float],
     answers: Sequence[tuple[Sequence[int], Sequence[int]]],
     new_tokens: int,
-    **lengths: int,
+    *,
+    most_tokens: int,
+    draft_tokens: int = 0,
 ) -> tuple[DraftPolicy, DraftAdvice]:
     """How long drafts are to be, and advice: by the draft's own cost, and where it would have agreed with ``answers``.
 
     Those are a prompt each, and the target's own tokens after it, which the draft sees in one batched pass;
-    its cache is empty afterwards. The reading of a prompt is shared by ``new_tokens``. ``lengths`` are those
-    of :class:`DraftPolicy`.
+    its cache is empty afterwards. The reading of a prompt is shared by ``new_tokens``. Lengths are those of
+    :class:`DraftPolicy`.
     """
     first = answers[0][0]
-    costs = CostTable(
-        verify_s, _draft_step_s(drafter, first[:-9] or first)
-    )  # nine tokens more have room behind it
+    step_s = _draft_step_s(drafter, first[:-9] or first)  # nine tokens more have room behind it
     seen = []
     began_s = time.perf_counter()
     for prompt, tokens in answers:
         drafter.forget()
         seen.append(drafter.agreement([*prompt, *tokens], len(prompt) + 1))
-    duration_s = time.perf_counter() - began_s
+    read_s = 0.0
+    if step_s:
+        read_count = sum(len(prompt) + len(tokens) for prompt, tokens in answers)
+        read_s = (time.perf_counter() - began_s) / read_count
     drafter.forget()
-    if costs.draft_s:
-        read_s = duration_s / sum(len(prompt) + len(tokens) for prompt, tokens in answers)
-    else:
-        read_s = 0.0
-    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], **lengths)
+    policy = DraftPolicy(
+        CostTable(verify_s, step_s),
+        seen=[pair for answer in seen for pair in answer],
+        draft_tokens=draft_tokens,
+        most_tokens=most_tokens,
+    )
     return policy, advise(policy, seen, read_s * fmean(len(prompt) for prompt, _ in answers) / new_tokens)
 
 
@@ -151,46 +153,35 @@ def run(job: SpeculationJob, emit: Emit) -> None:
     verify_s = measure_pass_s(target, VERIFY_SIZES)
     verify_s[1] = min(verify_s[1], median(generate(target, prompts[0], 9).duration_s / 8 for _ in range(3)))
     answers = [(prompt, generate(target, prompt, PILOT_TOKENS).tokens) for prompt in pilots]
-    advice, chosen, policy = _choose(job, target, answers, verify_s)
-    emit("advice", advice)
-    drafted = (_drafter(chosen, job, target), policy)
+    drafter = drafter_of(job.draft, job.scenario)
+    if isinstance(drafter, ModelDrafter):
+        check_same_vocabulary(target, drafter.session)
+    policy, advice = weighed(
+        drafter,
+        verify_s,
+        answers,
+        job.new_tokens,
+        draft_tokens=job.draft_tokens,
+        most_tokens=MOST_TOKENS,
+    )
+    emit("advice", advice.replace(draft=Path(job.draft).name))
     for index, prompt in enumerate(prompts * job.repetitions):
         answered: dict[str, Decoding] = {}
         # In turns, so that a drifting machine favours neither.
         for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
-            ask = partial(generate, target, prompt, job.new_tokens, *(() if mark else drafted))
-            answered[mark] = timed.answer(ask, mark)
-        slow = answered[PLAIN]
-        fast = answered[""]
+            drafted = (None, None) if mark else (drafter, policy)
+            answered[mark] = timed.answer(partial(generate, target, prompt, job.new_tokens, *drafted), mark)
+        slow, fast = answered[PLAIN], answered[""]
         difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit(
             "answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()}
         )
 
 
-def _drafter(name: str, job: SpeculationJob, target: LlamaSession) -> Drafter:
+def drafter_of(name: str, scenario: Scenario, batch_tokens: int = 512, output_tokens: int = 0) -> Drafter:
+    """Prompt lookup, or a draft model's file in a session of its own."""
     if name == "lookup":
         return LookupDrafter()
-    session = LlamaSession(Path(name), job.scenario, batch_tokens=512)
-    check_same_vocabulary(target, session)
-    return ModelDrafter(session)
-
-
-def _choose(
-    job: SpeculationJob,
-    target: LlamaSession,
-    answers: list[tuple[list[int], tuple[int, ...]]],
-    verify_s: dict[int, float],
-) -> tuple[DraftAdvice, str, DraftPolicy]:
-    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be."""
-    candidates = []
-    for name in job.drafts:
-        drafter = _drafter(name, job, target)
-        lengths = {"draft_tokens": job.draft_tokens, "most_tokens": MOST_TOKENS}
-        policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, **lengths)
-        candidates.append((advice, policy, name))
-        if isinstance(drafter, ModelDrafter):
-            drafter.session.close()
-    advice, policy, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
-    others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
-    return advice.replace(draft=Path(chosen).name, others=others), chosen, policy
+    return ModelDrafter(
+        LlamaSession(Path(name), scenario, batch_tokens=batch_tokens, output_tokens=output_tokens)
+    )

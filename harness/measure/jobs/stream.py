@@ -8,12 +8,12 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure import page_cache
-from harness.measure.jobs.speculate import weighed
+from harness.measure.jobs.speculate import drafter_of, weighed
 from harness.measure.jobs.timed import TimedAnswers
 from harness.onnx.files import model_files
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
+from harness.runtimes.llamacpp.drafters import Drafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
@@ -124,17 +124,15 @@ def _drafter(job: StreamJob) -> Drafter | None:
     """
     if not job.draft:
         return None
-    if job.draft == "lookup":
-        return LookupDrafter()
-    path = Path(job.draft)
     scenario = Scenario(
         context_tokens=job.scenario.context_tokens,
         thread_count=job.scenario.thread_count,
         ubatch_tokens=_DRAFT_TOKENS + 1,
         mmap=False,
     )
-    session = LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
-    session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
-    session.clear()
-    page_cache.drop(*model_files(path))
-    return ModelDrafter(session)
+    drafter = drafter_of(job.draft, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
+    if isinstance(drafter, ModelDrafter):
+        drafter.session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
+        drafter.session.clear()
+        page_cache.drop(*model_files(Path(job.draft)))
+    return drafter

@@ -132,7 +132,7 @@ def test_every_verb_asks_for_the_engine_before_it_reuses(tmp_path: Path, monkeyp
     tiny = synthesize_tiny(tmp_path / "t.gguf", "F16")
     monkeypatch.setattr(Pipeline, "measure", lambda _self, planned, **_: planned.key)
     soaked = SoakJob(path=str(tiny), scenario=BASE, runtime="fake")
-    drafted = SpeculationJob(target=str(tiny), prompts=("a", "b"), drafts=("lookup",))
+    drafted = SpeculationJob(target=str(tiny), prompts=("a", "b"), draft="lookup")
 
     def keys(version: str) -> list[object]:
         monkeypatch.setattr(fake.RUNTIME, "package", lambda: version, raising=False)

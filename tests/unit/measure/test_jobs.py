@@ -35,7 +35,7 @@ SENT: list[tuple[Callable[..., None], msgspec.Struct]] = [
     (score.run_quality, score.QualityJob(model="a.gguf", text="t.txt", reference="b.gguf", chunk_count=0)),
     (score.run_text, score.TextJob(runtime="llamacpp", scenario=SCENARIO, path="a.gguf")),
     (soak.run, soak.SoakJob(path="a.gguf", scenario=SCENARIO, celsius_max=60.0)),
-    (speculate.run, speculate.SpeculationJob(target="a.gguf", prompts=("ä", "b\n"), drafts=("lookup", "b.gguf"))),
+    (speculate.run, speculate.SpeculationJob(target="a.gguf", prompts=("ä", "b\n"), draft="b.gguf")),
     (stream.run, stream.StreamJob(model="a.gguf", prompts=("a",), budget_bytes=1 << 40, mode="mapped")),
     (_calibrate_child.run, _calibrate_child.Job(types=("Q8_0",), fill_bytes=1, cached_bytes=0, thread_count=2,
                                                 runtime="llamacpp", skipped=(("Q8_0", "wide"),), limit_s=9.0)),
