@@ -173,9 +173,6 @@ class Calibration(Frozen):
         cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
         isa: Instruction sets that the engine was built with and found on this machine; None where it tells
             none.
-        bound: What decided how large the tiny models were.
-        built_bytes: Of all tiny models together.
-        took_s: Time that all of it took.
     """
 
     api: str
@@ -198,9 +195,6 @@ class Calibration(Frozen):
     load_layer_s: Time = 0.0
     cached_shares: Curve = ()
     isa: tuple[str, ...] | None = None
-    bound: str = ""
-    built_bytes: Count = 0
-    took_s: Time = 0.0
 
 
 class DeviceProfile(Frozen):

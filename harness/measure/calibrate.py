@@ -211,7 +211,7 @@ def calibrate(
     heard.say(
         f"timing {title} on tiny models of {format_bytes(size_bytes)} ({bound}): about {within_s:.0f} s"
     )
-    events, took_s = _run(job, heard.say)
+    events = _run(job, heard.say)
     costs = fit(events["timing"], missing, size_bytes, cached_bytes, failed_count=len(events["failed"]))
     held = size_bytes if size_bytes < 2 * cache else cached_bytes
     load_layer_s, loads = load_costs(events["built"])
@@ -222,7 +222,6 @@ def calibrate(
         cost = no_faster(timed_cost, sets, in_cache=held == size_bytes)
         every.append(cost.replace(repacked=name in repacked, load_s_per_byte=loads.get(name, 0.0)))
     about = dict(*events["process"])
-    isa = about.get("isa")
     rounds = _by_bench(events["timing"]).values()
     disturbed = fmean(all(event["doubted"] for event in told) for told in rounds)
     costs = costs.replace(
@@ -231,33 +230,24 @@ def calibrate(
         thread_count=threads,
         machine=machine.fingerprint().fingerprint,
         cached_shares=cached_shares(sets, held) if held else (),
-        bound=bound,
-        built_bytes=sum(model["size_bytes"] for model in events["built"]),
-        took_s=took_s,
         process_anonymous_bytes=about.get("anonymous_bytes", 0),
         process_file_bytes=about.get("file_bytes", 0),
-        isa=None if isa is None else tuple(isa),
+        isa=tuple(about["isa"]) if about.get("isa") is not None else None,
         types=tuple(every),
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
-    _keep(costs, place, heard.say)
-    return costs
-
-
-def _keep(costs: Calibration, place: Path, say: Callable[[str], None]) -> None:
-    """Write what is to be believed; EngineError where hardly anything is."""
-    disturbed = costs.disturbed_ratio
     if disturbed > USELESS_RATIO:
         raise EngineError(
             f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again"
         )
-    if disturbed:
-        say(
+    if costs.disturbed_ratio:
+        heard.say(
             f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs"
         )
     else:
         write_atomically(place, msgspec.json.encode(costs))
+    return costs
 
 
 def kept(
@@ -537,8 +527,8 @@ def _link_bytes_per_s(times: Times, fill_bytes: int) -> float:
     return median(rates) if rates else 0.0
 
 
-def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], float]:
-    """Events of the child by name, and seconds.
+def _run(job: Job, say: Callable[[str], None]) -> dict[str, list[Any]]:
+    """Events of the child by name.
 
     A bench that ends it is left out, and it is started again for others.
 
@@ -547,7 +537,6 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
             twice at one.
     """
     events: dict[str, list[Any]] = defaultdict(list)
-    took_s = 0.0
 
     def on_event(name: str, data: Any) -> None:
         if name == "group":
@@ -556,17 +545,16 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
     while True:
         limits = Limits(wall_s=job.limit_s)
         result = run_helper("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
-        took_s += result.duration_s
         for name, data in result.events:
             events[name].append(data)
         if result.outcome == "ok":
-            return events, took_s
+            return events
         begun = events["begin"][-1] if events["begin"] else {"type_name": "", "role": ""}
         bench = begun["type_name"], begun["role"]
         events["failed"].append({**begun, "why": result.outcome})
         is_late = result.outcome == "timed out"
         if is_late and events["timing"]:  # on a busy machine something is better than nothing
-            return events, took_s
+            return events
         if is_late or bench in job.skipped:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
