@@ -58,7 +58,6 @@ def run(
     thread_count: Annotated[
         int, Meta(ge=1, le=1024), Option("--threads -t", "CPU threads.", "Engine and placement")
     ] = 1,
-    seed: options.Seed = 1,
 ) -> Answer:
     """Time a system on its cases beside what is predicted of it, and score its answers.
 
@@ -90,16 +89,13 @@ def run(
         when=measuring.programs,
     )
     with measuring.started() as how:
-        paths = {"encoder": encoder}
-        if model:
-            paths["language"] = options.model_file(model, "", how)
+        paths = {"encoder": encoder, "language": options.model_file(model, "", how) if model else None}
         job = SystemJob(
             name=name,
             size=size_of(system, size),
             parts={part: str(path.absolute()) for part, path in paths.items() if path},
             cases=str(cases.absolute()) if cases else "",
             repetitions=repetitions,
-            seed=seed,
             thread_count=thread_count,
             evaluate=evaluate,
         )
@@ -130,9 +126,9 @@ def _listed() -> Answer:
             gone.append(str(error))
             continue
         parts = ", ".join(system.parts) or "-"
-        rows.append([name, parts, ", ".join(system.sizes), system.extra or "-", system.title])
+        rows.append([name, parts, ", ".join(system.sizes), system.title])
         columns = {kind_of(kind): columns_of(kind) for kind in system.kinds}
-        told = {"name": name, "title": system.title, "parts": system.parts, "extra": system.extra}
+        told = {"name": name, "title": system.title, "parts": system.parts}
         document.append(told | {"sizes": system.sizes, "columns": columns})
-    view = table("", ["system", "parts", "sizes", "extra", "what it does"], rows)
+    view = table("", ["system", "parts", "sizes", "what it does"], rows)
     return Answer(document, lambda: say(view, *gone))

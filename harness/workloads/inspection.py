@@ -14,7 +14,7 @@ et al. 2024, "Massive Activations in Large Language Models"). They are told apar
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -22,39 +22,38 @@ from harness.arrays import Flags, Singles
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE, shipped_text
 from harness.domain.model import Weights
-from harness.domain.result import Score
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import always, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Context, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
-WINDOW_TOKENS: Final = 512
+WINDOW_TOKENS = 512
 """Most tokens of a text that are read: one physical batch, so that a tap sees them together."""
-MASSIVE_RATIO: Final = 8.0
+MASSIVE_RATIO = 8.0
 """A token whose norm is more than this multiple of the median is massive."""
-_TRAIN_SHARE: Final = 0.9
-_CASE_CHARS: Final = 1000
-_CASE_TOKENS: Final = 250
+_TRAIN_SHARE = 0.9
+_CASE_CHARS = 1000
+_CASE_TOKENS = 250
 """Of such a piece, about."""
-_LOGIT_COPIES: Final = 6
+_LOGIT_COPIES = 6
 """In the engine, as rows, as one array, and thrice on the way to their logarithms."""
-_WORDS: Final = 24
-_RIDGE: Final = 1e-3
+_WORDS = 24
+_RIDGE = 1e-3
 """Added to the features' products, as a share of their mean square: some features are hardly ever active."""
 Change = Callable[[Singles], Singles]
 
 
-class Loss(Case, tag="loss"):
+class Loss(Case):
     """A text whose loss is taken with reconstructions in the stream."""
 
     needs = ("language",)
     text: str
 
 
-class Probe(Case, tag="probe"):
+class Probe(Case):
     """A text and its label."""
 
     needs = ("language",)
@@ -170,7 +169,6 @@ class InspectState(NamedTuple):
     stream: Stream
     dictionary: Dictionary
     changes: dict[str, Change]
-    parts: Parts
 
 
 class InspectSystem(System):
@@ -179,21 +177,20 @@ class InspectSystem(System):
     name = "inspect"
     title = "Looking inside: the cost of a tap, sparse features beside principal components, probes of labels"
     kinds = (Loss, Probe)
-    extra = "llama"
     context_tokens = WINDOW_TOKENS
     sizes = {
         "default": {"expansion_ratio": 4, "active_count": 32, "train_tokens": 16384, "round_count": 2},
         "small": {"expansion_ratio": 2, "active_count": 16, "train_tokens": 4096, "round_count": 1},
     }
 
-    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+    def cases(self, size: Size) -> Cases:
         """Pieces of the last tenth of the text that ships; stretches of it with their words in order or not."""
         text = shipped_text(REFERENCE)
         start = int(len(text) * _TRAIN_SHARE)
         cases: list[Any] = [
             Loss(text=text[at:][:_CASE_CHARS]) for at in range(start, start + 4000, _CASE_CHARS)
         ]
-        rng = random.Random(seed)
+        rng = random.Random(1)
         words = text.split()
         for number, place in enumerate(rng.sample(range(len(words) // _WORDS), 60)):
             stretch = words[place * _WORDS : (place + 1) * _WORDS]
@@ -202,15 +199,16 @@ class InspectSystem(System):
             cases.append(Probe(text=" ".join(stretch), label=number % 2 == 0))
         return cases
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> InspectState:
+    def prepare(self, context: Context) -> InspectState:
         """Open the model with a tap, and fit the dictionary and its nulls."""
-        stream = Stream(parts, context.thread_count)
+        size = context.size
+        stream = Stream(context.parts, context.thread_count)
         text = shipped_text(REFERENCE)
         ids = stream.language.session.tokenize(text[: int(len(text) * _TRAIN_SHARE)])[: size["train_tokens"]]
         windows = [ids[at : at + WINDOW_TOKENS] for at in range(0, len(ids) - 1, WINDOW_TOKENS)]
         x: Singles = np.concatenate([usual(stream.read(window)) for window in windows])
         mean = x.mean(axis=0)
-        rng = np.random.default_rng(context.seed)
+        rng = np.random.default_rng(1)
         count = size["expansion_ratio"] * stream.dim
         active_count = size["active_count"]
         drawn = x[rng.integers(0, len(x), count)] - mean
@@ -228,15 +226,15 @@ class InspectSystem(System):
             "as many principal components": lambda values: (values - mean) @ axes @ axes.T + mean,
             "as many random features": random_one.rebuilt,
         }
-        return InspectState(stream, dictionary, changes, parts)
+        return InspectState(stream, dictionary, changes)
 
-    def step(self, state: InspectState, case: Any) -> dict[str, Any]:
+    def step(self, state: InspectState, case: Any) -> Any:
         """The loss under each change, or the mean activation of ordinary tokens and how many features are active."""
         tokens = state.stream.tokens(case.text)
         if isinstance(case, Loss):
             return {name: state.stream.loss(tokens, change) for name, change in state.changes.items()}
         x = usual(state.stream.read(tokens))
-        with state.parts.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
+        with state.stream.language.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
             z = state.dictionary.encode(x)
         mean = x.mean(axis=0, dtype=np.float64)
         return {
@@ -251,7 +249,7 @@ class InspectSystem(System):
         logits = _LOGIT_COPIES * _CASE_TOKENS * shape.vocab_count
         return 4 * (shape.hidden_dim * (6 * features + 4 * size["train_tokens"]) + logits)
 
-    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+    def score(self, cases: Cases, answers: Answers) -> Scores:
         """Loss recovered against zeros, (zeros - spliced) / (zeros - clean), and the accuracy of a probe."""
         scores = []
         losses = [answer for _, answer in of_kind(cases, answers, Loss)]

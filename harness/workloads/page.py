@@ -1,15 +1,15 @@
 """Systems as tables: time and memory of each step and part, measured beside predicted; figures beside their nulls."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Score, SystemResult
 from harness.report.panels import Panel
 from harness.units import format_bytes, format_seconds
 
-COLUMNS: Final = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p95", "error")
-SCORE_COLUMNS: Final = ("of", "figure", "value", "cases", "null", "which says")
+COLUMNS = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p95", "error")
+SCORE_COLUMNS = ("of", "figure", "value", "cases", "null", "which says")
 
 
 def result_of(record: RunRecord) -> SystemResult:

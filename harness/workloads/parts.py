@@ -12,7 +12,7 @@ from functools import cache
 from math import exp
 from pathlib import Path
 from statistics import mean
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -32,10 +32,10 @@ Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
 ChatWords = Callable[..., Sequence[str]]
 """What stands before, between and after the contents of turns with the roles given."""
-OPTIONS: Final = {"language": "--model MODEL", "encoder": "--encoder FILE"}
-ENCODER_TOKENS: Final = 512
-_MARK: Final = "@content %d@"
-_MOST_BYTES: Final = 1 << 16
+OPTIONS = {"language": "--model MODEL", "encoder": "--encoder FILE"}
+ENCODER_TOKENS = 512
+_MARK = "@content %d@"
+_MOST_BYTES = 1 << 16
 
 
 class Written(NamedTuple):

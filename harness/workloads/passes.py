@@ -16,6 +16,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.prediction import SpeedPrediction
 from harness.domain.result import PassFigures
 from harness.domain.scenario import Scenario
 from harness.predict.co_resident import read_bytes_per_s
@@ -110,41 +111,35 @@ def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scen
     """Seconds of passes on a device: models by their weights, arrays by what they read."""
 
     @cache
-    def rate(part: str, prompt_tokens: int, depth_tokens: int) -> float:
-        asked = scenario.replace(prompt_tokens=max(prompt_tokens, 1), depth_tokens=depth_tokens, new_tokens=1)
-        speed = predict_speed(weights[part], device, asked)
-        if prompt_tokens:
-            return speed.prefill_tokens_per_s.mid
-        return speed.decode_tokens_per_s.mid
+    def speed_of(part: str, asked: Scenario) -> SpeedPrediction:
+        return predict_speed(weights[part], device, asked)
 
     def seconds(one: Pass) -> float | None:
         if one.moved_bytes:
             return one.moved_bytes / (SERIAL_SHARE * read_bytes_per_s(device))
         if one.part not in weights:
             return None
-        prompt = 0
-        if one.op is not Op.WRITE and one.tokens > 1:
-            prompt = one.tokens
-        factor = one.share
-        if one.op is Op.TRAIN:
-            factor *= TRAINING_FACTOR
-        return factor * one.tokens / rate(one.part, prompt, one.depth)
+        is_prompt = one.op is not Op.WRITE and one.tokens > 1
+        asked = scenario.replace(
+            prompt_tokens=one.tokens if is_prompt else 1, depth_tokens=one.depth, new_tokens=1
+        )
+        speed = speed_of(one.part, asked)
+        rate = speed.prefill_tokens_per_s if is_prompt else speed.decode_tokens_per_s
+        factor = TRAINING_FACTOR if one.op is Op.TRAIN else one.share
+        return factor * one.tokens / rate.mid
 
     return seconds
 
 
-def line(points: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Seconds of so many tokens, on straight lines through (tokens, seconds), which ascend.
+def line(points: Mapping[int, float], tokens: int) -> float:
+    """Seconds of so many tokens, by the straight line that is relatively nearest to some seconds by tokens.
 
     Of one point alone in proportion.
     """
-    if len(points) == 1:
-        known, seconds = points[0]
-        return seconds * tokens / known
-    at = min(max(sum(known < tokens for known, _ in points), 1), len(points) - 1)
-    known, seconds = points[at - 1]
-    later, later_s = points[at]
-    return max(0.0, seconds + (later_s - seconds) * (tokens - known) / (later - known))
+    known, seconds = np.array([*points]), np.array([*points.values()])
+    if len(known) == 1:
+        return float(seconds[0] * tokens / known[0])
+    return max(0.0, float(np.polyval(np.polyfit(known, seconds, 1, w=1 / seconds), tokens)))
 
 
 def quantiles(seconds: Sequence[float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
@@ -26,10 +26,10 @@ from harness.workloads.parts import ENCODER_TOKENS, OPTIONS, scenario_of
 from harness.workloads.passes import StepTime, law_of, rows_of, unknown
 from harness.workloads.system import System, load
 
-CHILD: Final = f"{child_run.__module__}:{child_run.__name__}"
-INTERPRETER_BYTES: Final = 28 << 20
+CHILD = f"{child_run.__module__}:{child_run.__name__}"
+INTERPRETER_BYTES = 28 << 20
 """Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
-_MOST_ANSWERS: Final = 2000
+_MOST_ANSWERS = 2000
 """Answers that a record keeps; the figures are of all."""
 
 
@@ -51,23 +51,24 @@ class Plan(NamedTuple):
 
     def bytes_of(self, part: str, scenario: Scenario, device: DeviceProfile | None) -> int:
         """Anonymous memory of one part that is opened so, predicted; llama.cpp makes no cache for an encoder."""
-        left_out = {PartKind.RUNTIME}
-        if part == "encoder":
-            left_out.add(PartKind.KV_CACHE)
-        parts = memory_of(self.weights[part], scenario, device).parts
-        return sum(p.anonymous_bytes for p in parts if p.kind not in left_out)
+        held = 0
+        for one in memory_of(self.weights[part], scenario, device).parts:
+            is_cache = one.kind is PartKind.KV_CACHE and part == "encoder"
+            if one.kind is not PartKind.RUNTIME and not is_cache:
+                held += one.anonymous_bytes
+        return held
 
     def model(self) -> ModelIdentity | None:
         """The language model; None without one."""
-        if "language" not in self.weights:
-            return None
-        return identify(Path(self.job.parts["language"]), self.weights["language"])
+        weights = self.weights.get("language")
+        return identify(Path(self.job.parts["language"]), weights) if weights else None
 
 
 def total(held: dict[str, int | None]) -> int | None:
     """The sum; None where one is not known."""
-    known = [size for size in held.values() if size is not None]
-    return sum(known) if len(known) == len(held) else None
+    if None in held.values():
+        return None
+    return sum(filter(None, held.values()))
 
 
 def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
@@ -92,7 +93,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
         raise RefusedError(f"{job.name}: no case that is run needs {part}: leave out {OPTIONS[part]}")
     parts = system.part_files(paths, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
-    return Plan(system, job.replace(parts=parts, cache=str(cache_dir())), weights)
+    return Plan(system, job.replace(parts=parts), weights)
 
 
 def run(job: SystemJob, how: How = How()) -> RunRecord:
@@ -104,7 +105,7 @@ def run(job: SystemJob, how: How = How()) -> RunRecord:
         WrongAnswerError: An answer is wrong whatever the model.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    plan = plan_of(job.replace(wall_s=how.limits.wall_s))
+    plan = plan_of(job)
     scenario = Scenario(thread_count=job.thread_count)
     types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
     with Pipeline(how) as pipeline:
@@ -137,7 +138,6 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
     memory = [part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)]
     return SystemResult(
         size=plan.job.size,
-        seed=plan.job.seed,
         prepare_s=dict(ended.events).get("prepared_s"),
         parts={part: Path(path).name for part, path in plan.job.parts.items()},
         scores=tuple(scores),

@@ -20,11 +20,10 @@ def figure(name: str, value: float, group: str, count: int, *, more_is_better: b
 
 def share(name: str, hits: Sequence[Any], group: str = "", nulls: Nulls = _NONE) -> Score:
     """A share of cases, with Wilson's interval; no value without cases."""
-    estimate = share_interval(sum(map(bool, hits)), len(hits))
-    score = figure(name, estimate.mid, group, len(hits))
-    if not hits:
-        score = score.replace(value=None)
-    return score.replace(low=estimate.low, high=estimate.high, nulls=dict(nulls))
+    estimate = share_interval(sum(hits), len(hits))
+    value = estimate.mid if hits else None
+    score = Score(name=name, value=value, group=group, low=estimate.low, high=estimate.high)
+    return score.replace(count=len(hits), nulls=dict(nulls))
 
 
 def mean_of(rows: Any) -> float:
@@ -32,30 +31,23 @@ def mean_of(rows: Any) -> float:
     return float(np.mean(rows))
 
 
-def resampled(
-    name: str,
-    rows: Any,
-    group: str = "",
-    nulls: Nulls = _NONE,
-    of: Callable[[Any], float] = mean_of,
-    *,
-    more_is_better: bool = True,
-) -> Score:
+def resampled(name: str, rows: Any, group: str, nulls: Nulls, of: Callable[[Any], float] = mean_of) -> Score:
     """A figure of rows ``[n, ...]``, at least one, with the interval of cases drawn with replacement."""
     table = np.asarray(rows)
-    score = figure(name, of(table), group, len(table), more_is_better=more_is_better)
-    draws = np.random.default_rng(0).integers(0, len(table), (RESAMPLES // 4, len(table)))
-    low, high = np.nanpercentile([of(table[draw]) for draw in draws], [2.5, 97.5]).tolist()
-    score = score.replace(nulls=dict(nulls))
-    if not isfinite(low) or score.value is None or not isfinite(score.value):
+    count = len(table)
+    score = figure(name, of(table), group, count).replace(nulls=dict(nulls))
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES // 4, count))
+    found = [value for value in (of(table[draw]) for draw in draws) if isfinite(value)]
+    if not found or not isfinite(of(table)):
         return score.replace(value=None)
+    low, high = np.percentile(found, [2.5, 97.5]).tolist()
     return score.replace(low=low, high=high)
 
 
-def f1_score(said: Sequence[bool], true: Sequence[bool], group: str, nulls: Nulls = _NONE) -> Score:
+def f1_score(said: Sequence[bool], true: Sequence[bool], group: str) -> Score:
     """F1 of "yes", beside always saying yes."""
-    always = f1_of(np.column_stack([np.ones(len(true)), true]))
-    return resampled("f1", np.column_stack([said, true]), group, {"always yes": always, **nulls}, f1_of)
+    always = 2 * mean_of(true) / (1 + mean_of(true))
+    return resampled("f1", np.column_stack([said, true]), group, {"always yes": always}, f1_of)
 
 
 def f1_of(rows: Any) -> float:

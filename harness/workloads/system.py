@@ -13,7 +13,7 @@ predicted, and which is run again on a target that has no Python.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Union
 
 import msgspec
 
@@ -30,8 +30,8 @@ _MOST_BYTES = 256 << 20
 """Of a file of cases."""
 
 
-class Case(Frozen, tag_field="kind"):
-    """One line of a case file; a kind of case is a subclass, ``class Ask(Case, tag="ask")``, with its columns.
+class Case(Frozen, tag=str.lower, tag_field="kind"):
+    """One line of a case file; a kind of case is a subclass, ``class Ask(Case)``, with its columns.
 
     Attributes:
         needs: Parts without which it is not answered, of ``language``, ``encoder``.
@@ -40,24 +40,26 @@ class Case(Frozen, tag_field="kind"):
     needs: ClassVar[tuple[str, ...]] = ()
 
 
+Cases = Sequence[Any]
+Scores = Sequence[Score]
 Answers = Sequence[Any]
 """What ``step`` gave for each of the cases, in their order."""
 Size = Mapping[str, int]
 
 
 class Context(NamedTuple):
-    """Where and how a system runs.
+    """What a system runs with.
 
     Attributes:
+        parts: Those that were named, or that its cases need.
+        size: Its parameters.
         folder: Scratch folder of this run, removed afterwards.
-        cache: Folder for what is worth keeping between runs.
-        seed: Of everything that is drawn.
         thread_count: CPU threads of its parts.
     """
 
+    parts: Parts
+    size: Size
     folder: Path
-    cache: Path
-    seed: int = 1
     thread_count: int = 1
 
 
@@ -69,7 +71,6 @@ class System:
         title: One line for people.
         kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a
             step.
-        extra: Extra of edge-harness that it needs; empty for none.
         options: Parts that it takes where they are named, beside those that its cases need.
         context_tokens: That the language model is opened with.
         sizes: Named parameter sets, ``default`` among them.
@@ -78,7 +79,6 @@ class System:
     name: ClassVar[str]
     title: ClassVar[str]
     kinds: ClassVar[tuple[type[Case], ...]]
-    extra: ClassVar[str] = ""
     options: ClassVar[tuple[str, ...]] = ()
     context_tokens: ClassVar[int] = 2048
     sizes: ClassVar[Mapping[str, Size]] = {"default": {}}
@@ -88,22 +88,17 @@ class System:
         """Every part that it can take."""
         return sorted({part for kind in self.kinds for part in kind.needs} | set(self.options))
 
-    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+    def cases(self, size: Size) -> Cases:
         """The built-in cases, in the order in which they are put."""
         raise NotImplementedError
 
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """The files that are opened, made of those that were named where they must be others."""
-        del cache
         return dict(paths)
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> Any:
-        """The state that ``step`` works on, built outside the clock.
-
-        The parts themselves unless it says otherwise.
-        """
-        del size, context
-        return parts
+    def prepare(self, context: Context) -> Any:
+        """The state that ``step`` works on, built outside the clock: what it runs with, unless it says otherwise."""
+        return context
 
     def step(self, state: Any, case: Any) -> Any:
         """Answer one case; JSON values, kept in the record."""
@@ -111,15 +106,13 @@ class System:
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""
-        del size, weights
         return 0
 
-    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+    def score(self, cases: Cases, answers: Answers) -> Scores:
         """Figures of the answers, each beside its nulls.
 
         WrongAnswerError for what is wrong whatever the model.
         """
-        del cases, answers
         return ()
 
 
@@ -162,10 +155,8 @@ def read_cases(path: Path, system: System) -> list[Any]:
             expected.
         RefusedError: The file holds no case.
     """
-    kinds: Any = system.kinds[0]
-    for kind in system.kinds[1:]:
-        kinds = kinds | kind
-    cases: list[Any] = []
+    kinds: Any = Union[system.kinds]  # noqa: UP007
+    cases = []
     for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
         if line.strip():
             place = f"{path}:{number}"
@@ -182,12 +173,10 @@ def size_of(system: System, text: str) -> dict[str, int]:
         UnknownNameError: No such size.
         RefusedError: A part that the system does not have, or no whole number.
     """
-    if text in system.sizes:
-        return dict(system.sizes[text])
-    if "=" not in text:
+    if text not in system.sizes and "=" not in text:
         raise UnknownNameError("size", text, system.sizes)
-    size = dict(system.sizes["default"])
-    for part in text.split(","):
+    size = dict(system.sizes.get(text) or system.sizes["default"])
+    for part in text.split(",") if "=" in text else ():
         key, _, value = part.partition("=")
         if key not in size or not value.isdigit():
             raise RefusedError(f"size: found {part!r}, expected NAME=NUMBER with a name of {', '.join(size)}")

@@ -11,7 +11,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from statistics import median
-from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse, RunRecord, Sample
@@ -25,15 +24,15 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import judged
 from harness.runtimes.executable import as_made
 from harness.targets import target_named
-from harness.targets.bench import There, on_target
+from harness.targets.bench import on_target
 from harness.targets.facts import facts
 from harness.workloads.child import SystemJob
 from harness.workloads.passes import Law, Op, Pass, StepTime, line, quantiles, rows_of
 from harness.workloads.run import CHILD, plan_of, result_of
 
-_PROBED: Final = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
+_PROBED = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
 """Tokens of the passes that a target's law is taken from."""
-_WATCHED_S: Final = 2.5
+_WATCHED_S = 2.5
 """So long a program must run for its memory to be seen: counters are read twice a second."""
 
 
@@ -45,20 +44,6 @@ class Shape(Frozen):
     op: Op
     tokens: int
     depth: int = 0
-
-    def scenario(self, thread_count: int) -> Scenario:
-        """What llama-bench is asked for."""
-        asked = Scenario(
-            context_tokens=self.depth + self.tokens,
-            prompt_tokens=self.tokens,
-            new_tokens=0,
-            depth_tokens=self.depth,
-            thread_count=thread_count,
-            api="cpu",
-        )
-        if self.op is Op.WRITE:
-            return asked.replace(prompt_tokens=0, new_tokens=self.tokens)
-        return asked
 
 
 def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
@@ -72,7 +57,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
     """
     target = target_named(on)
     known = facts(target)
-    plan = plan_of(job.replace(wall_s=how.limits.wall_s))
+    plan = plan_of(job)
     how.listener.begin(f"{job.name} on {on}")
     records: dict[Shape, RunRecord] = {}
     held: dict[str, PartMemory] = {}
@@ -81,47 +66,51 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
         if here.outcome != "ok":
             raise EngineError(f"{job.name} did not run here: {here.detail}", here.outcome)
         steps = here.told("step", StepTime)
-        for shape, here_s in shapes_of(steps, plan.weights).items():
-            weights = plan.weights[shape.part]
-            scenario = shape.scenario(known.cpu.thread_count)
+        shapes = shapes_of(steps, plan.weights)
+        if not shapes:
+            raise RefusedError(f"{job.name} has no pass that a program on a target can run")
+        for shape, here_s in shapes.items():
+            part, tokens = shape.part, shape.tokens
+            weights = plan.weights[part]
+            scenario = as_made(
+                Scenario(
+                    prompt_tokens=0 if shape.op is Op.WRITE else tokens,
+                    new_tokens=tokens if shape.op is Op.WRITE else 0,
+                    depth_tokens=shape.depth,
+                    thread_count=known.cpu.thread_count,
+                    api="cpu",
+                )
+            )
             count = max(job.repetitions, ceil(_WATCHED_S / max(here_s, 1e-3)))
-            asked = GenerateJob(path=plan.job.parts[shape.part], scenario=scenario, repetitions=count)
+            asked = GenerateJob(path=plan.job.parts[part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(asked, weights), target, known, programs)
-            predicted_bytes = plan.bytes_of(shape.part, as_made(scenario), None)
-            if shape.op is Op.EMBED:
-                assert isinstance(planned.job, There)
-                planned = planned._replace(job=planned.job.replace(words=(*planned.job.words, "-embd", "1")))
-                # llama-bench has room for the odds of a next token after each
-                predicted_bytes += 4 * weights.shape.vocab_count * shape.tokens
-            record = pipeline.measure(planned)
-            if not record.samples:
-                raise EngineError(f"{shape.part} on {on}: {record.detail}", record.outcome)
-            records[shape] = record
-            if shape.step and record.memory:
-                part = PartMemory(
-                    part=shape.part,
-                    file_bytes=record.memory.peak_file_bytes,
-                    anonymous_bytes=record.memory.peak_anonymous_bytes,
+            record = records[shape] = pipeline.measure(planned)
+            use = record.memory
+            if use is None or not record.samples:
+                raise EngineError(f"{part} on {on}: {record.detail}", record.outcome)
+            predicted_bytes = plan.bytes_of(part, scenario, None)
+            if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
+                predicted_bytes += 4 * weights.shape.vocab_count * tokens
+            own_bytes = use.peak_anonymous_bytes
+            if part not in held or own_bytes > (held[part].anonymous_bytes or 0):
+                held[part] = PartMemory(
+                    part=part,
+                    file_bytes=use.peak_file_bytes,
+                    anonymous_bytes=own_bytes,
                     predicted_bytes=predicted_bytes,
                 )
-                held[part.part] = max(
-                    part, held.get(part.part, part), key=lambda one: one.anonymous_bytes or 0
-                )
-    if not records:
-        raise RefusedError(f"{job.name} has no pass that a program on a target can run")
     memory = tuple(held.values())
-    seconds = {
-        shape: median(sample.duration_s for sample in record.samples) for shape, record in records.items()
-    }
+    seconds = {shape: median(one.duration_s for one in record.samples) for shape, record in records.items()}
+    own_bytes = sum(one.anonymous_bytes or 0 for one in memory)
+    file_bytes = sum(one.file_bytes for one in memory)
     result = result_of(plan, here, None).replace(
         prepare_s=None,
         passes=tuple(rows_there(steps, seconds, on)),
         memory=memory,
-        predicted_anonymous_bytes=sum(part.predicted_bytes or 0 for part in memory),
+        predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory),
     )
-    own_bytes = sum(part.anonymous_bytes or 0 for part in memory)
-    file_bytes = sum(part.file_bytes for part in memory)
-    record = next(iter(records.values())).replace(
+    first = next(iter(records.values()))
+    record = first.replace(
         workload=job.name,
         outcome="ok",
         detail="",
@@ -165,32 +154,34 @@ def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
 
     def law(one: Pass) -> float | None:
         op = Op.READ if one.op is Op.JUDGE and not step else one.op
-        points = {
-            shape.tokens: took
-            for shape, took in seconds.items()
-            if (shape.step, shape.part, shape.op) == (step, one.part, op)
-        }
-        return line(sorted(points.items()), one.tokens) if points else None
+        points = {}
+        for shape, took in seconds.items():
+            if (shape.step, shape.part, shape.op) == (step, one.part, op):
+                points[shape.tokens] = took
+        return line(points, one.tokens) if points else None
 
     return law
 
 
-def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> Iterator[StepTime]:
+def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> list[StepTime]:
     """The steps with the seconds that their passes take there, without passes that no program there runs."""
+    found = []
     for each in steps:
         law = law_there(seconds, each.step)
-        passes = [one.replace(seconds=law(one)) for one in each.passes]
-        known = tuple(one for one in passes if one.seconds is not None)
-        if known:
-            yield StepTime(step=each.step, duration_s=sum(one.seconds or 0.0 for one in known), passes=known)
+        passes = tuple(one.replace(seconds=law(one)) for one in each.passes if law(one) is not None)
+        if passes:
+            duration_s = sum(one.seconds or 0.0 for one in passes)
+            found.append(StepTime(step=each.step, duration_s=duration_s, passes=passes))
+    return found
 
 
 def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
     """Measured there beside predicted; what no program there runs has no figure."""
-    yield from rows_of(list(timed_there(steps, seconds)), law_there(seconds), on)
-    passes = dict.fromkeys((each.step, one.part, one.op) for each in steps for one in each.passes)
+    yield from rows_of(timed_there(steps, seconds), law_there(seconds), on)
     timed = {(shape.step, shape.part, shape.op) for shape in seconds}
-    for step, part, op in passes:
+    for step, part, op in dict.fromkeys(
+        (each.step, one.part, one.op) for each in steps for one in each.passes
+    ):
         if (step, part, op) not in timed:
             yield PassFigures(step=step, part=part, op=op, where=on)
 
@@ -198,14 +189,13 @@ def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: st
 def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) -> Iterator[Sample]:
     """Of each repetition the median step, and the one at the 95th percentile under a label of its own."""
     for step in dict.fromkeys(shape.step for shape in records if shape.step):
-        own = {shape: record.samples for shape, record in records.items() if shape.step == step}
+        own = [shape for shape in records if shape.step == step]
         asked = [each for each in steps if each.step == step]
-        for row in zip(*own.values(), strict=False):
+        for row in zip(*(records[shape].samples for shape in own), strict=False):
             seconds = {shape: one.duration_s for shape, one in zip(own, row, strict=True)}
             taken = quantiles([each.duration_s for each in timed_there(asked, seconds)])
             doubts = tuple(dict.fromkeys(doubt for one in row for doubt in one.validity.doubts))
+            sample = row[0].replace(phase="workload", token_count=1, energy_joules=None)
+            sample = sample.replace(validity=sample.validity.replace(doubts=doubts))
             for label, duration_s in zip((step, f"{step} @ p95"), taken, strict=True):
-                sample = row[0].replace(
-                    phase="workload", label=label, token_count=1, duration_s=duration_s, energy_joules=None
-                )
-                yield sample.replace(validity=sample.validity.replace(doubts=doubts))
+                yield sample.replace(label=label, duration_s=duration_s)

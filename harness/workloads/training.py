@@ -18,23 +18,22 @@ from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
 from harness.domain.base import REFERENCE, shipped_rows, shipped_text
 from harness.domain.model import Weights
-from harness.domain.result import Score
 from harness.measure.pipeline import make
 from harness.runtimes.llamacpp.training import TrainingSession
 from harness.workloads.parts import Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import figure, of_kind
-from harness.workloads.system import Answers, Case, Context, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
 
-class Step(Case, tag="step"):
+class Step(Case):
     """One batch of tokens from this place of the text that ships."""
 
     needs = ("language",)
     place: int
 
 
-class Run(Case, tag="run"):
+class Run(Case):
     """A training run: weights that a token is multiplied with, tokens, hours x devices, dense peak of one device."""
 
     name: str
@@ -94,7 +93,7 @@ class TrainSystem(System):
             )
         return {"language": str(target)}
 
-    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+    def cases(self, size: Size) -> Cases:
         """Batches of the text that ships, one after the other; published runs."""
         cases: list[Any] = []
         if size["step_count"]:  # and the first one, which warms up
@@ -104,12 +103,13 @@ class TrainSystem(System):
             cases.append(Run(name=name, **{key: float(value) for key, value in row.items() if value}))
         return cases
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> TrainState:
+    def prepare(self, context: Context) -> TrainState:
         """Read the model into memory of its own, and make room for gradients and moments."""
+        parts = context.parts
         if parts.language is None:
             return TrainState(parts)
         path = parts.language.path
-        session = TrainingSession(path, size["batch_tokens"], context.thread_count)
+        session = TrainingSession(path, context.size["batch_tokens"], context.thread_count)
         peak = None
         device = this_machine()
         for engine in device.engines if device else ():
@@ -118,7 +118,7 @@ class TrainSystem(System):
         tokens = session.tokenize(shipped_text(REFERENCE))
         return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
 
-    def step(self, state: TrainState, case: Any) -> dict[str, Any]:
+    def step(self, state: TrainState, case: Any) -> Any:
         """The loss of a batch, or the MFU of a run."""
         if isinstance(case, Run):
             return {"mfu": mfu(case)}
@@ -141,7 +141,7 @@ class TrainSystem(System):
         activations = 8 * shape.hidden_dim * shape.layer_count + 2 * shape.vocab_count
         return 4 * (4 * weights["language"].weight_count + size["batch_tokens"] * activations)
 
-    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+    def score(self, cases: Cases, answers: Answers) -> Scores:
         """Tokens a second and MFU of steps, the loss they took off, and how far the formula is from stated MFU."""
         scores = []
         steps = [answer for _, answer in of_kind(cases, answers, Step)]

@@ -35,7 +35,7 @@ def test_system(name: str, tmp_path: Path) -> None:
     check_system = pytest.importorskip("harness.workloads.testing").check_system
     system = plugins.load_entry("edge_harness.workloads", name, "workload")
     size = "small" if "small" in system.sizes else "default"
-    if any(case.needs for case in system.cases(system.sizes[size], 1)):
+    if any(case.needs for case in system.cases(system.sizes[size])):
         with pytest.raises(RefusedError, match="needs"):
             check_system(system, tmp_path, size=size)
     else:
@@ -71,7 +71,7 @@ from harness.report.panels import Panel
 from harness.workloads.system import Case, System
 
 
-class Numbers(Case, tag="numbers"):
+class Numbers(Case):
     numbers: list[int]
 
 
@@ -80,7 +80,7 @@ class Sums(System):
     kinds = (Numbers,)
     sizes = {"default": {"count": 1000}}
 
-    def cases(self, size, seed):
+    def cases(self, size):
         return [Numbers(numbers=list(range(size["count"])))] * 5
 
     def step(self, state, case):

@@ -4,37 +4,36 @@ With a language model each question is also answered from what was found, and wh
 token is the time of reading it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from harness.domain.model import Weights
-from harness.domain.result import Score
-from harness.errors import RefusedError
 from harness.workloads.memory.store import OF_WORDS, Hit, MemoryStore
 from harness.workloads.parts import Parts
 from harness.workloads.scores import mean_of, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Context, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
-_TOP: Final = 20
-_SHOWN: Final = 5
+_TOP = 20
+_SHOWN = 5
 """Memories that go into a prompt."""
-_ANSWER_TOKENS: Final = 24
-_ROW_BYTES: Final = 3 * 4 * 384 + 300
+_ANSWER_TOKENS = 24
+_ROW_BYTES = 3 * 4 * 384 + 300
 """Of a memory: its vector in the array, in SQLite's cache and in the file's log; its text and index, about."""
-_BASE_BYTES: Final = 2 << 20
-_INSTRUCTION: Final = (
+_BASE_BYTES = 2 << 20
+_INSTRUCTION = (
     "Answer the question from these notes in a few words. Later notes count more than earlier ones."
 )
-_NAMES: Final = ("Ada", "Bo", "Cleo", "Dag", "Eli", "Fay")
-_THINGS: Final = ("kayak", "violin", "lamp", "tent", "ladder", "camera", "saw", "kettle", "drill", "rope")
-_PLACES: Final = ("cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn")
+_NAMES = ("Ada", "Bo", "Cleo", "Dag", "Eli", "Fay")
+_THINGS = ("kayak", "violin", "lamp", "tent", "ladder", "camera", "saw", "kettle", "drill", "rope")
+_PLACES = ("cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn")
 
 
-class Tell(Case, tag="tell"):
+class Tell(Case):
     """Something to remember, under an id of the user's; told at ``time_s`` (Unix time), now unless given."""
 
     needs = ("encoder",)
@@ -44,7 +43,7 @@ class Tell(Case, tag="tell"):
     time_s: float | None = None
 
 
-class Ask(Case, tag="ask"):
+class Ask(Case):
     """A question; ``expect`` are ids of what answers it, ``outdated`` those that were true before."""
 
     needs = ("encoder",)
@@ -55,8 +54,8 @@ class Ask(Case, tag="ask"):
     time_s: float | None = None
 
 
-class Forget(Case, tag="forget"):
-    """What is to be forgotten: by ids, or by an FTS5 expression."""
+class Forget(Case):
+    """What is to be forgotten: by ids, or all that holds every word of a text."""
 
     ids: list[str] = []
     text: str = ""
@@ -97,9 +96,9 @@ class MemorySystem(System):
         "large": {"entry_count": 100000},
     }
 
-    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+    def cases(self, size: Size) -> Cases:
         """Where people keep things, some of them moved later; questions after all; a part of it forgotten."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(1)
         told: list[Any] = []
         known: dict[str, list[str]] = {}
         pairs = [(name, thing) for name in _NAMES for thing in _THINGS]
@@ -110,13 +109,13 @@ class MemorySystem(System):
         asked = [Ask(text=text, expect=ids[:1], outdated=ids[1:]) for text, ids in sorted(known.items())]
         return [*told, *asked, *(Forget(ids=[f"t{at}"]) for at in range(20))]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> MemoryState:
+    def prepare(self, context: Context) -> MemoryState:
         """A store that holds so many other memories, with vectors drawn by the seed."""
-        state = MemoryState(context.folder, parts)
-        rng = np.random.default_rng(context.seed)
-        count = size["entry_count"]
+        state = MemoryState(context.folder, context.parts)
+        rng = np.random.default_rng(1)
+        count = context.size["entry_count"]
         texts = [f"Somebody left item q{at:08d}z in the {rng.choice(_PLACES)}." for at in range(count)]
-        vectors = rng.standard_normal((count, parts.encoder.dim), dtype=np.float32)
+        vectors = rng.standard_normal((count, state.parts.encoder.dim), dtype=np.float32)
         state.store_of("").store(texts, [""] * count, 0.0, vectors / np.float32(vectors.shape[1] ** 0.5))
         return state
 
@@ -126,12 +125,11 @@ class MemorySystem(System):
         if isinstance(case, Tell):
             return {"id": store.store([case.text], [case.id], case.time_s)[0]}
         if isinstance(case, Forget):
-            if not case.ids and not case.text:
-                raise RefusedError("forget: found neither ids nor a text, expected one of them")
-            gone = [memory for key in case.ids for memory in store.forget(key)]
-            if case.text:
-                gone += store.forget(case.text, OF_WORDS)
-            return {"forgotten": [memory.source for memory in gone]}
+            gone = [memory.source for key in case.ids for memory in store.forget(key)]
+            words = " ".join(f'"{word}"' for word in re.findall(r"\w+", case.text))
+            if words:
+                gone += [memory.source for memory in store.forget(words, OF_WORDS)]
+            return {"forgotten": gone}
         hits = store.retrieve(case.text, top_k=_TOP)
         answer: dict[str, Any] = {
             "found": [hit.memory.source for hit in hits],
@@ -146,7 +144,7 @@ class MemorySystem(System):
         """Vectors with their copies, and SQLite's cache."""
         return _BASE_BYTES + _ROW_BYTES * size["entry_count"]
 
-    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+    def score(self, cases: Cases, answers: Answers) -> Scores:
         """Recall of a question's evidence beside the newest memories, updates that stand behind what they replaced.
 
         ``recall_at_k`` is the share of a question's evidence among the first k, averaged over questions.

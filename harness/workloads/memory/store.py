@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,13 @@ from harness.domain.base import shipped_text
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.workloads.passes import Meter, Op, Pass
 
-STOP_WORDS: Final = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
+STOP_WORDS = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
-SAME_COSINE: Final = 0.55
+SAME_COSINE = 0.55
 """From which on two memories may be of one thing."""
-OF_SOURCE: Final = "source = ?"
-OF_WORDS: Final = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
-"""An FTS5 expression that their text matches."""
-_COMPARED: Final = 20
+_COMPARED = 20
 """Memories that score best, among which newer ones are looked for."""
-_SCHEMA: Final = """
+_SCHEMA = """
 PRAGMA page_size=8192;
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
@@ -52,7 +49,9 @@ BEGIN INSERT INTO words(rowid, content) VALUES (new.id, new.content); END;
 CREATE TRIGGER IF NOT EXISTS forgotten AFTER DELETE ON memories
 BEGIN INSERT INTO words(words, rowid, content) VALUES ('delete', old.id, old.content); END;
 """
-_KEPT: Final = "SELECT id, content, source, created_s FROM memories"
+OF_SOURCE = "source = ?"
+OF_WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+_KEPT = "SELECT id, content, source, created_s FROM memories"
 
 
 class Memory(NamedTuple):
@@ -181,17 +180,13 @@ class MemoryStore:
         return hits
 
     def forget(self, value: str, condition: str = OF_SOURCE) -> list[Memory]:
-        """Forget the memories of a source, or those that match words, and erase them on disk.
+        """Forget the memories of a source, or those that hold some words, and erase them on disk.
 
         Raises:
-            RefusedError: A malformed expression.
             WrongAnswerError: Somebody else reads an older state, which the log still holds.
         """
-        try:
-            memories = self._chosen(condition, value)
-        except sqlite3.OperationalError as error:
-            raise RefusedError(f"not a full-text expression: {value!r} ({error})") from error
-        chosen = [memory.memory_id for memory in memories]
+        gone = self._chosen(condition, value)
+        chosen = [memory.memory_id for memory in gone]
         with self._db:  # all of it, or nothing
             self._db.execute("BEGIN")
             self._db.executemany("DELETE FROM memories WHERE id = ?", ((each,) for each in chosen))
@@ -200,7 +195,7 @@ class MemoryStore:
         self._ids = self._ids[kept]
         if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise WrongAnswerError("a forgotten memory may still lie in the log")
-        return memories
+        return gone
 
     def _chosen(self, condition: str, value: Any) -> list[Memory]:
         rows = self._db.execute(f"{_KEPT} WHERE {condition} ORDER BY id", [value])

@@ -8,19 +8,16 @@ exactly, and the answer that most of them give is taken (self-consistency; Wang 
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from harness.domain.result import Score
 from harness.errors import RefusedError
-from harness.workloads.parts import Parts
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 from harness.workloads.scores import mean_of, of_kind, share
-from harness.workloads.system import Answers, Case, Context, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
-PROGRAM_TOKENS: Final = 160
-_PROGRAM: Final = (
+PROGRAM_TOKENS = 160
+_PROGRAM = (
     ("system", "Solve the maths problem with a short Python program: assignments with arithmetic only, one step a line. "
      "No functions, no comments, no text. The last line sets answer."),
     ("user", "Ida buys 3 boxes with 12 eggs each. She uses a quarter of the eggs and sells the rest at 0.5 dollars each. "
@@ -32,14 +29,14 @@ _PROGRAM: Final = (
 """The turns in which a program is asked for."""
 
 
-class Arithmetic(Case, tag="arithmetic"):
+class Arithmetic(Case):
     """Steps, and the first wrong one counted from 0, -1 where all are right."""
 
     steps: list[str]
     label: int | None = None
 
 
-class Critic(Case, tag="critic"):
+class Critic(Case):
     """A problem and the steps of a solution, and the first wrong one counted from 0, -1 where all are right."""
 
     needs = ("language",)
@@ -48,20 +45,12 @@ class Critic(Case, tag="critic"):
     label: int | None = None
 
 
-class Solve(Case, tag="solve"):
+class Solve(Case):
     """A problem and the number that answers it."""
 
     needs = ("language",)
     problem: str
     answer: str
-
-
-class ReasonState(NamedTuple):
-    """The parts, how many programs are written for each problem, and the seed."""
-
-    parts: Parts
-    program_count: int
-    seed: int
 
 
 class ReasonSystem(System):
@@ -75,15 +64,11 @@ class ReasonSystem(System):
         "vote": {"case_count": 60, "program_count": 4},
     }
 
-    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+    def cases(self, size: Size) -> Cases:
         """Equalities in words, in every second case one of them wrong."""
-        return [made_trace(1000 * seed + at) for at in range(size["case_count"])]
+        return [made_trace(1000 + at) for at in range(size["case_count"])]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> ReasonState:
-        """Nothing but the parts."""
-        return ReasonState(parts, size["program_count"], context.seed)
-
-    def step(self, state: ReasonState, case: Any) -> dict[str, Any]:
+    def step(self, state: Context, case: Any) -> Any:
         """The first faulty step, -1 for none, and why; the answer by vote."""
         if isinstance(case, Solve):
             ends = programs(state, case.problem)
@@ -102,7 +87,7 @@ class ReasonSystem(System):
                 doubted = at
         return {"first_error": wrong, "reward_error": doubted}
 
-    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+    def score(self, cases: Cases, answers: Answers) -> Scores:
         """Traces judged rightly by exact arithmetic and by the odds, alarms of right traces, right answers by vote."""
         scores = []
         for kind, key, group in (
@@ -129,15 +114,15 @@ class ReasonSystem(System):
         return scores
 
 
-def programs(state: ReasonState, problem: str) -> list[str]:
+def programs(state: Context, problem: str) -> list[str]:
     """What each program of the model gives at its end, exact; those that cannot be worked are left out."""
     ends = []
-    for at in range(state.program_count):
+    for at in range(state.size["program_count"]):
         text = state.parts.language.write(
             [*_PROGRAM, ("user", problem)],
             PROGRAM_TOKENS,
             temperature=0.7 if at else 0.0,
-            seed=1000 * state.seed + at,
+            seed=1000 + at,
             ends=lambda text: "```" in text,
         ).text
         try:

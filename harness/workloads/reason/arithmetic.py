@@ -15,9 +15,9 @@ from typing import Final
 
 from harness.errors import RefusedError
 
-_MAX_EXPONENT: Final = 64
-_MAX_BITS: Final = 4096
-_MAX_CHARS: Final = 2000
+_MAX_EXPONENT = 64
+_MAX_BITS = 4096
+_MAX_CHARS = 2000
 _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction | int]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -26,7 +26,7 @@ _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction | int]]] = 
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_SIGNS: Final = {
+_SIGNS = {
     "\\times": "*",
     "\\cdot": "*",
     "\\div": "/",
@@ -37,10 +37,10 @@ _SIGNS: Final = {
     "−": "-",
     "–": "-",
 }
-_RUN: Final = r"[\d.,+\-*/()$% ]"
-_SIDES: Final = re.compile(rf"{_RUN}*(?:={_RUN}*)+")
-_TIMES: Final = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
-_OPERATOR: Final = re.compile(r"[\d)%]\s*[-+*/]")
+_RUN = r"[\d.,+\-*/()$% ]"
+_SIDES = re.compile(rf"{_RUN}*(?:={_RUN}*)+")
+_TIMES = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
+_OPERATOR = re.compile(r"[\d)%]\s*[-+*/]")
 
 
 def worked(program: str) -> list[Fraction]:

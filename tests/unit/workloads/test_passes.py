@@ -59,16 +59,20 @@ def test_what_nobody_has_a_law_for_has_no_figure():
 @pytest.mark.parametrize(
     ("points", "tokens", "seconds"),
     [
-        ([(16, 2.0)], 8, 1.0),  # one point: in proportion
-        ([(16, 2.0), (96, 10.0)], 56, 6.0),
-        ([(16, 2.0), (96, 10.0)], 6, 1.0),
-        ([(4, 1.0), (16, 2.0), (96, 10.0)], 106, 11.0),
-        ([(4, 1.0), (16, 2.0), (96, 10.0)], 10, 1.5),
-        ([(4, 1.0), (16, 5.0)], 1, 0.0),
+        ({16: 2.0}, 8, 1.0),  # one point: in proportion
+        ({16: 2.0, 96: 10.0}, 56, 6.0),
+        ({16: 2.0, 96: 10.0}, 6, 1.0),
+        ({4: 0.5, 16: 2.0, 96: 12.0}, 40, 5.0),
+        ({4: 1.0, 16: 5.0}, 1, 0.0),
     ],
 )
 def test_lines_between_lengths_that_were_timed(points, tokens, seconds):
     assert line(points, tokens) == pytest.approx(seconds)
+
+
+def test_a_line_is_as_near_to_short_lengths_as_to_long_ones():
+    """1 ms a token; the longest took a tenth more: by least squares that would be all in the shortest."""
+    assert line({4: 0.004, 16: 0.016, 96: 0.096, 384: 0.4224}, 4) == pytest.approx(0.004, rel=0.1)
 
 
 def test_a_step_stands_beside_its_passes_and_the_glue_that_was_measured():

@@ -49,7 +49,7 @@ def test_a_system_keeps_its_promises(system, parts, tmp_path):
 
 
 def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
-    state = REASON.prepare(parts, {"program_count": 2}, Context(tmp_path, tmp_path))
+    state = REASON.prepare(Context(parts, {"program_count": 2}, tmp_path))
     parts.meter.drain()
     answer = REASON.step(state, Critic(problem="1 + 1?", steps=["1 + 1 = 3", "so 3"], label=0))
     assert answer["first_error"] == 0
@@ -61,7 +61,7 @@ def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
 
 def test_a_dictionary_stands_beside_components(parts, tmp_path):
     size = INSPECT.sizes["small"] | {"round_count": 2, "train_tokens": 600, "active_count": 4}
-    state = INSPECT.prepare(parts, size, Context(tmp_path, tmp_path))
+    state = INSPECT.prepare(Context(parts, size, tmp_path))
     parts.meter.drain()
     cases = [Probe(text=TEXT, label=True), Loss(text=TEXT)]
     answers = [INSPECT.step(state, case) for case in cases]

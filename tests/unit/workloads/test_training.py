@@ -9,7 +9,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.errors import RefusedError
 from harness.workloads.training import SYSTEM, Run, mfu, run_flops
 
-RUNS = {case.name: case for case in SYSTEM.cases(SYSTEM.sizes["formulas"], 1)}
+RUNS = {case.name: case for case in SYSTEM.cases(SYSTEM.sizes["formulas"])}
 
 
 @pytest.mark.parametrize("name", [name for name, case in RUNS.items() if case.stated_mfu is not None])
