@@ -22,7 +22,6 @@ from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size
 FEWEST_ROWS = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 _INSTRUCTION = "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
-_UNKNOWN = "unknown"
 _ANSWER_TOKENS = 24
 
 
@@ -72,16 +71,12 @@ class AnswerSystem(System):
             ask = f"{said}Does the claim follow from the passage? Answer Yes or No."
             return {"support": float(state.parts.language.options(ask)[0])}
         prompt = f"Passage: {case.passage}\nQuestion: {case.question}"
-        written = state.parts.language.write([("system", _INSTRUCTION), ("user", prompt)], _ANSWER_TOKENS)
-        check = f"{prompt}\nIs this answer right: {written.text}? Answer Yes or No."
+        turns = [("system", _INSTRUCTION), ("user", prompt)]
+        text, confidence = state.parts.language.write(turns, _ANSWER_TOKENS)
+        check = f"{prompt}\nIs this answer right: {text}? Answer Yes or No."
         agreed = float(state.parts.language.options(check)[0])
-        is_unknown = written.text.lower().startswith(_UNKNOWN)
-        return {
-            "text": written.text,
-            "confidence": written.confidence,
-            "agreed": agreed,
-            "is_unknown": is_unknown,
-        }
+        is_unknown = text.lower().startswith("unknown")
+        return {"text": text, "confidence": confidence, "agreed": agreed, "is_unknown": is_unknown}
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
         """Right answers, how well each confidence tells them and what a threshold would give; support."""

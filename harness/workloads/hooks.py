@@ -28,12 +28,11 @@ def companion(text: str) -> Companion:
     """
     name, _, size = text.partition(":")
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
-    parts = ", ".join(plan.weights)
     return Companion(
         f"{name} {size or 'default'}",
         total(plan.held_bytes()) or 0,
         sum(weights.tensor_bytes for weights in plan.weights.values()),
-        f"{plan.system.title}, with {parts}" if parts else plan.system.title,
+        plan.system.title,
         lambda device: _drawn(plan, device),
     )
 

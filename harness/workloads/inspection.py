@@ -70,9 +70,7 @@ class Stream:
         self.dim, self.layer = shape.hidden_dim, shape.layer_count // 2
         self._share = (self.layer + 1) / shape.layer_count
         self._change: Change | None = None
-        self.language = LanguageModel.open(
-            path, parts.meter, thread_count=thread_count, context_tokens=WINDOW_TOKENS, tap=self
-        )
+        self.language = LanguageModel.open(path, parts.meter, WINDOW_TOKENS, thread_count, self)
 
     def wants(self, name: str) -> bool:
         """That result alone."""

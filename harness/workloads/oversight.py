@@ -98,9 +98,9 @@ def argued(state: Context, case: Dispute, side: bool, heard: str = "") -> str:
     own, other = (case.true, case.false) if side else (case.false, case.true)
     ask = f"The other debater said: {heard}\nAnswer it." if heard else "Argue for your claim."
     lines = f"Passage: {case.passage}\nYour claim: {own}\nThe opposing claim: {other}\n{ask}"
-    return str(
-        state.parts.language.write([("system", _ARGUE), ("user", lines)], state.size["speech_tokens"]).text
-    )
+    turns = [("system", _ARGUE), ("user", lines)]
+    text, _ = state.parts.language.write(turns, state.size["speech_tokens"])
+    return str(text)
 
 
 def verdict(language: LanguageModel, case: Dispute, speeches: Speeches) -> float:

@@ -6,9 +6,10 @@ become special tokens: a passage that contains ``<|im_end|>`` stays text.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import create_string_buffer
-from functools import cache
+from functools import partial
 from math import exp
 from pathlib import Path
 from statistics import mean
@@ -38,13 +39,6 @@ _MARK = "@content %d@"
 _MOST_BYTES = 1 << 16
 
 
-class Written(NamedTuple):
-    """What a model wrote, and the geometric mean probability of its tokens, the ending one included."""
-
-    text: str
-    confidence: float
-
-
 class LanguageModel:
     """One loaded model, and the words around its turns.
 
@@ -62,7 +56,7 @@ class LanguageModel:
 
     @classmethod
     def open(
-        cls, path: Path, meter: Meter, *, thread_count: int = 1, context_tokens: int = 2048, tap: Any = None
+        cls, path: Path, meter: Meter, context_tokens: int = 2048, thread_count: int = 1, tap: Any = None
     ) -> Self:
         """Load a GGUF file; what it computes on the way is shown to the ``tap``.
 
@@ -75,7 +69,7 @@ class LanguageModel:
         template = read_gguf(path).metadata.get("tokenizer.chat_template")
         words: ChatWords = plain_words
         if template:
-            words = chat_words(runtime.library(), str(template), path)
+            words = partial(chat_words, runtime.library(), str(template), path)
         return cls(session, words, meter, path)
 
     def forget(self) -> None:
@@ -114,8 +108,11 @@ class LanguageModel:
         temperature: float = 0.0,
         seed: int = 0,
         ends: Callable[[str], bool] = lambda text: "\n" in text,
-    ) -> Written:
-        """Write an answer, greedily or drawn at a temperature, up to the model's own end or a text that ``ends`` it."""
+    ) -> tuple[str, float]:
+        """An answer, greedily or drawn at a temperature, up to the model's own end or a text that ``ends`` it.
+
+        With the geometric mean probability of its tokens, the ending one included.
+        """
         held = self.tokens(prompt)
         self.read(held)
         rng = np.random.default_rng(seed)
@@ -133,7 +130,7 @@ class LanguageModel:
             if len(drawn) == most_tokens:
                 break
             self.read([*held, *drawn], op=Op.WRITE)
-        return Written(self.session.detokenize(drawn).strip(), exp(mean(logs)))
+        return self.session.detokenize(drawn).strip(), exp(mean(logs))
 
     def options(self, prompt: Prompt, options: Sequence[str] = ("Yes", "No")) -> Doubles:
         """Probability of each option among them [options], by the first token of the answer.
@@ -215,11 +212,12 @@ class Parts(NamedTuple):
         for name in OPTIONS:
             part = getattr(self, name)
             if part is not None:
-                sizes = {"kv cache": 0, "compute buffer": 0}
+                sizes: Counter[str] = Counter()
                 for buffer in getattr(part.session, "buffers", ()):
-                    sizes[buffer.part] = sizes.get(buffer.part, 0) + buffer.size_bytes
-                one = PartMemory(part=name, file_bytes=part.path.stat().st_size)
-                held.append(one.replace(cache_bytes=sizes["kv cache"], arena_bytes=sizes["compute buffer"]))
+                    sizes[buffer.part] += buffer.size_bytes
+                file_bytes = part.path.stat().st_size
+                one = PartMemory(part=name, file_bytes=file_bytes, cache_bytes=sizes["kv cache"])
+                held.append(one.replace(arena_bytes=sizes["compute buffer"]))
         return held
 
 
@@ -232,9 +230,8 @@ def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_coun
     """Open the parts that are named."""
     parts = Parts(meter=Meter())
     if "language" in paths:
-        language = LanguageModel.open(
-            Path(paths["language"]), parts.meter, thread_count=thread_count, context_tokens=context_tokens
-        )
+        path = Path(paths["language"])
+        language = LanguageModel.open(path, parts.meter, context_tokens, thread_count)
         parts = parts._replace(language=language)
     if "encoder" in paths:
         parts = parts._replace(encoder=Encoder(Path(paths["encoder"]), parts.meter, thread_count))
@@ -246,29 +243,15 @@ def plain_words(*roles: str) -> Sequence[str]:
     return ["", *("\n" for _ in roles)]
 
 
-def chat_words(library: Any, template: str, path: Path) -> ChatWords:
-    """The words of one chat template, as llama.cpp knows it.
-
-    Raises:
-        BadDataError: When they are asked for: llama.cpp does not know the template, or it moves or drops a
-            content.
-    """
-
-    @cache
-    def words(*roles: str) -> Sequence[str]:
-        marks = [_MARK % at for at in range(len(roles))]
-        turns = [(role.encode(), mark.encode()) for role, mark in zip(roles, marks, strict=True)]
-        chat = (library.llama_chat_message * len(turns))(*turns)
-        buffer = create_string_buffer(_MOST_BYTES)
-        size = library.llama_chat_apply_template(
-            template.encode(), chat, len(turns), True, buffer, _MOST_BYTES
-        )
-        text = buffer.raw[: max(size, 0)].decode()
-        pattern = _MARK.replace("%d", r"\d+")
-        if size > _MOST_BYTES or re.findall(pattern, text) != marks:
-            raise BadDataError(
-                path, "tokenizer.chat_template", template[:60], "a template that llama.cpp knows"
-            )
-        return re.split(pattern, text)
-
-    return words
+def chat_words(library: Any, template: str, path: Path, *roles: str) -> Sequence[str]:
+    """The words of a chat template, as llama.cpp knows it; BadDataError where it does not, or moves a content."""
+    marks = [_MARK % at for at in range(len(roles))]
+    turns = [(role.encode(), mark.encode()) for role, mark in zip(roles, marks, strict=True)]
+    chat = (library.llama_chat_message * len(turns))(*turns)
+    buffer = create_string_buffer(_MOST_BYTES)
+    size = library.llama_chat_apply_template(template.encode(), chat, len(turns), True, buffer, _MOST_BYTES)
+    text = buffer.raw[: max(size, 0)].decode()
+    pattern = _MARK.replace("%d", r"\d+")
+    if size > _MOST_BYTES or re.findall(pattern, text) != marks:
+        raise BadDataError(path, "tokenizer.chat_template", template[:60], "a template that llama.cpp knows")
+    return re.split(pattern, text)

@@ -8,7 +8,6 @@ device-seconds); Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B. ``r
 run.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,6 @@ from harness.domain.base import REFERENCE, shipped_rows, shipped_text
 from harness.domain.model import Weights
 from harness.measure.pipeline import make
 from harness.runtimes.llamacpp.training import TrainingSession
-from harness.workloads.parts import Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import figure, of_kind
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
@@ -57,12 +55,11 @@ def mfu(case: Run) -> float:
 
 
 class TrainState(NamedTuple):
-    """The model that is trained, the text, its weights, and the chip's FLOP/s: None where no peak is known."""
+    """What it runs with; the model that is trained, the text, and FLOP/s of the chip: None where no peak is known."""
 
-    parts: Parts
+    context: Context
     session: Any = None
     tokens: Sequence[int] = ()
-    parameter_count: int = 0
     peak_flops_per_s: float | None = None
 
 
@@ -105,33 +102,33 @@ class TrainSystem(System):
 
     def prepare(self, context: Context) -> TrainState:
         """Read the model into memory of its own, and make room for gradients and moments."""
-        parts = context.parts
-        if parts.language is None:
-            return TrainState(parts)
-        path = parts.language.path
-        session = TrainingSession(path, context.size["batch_tokens"], context.thread_count)
+        if context.parts.language is None:
+            return TrainState(context)
+        session = TrainingSession(
+            context.parts.language.path, context.size["batch_tokens"], context.thread_count
+        )
         peak = None
         device = this_machine()
         for engine in device.engines if device else ():
             if engine.kind == "cpu" and "fp32" in engine.peak_flops_per_s:
                 peak = engine.peak_flops_per_s["fp32"].value
-        tokens = session.tokenize(shipped_text(REFERENCE))
-        return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
+        return TrainState(context, session, session.tokenize(shipped_text(REFERENCE)), peak)
 
     def step(self, state: TrainState, case: Any) -> Any:
         """The loss of a batch, or the MFU of a run."""
         if isinstance(case, Run):
             return {"mfu": mfu(case)}
+        parts = state.context.parts
         count = state.session.batch_tokens
         start = case.place % (len(state.tokens) - count - 1)
-        begin = time.perf_counter()
-        with state.parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
+        with parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
             loss = state.session.step(state.tokens[start : start + count + 1])
-        rate = count / (time.perf_counter() - begin)
-        share = None
+        seconds = parts.meter.taken[-1].seconds or 1e-9
+        achieved = None
         if state.peak_flops_per_s:
-            share = 6 * state.parameter_count * rate / state.peak_flops_per_s
-        return {"loss": loss, "tokens_per_s": rate, "mfu": share}
+            flops = 6 * read_weights(parts.language.path).weight_count * count
+            achieved = flops / (seconds * state.peak_flops_per_s)
+        return {"loss": loss, "tokens_per_s": count / seconds, "mfu": achieved}
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Weights, gradients and two moments in F32, and the activations of a batch."""

@@ -133,11 +133,10 @@ class MemorySystem(System):
         hits = store.retrieve(case.text, top_k=_TOP)
         answer: dict[str, Any] = {
             "found": [hit.memory.source for hit in hits],
-            "texts": [hit.memory.content for hit in hits[:3]],
             "newer_exists": [hit.memory.source for hit in hits if hit.newer],
         }
         if state.parts.language is not None:
-            answer["text"] = state.parts.language.write(prompt_of(case.text, hits), _ANSWER_TOKENS).text
+            answer["text"], _ = state.parts.language.write(prompt_of(case.text, hits), _ANSWER_TOKENS)
         return answer
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:

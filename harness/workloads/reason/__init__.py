@@ -118,18 +118,17 @@ def programs(state: Context, problem: str) -> list[str]:
     """What each program of the model gives at its end, exact; those that cannot be worked are left out."""
     ends = []
     for at in range(state.size["program_count"]):
-        text = state.parts.language.write(
+        text, _ = state.parts.language.write(
             [*_PROGRAM, ("user", problem)],
             PROGRAM_TOKENS,
             temperature=0.7 if at else 0.0,
-            seed=1000 + at,
+            seed=at,
             ends=lambda text: "```" in text,
-        ).text
+        )
         try:
-            results = worked(re.sub(r"^```\w*\n", "", text))
+            ends += [str(result) for result in worked(re.sub(r"^```\w*\n", "", text))[-1:]]
         except RefusedError:
             continue
-        ends += [str(result) for result in results[-1:]]
     return ends
 
 
