@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def names(package: str) -> list[str]:
     """Every public module of ``package`` and every entry point of its group, sorted; imports none of them."""
-    return sorted(_own(package) | set(entry_names(_group(package))))
+    return sorted(own_names(package) | set(entry_names(_group(package))))
 
 
 def load(package: str, name: str, attribute: str) -> Any:
@@ -38,7 +38,7 @@ def load(package: str, name: str, attribute: str) -> Any:
     Raises:
         UnknownNameError: No module and no entry point of that name.
     """
-    if name in _own(package):
+    if name in own_names(package):
         return getattr(import_module(f"{package}.{name}"), attribute)
     group = _group(package)
     if name not in entry_names(group):
@@ -124,7 +124,8 @@ def usable_runtime(name: str) -> Any:
     return runtime
 
 
-def _own(package: str) -> set[str]:
+def own_names(package: str) -> set[str]:
+    """Every public module of ``package``; imports none of them."""
     return {m.name for m in iter_modules(import_module(package).__path__) if not m.name.startswith("_")}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from harness.app.resolve import with_costs
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.errors import EngineError, MissingPackageError, RefusedError
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
 from harness.measure.calibrate import calibrate
@@ -82,7 +82,7 @@ def probed(
     with alone(say):
         try:
             device = with_costs(device, (calibrate(types, heard=heard, **asked),))
-        except (EngineError, RefusedError) as error:
+        except (EngineError, MissingPackageError, RefusedError) as error:
             cause = _cause(error)
             say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
             return device

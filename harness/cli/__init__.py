@@ -11,66 +11,61 @@ import sys
 import warnings
 from importlib import import_module
 from itertools import pairwise
-from pkgutil import iter_modules
-from typing import Final
+from typing import ClassVar, Final
 
 import click
 
 from harness import __version__, plugins
-from harness.cli._command import Verbs
+from harness.catalog.paths import user_file
+from harness.cli._command import CONFIG, Verbs
+from harness.domain.foreign import toml_in
 from harness.errors import Exit, HarnessError
 from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
-HEADED: Final = {
-    "Predict": ["fit", "recommend"],
-    "Measure": ["check", "run", "tune", "ladder", "speculate", "stream", "soak", "serve-load"],
-    "Compare and judge": ["history", "gate", "report", "serve"],
-    "Models, devices, machines": ["models", "devices", "engines", "doctor"],
-    "Teach and test the predictor": ["learn", "validate"],
-}
-"""Verbs by the headings that the help lists them under; any other comes last."""
 
 
 class Commands(Verbs):
     """The group of all verbs: found by file name and by entry points, and imported only when called or listed."""
 
+    headed: ClassVar[dict[str, list[str]]] = {
+        "Predict": ["fit", "recommend"],
+        "Measure": ["check", "run", "tune", "ladder", "speculate", "stream", "soak", "serve-load"],
+        "Compare and judge": ["history", "gate", "report", "serve"],
+        "Models, devices, machines": ["models", "devices", "engines", "doctor"],
+        "Teach and test the predictor": ["learn", "validate"],
+    }
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all verbs, sorted."""
         del ctx
-        return sorted({*_own_verbs(), *plugins.entry_names(VERBS)})
+        own = [name.replace("_", "-") for name in plugins.own_names(__name__)]
+        return sorted({*own, *plugins.entry_names(VERBS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of that name; one whose package is gone or broken ends with why (EngineError)."""
-        del ctx
-        command: click.Command | None = None
         name = cmd_name.replace("-", "_")
-        if cmd_name in _own_verbs():
-            command = getattr(import_module(f"{__name__}.{name}"), name)
-        elif cmd_name in plugins.entry_names(VERBS):
-            command = plugins.load_entry(VERBS, cmd_name, "verb")
-        return command
+        found: click.Command | None = None
+        if name in plugins.own_names(__name__):
+            found = getattr(import_module(f"{__name__}.{name}"), name)
+        elif cmd_name in self.list_commands(ctx):
+            found = plugins.load_entry(VERBS, cmd_name, "verb")
+        return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""
+        """The words, with the defaults of the user's file.
+
+        One without text is refused (UsageError): it is a script's variable that was never set, no value.
+        """
+        file = user_file(CONFIG)
+        if file.is_file():
+            ctx.default_map = toml_in(file)
         for before, word in pairwise(["", *args]):
             if not word.strip() or (word.startswith("--") and word.endswith("=")):
                 name = word.strip(" =") or (before if before.startswith("-") else "an argument")
                 raise click.UsageError(f"{name}: found {''!r}, expected some text, or nothing of it at all")
         return super().parse_args(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Verbs under their headings."""
-        others = self.list_commands(ctx)
-        for heading, names in HEADED.items():
-            self.list_under(ctx, formatter, heading, names)
-            others = [name for name in others if name not in names]
-        self.list_under(ctx, formatter, "More", others)
-
-
-def _own_verbs() -> list[str]:
-    return [m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -81,7 +76,7 @@ def cli() -> None:
     Predict (fit, recommend), measure (check, run), compare the two (history, report), and gate releases on the
     result (gate). `edge-harness COMMAND --help` explains each command.
 
-    Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:
+    Defaults of options can be set in a file edge-harness.toml of the home folder that `doctor --all` names:
     `repetitions = 10` below `[run]`, the name of the command.
 
     Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`

@@ -4,21 +4,22 @@ Options come from annotations (:mod:`harness.cli._parameters`); the example is t
 docstring. All of it holds for the verbs of plug-ins too.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar, Final
 
 import click
+from click import _textwrap
 from click.core import ParameterSource
 
 from harness.cli._output import Answer
 from harness.cli._parameters import built, parameters_of
-from harness.domain.foreign import toml_in
 from harness.domain.option import HEADINGS
-from harness.errors import BadDataError, EngineError, InputError
+from harness.errors import BadDataError, EngineError
 
 CONFIG: Final = "edge-harness.toml"
-_UNBROKEN: Final = "\u2011"
+"""In the user's home folder: a table for each command, of options by their flags."""
+
+_textwrap.TextWrapper.wordsep_re = _textwrap.TextWrapper.wordsep_simple_re  # no flag is broken at its hyphen
 
 
 def refuse_typed(names: Collection[str], beside: str, *, when: object = True) -> None:
@@ -29,14 +30,8 @@ def refuse_typed(names: Collection[str], beside: str, *, when: object = True) ->
     """
     context = click.get_current_context()
     for parameter in context.command.params:
-        name = parameter.name or ""
-        if when and name in names and name in typed(context):
-            flag = parameter.opts[0]
-            if isinstance(parameter, click.Argument):
-                flag = parameter.human_readable_name.strip("[].")
-            elif context.params[name] is False:
-                flag = parameter.secondary_opts[0]
-            raise click.UsageError(f"{flag} has no meaning {beside}")
+        if when and parameter.name in names and parameter.name in typed(context):
+            raise click.UsageError(f"{parameter.get_error_hint(context)} has no meaning {beside}")
 
 
 def path_of(context: click.Context) -> str:
@@ -51,32 +46,8 @@ def typed(context: click.Context) -> set[str]:
     }
 
 
-class Formatter(click.HelpFormatter):
-    """Help that is never broken at the hyphen of a flag or a name."""
-
-    def write_text(self, text: str) -> None:
-        """A paragraph."""
-        super().write_text(text.replace("-", _UNBROKEN))
-
-    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """A list of definitions."""
-        super().write_dl([(term, text.replace("-", _UNBROKEN)) for term, text in rows], col_max, col_spacing)
-
-    def getvalue(self) -> str:
-        """All of it."""
-        return super().getvalue().replace(_UNBROKEN, "-")
-
-
-class HelpContext(click.Context):
-    """A context whose help is written by :class:`Formatter`."""
-
-    formatter_class = Formatter
-
-
 class Verb(click.Command):
     """A command with grouped help, an example, and defaults from a file."""
-
-    context_class = HelpContext
 
     def __init__(
         self, name: str, callback: Callable[..., Any], params: list[click.Parameter], help: str = ""
@@ -90,7 +61,7 @@ class Verb(click.Command):
 
         An option that takes one value and was given two is refused: the last one alone would count.
         """
-        ctx.default_map = file_defaults(ctx)
+        ctx.default_map = self._defaults(ctx.default_map or {})
         _, _, order = self.make_parser(ctx).parse_args(list(args))
         for option in order:
             is_single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
@@ -98,14 +69,32 @@ class Verb(click.Command):
                 raise click.UsageError(f"{option.opts[0]}: found more than one, expected it once", ctx)
         return super().parse_args(ctx, args)
 
+    def _defaults(self, table: Any) -> dict[str, Any]:
+        """Values by the names of parameters, as they would be typed; BadDataError for what is no option."""
+        flags = {flag: parameter for parameter in self.params for flag in parameter.opts}
+        if not isinstance(table, dict):
+            raise BadDataError(CONFIG, self.name or "", repr(table), "a table of options")
+        found = {}
+        for key, value in table.items():
+            parameter = flags.get(f"--{key}")
+            if parameter is None:
+                raise BadDataError(CONFIG, key, repr(value), f"an option of {self.name}")
+            is_itself = parameter.multiple or isinstance(value, bool)
+            found[parameter.name or ""] = value if is_itself else str(value)
+        return found
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; print its answer, if it gives one."""
-        assert self.callback is not None
-        as_json = ctx.params.pop("as_json", False)
-        answer = ctx.invoke(self.callback, **built(self.callback, ctx.params))
+        as_json = ctx.params.get("as_json")
+        answer = self.answer(ctx)
         if isinstance(answer, Answer):
             return answer.told(path_of(ctx) if as_json else "")
         return answer
+
+    def answer(self, ctx: click.Context) -> Any:
+        """What the verb's function gives for the words of a context."""
+        assert self.callback is not None
+        return ctx.invoke(self.callback, **built(self.callback, ctx.params))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings."""
@@ -134,31 +123,29 @@ def verb(function: Callable[..., Any]) -> Verb:
 
 
 class Verbs(click.Group):
-    """A group of verbs."""
+    """A group of verbs; those that ``headed`` names stand under its headings in the help."""
 
     command_class = Verb
-    context_class = HelpContext
+    headed: ClassVar[dict[str, list[str]]] = {}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Verbs with the whole first sentence of each."""
-        self.list_under(ctx, formatter, "Commands", self.list_commands(ctx))
-
-    def list_under(
-        self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]
-    ) -> None:
-        """Those of some verbs that there are, under a heading; nothing without any."""
-        rows = []
-        for name in names:
-            try:
-                command = self.get_command(ctx, name)
-            except EngineError:
-                rows.append((name, "(not installed)"))
-                continue
-            if command is not None:
-                rows.append((name, command.get_short_help_str(200)))
-        if rows:
-            with formatter.section(heading):
-                formatter.write_dl(rows)
+        others = self.list_commands(ctx)
+        for names in self.headed.values():
+            others = [name for name in others if name not in names]
+        for heading, names in {**self.headed, "Commands": others}.items():
+            rows = []
+            for name in names:
+                try:
+                    command = self.get_command(ctx, name)
+                except EngineError:
+                    rows.append((name, "(not installed)"))
+                    continue
+                if command is not None:
+                    rows.append((name, command.get_short_help_str(200)))
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -169,65 +156,3 @@ class Verbs(click.Group):
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             raise click.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx) from error
-
-
-def _config_file() -> Path:
-    """The nearest ``edge-harness.toml``, or ``pyproject.toml`` with our table, in this folder or above it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        project = folder / "pyproject.toml"
-        if (folder / CONFIG).is_file():
-            return folder / CONFIG
-        if project.is_file() and b"[tool.edge-harness" in project.read_bytes():
-            return project
-    return here / CONFIG
-
-
-def file_defaults(context: click.Context) -> dict[str, Any]:
-    """Defaults of a verb from the user's file, by the names of parameters: those of its table, such as ``[run]``.
-
-    A file may lie in a stranger's folder: what it may set names no file, no server and nothing required.
-
-    Raises:
-        BadDataError: It is no TOML, or a key is no option.
-        InputError: A value is none that the option takes, or that a file may set.
-    """
-    file = _config_file()
-    if not file.is_file():
-        return {}
-    table: Any = toml_in(file)
-    if file.name != CONFIG:
-        table = table["tool"]["edge-harness"]
-    root = context.find_root().command
-    assert isinstance(root, click.Group)
-    known = root.list_commands(context)
-    for key, value in table.items():
-        if key not in known or not isinstance(value, dict):
-            raise BadDataError(file, key, repr(value), "the name of a command with a table of options")
-    for word in path_of(context).split():
-        table = table.get(word, {})
-    flags = {flag: parameter for parameter in context.command.params for flag in parameter.opts}
-    defaults: dict[str, Any] = {}
-    for key, value in table.items():
-        parameter = flags.get(f"--{key}")
-        if parameter is None:
-            raise BadDataError(file, key, repr(value), f"an option of {path_of(context)}")
-        defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}", context)
-    return defaults
-
-
-def _default(parameter: click.Parameter, value: Any, place: str, context: click.Context) -> Any:
-    """A value of the file as it would be typed."""
-    texts = [str(part) for part in (value if isinstance(value, list) else [value])]
-    if isinstance(parameter.type, click.Path) or parameter.required or any("://" in text for text in texts):
-        raise InputError(
-            f"{place}: give this on the command line: a file sets no path, no server, nothing required"
-        )
-    found: Any = ",".join(texts)
-    if parameter.multiple:
-        found = texts
-    try:
-        parameter.type_cast_value(context, found)
-    except click.BadParameter as error:
-        raise InputError(f"{place}: {error.message}") from None
-    return found

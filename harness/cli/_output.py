@@ -72,7 +72,7 @@ def say(*parts: str) -> None:
 
 
 def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], spare: Sequence[str] = ()
 ) -> str:
     """A plain table that fits the terminal; columns of numbers align right.
 

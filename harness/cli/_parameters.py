@@ -92,7 +92,7 @@ def parameters_of(verb: Callable[..., Any]) -> Iterator[click.Parameter]:
 
 def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
     """What a verb is called with: the values of its options, its structs built of theirs."""
-    given = dict(values)
+    given = {name: value for name, value in values.items() if name != "as_json"}
     for parameter in inspect.signature(verb).parameters.values():
         if _is_struct(parameter):
             struct = parameter.annotation

@@ -10,11 +10,10 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
-from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from harness.domain.device import Calibration, DeviceProfile
+    from harness.domain.device import DeviceProfile
     from harness.published.cells import Cells
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
@@ -55,30 +54,25 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
     from harness.catalog.machine import power_modes
 
     profile = resolve_device(device)
-    measured = measured_of(profile)
-
     lines = []
     for engine in profile.engines:
-        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
-        if engine.core_count:
-            parts += [f"{engine.core_count} cores"]
-        if engine.isa:
-            parts += ["+".join(engine.isa)]
-        lines.append(f"{engine.kind}: {', '.join(parts)}")
+        cores = f", {engine.core_count} cores" * bool(engine.core_count)
+        features = ", " * bool(engine.isa) + "+".join(engine.isa or ())
+        apis = "/".join(engine.apis)
+        lines.append(f"{engine.kind}: {engine.name} ({engine.pool}, {apis}){cores}{features}")
     for calibration in profile.calibrations:
-        kinds = ", ".join(cost.type_name for cost in calibration.types)
-        lines.append(f"calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
+        types = ", ".join(cost.type_name for cost in calibration.types)
+        lines += [f"calibrated: {calibration.api}, {calibration.engine_version}: {types}"]
     if profile.learned:
-        lines += [f"speeds learnt from measurements: {profile.learned}"]
+        lines.append(f"speeds learnt from measurements: {profile.learned}")
     if modes := power_modes(profile):
         watts = ", ".join(f"{watts:g}" for watts in sorted(modes))
         lines.append(f"power modes of {watts} W: name one behind the device, such as {min(modes):g}W")
-    lines += filter(None, (*profile.readings, profile.notes))
+    lines += [*profile.readings, profile.notes]
 
     def shown() -> None:
-        say(_figures_table(profile))
-        click.echo("\n".join(f"  {line}" for line in lines))
-        if measured:
+        say(_figures_table(profile), *(f"  {line}" for line in lines if line))
+        if measured := measured_of(profile):
             say(_measured_table(measured))
 
     return Answer(profile, shown)
@@ -89,40 +83,29 @@ def _measured_table(measured: "list[Cells]") -> str:
     from harness.published.rows import source_key
 
     latest = {cells["model"]: cells for cells in reversed(measured)}
-    listed = list(reversed(latest.values()))[:_SHOWN_COUNT]
-    columns = ("model", "quant", "test", "tokens/s", "date", "source")
+    names = ("model", "quant", "test", "tokens_per_s", "date")
     rows = [
-        (
-            cells["model"],
-            cells["quant"],
-            cells["test"],
-            cells["tokens_per_s"],
-            cells.get("date", ""),
-            source_key(cells["source"]),
-        )
-        for cells in listed
+        [*(cells.get(name, "") for name in names), source_key(cells["source"])]
+        for cells in list(reversed(latest.values()))[:_SHOWN_COUNT]
     ]
     title = f"{len(measured)} speeds of this chip that others measured, of {len(latest)} models; the latest:"
-    return table(title, columns, rows)
+    return table(title, ("model", "quant", "test", "tokens/s", "date", "source"), rows)
 
 
 def _list() -> Answer:
     from harness.catalog.devices import device_names, load_device
 
     profiles = [load_device(name) for name in device_names()]
-
-    def row(p: "DeviceProfile") -> tuple[str, ...]:
-        pool = p.pool(p.engine().pool)
+    rows = []
+    for profile in profiles:
+        pool = profile.pool(profile.engine().pool)
         sizes = f"{pool.total_bytes.value / GIB:g}", f"{pool.usable_bytes.value / GIB:.1f}"
-        return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
-
-    columns = ("device", "kind", "GiB", "for one app", "GB/s")
+        rows.append((profile.name, profile.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"))
+    listed = table(f"{len(rows)} devices", ("device", "kind", "GiB", "for one app", "GB/s"), rows)
     others = (
         "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
     )
-    return Answer(
-        profiles, lambda: say(table(f"{len(profiles)} devices", columns, map(row, profiles)), others)
-    )
+    return Answer(profiles, lambda: say(listed, others))
 
 
 @devices.command()
@@ -151,22 +134,16 @@ def probe(
 
         profile, path = probe_on(target, programs, out)
     else:
+        from harness.app.this_machine import probed
         from harness.cli._progress import RunProgress
-        from harness.measure.calibrate import DEFAULT_TYPES, calibrate
-        from harness.measure.lock import alone
-        from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
+        from harness.domain.scenario import Scenario
+        from harness.measure.calibrate import DEFAULT_TYPES
+        from harness.measure.probe import save_profile
 
-        costs: tuple[Calibration, ...] = ()
-        with RunProgress() as progress, alone(progress.say):
-            try:
-                if not quick:
-                    costs = (calibrate(DEFAULT_TYPES, heard=progress),)
-            except MissingPackageError as error:
-                progress.say(f"the engine is not timed: {error}")
-            progress.begin("probing this machine", within_s=10.0)
-            profile = probe_machine(progress=progress.say, name=out.stem if out else DEVICE_NAME)
-        profile = profile.replace(calibrations=costs)
-        path = save_profile(profile, out)
+        with RunProgress() as progress:
+            types = set() if quick else set(DEFAULT_TYPES)
+            profile = probed(types, Scenario(), heard=progress, again=True)
+        path = save_profile(profile.replace(name=out.stem) if out else profile, out)
 
     def show() -> None:
         say(_figures_table(profile))
@@ -176,34 +153,26 @@ def probe(
 
 
 def _figures_table(profile: "DeviceProfile") -> str:
-    rows: list[tuple[str, ...]] = []
-    named: list[tuple[str, Any]] = [(pool.name, pool) for pool in profile.pools]
-    named += [(engine.kind, engine) for engine in profile.engines]
+    """Every figure of each part, in the unit that its field's name ends in; unlike cards each as it is."""
+    parts: list[tuple[str, Any]] = [(pool.name, pool) for pool in profile.pools]
+    parts += [(engine.kind, engine) for engine in profile.engines]
     cards = {card.engine().name: card for card in profile.cards}
-    if len(cards) > 1:  # each as it is, in place of their mean
-        named = [(name, part) for name, part in named if name not in {"vram", "gpu"}]
+    if len(cards) > 1:  # in place of their mean
+        parts = [(name, part) for name, part in parts if name not in {"vram", "gpu"}]
         for name, card in cards.items():
-            named += [(f"{name}: vram", card.pool("vram")), (f"{name}:", card.engine())]
-    for part_name, part in (*named, ("storage", profile.storage), ("power", profile.power)):
+            parts += [(f"{name}: vram", card.pool("vram")), (f"{name}:", card.engine())]
+    rows = []
+    for part_name, part in (*parts, ("storage", profile.storage), ("power", profile.power)):
         for field in part.__struct_fields__:
             value = getattr(part, field)
-            name, show = next(
-                ((field.removesuffix(end), words) for end, words in _WORDS.items() if field.endswith(end)),
-                (field, str),
-            )
-            label = f"{part_name} {name.replace('_', ' ')}"
-            figures = {label: value}
-            if isinstance(value, dict):
-                figures = {f"{label} {dtype}": peak for dtype, peak in value.items()}
-            rows += [
-                (
-                    words,
-                    show(figure.value).replace("FLOP", "OP" if "int" in words else "FLOP"),
-                    figure.known_by,
-                    figure.source,
-                )
-                for words, figure in figures.items()
-                if hasattr(figure, "confidence")
-            ]
+            end = next((end for end in _WORDS if field.endswith(end)), "")
+            label = f"{part_name} {field.removesuffix(end).replace('_', ' ')}"
+            figures = value if isinstance(value, dict) else {"": value}
+            for kind, figure in figures.items():
+                if hasattr(figure, "confidence"):
+                    shown = _WORDS.get(end, str)(figure.value)
+                    if "int" in kind:
+                        shown = shown.replace("FLOP", "OP")
+                    rows.append((f"{label} {kind}", shown, figure.known_by, figure.source))
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
     return table(title, ("figure", "value", "known by", "source"), rows)

@@ -30,7 +30,7 @@ def history(
     model: Annotated[str, Option("--model", "Only runs of this model.", names="models")] = "",
     device: Annotated[str, Option("--device", "Only runs on this device.", names="devices")] = "",
     limit: Annotated[
-        int, Meta(ge=1, le=10**9), Option("--limit", "Show at most this many runs, the newest.")
+        int, Meta(ge=1, le=10_000), Option("--limit", "Show at most this many runs, the newest.")
     ] = 8,
     imported: Annotated[
         Path | None, Option("--import", "Add the records of a file or folder: all that `report` reads.")

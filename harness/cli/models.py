@@ -1,6 +1,6 @@
 """``edge-harness models``: the models there are, their shapes, and their files."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 
@@ -10,9 +10,6 @@ from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.domain.question import Quant
 from harness.units import format_bytes
-
-if TYPE_CHECKING:
-    from harness.domain.model import ModelShape
 
 _LISTED = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
 """Fields of a card that the list has."""
@@ -41,33 +38,30 @@ def show(
     if model is None:
         refuse_typed({"quant"}, "without a MODEL")
         return _list()
-    return _decoder(model, quant or None)
+    return _one(model, quant or None)
 
 
 def _list() -> Answer:
     from harness.catalog.models import load_card, model_names
 
-    columns = ("model", "weights", "active", "context", "kind", "files")
     document = []
     rows = []
-    for name in model_names():
-        card = load_card(name)
-        context = card.shape.context_max_tokens
-        kind = _kind(card.shape)
+    for card in map(load_card, model_names()):
         quants = [file.quant for file in card.files]
-        length = f"{context / 1024:g}k" if context else "any"
-        counts = _count(card.parameter_count), _count(card.active_parameter_count)
-        rows.append((name, *counts, length, kind, " ".join(quants)))
+        context = card.shape.context_max_tokens
+        architecture = card.shape.architecture
         said = {field: getattr(card, field) for field in _LISTED}
         document.append(
-            said
-            | {"architecture": card.shape.architecture, "context_max_tokens": context, "kind": kind}
-            | {"quants": quants}
+            said | {"architecture": architecture, "context_max_tokens": context, "quants": quants}
         )
+        length = f"{context / 1024:g}k" if context else "any"
+        counts = _count(card.parameter_count), _count(card.active_parameter_count)
+        rows.append((card.name, *counts, length, architecture, " ".join(quants)))
+    columns = ("model", "weights", "active", "context", "architecture", "files")
     return Answer(document, lambda: say(table(f"{len(rows)} models", columns, rows)))
 
 
-def _decoder(name: str, quant: str | None) -> Answer:
+def _one(name: str, quant: str | None) -> Answer:
     """What a name is taken for: a card, a file, a repository of the hub, or a bounded guess."""
     import msgspec
 
@@ -79,22 +73,21 @@ def _decoder(name: str, quant: str | None) -> Answer:
     model = resolve_model(name, quant)
     card = model.card
     weights = model.weights
-    guess = model.guess
     context = min(weights.shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
-    cache = kv_cache_bytes(weights.shape, Scenario(context_tokens=context))
-    low, high = (round(ratio * cache) for ratio in (guess.cache_ratios if guess else (1.0, 1.0)))
+    cache_bytes = kv_cache_bytes(weights.shape, Scenario(context_tokens=context))
+    low, high = model.guess.cache_ratios if model.guess else (1.0, 1.0)
     types: dict[str, dict[str, int]] = {}
     for tensor in weights.tensors:
         sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})
         sums["tensors"] += 1
         sums["weights"] += tensor.element_count
         sums["size_bytes"] += tensor.size_bytes
-    kinds = {"guess": guess, "card": card, "file": model.path, "hub": model.repo, "shape": True}
-    kind = next(word for word, is_so in kinds.items() if is_so)
-    document = (msgspec.to_builtins(card) if card else {"parameter_count": weights.weight_count}) | {
+    kinds = {"guess": model.guess, "card": card, "file": model.path, "hub": model.repo, "shape": True}
+    document = {
+        **(msgspec.to_builtins(card) if card else {"parameter_count": weights.weight_count}),
         "name": model.name,
         "shape": weights.shape,
-        "kind": kind,
+        "kind": next(word for word, is_so in kinds.items() if is_so),
         "quant": model.quant,
         "file_bytes": weights.file_bytes,
         "synthetic": weights.synthetic,
@@ -102,18 +95,16 @@ def _decoder(name: str, quant: str | None) -> Answer:
         "why": model.notes,
         "cache": {
             "context_tokens": context,
-            "bytes": cache,
-            "low_bytes": low,
-            "high_bytes": high,
+            "bytes": cache_bytes,
+            "low_bytes": round(low * cache_bytes),
+            "high_bytes": round(high * cache_bytes),
         },
     }
-    between = ""
-    if guess:
-        between = f", {format_bytes(low)} to {format_bytes(high)}"
+    between = f", {format_bytes(low * cache_bytes)} to {format_bytes(high * cache_bytes)}" * (low < high)
     rows = [
-        ("taken for", f"{kind} {model.name}"),
+        ("taken for", f"{document['kind']} {model.name}"),
         (f"size in {model.quant}", format_bytes(weights.file_bytes)),
-        (f"cache of {context} tokens", f"{format_bytes(cache)} in F16{between}"),
+        (f"cache of {context} tokens", f"{format_bytes(cache_bytes)} in F16{between}"),
     ]
     if card:
         parameters = f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token"
@@ -121,19 +112,19 @@ def _decoder(name: str, quant: str | None) -> Answer:
     for key, value in msgspec.to_builtins(weights.shape).items():
         if isinstance(value, dict):
             rows += [(f"{key}.{inner}", str(each)) for inner, each in value.items()]
-        elif value not in {None, 0, ""}:
+        elif value:
             rows.append((key, str(value)))
     by_type = []
     for type_name, sums in types.items():
-        bits = BLOCKS[type_name].bits_per_weight
-        counts = str(sums["tensors"]), f"{sums['weights']:,}", format_bytes(sums["size_bytes"])
-        by_type.append((type_name, *counts, f"{bits:.4g}"))
+        bits = f"{BLOCKS[type_name].bits_per_weight:.4g}"
+        size = format_bytes(sums["size_bytes"])
+        by_type.append((type_name, sums["tensors"], f"{sums['weights']:,}", size, bits))
+    notes = [*model.notes, card.notes if card else ""]
 
     def tell() -> None:
-        say(table(f"{card.title} ({card.family})" if card else model.name, ("field", "value"), rows))
+        say(table(card.title if card else model.name, ("field", "value"), rows))
         say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type))
-        for note in filter(None, (*model.notes, card.notes if card else "")):
-            click.echo(f"  {note}")
+        say(*(f"  {note}" for note in notes if note))
 
     return Answer(document, tell)
 
@@ -154,16 +145,6 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
         located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
-
-
-def _kind(shape: "ModelShape") -> str:
-    """What is special about its layers: ``mla+moe``; ``dense`` where nothing is."""
-    parts = []
-    if shape.recurrent:
-        parts = ["recurrent" if not shape.recurrent.attention_step_count else "hybrid"]
-    parts += ["mla"] * (shape.latent is not None) + ["moe"] * (shape.experts is not None)
-    parts += ["sliding"] * (shape.sliding_window_tokens > 0)
-    return "+".join(parts) or "dense"
 
 
 def _count(count: int) -> str:

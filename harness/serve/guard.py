@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BODY_MAX: Final = 64 * 1024
-QUERY_MAX: Final = 4096
 HEADERS_MAX: Final = 16 * 1024
 _AT_ONCE: Final = 64
 """Requests that wait or are answered; a further one is told to come again."""
@@ -58,11 +57,10 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
+        size = sum(map(len, headers.values()))
         host = headers.get("host", "")
-        size = sum(len(value) for value in headers.values())
         faults = (
             (self.active > _AT_ONCE, 503, "busy: come again"),
-            (len(scope["query_string"]) > QUERY_MAX, 414, f"found more than {QUERY_MAX} bytes after the ?"),
             (size > HEADERS_MAX, 431, f"found more than {HEADERS_MAX} bytes of headers"),
             (not self.is_own(host), 421, "Host: found another one than this server's"),
             (headers.get("origin", f"http://{host}") != f"http://{host}", 403, "Origin: found another page"),

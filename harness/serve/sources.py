@@ -1,4 +1,4 @@
-"""What the server answers with: the documents that the verbs print with ``--json``, and who may ask for what."""
+"""What the server answers with: the documents that the verbs print with ``--json``, and what may be asked for."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,32 +18,22 @@ _SEVERAL: Final = frozenset({"without", "beside"})
 
 
 class Sources(NamedTuple):
-    """Each gives the document of a verb as the bytes of its JSON.
+    """What gives the documents of verbs as the bytes of their JSON.
 
     Attributes:
         fit: To a question.
-        devices: To a device's name; empty for all.
-        models: To a model's name; empty for all.
-        history: To the start of a run's name, or empty, and how many to list.
-        recommend: To a device and a task.
-        explain: To a question, what its answer rests on.
-        check: To a model: it is measured. None where nothing may run.
+        said: To a verb and the words behind it; remembered, as what does not change while the server runs.
+        now: The same, not remembered.
     """
 
     fit: Callable[[Question], bytes]
-    devices: Callable[[str], bytes]
-    models: Callable[[str], bytes]
-    history: Callable[[str, int], bytes]
-    recommend: Callable[[str, str], bytes]
-    explain: Callable[[Question], bytes]
-    check: Callable[[str], bytes] | None = None
+    said: Callable[..., bytes]
+    now: Callable[..., bytes]
 
 
-def kept(sources: Sources) -> Sources:
-    """The same, which remember what does not change while the server runs."""
-    remember = lru_cache(_KEPT)
-    names = ("fit", "devices", "models", "recommend", "explain")
-    return sources._replace(**{name: remember(getattr(sources, name)) for name in names})
+def sources_of(fit: Callable[[Question], bytes], said: Callable[..., bytes]) -> Sources:
+    """The sources that these two functions are."""
+    return Sources(lru_cache(_KEPT)(fit), lru_cache(_KEPT)(said), said)
 
 
 def asked(pairs: Iterable[tuple[str, str]]) -> Question:
@@ -78,6 +68,13 @@ def named(question: Question) -> Question:
     for text in (question.model, question.device, question.draft, *question.beside):
         name_only(text)
     return question
+
+
+def history_words(run: str, limit: object) -> list[str]:
+    """What `history` is asked for: one run by the start of its name, or the newest ones."""
+    if run:
+        return ["--", name_only(run)]
+    return [f"--limit={limit}"]
 
 
 def name_only(text: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from harness import __version__
 from harness.domain.question import Question
 from harness.errors import HarnessError
-from harness.serve.sources import Sources, name_only, named
+from harness.serve.sources import Sources, history_words, name_only, named
 
 Model = Annotated[str, Field(description="Model, such as 'llama 3.1 8b' or 'qwen3-30b-a3b'", max_length=300)]
 Device = Annotated[
@@ -34,23 +34,27 @@ def tools(sources: Sources) -> MCPServer:
 
     def fit(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
         """Whether a model runs on a device: verdict, memory, speed with its 90 % interval, and the command."""
-        return sources.fit(_question(model, device, quant, context_tokens)).decode()
+        asked = Question(model=model, device=device, quant=quant, context_tokens=context_tokens or None)
+        return sources.fit(named(asked)).decode()
 
     def recommend(
         device: Device, task: Annotated[str, Field(pattern="^(chat|code|reasoning|vision)$")] = "chat"
     ) -> str:
         """Which model is best for a task on a device, of those that fit and are fast enough."""
-        return sources.recommend(name_only(device), task).decode()
+        return sources.said("recommend", "--task", task, "--", name_only(device)).decode()
 
     def explain(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
         """What the predicted speed is made of, and the published measurements nearest to it."""
-        return sources.explain(_question(model, device, quant, context_tokens)).decode()
+        named(Question(model=model, device=device))
+        words = ["--explain", "--no-advice", f"--device={device}"]
+        words += [f"--quant={quant}"] * bool(quant) + [f"--context={context_tokens}"] * bool(context_tokens)
+        return sources.said("fit", *words, "--", model).decode()
 
     def history(
         run: Annotated[str, Field(max_length=80)] = "", limit: Annotated[int, Field(ge=1, le=100)] = 20
     ) -> str:
         """Runs that were measured here, newest first; or one of them in full, by the start of its name."""
-        return sources.history(name_only(run), limit).decode()
+        return sources.now("history", *history_words(run, limit)).decode()
 
     for function in (fit, recommend, explain, history):
         server.add_tool(_told(function), structured_output=False)
@@ -68,7 +72,3 @@ def _told(function: Callable[..., str]) -> Callable[..., str]:
             raise ToolError(str(error)) from None
 
     return tool
-
-
-def _question(model: str, device: str, quant: str, context_tokens: int) -> Question:
-    return named(Question(model=model, device=device, quant=quant, context_tokens=context_tokens or None))

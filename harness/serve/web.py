@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from html import escape
 from typing import Any, Final
 
+import click
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -30,7 +32,7 @@ from harness.report.pages import page_of
 from harness.report.panels import Panel
 from harness.report.state import figures_of
 from harness.serve.guard import COOKIE, Guard, is_same
-from harness.serve.sources import Sources, asked, kept, name_only, written
+from harness.serve.sources import Sources, asked, history_words, name_only, written
 from harness.serve.tools import tools
 from harness.units import format_number
 
@@ -41,8 +43,8 @@ _DEVICES_MAX: Final = 4
 
 def application(sources: Sources, *, host: str, token: str) -> Guard:
     """The whole server, behind its guard; without a token it answers on loopback alone."""
-    web = Web(kept(sources), token)
-    server = tools(web.sources)
+    web = Web(sources, token)
+    server = tools(sources)
     agents = server.streamable_http_app(json_response=True, stateless_http=True, host=host)
 
     @asynccontextmanager
@@ -58,13 +60,10 @@ def application(sources: Sources, *, host: str, token: str) -> Guard:
         Route("/enter", _told(web.enter)),
         Route("/openapi.json", _told(lambda _request: JSONResponse(openapi()))),
         Route("/v1/fit", web.fit, methods=["GET", "POST"]),
-        Route("/v1/devices", _told(lambda request: web.document(web.sources.devices, request, "device"))),
-        Route("/v1/models", _told(lambda request: web.document(web.sources.models, request, "model"))),
+        Route("/v1/devices", _told(partial(web.document, "device"))),
+        Route("/v1/models", _told(partial(web.document, "model"))),
         Route("/v1/history", _told(web.runs)),
     ]
-    if sources.check is not None:
-        check = sources.check
-        routes.append(Route("/v1/check", _told(lambda r: web.document(check, r, "model")), methods=["POST"]))
     return Guard(Starlette(routes=[*routes, *agents.routes], lifespan=lifespan), host=host, token=token)
 
 
@@ -74,14 +73,16 @@ def _told(function: Callable[[Request], Response]) -> Callable[[Request], Any]:
     async def handler(request: Request) -> Response:
         try:
             return await run_in_threadpool(function, request)
-        except HarnessError as error:
-            if isinstance(error, UnknownNameError):
-                status = 404
-            else:
-                status = 400
-            return PlainTextResponse(f"{error}\n", status)
+        except UnknownNameError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        except (HarnessError, click.UsageError) as error:
+            return PlainTextResponse(f"{error}\n", 400)
 
     return handler
+
+
+def _json(document: bytes) -> Response:
+    return Response(document, media_type="application/json")
 
 
 class Web:
@@ -91,9 +92,10 @@ class Web:
         self.sources = sources
         self.token = token
 
-    def document(self, source: Callable[[str], bytes], request: Request, name: str) -> Response:
-        """The document of one name, or of all."""
-        return Response(source(name_only(request.query_params.get(name, ""))), media_type="application/json")
+    def document(self, kind: str, request: Request) -> Response:
+        """The document of one model or device, or of all."""
+        name = name_only(request.query_params.get(kind, ""))
+        return _json(self.sources.said(f"{kind}s show", "--", *[name] * bool(name)))
 
     async def fit(self, request: Request) -> Response:
         """The answer to a question, of an address or of a document."""
@@ -104,18 +106,16 @@ class Web:
                 question = written(body)
             else:
                 question = asked(request.query_params.multi_items())
-            return Response(self.sources.fit(question), media_type="application/json")
+            return _json(self.sources.fit(question))
 
         response: Response = await _told(answered)(request)
         return response
 
     def runs(self, request: Request) -> Response:
         """The newest runs, or one in full."""
-        limit = request.query_params.get("limit", "20")
-        if not limit.isdigit() or not 1 <= int(limit) <= HISTORY_MAX:
-            return PlainTextResponse(f"limit: found {limit[:20]!r}, expected 1 to {HISTORY_MAX}\n", 400)
-        run = name_only(request.query_params.get("run", ""))
-        return Response(self.sources.history(run, int(limit)), media_type="application/json")
+        asked_for = request.query_params
+        words = history_words(asked_for.get("run", ""), asked_for.get("limit", 20))
+        return _json(self.sources.now("history", *words))
 
     def ask(self, request: Request) -> Response:
         """The form, and below it the answer for each device that was named."""
@@ -234,38 +234,42 @@ def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
 
 def openapi() -> dict[str, Any]:
     """The description of the JSON door, made from the types themselves."""
-    schemas = msgspec.json.schema_components((Question, Answer), ref_template="#/components/schemas/{name}")[
-        1
-    ]
-    fields = schemas["Question"]["properties"]
-    required = schemas["Question"]["required"]
-    query = [
-        {"name": n, "in": "query", "required": n in required, "schema": schema}
-        for n, schema in fields.items()
-    ]
+    _, schemas = msgspec.json.schema_components(
+        (Question, Answer), ref_template="#/components/schemas/{name}"
+    )
+    asked_for = schemas["Question"]
 
-    def described(summary: str, *names: str, schema: str = "") -> dict[str, Any]:
-        own = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
-        found: dict[str, Any] = {"type": "object"}
-        if schema:
-            found = {"$ref": f"#/components/schemas/{schema}"}
+    def described(summary: str, fields: dict[str, Any], found: dict[str, str]) -> dict[str, Any]:
+        query = []
+        for name, schema in fields.items():
+            is_required = fields is asked_for["properties"] and name in asked_for["required"]
+            query.append({"name": name, "in": "query", "required": is_required, "schema": schema})
         content = {"application/json": {"schema": found}}
         return {
             "summary": summary,
-            "parameters": own,
+            "parameters": query,
             "responses": {"200": {"description": "", "content": content}},
         }
 
-    fit = described("Whether a model fits on a device, and how fast it runs", schema="Answer")
+    whole = {"$ref": "#/components/schemas/Answer"}
+    says = "Whether a model fits on a device, and how fast it runs"
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Question"}}}}
+    paths: dict[str, Any] = {
+        "/v1/fit": {
+            "get": described(says, asked_for["properties"], whole),
+            "post": described(says, {}, whole) | {"requestBody": body},
+        }
+    }
+    for path, summary, names in (
+        ("devices", "All devices, or one", ("device",)),
+        ("models", "All models, or one", ("model",)),
+        ("history", "The newest runs here, or one", ("run", "limit")),
+    ):
+        fields = {name: {"type": "string"} for name in names}
+        paths[f"/v1/{path}"] = {"get": described(summary, fields, {"type": "object"})}
     return {
         "openapi": "3.1.0",
         "info": {"title": "edge-harness", "version": __version__},
-        "paths": {
-            "/v1/fit": {"get": fit | {"parameters": query}, "post": fit | {"requestBody": body}},
-            "/v1/devices": {"get": described("All devices, or one", "device")},
-            "/v1/models": {"get": described("All models, or one", "model")},
-            "/v1/history": {"get": described("The newest runs here, or one", "run", "limit")},
-        },
+        "paths": paths,
         "components": {"schemas": schemas},
     }

@@ -190,16 +190,16 @@ def test_an_option_means_the_same_in_every_verb() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "m", "--placement", "-ngl 1"], "--placement has no meaning without the --api of a GPU"),
-        (["soak", "m", "--placement", "-ngl 1", "--api", "cpu"], "--placement has no meaning without the --api"),
-        (["run", "--runtime", "server:http://h", "--threads", "3"], "--threads has no meaning with --runtime server"),
-        (["run", "--runtime", "server:http://h", "--on", "adb://"], "--on has no meaning with --runtime server"),
-        (["run", "--runtime", "ik,server:http://h", "m", "--resume"], "--resume has no meaning with --runtime server"),
-        (["run", "m", "--server-model", "x"], "--server-model has no meaning without --runtime server:URL"),
-        (["ladder", "m", "--no-speed", "--tokens", "5"], "--tokens has no meaning with --no-speed"),
-        (["learn", ".", "--device", "iphone-12", "--forget"], "RECORDS has no meaning with --forget"),
-        (["learn", "--device", "iphone-12", "--forget", "--out", "."], "--out has no meaning with --forget"),
-        (["history", "x", "--trend", "load_s"], "--trend has no meaning with RUN"),
+        (["run", "m", "--placement", "-ngl 1"], "--placement' has no meaning without the --api of a GPU"),
+        (["soak", "m", "--placement", "-ngl 1", "--api", "cpu"], "--placement' has no meaning without the --api"),
+        (["run", "--runtime", "server:http://h", "--threads", "3"], "'-t' has no meaning with --runtime server"),
+        (["run", "--runtime", "server:http://h", "--on", "adb://"], "--on' has no meaning with --runtime server"),
+        (["run", "--runtime", "ik,server:http://h", "m", "--resume"], "--resume' has no meaning with --runtime server"),
+        (["run", "m", "--server-model", "x"], "--server-model' has no meaning without --runtime server:URL"),
+        (["ladder", "m", "--no-speed", "--tokens", "5"], "'-n' has no meaning with --no-speed"),
+        (["learn", ".", "--device", "iphone-12", "--forget"], "has no meaning with --forget"),
+        (["learn", "--device", "iphone-12", "--forget", "--out", "."], "'-o' has no meaning with --forget"),
+        (["history", "x", "--trend", "load_s"], "--trend' has no meaning with RUN"),
     ],
 )
 def test_what_says_nothing_beside_another_option_is_refused(arguments: list[str], words: str) -> None:

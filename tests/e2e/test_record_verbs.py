@@ -130,10 +130,10 @@ def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("20260101", "--trend", "load_s"), "--trend has no meaning with RUN"),
-        (("--import", "x.json", "--model", "m"), "--model has no meaning with RUN or --import"),
-        (("20260101", "--limit", "3"), "--limit has no meaning with RUN"),
-        (("--trend", "load_s", "--limit", "3"), "--limit has no meaning with --trend"),
+        (("20260101", "--trend", "load_s"), "--trend' has no meaning with RUN"),
+        (("--import", "x.json", "--model", "m"), "--model' has no meaning with RUN or --import"),
+        (("20260101", "--limit", "3"), "--limit' has no meaning with RUN"),
+        (("--trend", "load_s", "--limit", "3"), "--limit' has no meaning with --trend"),
     ],
 )
 def test_history_drops_no_option(words: tuple[str, ...], said: str, environment: dict[str, str]) -> None:

