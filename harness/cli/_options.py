@@ -32,15 +32,6 @@ SILENCE_S: Final = 300.0
 """Longest time that a server may send nothing while one request is measured: a phone's prompt takes minutes."""
 
 
-def one_runtime(text: str) -> str:
-    """The name of software that runs here; ValueError for a server, or for several."""
-    if text.partition(":")[0] == "server" or "," in text:
-        raise ValueError(
-            f"found {text!r}, expected one name of software that runs here; `run` and `serve-load` measure servers"
-        )
-    return text
-
-
 def ending(*endings: str) -> Callable[[str], Path]:
     """A reader of the path of a file to be written, whose ending says its format."""
 
@@ -97,9 +88,7 @@ Seed = Annotated[
 ]
 Runtime = Annotated[
     str,
-    Option(
-        "--runtime", "Software that executes the model.", "Engine and placement", "NAME", reads=one_runtime
-    ),
+    Option("--runtime", "Software that executes the model.", "Engine and placement", "NAME"),
 ]
 ServerModel = Annotated[
     str,
@@ -250,6 +239,7 @@ class Here(Measuring):
 
     resume: Resume = False
     cpus: Cpus = ()
+    memory_bytes: MemoryLimit = None
 
 
 class Anywhere(Here):

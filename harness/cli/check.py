@@ -27,14 +27,10 @@ class _Setting(options.Setting):
     placement: options.Split = None
 
 
-class _Measuring(options.Anywhere):
-    memory_bytes: options.MemoryLimit = None
-
-
 @verb
 def check(
     setting: _Setting,
-    measuring: _Measuring,
+    measuring: options.Anywhere,
     models: options.Models = (),
     quant: Quant = "",
     depth_tokens: options.Depths = (0,),

@@ -49,17 +49,6 @@ class _Shown(Frozen):
     show_all: Annotated[bool, Option("--all", "Print every budget, with its evidence.", "Output")] = False
 
 
-def _time(text: str) -> datetime:
-    """The time that a text tells, in UTC where it does not say; ValueError where it is none."""
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected a time such as 2026-12-01T09:00:00Z") from None
-    if given.tzinfo:
-        return given
-    return given.replace(tzinfo=UTC)
-
-
 class _Gate(Verbs):
     """``gate RESULT...`` judges; ``gate init`` and ``gate live`` are verbs of their own."""
 
@@ -105,7 +94,7 @@ def judge(
             "--since",
             "Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's.",
             metavar="TIME",
-            reads=_time,
+            reads=datetime.fromisoformat,
         ),
     ] = None,
     answers: Annotated[
@@ -135,13 +124,17 @@ def judge(
     else:
         before = gather(baseline)
     everything = gather(results)
-    judged = [record for record in everything if since is None or time_of(record) >= since]
+    judged = everything
+    if since is not None:
+        if since.tzinfo is None:
+            since = since.replace(tzinfo=UTC)
+        judged = [record for record in everything if time_of(record) >= since]
     earlier = {record.run_id: record for record in before}
     if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
         raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
     if answers is None:
         answers = next((Path(name) / ANSWERS for name in results if Path(name).is_dir()), None)
-    notes = _notes(judged, before)
+    notes = [_baseline_note(judged, before)] if before else []
     if len(judged) < len(everything):
         notes.insert(0, f"{counted(len(everything) - len(judged), 'run')} made before --since left out.")
     return _answer(evaluate(budgets, judged, baseline=before), budget, shown, notes, answers)
@@ -227,21 +220,17 @@ def init(
             "the time to the first token.",
         ),
     ] = "limits",
-    out: Annotated[
-        Path | None, Option("--out -o", "File to write.", "Output", path="file", default="stdout")
-    ] = None,
 ) -> Answer:
     """Propose budgets from results, or from the run history when none is named, and say what they will find.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
     a run that differs in any of these is not evidence for them.
 
-    Example: edge-harness gate init -o budgets.toml
+    Example: edge-harness gate init results/ > budgets.toml
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
     from harness.measure.pipeline import open_history
-    from harness.records.store import write_atomically
 
     records = gather(results)
     past = open_history()
@@ -250,33 +239,21 @@ def init(
     proposals = propose(records, preset)
     if not proposals:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
-    for budget, finds in proposals if out else ():
+    for budget, finds in proposals:
         click.echo(f"{budget.metric}, {budget.model}: {finds}", err=True)
     text = to_toml(proposals)
-    if out is not None:
-        write_atomically(out, text.encode())
-    return Answer([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
+    return Answer([budget for budget, _ in proposals], lambda: click.echo(text, nl=False))
 
 
-def _notes(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> list[str]:
-    """Of when the runs are, where that bears on the answer."""
-    from harness.gates.sittings import sittings_of, time_of
+def _baseline_note(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> str:
+    """Of when the baseline is, and whether its runtime is another one."""
+    from harness.gates.sittings import time_of
 
-    sittings = sittings_of(judged)
-    if before:
-        newest = max(before, key=time_of)
-        versions = {record.engine.version for record in (*judged, *before) if record.engine}
-        runtime = "another runtime"
-        if len(versions) == 1:
-            runtime = "the same runtime: suspect the machine first"
-        return [f"Baseline: {time_of(newest):%-d %B, %H:%M}, {runtime}."]
-    if len(sittings) > 1:
-        first = time_of(sittings[0][0])
-        last = time_of(sittings[-1][-1])
-        return [
-            f"Judged are runs of {first:%-d %B, %H:%M} to {last:%-d %B, %H:%M}; --since leaves out old ones."
-        ]
-    return []
+    versions = {record.engine.version for record in (*judged, *before) if record.engine}
+    runtime = "another runtime"
+    if len(versions) == 1:
+        runtime = "the same runtime: suspect the machine first"
+    return f"Baseline: {max(map(time_of, before)):%-d %B, %H:%M}, {runtime}."
 
 
 def _answer(

@@ -19,15 +19,11 @@ class _Setting(options.Setting):
     thread_count: Threads = 0
 
 
-class _Measuring(options.Here):
-    memory_bytes: options.MemoryLimit = None
-
-
 @verb
 def ladder(
     model: options.Model,
     setting: _Setting,
-    measuring: _Measuring,
+    measuring: options.Here,
     quants: Annotated[
         tuple[str, ...],
         Option(

@@ -32,14 +32,10 @@ class _Setting(options.Setting):
     placement: options.Split = None
 
 
-class _Measuring(options.Anywhere):
-    memory_bytes: options.MemoryLimit = None
-
-
 @verb
 def run(
     setting: _Setting,
-    measuring: _Measuring,
+    measuring: options.Anywhere,
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")] = (),
     quant: Quant = "",
     depth_tokens: options.Depths = (0,),

@@ -24,10 +24,6 @@ class _Setting(options.Setting):
     placement: options.Split = None
 
 
-class _Measuring(options.Here):
-    memory_bytes: options.MemoryLimit = None
-
-
 @verb
 def speculate(
     model: options.Model,
@@ -42,7 +38,7 @@ def speculate(
         ),
     ],
     setting: _Setting,
-    measuring: _Measuring,
+    measuring: options.Here,
     gamma: Annotated[
         Annotated[int, Meta(ge=1, le=63)] | Literal["auto"],
         Option("--gamma", "Tokens drafted in each cycle; auto adapts it.", metavar="N|auto"),

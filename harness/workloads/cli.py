@@ -13,10 +13,6 @@ from harness.domain.option import Option
 from harness.errors import EngineError, Exit
 
 
-class _Measuring(options.Anywhere):
-    memory_bytes: options.MemoryLimit = None
-
-
 @click.group(cls=Verbs)
 def workloads() -> None:
     """Run, predict and score systems around a language model: memory, answers with confidence and others."""
@@ -24,7 +20,7 @@ def workloads() -> None:
 
 @workloads.command("run")
 def run(
-    measuring: _Measuring,
+    measuring: options.Anywhere,
     name: Annotated[str, Option(metavar="[NAME]")] = "",
     cases: Annotated[
         Path | None,

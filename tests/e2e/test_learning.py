@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -108,12 +109,15 @@ def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):
     file.parent.mkdir()
     file.write_text(json.dumps(rows))
     (tmp_path / "fleet" / "notes.json").write_text("{}")
-    found = json.loads(call("learn", tmp_path / "fleet", "--out", tmp_path / "shared", "--json"))
+    found = json.loads(call("learn", tmp_path / "fleet", "--json"))
     assert [lesson["device"] for lesson in found["lessons"]] == ["rtx-4090-desktop"]
     assert found["unknown"] == {"Nobody's Card 1": 2}
     assert len(found["passed_over"]) == 1
     # what one person learnt, another takes over
-    kept = json.loads((tmp_path / "shared" / "rtx-4090-desktop.json").read_text())
+    shared = tmp_path / "shared" / "rtx-4090-desktop.json"
+    shared.parent.mkdir()
+    shared.write_text(Path(found["lessons"][0]["path"]).read_text())
+    kept = json.loads(shared.read_text())
     call("learn", "--device", "rtx-4090-desktop", "--forget")
     call("learn", tmp_path / "shared")
     again = json.loads((tmp_path / "home" / "learned" / "rtx-4090-desktop.json").read_text())
