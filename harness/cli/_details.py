@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from harness.app.plans import SpeculationPlan
     from harness.domain.prediction import Interval
 
-    Row = tuple[str, Interval | None, Callable[[float], str], str]
+    Row = tuple[str, Interval, Callable[[float], str], str]
 
 
 def tables(answer: "Answer") -> Iterator[str]:
@@ -26,60 +26,43 @@ def tables(answer: "Answer") -> Iterator[str]:
     if answer.speculation is not None:
         yield from _drafting(answer.speculation)
     now = answer.prediction
-    limit = f"{now.verdict.word}; limited by {now.verdict.binding_limit.value}"
-    others = [f"Also: {line}" for line in answer.commands[1:]]
+    flags = ""
     if answer.commands and answer.commands[0].startswith("llama-server"):
-        flags = ["Its placement is told, so that llama-server's own --fit changes nothing."]
-    else:
-        flags = []
-    yield "\n".join([limit, *now.verdict.reasons, *now.speed.unsettled, *answer.notes, *flags, *others])
+        flags = "Its placement is told, so that llama-server's own --fit changes nothing."
+    lines = [f"{now.verdict.word}; limited by {now.verdict.binding_limit.value}", *now.verdict.reasons]
+    lines += [*now.speed.unsettled, *answer.notes, flags, *(f"Also: {line}" for line in answer.commands[1:])]
+    yield "\n".join(filter(None, lines))
 
 
 def explained(part: "ExplanationTable") -> str:
     """One part of what an answer rests on."""
-
-    def words(cell: str | float | None) -> str:
-        if cell is None:
-            return ""
-        if isinstance(cell, str):
-            return cell
-        return format_number(cell)
-
-    return table(part.title, part.columns, [map(words, row) for row in part.rows])
+    rows = [
+        [format_number(cell) if isinstance(cell, float) else cell or "" for cell in row] for row in part.rows
+    ]
+    return table(part.title, part.columns, rows)
 
 
 def _memory(answer: "Answer") -> str:
-    now = answer.prediction
-    rows: list[tuple[str, str, str, str, str]] = [
-        (
-            part.label,
-            part.pool,
-            format_bytes(part.anonymous_bytes),
-            format_bytes(part.file_bytes),
-            part.reason,
-        )
-        for part in now.memory.parts
-        if part.size_bytes
-    ]
-    peak = now.memory.peak_bytes
+    memory = answer.prediction.memory
+    rows: list[tuple[str, ...]] = []
+    for part in memory.parts:
+        if part.size_bytes:
+            sizes = format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes)
+            rows.append((part.label, part.pool, *sizes, part.reason))
+    peak = memory.peak_bytes
     between = f"held and mapped together, likely {format_bytes(peak.low)} to {format_bytes(peak.high)}"
     rows.append(
-        ("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between)
+        ("in all", "", format_bytes(memory.anonymous_bytes), format_bytes(memory.file_bytes), between)
     )
-    rows += [
-        (part.label, part.pool, format_bytes(part.anonymous_bytes), "", f"later, at most: {part.reason}")
-        for part in now.memory.later
-    ]
+    for part in memory.later:
+        held = format_bytes(part.anonymous_bytes)
+        rows.append((part.label, part.pool, held, "", f"later, at most: {part.reason}"))
     return table("memory", ("part", "pool", "held", "mapped", "why"), rows)
 
 
 def _speeds(answer: "Answer") -> str:
-    rows: list[Row] = [*_of_request(answer), *_over_minutes(answer)]
     cells = []
-    for name, value, form, why in rows:
-        if value is None:
-            cells.append((name, "not known", "", why))
-            continue
+    for name, value, form, why in [*_of_request(answer), *_over_minutes(answer)]:
         between = ""
         if value.low < value.high:
             between = f"{form(value.low)} to {form(value.high)}"
@@ -97,24 +80,9 @@ def _of_request(answer: "Answer") -> "Iterator[Row]":
     yield "first token, loaded", speed.ttft_warm_s, format_seconds, ""
     yield "first token, from storage", speed.ttft_cold_s, format_seconds, ""
     yield "load, from storage", speed.load_cold_s, format_seconds, ""
-    if not answer.best.kind.is_read:
-        top = speed.roofline_tokens_per_s
-        users = answer.scenario.batch_count
-        each = "token"
-        if users > 1:
-            each = f"pass of {users} tokens"
-        share = 100 * speed.decode_tokens_per_s.mid / top
-        why = f"the ceiling: it reads {format_bytes(speed.active_bytes)} a {each}"
-        yield (
-            f"most that memory allows ({share:.0f} % is reached)",
-            type(speed.ttft_warm_s)(top, top, top),
-            format_number,
-            why,
-        )
     for reading in answer.reading:
-        article = "an" if reading.kind == "image" else "a"
         yield (
-            f"reading {article} {reading.kind.value} ({reading.tokens:,} tokens)",
+            f"reading of {reading.kind.value}, {reading.tokens:,} tokens",
             reading.seconds,
             format_seconds,
             "",
@@ -126,34 +94,21 @@ def _over_minutes(answer: "Answer") -> "Iterator[Row]":
     energy = answer.energy
     if answer.scenario.batch_count > 1 or answer.reads_only:
         return
-    if late is None:
+    if late is not None:
+        name = f"decode after {late.minutes:g} minutes, tokens/s"
+        yield name, late.tokens_per_s, format_number, late.evidence
+    if energy is not None:
+        yield "energy of a token, J", energy.joules_per_token, format_number, energy.scope
+    if energy is not None and energy.sustained_joules_per_token is not None:
+        warm = energy.sustained_joules_per_token
+        yield "energy of a token once warm, J", warm, format_number, energy.evidence
+    if energy is not None and energy.tokens_per_charge is not None:
         yield (
-            "decode after 10 minutes, tokens/s",
-            None,
+            "tokens on one charge",
+            energy.tokens_per_charge,
             format_number,
-            "nobody measured how much heat it can shed",
+            "slowed by heat, where it is known",
         )
-    else:
-        yield (
-            f"decode after {late.minutes:g} minutes, tokens/s",
-            late.tokens_per_s,
-            format_number,
-            late.evidence,
-        )
-    if energy is None:
-        yield "energy of a token, J", None, format_number, "nobody stated its power"
-        return
-    yield "energy of a token, J", energy.joules_per_token, format_number, energy.scope
-    if energy.sustained_joules_per_token is not None:
-        yield (
-            "energy of a token once warm, J",
-            energy.sustained_joules_per_token,
-            format_number,
-            energy.evidence,
-        )
-    if energy.tokens_per_charge is not None:
-        why = "counting the slowdown from heat, where it is known"
-        yield "tokens on one charge", energy.tokens_per_charge, format_number, why
 
 
 def _ways(answer: "Answer") -> str:
@@ -169,23 +124,13 @@ def _ways(answer: "Answer") -> str:
 
 
 def _advice(answer: "Answer") -> str:
-    def quality(growth: float | None) -> str:
-        if growth is None:
-            return "not published"
-        if growth:
-            return f"{growth:+.1f} %"
-        return "none"
-
-    rows = [
-        (
-            advice.change,
-            advice.word,
-            format_bytes(advice.needed_bytes),
-            format_number(advice.decode_tokens_per_s),
-            quality(advice.quality_percent),
-        )
-        for advice in answer.advice
-    ]
+    rows = []
+    for advice in answer.advice:
+        quality = "not published"
+        if advice.quality_percent is not None:
+            quality = f"{advice.quality_percent:+.1f} %"
+        speed = format_number(advice.decode_tokens_per_s)
+        rows.append((advice.change, advice.word, format_bytes(advice.needed_bytes), speed, quality))
     return table("", ("what would help", "then", "needs", "tokens/s", "perplexity"), rows, spare=("needs",))
 
 
@@ -193,20 +138,14 @@ def _drafting(plan: "SpeculationPlan") -> tuple[str, str]:
     source = "typical for this API"
     if plan.measured:
         source = "as measured on this machine"
+    plain = plan.plain_tokens_per_s
     costs = ", ".join(f"{cost:.2f}" for cost in plan.verify_cost_ratio[:4])
+    says = (
+        f"Drafting with {plan.drafter}: {format_number(plain)} tokens/s without it. A drafted token costs "
+        f"{plan.draft_cost_ratio:.2f} of a decoded one; checking 2, 3, 4 or 5 tokens in one pass costs {costs} ({source})."
+    )
     rows = []
     for case in plan.cases:
-        length = "no draft"
-        if case.gamma:
-            length = str(case.gamma)
-        gain = ""
-        if case.gamma:
-            gain = f"{case.speedup:.2f}x"
-        speed = format_number(plan.plain_tokens_per_s * case.speedup)
-        rows.append((f"{case.acceptance_ratio:.2g}", length, gain, speed))
-    says = (
-        f"Drafting with {plan.drafter}: {format_number(plan.plain_tokens_per_s)} tokens/s without it. A "
-        f"drafted token costs {plan.draft_cost_ratio:.2f} of a decoded one; checking 2, 3, 4 or 5 tokens in one pass "
-        f"costs {costs} ({source})."
-    )
-    return says, table("", ("acceptance", "draft length", "speedup", "tokens/s"), rows)
+        length = str(case.gamma or "no draft")
+        rows.append((f"{case.acceptance_ratio:.2g}", length, format_number(plain * case.speedup)))
+    return says, table("", ("acceptance", "draft length", "tokens/s"), rows)

@@ -1,7 +1,7 @@
 """Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cli._output import Answer, say, table
 from harness.printable import MESSAGE_MAX, clean
@@ -54,7 +54,7 @@ def run_table(records: "Iterable[RunRecord]") -> str:
     return table("", ("model", *_SHOWN.values(), "outcome"), rows)
 
 
-def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[Any]:
+def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[str]:
     """What to print of a run beside its prediction: measured, interval, how far off, and notes.
 
     Nothing without one.
@@ -64,13 +64,13 @@ def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> lis
 
     if comparison is None:
         return []
-    columns = ("", "measured", "predicted, 90 %", "off", "", "n")
     rows = []
     for figure in figures_of(record).values():
         if figure.predicted is not None:
             between = f"{figure.between} {figure.unit_word}"
             name = QUANTITIES.get(figure.name, figure.name)
-            rows.append((name, figure.shown, between, figure.off, figure.word, str(figure.sample_count)))
+            rows.append((name, figure.shown, between, figure.off, figure.word, figure.sample_count))
+    columns = ("", "measured", "predicted, 90 %", "off", "", "n")
     return [table(record_title(record), columns, rows), *comparison.notes]
 
 
@@ -79,13 +79,11 @@ def reasons(records: "Sequence[RunRecord]") -> list[str]:
     lines = []
     for record in records:
         asked = str(record.extra.get("model", ""))
-        if record.outcome == "ok":
-            continue
         name = f"{record.name}: "
         if asked and record.detail.startswith(asked):
             name = ""
-        # On one line: a stranger's line could begin a command of a workflow.
-        lines.append(clean(f"{name}{record.outcome}: {record.detail}", MESSAGE_MAX))
+        if record.outcome != "ok":  # on one line: a stranger's line could begin a command of a workflow
+            lines.append(clean(f"{name}{record.outcome}: {record.detail}", MESSAGE_MAX))
     return lines
 
 
@@ -94,45 +92,45 @@ def record_title(record: "RunRecord") -> str:
     from harness.report.words import model_words
 
     depth = record.scenario.depth_tokens
-    after = ""
-    if depth:
-        after = f", after {depth:,} tokens"
+    after = f", after {depth:,} tokens" * bool(depth)
     return f"{model_words(record)} {record.quant}".strip() + after
 
 
-def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
+def difference_view(before: "RunRecord", after: "RunRecord") -> list[str]:
     """What to print of two runs: a table, and what makes them hard to compare."""
     from harness.app.trend import differences, not_alike
 
-    rows = [(change.metric, *_cells(change)) for change in differences(before, after)]
+    changes = differences(before, after)
+    rows = [(change.metric, _amount(change, change.before), *_cells(change)) for change in changes]
     names = ("metric", before.run_id[:15], after.run_id[:15], "ratio", "95 % interval", "")
-    view: list[Any] = [table(f"{after.run_id} against {before.run_id}", names, rows)]
+    view = [table(f"{after.run_id} against {before.run_id}", names, rows)]
     return view + [f"not alike: {line}" for line in not_alike(before, after)]
 
 
 def trend_table(metric: str, trends: "Sequence[Trend]") -> str:
     """The course of a metric over the newest kinds of runs, and its last change."""
-    if len(trends) <= _MOST_ROWS:
-        title = metric
-    else:
+    title = metric
+    if len(trends) > _MOST_ROWS:
         title = f"{metric}: the newest {_MOST_ROWS} of {len(trends)} kinds of runs"
-    names = ("runs", "", "over time", "last", "ratio", "95 % interval", "")
-    return table(title, names, [_row(trend) for trend in trends[-_MOST_ROWS:]])
+    rows = []
+    for trend in trends[-_MOST_ROWS:]:
+        values = [point.value for point in trend.points]
+        bars = "".join(_BARS[int(7 * value / max(values))] for value in values[-24:])
+        last = (f"{values[-1]:.4g}", "", "", "one run")
+        if trend.step is not None:
+            last = _cells(trend.step)
+        rows.append((trend.name, len(values), bars, *last))
+    return table(title, ("runs", "", "over time", "last", "ratio", "95 % interval", ""), rows)
 
 
-def _row(trend: "Trend") -> tuple[str, ...]:
-    values = [p.value for p in trend.points]
-    bars = "".join(_BARS[int(7 * v / max(values))] for v in values[-24:])
-    if trend.step is None:
-        return (trend.name, str(len(values)), bars, f"{values[-1]:.4g}", "", "", "one run")
-    return (trend.name, str(len(values)), bars, *_cells(trend.step)[1:])
-
-
-def _cells(change: "MetricChange") -> tuple[str, ...]:
-    from harness.report.state import amount
-
+def _cells(change: "MetricChange") -> tuple[str, str, str, str]:
     interval = "exact"
     if change.low is not None and change.high is not None:
         interval = f"{change.low:.3f} to {change.high:.3f}"
-    sides = [" ".join(amount(change.unit, value)).strip() for value in (change.before, change.after)]
-    return (*sides, f"{change.ratio:.3f}", interval, change.word)
+    return _amount(change, change.after), f"{change.ratio:.3f}", interval, change.word
+
+
+def _amount(change: "MetricChange", value: float) -> str:
+    from harness.report.state import amount
+
+    return " ".join(amount(change.unit, value)).strip()

@@ -1,9 +1,6 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-import click
+from typing import Annotated
 
 from harness.cli import _options as options
 from harness.cli._command import verb
@@ -11,11 +8,6 @@ from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Api, New, Prompt, Quant, Threads
 from harness.errors import Exit
-
-if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
-
-_DOCTOR = "edge-harness doctor (what disturbs this machine)"
 
 
 class _Setting(options.Setting):
@@ -60,8 +52,10 @@ def check(
     from harness.app.check import check as run_check
     from harness.app.check import gate
     from harness.app.run import exit_of
+    from harness.cli._records import comparison_view, reasons, run_table
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
+    from harness.report.checked import screen
 
     if measuring.is_handed_over:
         return options.handed_over(measuring)
@@ -79,33 +73,18 @@ def check(
         )
     status = exit_of(records)
     comparisons = [compare(record) for record in records]
-    if status == Exit.OK:
-        broken = gate(comparisons, max_error_percent)
-    else:
-        broken = []
-    document: dict[str, Any] = {"device": device, "records": records}
-    document |= {"comparisons": comparisons, "broken": broken}
-    return Answer(document, lambda: show(records, broken, details=details), Exit.BROKEN if broken else status)
+    broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
+    document = {"device": device, "records": records, "comparisons": comparisons, "broken": broken}
 
+    def show() -> None:
+        say(*screen(records), "")
+        if details:
+            for record, comparison in zip(records, comparisons, strict=True):
+                say(*comparison_view(record, comparison))
+            say(run_table(records), *reasons(records))
+        more = "edge-harness doctor (what disturbs this machine)"
+        if status == Exit.OK:
+            more = "edge-harness report RUN -o page.html (the picture)"
+        say(*broken, f"  More: {more}  --details (every figure)")
 
-def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", *, details: bool = False) -> None:
-    """Print what the runs showed, and what is next; with details, every figure."""
-    from harness.app.run import exit_of
-    from harness.cli._records import comparison_view, reasons, run_table
-    from harness.records.compare import compare
-    from harness.report.checked import screen
-
-    for line in screen(records):
-        click.echo(line)
-    click.echo()
-    if details:
-        say(*(part for record in records for part in comparison_view(record, compare(record))))
-        say(run_table(records), *reasons(records))
-    for line in broken:
-        click.echo(line)
-    more = _DOCTOR
-    if exit_of(records) == Exit.OK:
-        more = "edge-harness report RUN -o page.html (the picture)"
-    if not details:
-        more += "  --details (every figure)"
-    click.echo(f"  More: {more}")
+    return Answer(document, show, Exit.BROKEN if broken else status)

@@ -100,9 +100,8 @@ def _named(past: "History", name: str) -> str:
 def _when(created: str) -> str:
     """Local time of a record as people write it; the year only if it is not this one."""
     moment = datetime.fromisoformat(created).astimezone()
-    if moment.year == datetime.now().astimezone().year:
-        year = ""
-    else:
+    year = ""
+    if moment.year != datetime.now().astimezone().year:
         year = f" {moment.year}"
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
 
@@ -110,22 +109,18 @@ def _when(created: str) -> str:
 def _list(count: int, records: "Sequence[RunRecord]") -> None:
     """The newest runs: when, of what, how fast, and whether all was as predicted."""
     if not records:
-        click.echo(
+        say(
             "No run yet of what was asked for." if count else "No run on this machine yet: edge-harness check"
         )
         return
     newest = _when(records[0].created)
-    click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
-    columns = ["when", "model", "kind", "tokens/s", "━ likely ● run", "memory", ""]
-    rows = [_row(record) for record in records]
-    if not any(row[4] for row in rows):  # nothing was predicted of any
-        for line in (columns, *rows):
-            del line[4]
-    say(table("", columns, rows, spare=("memory", "kind")))
-    more = "   More: --limit N"
-    if count == len(records):
-        more = ""
-    click.echo(f"  One of them: edge-harness history {newest[-5:]}{more}   --trend decode_tokens_per_s")
+    columns = ("when", "model", "kind", "tokens/s", "━ likely ● run", "memory", "")
+    more = "   More: --limit N" * (count > len(records))
+    say(
+        f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n",
+        table("", columns, map(_row, records), spare=("memory", "kind")),
+        f"  One of them: edge-harness history {newest[-5:]}{more}   --trend decode_tokens_per_s",
+    )
 
 
 def _row(record: "RunRecord") -> list[str]:
