@@ -76,7 +76,7 @@ def run(
     if measuring.is_handed_over:
         return options.handed_over(measuring)
     if not name:
-        refuse_typed(typed(click.get_current_context()), "without a NAME")
+        refuse_typed(typed(click.get_current_context()) - {"as_json"}, "without a NAME")
         return _listed()
     system = load(name)
     refuse_typed(
