@@ -62,37 +62,25 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = ()) -> None:
         known = list(known)
-        if len(name) > 2:
-            begun = sorted(n for n in known if n.startswith(name))
-        else:
-            begun = []
-        if kind in {"model", "device"}:
-            close = known
-        else:
+        close = known
+        if kind not in {"model", "device"}:
+            begun = sorted(each for each in known if len(name) > 2 and each.startswith(name))
             close = begun or get_close_matches(name, known, n=1, cutoff=0.5)
-        *others, last = map(repr, close[:3] or [""])
-        if others:
-            listed = f"{', '.join(others)} or {last}"
-        else:
-            listed = last
-        nearest = ""
-        if close:
-            nearest = f" Did you mean {listed}?"
-        listing = ""
-        if known:
-            listing = f" There are {', '.join(known)}."
-        if kind in {"device", "model", "workload"}:
-            folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
-            listing = (
-                f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
-            )
-            if kind == "device":
-                listing += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
+        said = f"no {kind} named {clean(name)!r}."
         parts = ", ".join(map(clean, understood))
-        known_parts = ""
         if parts:
-            known_parts = f" Understood: {parts}."
-        super().__init__(f"no {kind} named {clean(name)!r}.{known_parts}{nearest}{listing}")
+            said += f" Understood: {parts}."
+        if close:
+            said += f" Did you mean {' or '.join(map(repr, close[:3]))}?"
+        if kind in {"device", "model", "workload"}:
+            if name and os.path.isdir(name):  # noqa: PTH112 - any text
+                said += f" {name!r} here is a folder."
+            said += f" List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
+        elif known:
+            said += f" There are {', '.join(known)}."
+        if kind == "device":
+            said += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
+        super().__init__(said)
 
 
 class BadDataError(InputError):

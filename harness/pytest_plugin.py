@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.gates.judge import Judgement
 
 _MARKERS = (
-    "edge_model(name, quant='', repetitions=5, runtime='llamacpp', patience_s=20, **scenario): the model to run",
+    "edge_model(name, quant='', repetitions=5, runtime='llamacpp', **scenario): the model to run",
     "edge_budget(metric, floor=..., ceiling=..., roofline_ratio=..., prediction_ratio=..., ...): a budget to keep",
 )
 
@@ -30,7 +30,6 @@ _MARKERS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the plug-in."""
     group = parser.getgroup("edge-harness")
-    group.addoption("--edge-budgets", metavar="FILE", help="Budgets (TOML) that every run must keep.")
     group.addoption("--edge-records", metavar="FOLDER", help="Write the record of each run there.")
     parser.addini("edge_budgets", "Budgets (TOML) that every run must keep.", default="")
     parser.addini(
@@ -118,16 +117,15 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
 
         request.node.stash[_CALLED] = True
         judgements = evaluate(_budgets(request, limits), records)
-        answers = {j.answer for j in judgements}
-        text = ""
-        if answers - {"pass"}:
-            text = terminal([j for j in judgements if j.answer != "pass"])
+        answers = {judgement.answer for judgement in judgements}
+        others = [judgement for judgement in judgements if judgement.answer != "pass"]
+        text = terminal(others) if others else ""
         if answers & {"fail", "could not run"}:
             pytest.fail(f"budget broken\n\n{text}", pytrace=False)
-        if "inconclusive" in answers:
-            if request.config.getini("edge_inconclusive") == "fail":
-                pytest.fail(f"inconclusive: more samples are needed\n\n{text}", pytrace=False)
-            pytest.skip(f"inconclusive: {next(j.reason for j in judgements if j.answer == 'inconclusive')}")
+        if others and request.config.getini("edge_inconclusive") == "fail":
+            pytest.fail(f"inconclusive: more samples are needed\n\n{text}", pytrace=False)
+        if others:
+            pytest.skip(f"inconclusive: {others[0].reason}")
         return judgements
 
     return hold
@@ -144,19 +142,19 @@ def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Bu
     from harness.domain.budget import Budget
     from harness.errors import BadDataError
 
-    budgets: list[Budget] = []
-    asked = [
-        ({"metric": m.args[0]} if m.args else {}) | m.kwargs for m in request.node.iter_markers("edge_budget")
-    ]
+    name = request.node.nodeid
+    asked = [limits] if limits else []
+    for marker in request.node.iter_markers("edge_budget"):
+        asked.insert(0, marker.kwargs | ({"metric": marker.args[0]} if marker.args else {}))
+    file = request.config.getini("edge_budgets")
     try:
-        for fields in [*asked, *([limits] if limits else [])]:
-            budget = msgspec.convert(fields, Budget)
-            check_budget(budget, request.node.nodeid, "edge_budget")
-            budgets.append(budget)
-        if file := request.config.getoption("--edge-budgets") or request.config.getini("edge_budgets"):
+        budgets = [msgspec.convert(fields, Budget) for fields in asked]
+        for budget in budgets:
+            check_budget(budget, name, "edge_budget")
+        if file:
             budgets += load_budgets(request.config.rootpath / file)
     except (msgspec.ValidationError, BadDataError) as error:
-        raise pytest.UsageError(f"{request.node.nodeid}: {error}") from error
+        raise pytest.UsageError(f"{name}: {error}") from error
     if not budgets:
-        raise pytest.UsageError(f"{request.node.nodeid}: no budget: mark it, name a file, or give a limit")
+        raise pytest.UsageError(f"{name}: no budget: mark it, name a file, or give a limit")
     return budgets

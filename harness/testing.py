@@ -31,13 +31,10 @@ def check_device(path: Path) -> None:
     """
     device = load_device(str(path))
     assert device.name == path.stem, f"the name is the stem of the file: {device.name!r} is not {path.stem!r}"
-    assert device.engines, "at least one engine"
     for engine in device.engines:
         assert engine.apis, f"{engine.name}: at least one api"
-        assert device.engine_for(engine.apis[0]) is not None
-        assert device.pool_for(engine.apis[0]) in {pool.name for pool in device.pools}, (
-            f"{engine.name}: its pool is there"
-        )
+        for api in engine.apis:
+            device.pool(device.pool_for(api))
     for pool in device.pools:
         for figure in (pool.total_bytes, pool.usable_bytes, pool.bandwidth_bytes_per_s):
             assert figure.source, f"{pool.name}: each figure names its source"

@@ -4,8 +4,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, screen_width, table
 from harness.domain.option import Option
@@ -29,11 +27,10 @@ def doctor(
     from harness.app.doctor import examine
 
     found = examine()
-    if any(f.state == "broken" for f in found):
+    status = Exit.OK
+    if any(finding.state == "broken" for finding in found):
         status = Exit.COULD_NOT_RUN
-    else:
-        status = Exit.OK
-    rows = [(f.name, f.state, f.detail) for f in found]
+    rows = [(finding.name, finding.state, finding.detail) for finding in found]
     if everything:
         return Answer(found, lambda: say(table("", ("", "state", "detail"), rows)), status)
     return Answer(found, lambda: _show(found), status)
@@ -42,27 +39,19 @@ def doctor(
 def _show(found: "Sequence[Finding]") -> None:
     """One sentence, what could be better, and the next command where there is one."""
     width = min(screen_width(), 80)
-    for line in textwrap.wrap(_sentence(found), width):
-        click.echo(line)
-    better = [(f.name, f.brief) for f in found if f.state == "missing" and f.kind != "engine" and f.brief]
+    say(*textwrap.wrap(_sentence(found), width))
+    lacking = [finding for finding in found if finding.state == "missing"]
+    better = [finding for finding in lacking if finding.kind != "engine" and finding.brief]
     if better:
-        click.echo("\n  Could be better")
-    for name, brief in better:
-        shown = textwrap.wrap(brief, width - 24)
-        click.echo(f"    {name:<18}  {shown[0]}")
-        for line in shown[1:]:
-            click.echo(" " * 24 + line)
-    for finding in found:
-        if finding.kind == "engine" and finding.brief and finding.state == "missing":
-            click.echo(f"\n  {finding.brief}\n")
-    engines = [f for f in found if f.kind == "engine" and f.state == "missing" and not f.brief]
-    if engines:
-        are = "are"
-        if len(engines) == 1:
-            are = "is"
-        click.echo(
-            f"  Not needed: {counted(len(engines), 'other engine')} {are} not installed (--all lists all)"
-        )
+        say("\n  Could be better")
+    for finding in better:
+        indent = f"    {finding.name:<18}  "
+        say(textwrap.fill(finding.brief, width, initial_indent=indent, subsequent_indent=" " * 24))
+    engines = [finding for finding in lacking if finding.kind == "engine"]
+    say(*(f"\n  {engine.brief}\n" for engine in engines if engine.brief))
+    unused = sum(not engine.brief for engine in engines)
+    if unused:
+        say(f"  Not installed, and not needed: {counted(unused, 'other engine')} (--all lists all)")
 
 
 def _sentence(found: "Sequence[Finding]") -> str:
@@ -70,19 +59,12 @@ def _sentence(found: "Sequence[Finding]") -> str:
     broken = [f.brief or f.detail for f in found if f.state == "broken"]
     if broken:
         return f"Not ready: {'; '.join(broken)}."
-    usable = {
-        f.name.removeprefix("runtime ") for f in found if f.name.startswith("runtime ") and f.state == "ok"
-    }
-    engines = sorted(usable - {"server"})  # which only asks one that runs elsewhere
+    runtimes = [f.name for f in found if f.name.startswith("runtime ") and f.state == "ok"]
+    engines = sorted(name.removeprefix("runtime ") for name in runtimes if name != "runtime server")
     if not engines:
         return "Not ready: no engine that runs models is installed. Predictions work: fit, recommend."
     limits = [f.brief for f in found if f.state == "limited"]
     if limits:
         return f"Ready, but {'; '.join(limits)}."
-    *others, last = engines
-    if others:
-        names = f"{', '.join(others)} and {last}"
-    else:
-        names = last
     processor = next((f.brief for f in found if f.name == "processor"), "the CPU")
-    return f"Ready: models run here by {names}, on {processor}."
+    return f"Ready: models run here by {' and '.join(engines)}, on {processor}."

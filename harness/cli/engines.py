@@ -27,27 +27,15 @@ def show() -> Answer:
     from harness.app.engines import show as examine
 
     found = examine()
-    rows = [
-        (
-            b.api,
-            b.source,
-            b.place,
-            format_bytes(b.size_bytes),
-            b.digest[:19],
-            "yes" if b == found.pulled else "no",
-        )
-        for b in found.builds
-    ]
-
-    def tell() -> None:
-        say(table("builds for this machine", ("api", "source", "archive", "size", "digest", "pulled"), rows))
-        if found.in_use:
-            say(_line(found.in_use))
-        say(found.fault or ("no engine is installed" if found.in_use is None else ""))
-        if found.lack:
-            say(f"{found.lack.line}: edge-harness engines pull")
-
-    return Answer(found, tell)
+    rows = []
+    for build in found.builds:
+        is_pulled = "yes" if build == found.pulled else "no"
+        rows.append((build.api, build.source, build.place, format_bytes(build.size_bytes), is_pulled))
+    lines = [table("builds for this machine", ("api", "source", "archive", "size", "pulled"), rows)]
+    lines.append(_line(found.in_use) if found.in_use else found.fault or "no engine is installed")
+    if found.lack:
+        lines.append(f"{found.lack.line}: edge-harness engines pull")
+    return Answer(found, lambda: say(*lines))
 
 
 @engines.command()

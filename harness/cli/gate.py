@@ -280,12 +280,13 @@ def _answer(
         judgements = with_deadlines(judgements, earlier, now)
     elif any(j.budget.undecided_days or j.budget.undecided_builds for j in judgements):
         raise RefusedError(
-            f"{budget}: found undecided_days or undecided_builds, expected --answers FILE where answers are kept"
+            f"{budget}: undecided_days and undecided_builds need --answers FILE, to be counted in"
         )
     judgements = [j.replace(file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     for path in shown.out:
         write_atomically(path, clean_lines(getattr(formats, FILES[path.suffix.lower()])(judgements)).encode())
-    text = getattr(formats, shown.form)(judgements)
     if shown.form == "terminal" and not shown.show_all:
         text = formats.summary(judgements, notes)
+    else:
+        text = getattr(formats, shown.form)(judgements)
     return Answer(judgements, lambda: click.echo(clean_lines(text), nl=False), exit_code(judgements))

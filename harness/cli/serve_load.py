@@ -9,18 +9,8 @@ from msgspec import Meta
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
-from harness.domain.option import Option, whole_number
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("-")
-    try:
-        found = whole_number(low), whole_number(high or low)
-    except ValueError:
-        found = (0, 0)
-    if not 1 <= found[0] <= found[1]:
-        raise ValueError(f"found {text!r}, expected tokens such as 128 or 64-256")
-    return found
+from harness.domain.option import Option
+from harness.domain.question import New, Prompt
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -46,28 +36,8 @@ def serve_load(
     request_count: Annotated[
         int, Meta(ge=1, le=100_000), Option("--requests", "Requests at each level of load.")
     ] = 32,
-    prompt_tokens: Annotated[
-        tuple[int, int],
-        Option(
-            "--prompt -p",
-            "Tokens in each prompt, or a range such as 64-256.",
-            "Request",
-            "COUNT",
-            default="128",
-            reads=_range,
-        ),
-    ] = (128, 128),
-    new_tokens: Annotated[
-        tuple[int, int],
-        Option(
-            "--tokens -n",
-            "Tokens to generate for each request, or a range.",
-            "Request",
-            "COUNT",
-            default="64",
-            reads=_range,
-        ),
-    ] = (64, 64),
+    prompt_tokens: Prompt = 128,
+    new_tokens: New = 64,
     limits_s: Annotated[
         tuple[tuple[str, float], ...],
         Option(
@@ -105,8 +75,8 @@ def serve_load(
         model=server_model,
         levels=tuple(map(float, users)),
         request_count=request_count,
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
+        prompt_tokens=(prompt_tokens, prompt_tokens),
+        new_tokens=(new_tokens, new_tokens),
         limits_s=dict(limits_s),
         seed=seed,
         patience=Patience(silence_s=options.SILENCE_S),

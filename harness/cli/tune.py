@@ -1,6 +1,7 @@
 """``edge-harness tune``: the fastest way to run a model on this machine."""
 
 import re
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 from harness.cli import _options as options
@@ -8,18 +9,16 @@ from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.domain.question import Api, Quant
+from harness.units import format_seconds
 
 if TYPE_CHECKING:
-    from harness.app.tune import Runner, Tuned
+    from harness.app.tune import Tuned
 
 
 def _seconds(text: str) -> float:
     """Seconds of ``90s``, ``10m`` or ``1h``; ValueError for anything else."""
     match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([smh])", text.strip())
-    if match:
-        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-    else:
-        seconds = 0.0
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 1 <= seconds <= 86_400:
         raise ValueError(f"found {text!r}, expected a time such as 90s, 10m or 1h")
     return seconds
@@ -27,12 +26,10 @@ def _seconds(text: str) -> float:
 
 def _share(text: str) -> float:
     """0 for ``keep``, else the share that a percentage is; ValueError for anything else."""
-    match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", text.strip())
-    if match is None and text != "keep":
+    match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%|keep", text.strip())
+    if match is None:
         raise ValueError(f"found {text!r}, expected keep, or a growth such as 0.5%")
-    if match:
-        return float(match[1]) / 100
-    return 0.0
+    return float(match[1] or 0) / 100
 
 
 class _Measuring(options.Measuring):
@@ -113,47 +110,35 @@ def headline(tuned: "Tuned") -> str:
     from harness.app.tune import LEAD_RATIO, NOT_RUN
 
     gain = tuned.gain
+    words = tuned.winner.words
     not_run = sum(runner.left == NOT_RUN for runner in tuned.runners)
-    cut = f"The time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within."
+    cut = f"The time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within." * bool(
+        not_run
+    )
+    if tuned.winner == tuned.defaults and tuned.unproven:
+        ahead = tuned.unproven.words
+        return f"{tuned.model}: {ahead} was ahead, and is not shown to be faster than the defaults in three turns."
     if tuned.winner == tuned.defaults:  # of a race that was cut short this is no answer
-        least = f"the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
-        if tuned.unproven:
-            least = f"{tuned.unproven.words} was ahead, and is not shown to be faster than the defaults in three turns."
-        return f"{tuned.model}: {least if tuned.unproven or not not_run else cut}"
-    answer = ""
-    if not gain.sample_count:
-        why = next((runner.left for runner in tuned.runners if runner.setting == tuned.defaults), "")
-        answer = f"{tuned.winner.words} won; llama.cpp's defaults do not run here" + (
-            f": {why}." if why else "."
-        )
+        return f"{tuned.model}: {cut or f'the defaults of llama.cpp are the fastest found ({words}).'}"
+    answer = f"{words} won; llama.cpp's defaults do not run here."
     if gain.low is not None and gain.high is not None:
         between = f"({gain.low:.2f} to {gain.high:.2f})"
-        answer = f"{gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
+        answer = f"{gain.mid:.2f} times faster than the defaults {between}: {words}."
         if gain.low <= LEAD_RATIO:
             answer = f"no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
-    return f"{tuned.model}: {answer} {cut if not_run else ''}".rstrip()
+    return f"{tuned.model}: {answer} {cut}".rstrip()
 
 
 def _show(tuned: "Tuned") -> None:
-    raced = [each for each in tuned.runners if each.turns_s]
-    shown = [_row(each) for each in raced]
-    ran = f"{len(raced)} of {len(tuned.runners)} settings ran, {tuned.rounds} rounds, {tuned.seconds:.0f} s"
-    say(
-        headline(tuned),
-        table(ran, ("setting", "beside the winner", "a request", "turns", "left because"), shown),
-    )
+    rows = []
+    for runner in tuned.runners:
+        turns = runner.turns_s
+        if turns:
+            beside = "-" if runner.slower_ratio is None else f"{runner.slower_ratio:.2f}"
+            request = format_seconds(median(turns))
+            rows.append((runner.setting.words, beside, request, len(turns), runner.left or "-"))
+    ran = f"{len(rows)} of {len(tuned.runners)} settings ran, {tuned.rounds} rounds, {tuned.seconds:.0f} s"
+    columns = ("setting", "beside the winner", "a request", "turns", "left because")
+    say(headline(tuned), table(ran, columns, rows))
     for program, command in tuned.commands.items():
         say(f"{program}:", *(f"  {line}" for line in command.splitlines()))
-
-
-def _row(runner: "Runner") -> tuple[str, ...]:
-    from statistics import median
-
-    from harness.units import format_seconds
-
-    turns = runner.turns_s
-    if runner.slower_ratio is None:
-        beside = "-"
-    else:
-        beside = f"{runner.slower_ratio:.2f}"
-    return runner.setting.words, beside, format_seconds(median(turns)), str(len(turns)), runner.left or "-"

@@ -42,7 +42,7 @@ def test_what_could_be_better_stands_below_and_engines_are_counted(monkeypatch: 
     assert lines[2:] == [
         "  Could be better",
         "    energy and heat     no sensor is seen",
-        "  Not needed: 1 other engine is not installed (--all lists all)",
+        "  Not installed, and not needed: 1 other engine (--all lists all)",
     ]
 
 

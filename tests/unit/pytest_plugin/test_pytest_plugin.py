@@ -72,7 +72,7 @@ def test_a_file_of_budgets_and_inconclusive_made_to_fail(project, pytester) -> N
     pytester.path.joinpath("budgets.toml").write_text(budget)
     bare = "\ndef test_bare(edge_budget):\n    edge_budget(RECORD)\n"
 
-    result = project(held(open=SPEED.format(133)) + bare, "--edge-budgets", "budgets.toml", "-v")
+    result = project(held(open=SPEED.format(133)) + bare, "-o", "edge_budgets=budgets.toml", "-v")
 
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*decode_tokens_per_s*", "*FAIL  peak_memory_bytes*"])
