@@ -157,10 +157,22 @@ class Dialect:
             return self.model if template == "{model}" else getattr(request, template.strip("{}"))
 
         asked: dict[str, Any] = filled(self._row["body"])
+        if self._row["path"] == self._row.get("chat"):
+            asked["messages"] = [{"role": "user", "content": asked.pop("prompt")}]
         return asked
 
     def ask(self, request: Request) -> ServerAnswer:
         """One completion, streamed; ServerError where the server did wrong, or was too slow."""
+        try:
+            return self._asked(request)
+        except ServerError as error:
+            chat = self._row.get("chat", self._row["path"])
+            if error.status not in {404, 405, 501} or self._row["path"] == chat:
+                raise
+        self._row["path"] = chat
+        return self._asked(request)
+
+    def _asked(self, request: Request) -> ServerAnswer:
         with self.endpoint.exchange(self._row["path"], self.body(request)) as sent:
             found = Collector(request.new_tokens, sent.sent_s)
             for line, data in _events(sent, found):
@@ -183,6 +195,10 @@ class Dialect:
         stream = self._row["stream"]
         end, count = stream.get("end"), stream.get("count")
         piece = next(filter(None, (_at(data, place) for place in stream["piece"].split())), None)
+        delta = _at(data, "choices/delta")
+        if not piece and isinstance(delta, dict):  # reasoning has a name of its own with each server
+            texts = [text for name, text in delta.items() if name != "role" and isinstance(text, str)]
+            piece = "".join(texts)
         if piece:
             known = _count(data.get(count), count) if count else None
             found.piece(line.at_s, "" if isinstance(piece, list) else str(piece), known)

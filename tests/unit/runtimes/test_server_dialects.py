@@ -8,7 +8,7 @@ from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.answer import Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, ServerError
-from tests.faults.replay_server import END, LINES_HEAD, STREAM_HEAD, event, line, page, replay, sends
+from tests.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 
 # Ollama, docs/api.md: "Generate a completion" (streaming), "Show Model Information", "List Local Models".
 OLLAMA = {
@@ -128,6 +128,17 @@ def test_without_usage_pieces_are_counted():
     with replay(openai(usage=False)) as server:
         answer = RUNTIME.attach(server.url).ask(Request(prompt="a", new_tokens=2))
     assert (answer.new_tokens, answer.prompt_tokens) == (2, None)
+
+
+def test_chat_where_there_are_no_completions():
+    events = [event({"object": "chat.completion.chunk", "choices": [{"delta": {"role": "assistant", "content": ""}}]})]
+    events += [event({"choices": [{"delta": {"content": t}}]}) for t in ("Hello", "!")]
+    events += [event({"choices": [{"delta": {}, "finish_reason": "stop"}]}), event(b"[DONE]"), END]
+    pages = openai() | {"/v1/completions": NO_PAGE, "/v1/chat/completions": sends(STREAM_HEAD, *events)}
+    with replay(pages) as server:
+        attached = RUNTIME.attach(server.url)
+        answer = attached.ask(Request(prompt="hi", new_tokens=5))
+    assert (answer.text, answer.new_tokens, answer.finish) == ("Hello!", 2, "stop")
 
 
 @pytest.mark.parametrize(("models", "known"), [({}, True), ({"models": []}, True), ([], False), ("no", False)])
