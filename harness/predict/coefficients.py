@@ -117,11 +117,21 @@ class Coefficients(Frozen, dict=True):
         return {key: one.value for key, one in self.terms.items()}
 
     @cached_property
-    def _known(self) -> tuple[dict[str, int], bytes]:
-        """The place of each term that rows speak for, and the correlations."""
-        return {key: i for i, key in enumerate(self.covariance.keys)}, base64.b64decode(
-            self.covariance.correlations
-        )
+    def _places(self) -> dict[str, int]:
+        """The place of each term that rows speak for."""
+        return {key: place for place, key in enumerate(self.covariance.keys)}
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return base64.b64decode(self.covariance.correlations)
+
+    def _correlation(self, one: str, other: str) -> float:
+        """Of two terms; 0 for any that no row spoke for."""
+        if one not in self._places or other not in self._places:
+            return 0.0
+        column, row = sorted((self._places[one], self._places[other]))
+        # Of the lower triangle, two bytes an entry.
+        return float(_CORRELATION.unpack_from(self._packed, row * (row - 1) + 2 * column)[0])
 
     def spread_of(self, key: str) -> float:
         """Standard error of one term; the prior's where no row spoke for it."""
@@ -134,28 +144,21 @@ class Coefficients(Frozen, dict=True):
         import numpy as np
 
         listed = list(keys)
-        index, packed = self._known
-        at = [i for i, key in enumerate(listed) if key in index]
-        inside = [index[listed[i]] for i in at]
-        known = np.eye(len(index))
         result = np.eye(len(listed))
-        known[np.tril_indices(len(index), -1)] = np.frombuffer(packed, "<f2")
-        known += np.tril(known, -1).T
-        result[np.ix_(at, at)] = known[np.ix_(inside, inside)]
+        for row, key in enumerate(listed):
+            for column, other in enumerate(listed[:row]):
+                result[row, column] = result[column, row] = self._correlation(key, other)
         spreads = np.array([self.spread_of(key) for key in listed])
         return np.asarray(result * spreads * spreads[:, None])
 
     def _variance(self, gradient: Mapping[str, float]) -> float:
         """G' S g of ln t: what is not known of the terms."""
-        index, packed = self._known
-        pulls = [(index.get(key, -1), slope * self.spread_of(key)) for key, slope in gradient.items()]
-        total = sum(own**2 for _, own in pulls)
-        for i, (at, own) in enumerate(pulls):
-            for other, its in pulls[:i]:
-                if at >= 0 and other >= 0:
-                    row = max(at, other)  # of the lower triangle, two bytes an entry
-                    (correlation,) = _CORRELATION.unpack_from(packed, row * (row - 1) + 2 * min(at, other))
-                    total += 2 * own * its * correlation
+        pulls = [(key, slope * self.spread_of(key)) for key, slope in gradient.items()]
+        total = 0.0
+        for place, (key, own) in enumerate(pulls):
+            total += own**2
+            for other, its in pulls[:place]:
+                total += 2 * own * its * self._correlation(key, other)
         return max(total, 0.0)
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
