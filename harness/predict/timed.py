@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 from harness.domain.architecture import has
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights, block_of
+from harness.domain.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights
 from harness.domain.prediction import Basis, Evidence
 from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
@@ -61,14 +61,22 @@ HELD_BACK_LOG: Final = math.log(10)
 class Matrix(NamedTuple):
     """One matrix product of a pass, -1 as its layer outside of blocks; the head makes the logits.
 
-    A plain matrix has 0 experts, another one ``expert_count``, of which a token goes through ``used_count``.
+    Of a matrix of experts a token goes through ``expert_ratio``.
     """
 
     tensor: Tensor
     layer: int
     is_head: bool = False
-    expert_count: int = 0
-    used_count: int = 0
+    expert_ratio: float = 1.0
+
+    def touched(self, tokens: int) -> tuple[float, float]:
+        """Share of the matrix that a batch touches, and tokens that each touched expert computes."""
+        share = 1 - (1 - self.expert_ratio) ** tokens
+        return share, tokens * self.expert_ratio / share
+
+    def read_bytes(self, tokens: int) -> float:
+        """Bytes of it that a batch reads."""
+        return self.tensor.size_bytes * self.touched(tokens)[0]
 
 
 class Timed(NamedTuple):
@@ -102,51 +110,42 @@ class Timed(NamedTuple):
     def _part(self, weights: Weights, asked: Pass, *, begins: bool) -> Terms:
         shape = weights.shape
         costs = self.costs
-        count = asked.token_count
-        products_s = overhead_s = attention_s = read_s = 0.0
+        products_s = overhead_s = attention_s = read_bytes = 0.0
         listed = list(matrices(weights))
         cached = self._cached_share(shape, listed, asked)
-        for start in range(0, count, asked.ubatch_tokens):
-            batch = min(asked.ubatch_tokens, count - start)
+        layer_s = costs.layer_overhead_s * _node_ratio(shape)
+        for start in range(0, asked.token_count, asked.ubatch_tokens):
+            batch = min(asked.ubatch_tokens, asked.token_count - start)
+            wanted = 0
             if asked.verified:
                 wanted = batch
-            elif start + batch == count:
+            elif start + batch == asked.token_count:
                 wanted = asked.sequences
-            else:
-                wanted = 0
             for matrix in listed:
+                tokens = batch
                 last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
                 if matrix.is_head or last_block:
                     tokens = wanted
-                else:
-                    tokens = batch
                 if tokens:
                     products_s += product_seconds(matrix, costs, tokens, cached)
-                    read_s += (
-                        matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
-                    )
-            if begins:
-                overhead_s += costs.token_overhead_s
-            overhead_s += shape.layer_count * (
-                costs.layer_overhead_s * _node_ratio(shape) + batch * costs.token_layer_s
-            )
+                    read_bytes += matrix.read_bytes(tokens)
+            overhead_s += begins * costs.token_overhead_s
+            overhead_s += shape.layer_count * (layer_s + batch * costs.token_layer_s)
         for start in range(0, asked.tokens, asked.ubatch_tokens):
             batch = min(asked.ubatch_tokens, asked.tokens - start)
-            attention_s += asked.sequences * _attention_s(
-                shape, costs, batch, asked.depth_tokens + start, asked.kv_type
-            )
-        read_s = min(read_s, products_s)
+            depth = asked.depth_tokens + start
+            attention_s += asked.sequences * _attention_s(shape, costs, batch, depth, asked.kv_type)
+        read_s = min(read_bytes / self.bandwidth_bytes_per_s, products_s)
         return Terms(overhead_s, read_s, products_s - read_s, attention_s)
 
     def _cached_share(self, shape: ModelShape, listed: Sequence[Matrix], asked: Pass) -> float:
         """Share of the bytes of a pass, weights and KV, that the caches still hold from the pass before."""
         if not self.costs.cached_shares or asked.token_count >= OFFLOAD_TOKENS:
             return 0.0
-        size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
+        size = sum(matrix.read_bytes(asked.token_count) for matrix in listed)
         size += asked.sequences * kv_read_bytes(shape, asked.depth_tokens + asked.tokens, asked.kv_type)
-        return _between(
-            [(math.log(held), share) for held, share in self.costs.cached_shares], math.log(max(size, 1))
-        )
+        shares = [(math.log(held), share) for held, share in self.costs.cached_shares]
+        return _between(shares, math.log(max(size, 1)))
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below: the calibration's own spread, more for types not timed."""
@@ -154,13 +153,10 @@ class Timed(NamedTuple):
         total = unknown = 0
         for matrix in matrices(part.weights) if part.weights else ():
             total += matrix.tensor.size_bytes
-            if matrix.tensor.type_name in known:
-                unknown += 0
-            else:
+            if matrix.tensor.type_name not in known:
                 unknown += matrix.tensor.size_bytes
         ratio = max(self.costs.spread_ratio, MINIMUM_SPREAD_RATIO)
-        if total:
-            ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total
+        ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / max(total, 1)
         if asked.is_prompt:
             ratio += PREFILL_SPREAD_RATIO
         held_back = HELD_BACK_LOG * self.costs.disturbed_ratio
@@ -182,24 +178,18 @@ def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:
 def matrices(weights: Weights) -> Iterator[Matrix]:
     """Every matrix that a pass multiplies with; token tables that are only looked up are not among them."""
     shape = weights.shape
-    tied = not weights.has_output
+    looked_up = ("per_layer_token_embd", "position_embd")
     for tensor in weights.tensors:
         name = tensor.name
-        if (
-            len(tensor.dims) < 2
-            or "conv1d" in name
-            or name.startswith(("per_layer_token_embd", "position_embd"))
-        ):
+        if len(tensor.dims) < 2 or "conv1d" in name or name.startswith(looked_up):
             continue
         if name == EMBEDDING_TABLE:
-            if tied:
+            if not weights.has_output:
                 yield Matrix(tensor, -1, is_head=True)
-            continue
-        layer = block_of(name)
-        if "_exps" in name and shape.experts is not None:
-            yield Matrix(tensor, layer, False, shape.experts.expert_count, shape.experts.used_count)
+        elif "_exps" in name:
+            yield Matrix(tensor, tensor.block, expert_ratio=shape.expert_ratio)
         else:
-            yield Matrix(tensor, layer, is_head=name == "output.weight")
+            yield Matrix(tensor, tensor.block, is_head=tensor.role == "output")
 
 
 def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float:
@@ -240,21 +230,13 @@ def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float
     return nearest, max(BLOCKS[nearest.type_name].bits_per_weight / bits, 1.0)
 
 
-def _experts(matrix: Matrix, tokens: int) -> tuple[float, float]:
-    """Share of a matrix that a batch touches, and tokens that each touched expert computes."""
-    if not matrix.expert_count:
-        return 1.0, float(tokens)
-    share = 1 - (1 - matrix.used_count / matrix.expert_count) ** tokens
-    return share, tokens * matrix.used_count / (matrix.expert_count * share)
-
-
 def product_seconds(
     matrix: Matrix, calibration: Calibration, tokens: int, cached_share: float = 0.0
 ) -> float:
     """Seconds of one matrix product, of whose bytes the caches give that share."""
     tensor = matrix.tensor
     cost, factor = type_cost(calibration, tensor.type_name)
-    share, batch = _experts(matrix, tokens)
+    share, batch = matrix.touched(tokens)
     row_count = tensor.element_count // tensor.dims[0] * share
     if cached_share and cost.cached_ratios:
         factor *= 1 - cached_share * (1 - _between(cost.cached_ratios, batch))
