@@ -79,19 +79,6 @@ _HYPERTHREADS: Final = re.compile(
 """Virtual machines whose CPUs are two threads of one core (vendors' pages on instance types)."""
 
 
-def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool, int]:
-    """Peak of the threads that run on a CPU, whether its cores are known, and how many threads run (8 if unknown).
-
-    threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table
-    knows has 8 FLOP for each byte/s of its bandwidth.
-    """
-    if found := first_cells("cpu_cores", text):
-        cores, bits, ghz = map(float, found)
-        running = min(thread_count / 2 if _HYPERTHREADS.search(text) else thread_count or cores, cores)
-        return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
-    return 8 * bandwidth_bytes_per_s, False, thread_count or 8
-
-
 @lru_cache(maxsize=4096)
 def chip_key(chip: str) -> str:
     """One name for one piece of silicon, whatever a source calls it; used to leave a chip out altogether.
@@ -165,7 +152,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     """Traits of a chip by its name; peaks it does not list are regressed on bandwidth.
 
     The regression: 45 fp32 FLOP for each byte/s of bandwidth on a GPU (median of the table), four times that
-    in matrix units. A CPU's are those of the threads that run (``thread_flops``).
+    in matrix units. A CPU's are those of the threads that run.
     """
     text = _plain(chip)
     if api == "cpu":
@@ -202,16 +189,29 @@ def _is_apple_phone(text: str) -> bool:
 
 
 def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:
-    flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-    _, isa = first_cells("chip_names", text, "isa") or ("", "avx2")
-    matrix = float(first_cells("int8_ratios", isa)[0]) * flops
-    if _apple(text) or _is_apple_phone(text):
+    """Its peak is that of the threads that run, no more than there are cores; 8 threads if nothing is known.
+
+    A CPU that no table knows has 8 FLOP for each byte/s of its bandwidth.
+    """
+    cores, core_gflops, isa = first_cells("cpu_cores", text) or ("", "", "avx2")
+    flops = 8 * bandwidth_bytes_per_s
+    count: float = thread_count or 8
+    if cores:
+        count = min(thread_count or float(cores), float(cores))
+        if _HYPERTHREADS.search(text):
+            count = min(thread_count / 2, float(cores))
+        flops = count * float(core_gflops) * 1e9
+    memory = "lpddr"
+    if _apple(text):
+        family = "apple-cpu"
+    elif _is_apple_phone(text):
         family = "apple-phone"
-        if _apple(text):
-            family = "apple-cpu"
-        return Traits(family, flops, matrix, known, count, "lpddr", isa)
-    _, family = first_cells("chip_names", text, "cpu") or ("", "x86-cpu")
-    return Traits(family, flops, matrix, known, count, "lpddr" if family == "arm-cpu" else "ddr", isa)
+    else:
+        _, family = first_cells("chip_names", text, "cpu") or ("", "x86-cpu")
+        if family != "arm-cpu":
+            memory = "ddr"
+    matrix = float(first_cells("int8_ratios", isa)[0]) * flops
+    return Traits(family, flops, matrix, bool(cores), int(count), memory, isa)
 
 
 def _npu_traits(text: str, bandwidth_bytes_per_s: float) -> Traits:
