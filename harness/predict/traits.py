@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 from harness.domain.base import shipped_rows, shipped_text
 
-_HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
 """CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are.
 LiteRT-LM does so on other machines too (runtime/executor/llm_executor_settings.h)."""
@@ -49,7 +48,7 @@ _TABLES: Final = {
     name: [tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.predict")]
     for name in (
         *("apple_gpus", "chip_links", "chip_names", "chip_peaks", "cpu_cores", "driver_share"),
-        *("family_peaks", "int8_ratios", "kernels", "os_limits", "quant_classes"),
+        *("family_peaks", "gpu_families", "int8_ratios", "kernels", "os_limits", "quant_classes"),
     )
 }
 """Tables whose first cell is a regular expression."""
@@ -172,10 +171,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
             tensor = 1.0
         return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
     text = _graphics(text)
-    _, family = first_cells("chip_names", text, "gpu") or ("", "")
-    _, memory = first_cells("chip_names", text, "memory") or ("", "gddr" if family else "")
-    if family in _HANDHELD:
-        memory = "lpddr"
+    family, memory = first_cells("gpu_families", text) or ("", "")
     if peaks := first_cells("chip_peaks", text):
         peak, matrix = map(float, peaks)
         return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
