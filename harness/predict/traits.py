@@ -138,12 +138,15 @@ def _apple(text: str) -> tuple[int, str, int] | None:
         named = re.search(pattern, text)
         if named and first_cells("chip_names", named[1], "apple gpu cores"):
             return generation, tier, int(named[1])
-    return generation, tier, int(_apple_gpu(generation, tier)[0])
+    return generation, tier, _apple_gpu(generation, tier)[0]
 
 
-def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
+def _apple_gpu(generation: int, tier: str) -> tuple[int, float, float]:
     """GPU cores of the full chip, the fp32 peak of one in TFLOP/s, and its matrix peak over that."""
-    return first_cells("apple_gpus", f"m{min(generation, 5)} {tier}".strip())
+    *counts, each, ratio = first_cells("apple_gpus", f"m{min(generation, 5)}")
+    base, pro, most = map(int, counts)
+    cores = {"": base, "pro": pro, "max": most, "ultra": 2 * most}
+    return cores[tier], float(each), float(ratio)
 
 
 @lru_cache(maxsize=4096)
@@ -160,7 +163,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         return _npu_traits(text, bandwidth_bytes_per_s)
     if apple := _apple(text):
         generation, tier, cores = apple
-        _, each, ratio = map(float, _apple_gpu(generation, tier))
+        _, each, ratio = _apple_gpu(generation, tier)
         flops = cores * each * 1e12
         return Traits(f"apple-m{generation}", flops, ratio * flops, True, cores, "lpddr")
     if _is_apple_phone(text):
