@@ -21,6 +21,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -186,78 +187,67 @@ class Protocoller:
     # --------------------------------------------------------------------------------------------------
 
     def _prefill(self, session: Session) -> None:
-        prompt_tokens = self.job.scenario.prompt_tokens
-        label = f"pp{prompt_tokens}{self.suffix}"
-        first_label = f"ttft{prompt_tokens}{self.suffix}"
+        label = f"{self.job.scenario.prompt_tokens}{self.suffix}"
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            prompt = self._tokens(session, prompt_tokens * self.sequence_count, first=position == 0)
+            prompt = self._next(session, self.job.scenario.prompt_tokens, position)
             with self.watch(self._meter) as watch:
-                if self.sequence_count == 1:
-                    session.decode(prompt, position=position)
-                else:
-                    self._prefill_rows(session, prompt, position)
+                self._pass(session, prompt, position)
                 done_s = self.now_s() - watch.start_s
                 session.greedy()
             self._check_numbers(session)
-            prompted = watch.sample("prefill", label, len(prompt), done_s)
-            self.emit("sample", prompted.replace(warm_up=warm_up))
             # One pass gives both: the first token is known once the prompt is in and the largest logit is
             # found.
-            first = watch.sample("first_token", first_label, len(prompt))
-            self.emit("sample", first.replace(warm_up=warm_up, energy_joules=None))
+            prompted = watch.sample("prefill", f"pp{label}", len(prompt), done_s)
+            first = watch.sample("first_token", f"ttft{label}", len(prompt)).replace(energy_joules=None)
+            for sample in (prompted, first):
+                self.emit("sample", sample.replace(warm_up=warm_up))
             return not watch.validity.doubts
 
         self._repeat(once)
 
     def _decode(self, session: Session) -> None:
-        new_tokens = self.job.scenario.new_tokens
-        label = f"tg{new_tokens}{self.suffix}"
+        label = f"tg{self.job.scenario.new_tokens}{self.suffix}"
+        row = self.sequence_count
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            count = 1 if warm_up else new_tokens
-            tokens = self._tokens(session, count * self.sequence_count, first=position == 0)
+            tokens = self._next(session, 1 if warm_up else self.job.scenario.new_tokens, position)
+            ends_s = []
             with self.watch(self._meter) as watch:
-                times_s = self._steps(session, tokens, position)
+                begin_s = self.now_s()
+                for start in range(0, len(tokens), row):
+                    self._pass(session, tokens[start : start + row], position + start // row)
+                    ends_s.append(self.now_s())
             self._check_numbers(session)
+            times_s = tuple(end_s - last_s for last_s, end_s in pairwise((begin_s, *ends_s)))
             made = watch.sample("decode", label, len(tokens))
-            self.emit("sample", made.replace(warm_up=warm_up, token_times_s=tuple(times_s)))
+            self.emit("sample", made.replace(warm_up=warm_up, token_times_s=times_s))
             return not watch.validity.doubts
 
         self._repeat(once)
 
-    def _steps(self, session: Session, tokens: list[int], position: int) -> list[float]:
-        now_s = self.now_s
-        times_s = []
-        every = range(self.sequence_count)
-        last_s = now_s()
-        for offset in range(len(tokens) // self.sequence_count):
-            if self.sequence_count > 1:
-                first = offset * self.sequence_count
-                row = tokens[first : first + self.sequence_count]
-                session.decode_rows(row, [position + offset] * self.sequence_count, every)
-            else:
-                session.decode((tokens[offset],), position=position + offset)
-            time_s = now_s()
-            times_s.append(time_s - last_s)
-            last_s = time_s
-        return times_s
+    def _next(self, session: Session, count: int, position: int) -> list[int]:
+        """So many tokens of every sequence, which are at that position."""
+        return self._tokens(session, count * self.sequence_count, first=position == 0)
 
-    def _prefill_rows(self, session: Session, prompt: Sequence[int], position: int) -> None:
-        """The prompts of all sequences one after the other in as few batches as they fit in.
+    def _pass(self, session: Session, tokens: Sequence[int], position: int) -> None:
+        """The next tokens of each sequence, one sequence after the other, in as few batches as they fit in.
 
         Logits of each end.
         """
-        length = len(prompt) // self.sequence_count
-        room = int(getattr(session, "batch_tokens", len(prompt)))
-        sequences = [i // length for i in range(len(prompt))]
-        positions = [position + i % length for i in range(len(prompt))]
-        ends = [i % length == length - 1 for i in range(len(prompt))]
-        for start in range(0, len(prompt), room):
+        if self.sequence_count == 1:
+            session.decode(tokens, position=position)
+            return
+        length = len(tokens) // self.sequence_count
+        room = int(getattr(session, "batch_tokens", len(tokens)))
+        sequences = [i // length for i in range(len(tokens))]
+        positions = [position + i % length for i in range(len(tokens))]
+        ends = [i % length == length - 1 for i in range(len(tokens))]
+        for start in range(0, len(tokens), room):
             part = slice(start, start + room)
-            session.decode_rows(prompt[part], positions[part], sequences[part], ends[part])
+            session.decode_rows(tokens[part], positions[part], sequences[part], ends[part])
 
     def _repeat(self, once: Callable[[bool], bool]) -> None:
         """Warm up, then go on until ``repetitions`` samples are clean, or the retries or the patience are spent.
@@ -265,22 +255,23 @@ class Protocoller:
         Disturbed samples cost patience as the pauses after them do: beside a busy neighbour one sample can
         take a minute, and no further one would be believed.
         """
-        clean = 0
-        attempts = -1  # the warm-up is none
+        clean = attempts = 0
         pause_s = PAUSE_S
+        start_s = self.now_s()
+        if not once(True):
+            self._patience_s -= self.now_s() - start_s
         while clean < self.job.repetitions and attempts < self.job.attempts_max:
-            start_s = self.now_s()
-            is_clean = once(attempts < 0)
             attempts += 1
-            if not is_clean:
-                self._patience_s -= self.now_s() - start_s
-            if attempts and is_clean:
+            start_s = self.now_s()
+            if once(False):
                 clean += 1
-            elif attempts and self._patience_s > 0:
+                continue
+            self._patience_s -= self.now_s() - start_s
+            if self._patience_s > 0:
                 self.sleep(min(pause_s, self._patience_s))
                 self._patience_s -= pause_s
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if self._patience_s <= 0 and clean < attempts:
+            if self._patience_s <= 0:
                 break
 
     def _at_depth(self, session: Session) -> int:
