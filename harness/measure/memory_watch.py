@@ -79,9 +79,9 @@ class MemoryWatch:
     def __init__(
         self, pid: int, *, limit_bytes: int | None = None, on_excess: Callable[[], None] = lambda: None
     ) -> None:
-        self._pid = pid
-        self._limit_bytes = limit_bytes
-        self._on_excess = on_excess
+        self.pid = pid
+        self.limit_bytes = limit_bytes
+        self.on_excess = on_excess
         self._done = threading.Event()
         self._highest = Reading(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
@@ -106,7 +106,7 @@ class MemoryWatch:
         last_bytes = 0
         while not self._done.wait(period_s):
             held_bytes = self._look()
-            slowest_s = SLOWEST_PERIOD_S if self._limit_bytes is None else LIMITED_PERIOD_S
+            slowest_s = SLOWEST_PERIOD_S if self.limit_bytes is None else LIMITED_PERIOD_S
             if abs(held_bytes - last_bytes) > CHANGED_BYTES:
                 last_bytes = held_bytes
                 slowest_s = PERIOD_S
@@ -114,11 +114,11 @@ class MemoryWatch:
 
     def _look(self) -> int:
         """Look once; the bytes that the process holds, 0 when it is gone."""
-        reading = read_memory(self._pid)
+        reading = read_memory(self.pid)
         if reading is None:
             return 0
         self._highest = Reading(*map(max, self._highest, reading))
-        if self._limit_bytes is not None and reading.anonymous_bytes > self._limit_bytes:
-            self._limit_bytes = None  # once is enough
-            self._on_excess()
+        if self.limit_bytes is not None and reading.anonymous_bytes > self.limit_bytes:
+            self.limit_bytes = None  # once is enough
+            self.on_excess()
         return reading.anonymous_bytes + reading.file_bytes

@@ -32,7 +32,6 @@ from harness.runtimes._threads import default_thread_count
 
 DEVICE_NAME: Final = "this-machine"
 _STORED_BYTES: Final = 256 * 2**20
-_ROUGH_BYTES: Final = 64 * 2**20
 _ROUGH_STORAGE_BYTES_PER_S: Final = 5e8
 """A cheap solid-state disk's."""
 
@@ -45,42 +44,35 @@ def probe_machine(*, progress: Progress, name: str = DEVICE_NAME) -> DeviceProfi
     Some ten seconds on two cores. The storage is that of the cache folder, where models rest.
     """
     threads = default_thread_count()
-    progress("cores, instruction sets and limits")
-    cpu = machine.cpu()
-    ram = machine.memory()
+    cache_bytes = machine.cpu().last_cache_bytes
     progress("memory bandwidth, reading")
-    sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
+    sets = sweep(threads, cache_bytes, machine.memory().limit_bytes)
     size, speed = sets[-1]
+    # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
+    read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
     progress("matrix products")
     fp32 = fp32_peak()
     progress("storage")
     storage = storage_under(cache_dir(), file_bytes=_STORED_BYTES)
-    progress("battery")
     battery = sensors.battery_joules()
-    # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
-    read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
-    return _profile(name, cpu, ram, read, fp32, storage, sets).replace(
-        power=Power(
-            battery_joules=measured(battery, "full charge as the battery reports it") if battery else None
-        ),
-        notes=f"Last-level cache {cpu.last_cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen.",
-    )
+    power = Power()
+    if battery is not None:
+        power = Power(battery_joules=measured(battery, "full charge as the battery reports it"))
+    notes = f"Last-level cache {cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen."
+    return _profile(name, read, fp32, storage, sets).replace(power=power, notes=notes)
 
 
 def rough_machine() -> DeviceProfile:
-    """A profile of this machine in a fifth of a second: its parts as they are told, its memory read for a moment.
+    """A profile of this machine in half a second: its parts as they are told, its memory read for a moment.
 
     Storage is assumed; the chip's name, cores, instruction sets, limits and the size of RAM are exact.
     """
-    cpu = machine.cpu()
-    ram = machine.memory()
-    beyond = min(2 * cpu.last_cache_bytes, 4 * _ROUGH_BYTES)
-    size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), max(_ROUGH_BYTES, beyond))
-    speed = read_bandwidth(default_thread_count(), size)
+    size = array_bytes(0, machine.memory().limit_bytes)
+    speed = read_bandwidth(default_thread_count(), size, pass_count=2)
     read = Figure(speed, "read for a moment, no probe", "assumed")
     disk = Figure(_ROUGH_STORAGE_BYTES_PER_S, "assumed: a cheap solid-state disk", "assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
-    profile = _profile(DEVICE_NAME, cpu, ram, read, fp32_peak(size_dim=512, pass_count=2), storage)
+    profile = _profile(DEVICE_NAME, read, fp32_peak(size_dim=512, pass_count=2), storage)
     return profile.replace(doubts=("read from its parts in a moment: `edge-harness check` probes it",))
 
 
@@ -93,20 +85,14 @@ def own_profile() -> DeviceProfile | None:
     if DEVICE_NAME not in device_names():
         return None
     profile = load_device(DEVICE_NAME)
-    if profile.machine == machine.fingerprint().fingerprint:
-        return profile
-    return None
+    return profile if profile.machine == machine.fingerprint().fingerprint else None
 
 
 def _profile(
-    name: str,
-    cpu: machine.Cpu,
-    ram: machine.Ram,
-    read: Figure,
-    fp32: Figure,
-    storage: Storage,
-    working_sets: WorkingSets = (),
+    name: str, read: Figure, fp32: Figure, storage: Storage, working_sets: WorkingSets = ()
 ) -> DeviceProfile:
+    cpu = machine.cpu()
+    ram = machine.memory()
     limit_words = "memory limit of the control group"
     if ram.limit_bytes == ram.total_bytes:
         limit_words = "installed RAM"
@@ -187,10 +173,9 @@ def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figu
     peaks = {}
     for dtype, field in (("fp16", "fp16_ratio"), ("int8", "int8_ratio")):
         ratio, name = best_ratio(isa, field)
+        why = name or "no vector extension"
         if isa is None:
             why = "instruction sets not told"
-        else:
-            why = name or "no vector extension"
         peaks[dtype] = Figure(fp32.value * ratio, f"{ratio:g} x the measured fp32 peak ({why})", "assumed")
     return peaks
 

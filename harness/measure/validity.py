@@ -14,7 +14,8 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -58,6 +59,7 @@ Counters = Mapping[str, float]
 """All that is counted, read at one moment, by name and unit; without what the system does not tell."""
 
 
+@dataclass
 class ValidityProbe:
     """Reads the counters around one sample of the work of ``pid`` and its descendants.
 
@@ -66,33 +68,26 @@ class ValidityProbe:
     ``root`` may be that of a target, whose files were copied.
     """
 
-    def __init__(
-        self,
-        pid: int | None = None,
-        *,
-        disk_expected: bool = False,
-        own_pids: Iterable[int] = (),
-        root: Path = Path("/"),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._pid = os.getpid() if pid is None else pid
-        self._own = {self._pid, os.getpid(), *own_pids}
-        self._disk_expected = disk_expected
-        self._root = root
-        self._clock = clock
+    pid: int = field(default_factory=os.getpid)
+    _: KW_ONLY
+    disk_expected: bool = False
+    own_pids: Collection[int] = ()
+    root: Path = Path("/")
+    clock: Callable[[], float] = time.monotonic
 
     def start(self) -> None:
         """Read the counters before the sample."""
-        self._gpus = gpu_readings(root=self._root)
+        self._own = {self.pid, os.getpid(), *self.own_pids}
+        self._gpus = gpu_readings(root=self.root)
         self._before = self.read()
 
     def finish(self) -> Validity:
         """Read them again after it, and judge."""
-        quota = cpu_quota_count(root=self._root)
-        validity = judge(self._before, self.read(), disk_expected=self._disk_expected, quota_count=quota)
-        gpus = (*self._gpus, *gpu_readings(root=self._root))
+        quota = cpu_quota_count(root=self.root)
+        validity = judge(self._before, self.read(), disk_expected=self.disk_expected, quota_count=quota)
+        gpus = (*self._gpus, *gpu_readings(root=self.root))
         doubts = dict.fromkeys(doubt for gpu in gpus for doubt in self._doubts_of(gpu))  # each is said once
-        hottest = hottest_celsius(root=self._root)
+        hottest = hottest_celsius(root=self.root)
         return validity.replace(temperature_celsius_max=hottest).doubted(*doubts)
 
     def _doubts_of(self, gpu: GpuReading) -> list[str]:
@@ -108,17 +103,17 @@ class ValidityProbe:
 
     def read(self) -> Counters:
         """All counters now."""
-        root = self._root
+        root = self.root
         told: dict[str, float | None] = {
-            "clock_s": self._clock(),
-            "throttled": cgroup.throttled_s(pid=self._pid, root=root),
+            "clock_s": self.clock(),
+            "throttled": cgroup.throttled_s(pid=self.pid, root=root),
             "throttle_count": throttle_count(root=root),
             "frequency_hz": cpu_frequency_hz(root=root),
         }
         for name in ("cpu", "memory", "io"):
-            told[f"{name}_stall"] = _pressure_s(name, self._pid, root)
+            told[f"{name}_stall"] = _pressure_s(name, self.pid, root)
         if (root / "proc/stat").exists():
-            told |= _machine_times(root) | _tree_times(self._own, self._pid, root)
+            told |= _machine_times(root) | _tree_times(self._own, self.pid, root)
         else:
             told |= self._told_by_psutil()
         return {name: value for name, value in told.items() if value is not None}
@@ -132,48 +127,43 @@ class ValidityProbe:
                 process = psutil.Process(own)
                 for member in (process, *process.children(recursive=True)):
                     told["ours_s"] += sum(member.cpu_times()[:2])
-                if own == self._pid:
+                if own == self.pid:
                     told["faults"] = getattr(process.memory_info(), "pageins", 0)  # macOS
         return told
 
 
 def child_probe(pid: int | None = None, *, disk_expected: bool = False) -> ValidityProbe:
     """A probe in a measured child: what the process that waits for it uses is no disturbance."""
-    return ValidityProbe(pid, disk_expected=disk_expected, own_pids=(os.getppid(),))
+    return ValidityProbe(pid or os.getpid(), disk_expected=disk_expected, own_pids=(os.getppid(),))
 
 
+@dataclass
 class Watch:
     """A stretch of work, for a ``with`` block: how long it took, and what the machine did meanwhile.
 
     Without a ``probe`` nothing is doubted; ``meter`` counts its ``joules``. Both are read outside the clock.
     """
 
-    def __init__(
-        self,
-        probe: ValidityProbe | None,
-        meter: EnergyMeter | None = None,
-        now_s: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._probe = probe
-        self._meter = meter
-        self._now_s = now_s
-        self.validity = Validity()
-        self.joules: float | None = None
+    probe: ValidityProbe | None
+    meter: EnergyMeter | None = None
+    now_s: Callable[[], float] = time.perf_counter
+    validity: Validity = Validity()  # noqa: RUF009  it cannot change
+    joules: float | None = None
 
     def __enter__(self) -> Self:
-        if self._probe is not None:
-            self._probe.start()
-        if self._meter is not None:
-            self._meter.start()
-        self.started_unix_s, self.start_s = time.time(), self._now_s()
+        if self.probe is not None:
+            self.probe.start()
+        if self.meter is not None:
+            self.meter.start()
+        self.started_unix_s, self.start_s = time.time(), self.now_s()
         return self
 
     def __exit__(self, *_failure: object) -> None:
-        self.duration_s = self._now_s() - self.start_s
-        if self._probe is not None:
-            self.validity = self._probe.finish()
-        if self._meter is not None:
-            self.joules = self._meter.finish_joules()
+        self.duration_s = self.now_s() - self.start_s
+        if self.probe is not None:
+            self.validity = self.probe.finish()
+        if self.meter is not None:
+            self.joules = self.meter.finish_joules()
 
     def doubt(self, *reasons: str) -> None:
         """More that speaks against it."""
