@@ -133,4 +133,4 @@ def _cells(change: "MetricChange") -> tuple[str, str, str, str]:
 def _amount(change: "MetricChange", value: float) -> str:
     from harness.report.state import amount
 
-    return " ".join(amount(change.unit, value)).strip()
+    return amount(change.unit, value)

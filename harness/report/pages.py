@@ -259,8 +259,7 @@ def _limits(record: RunRecord, reached: Figure) -> Section | None:
     if record.prediction is None or not record.prediction.speed.limits:
         return None
     speed = record.prediction.speed
-    time = " ".join(amount("s", 1 / speed.decode_tokens_per_s.mid, 2))
-    lead = f"The time of one token, {time} predicted."
+    lead = f"The time of one token, {amount('s', 1 / speed.decode_tokens_per_s.mid, 2)} predicted."
     if reached.measured is not None and reached.state.is_believed and speed.roofline_tokens_per_s > 0:
         share = 100 * reached.measured / speed.roofline_tokens_per_s
         ceiling = format_number(speed.roofline_tokens_per_s)
@@ -279,18 +278,16 @@ def _memory(record: RunRecord, figures: dict[str, Figure]) -> Section | None:
         sizes[words.PARTS.get(part.kind) or clean(part.label, 60)] += part.size_bytes
     whole = sum(sizes.values())
     peak = figures["peak memory"]
-    lead = f"{_memory_words(whole)} predicted"
+    lead = f"{amount('bytes', whole)} predicted"
     beyond = 0.0
     if peak.measured is not None and peak.state.is_believed:
         lead += f", {peak.shown} measured"
         if peak.state is State.OUTSIDE and peak.measured > whole:
             beyond = peak.measured - whole
-            lead += f"; {_memory_words(beyond)} came on top that nothing predicted"
-    return _stack("memory", "Where the memory goes", f"{lead}.", sizes, _memory_words, beyond)
-
-
-def _memory_words(size: float) -> str:
-    return " ".join(amount("bytes", size))
+            lead += f"; {amount('bytes', beyond)} came on top that nothing predicted"
+    return _stack(
+        "memory", "Where the memory goes", f"{lead}.", sizes, lambda size: amount("bytes", size), beyond
+    )
 
 
 def _stack(

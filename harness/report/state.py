@@ -67,52 +67,37 @@ class Figure(NamedTuple):
     @property
     def factor(self) -> float | None:
         """Measured over the likeliest value; None unless both are to be believed."""
-        if (
-            self.measured is None
-            or self.predicted is None
-            or not self.state.is_judged
-            or self.predicted.mid <= 0
-        ):
-            return None
-        return self.measured / self.predicted.mid
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more was measured than the interval allows."""
-        return (
-            self.measured is not None and self.predicted is not None and self.measured > self.predicted.high
-        )
+        if self.measured and self.predicted and self.predicted.mid > 0 and self.state.is_judged:
+            return self.measured / self.predicted.mid
+        return None
 
     @property
     def word(self) -> str:
         """The state in a word or two: a speed is faster or slower, memory so many MiB over or under."""
         if self.state is not State.OUTSIDE or self.measured is None or self.predicted is None:
             return self.state.value
-        if self.unit != "bytes":
-            is_faster = self.is_over == (self.unit == "tokens/s")
-            if is_faster:
-                return "faster"
-            return "slower"
-        difference = abs(self.measured - self.predicted.mid)
-        number, unit = amount("bytes", difference)
-        return f"{number} {unit} {'over' if self.is_over else 'under'}"
+        is_over = self.measured > self.predicted.high
+        if self.unit == "bytes":
+            return (
+                f"{amount('bytes', abs(self.measured - self.predicted.mid))} {'over' if is_over else 'under'}"
+            )
+        return "faster" if is_over == (self.unit == "tokens/s") else "slower"
 
     @property
     def digits(self) -> int:
-        """The fewest significant digits with which the printed interval says what the state says.
-
-        0 for none.
-        """
-        return _telling_digits(self)
+        """The fewest significant digits with which the printed interval says what the state says."""
+        if self.predicted is None:
+            return 3
+        for digits in _DIGITS:
+            if not self.state.is_judged or _read(self, digits) is self.state:
+                return digits
+        return _DIGITS[-1]
 
     @property
     def least_digits(self) -> int:
         """Significant digits of the measured figure: two where its samples differ by more than a tenth, else three."""
-        if self.measured is None or self.least is None or self.most is None:
-            return 3
-        if self.most - self.least > 0.1 * self.measured:
-            return 2
-        return 3
+        spread = (self.most or 0.0) - (self.least or 0.0)
+        return 2 if spread > 0.1 * (self.measured or 0.0) else 3
 
     @property
     def number(self) -> str:
@@ -120,37 +105,36 @@ class Figure(NamedTuple):
         if self.measured is None:
             return "–"
         text = format_number(self.measured / self.divisor, max(self.digits, self.least_digits))
-        if self.state.is_believed:
-            return text
-        return f"({text})"
+        return text if self.state.is_believed else f"({text})"
 
     @property
     def shown(self) -> str:
         """The measured figure with its unit, as a table has it."""
-        if self.measured is not None:
-            return f"{self.number} {self.unit_word}"
-        return "–"
+        return "–" if self.measured is None else f"{self.number} {self.unit_word}"
 
     @property
     def divisor(self) -> float:
         """By what the figure and its interval are divided to be in that unit."""
-        return self._scale[0]
+        return scale_of(self.unit, self._size)[0]
 
     @property
     def unit_word(self) -> str:
         """The unit that the figure and its interval are printed in."""
-        return self._scale[1]
+        return scale_of(self.unit, self._size)[1]
+
+    @property
+    def _size(self) -> float:
+        if self.measured is None and self.predicted:
+            return self.predicted.mid
+        return self.measured or 0.0
 
     @property
     def between(self) -> str:
         """The 90 % interval without its unit; empty without a prediction."""
         if self.predicted is None:
             return ""
-        ends = [
-            format_number(end / self.divisor, self.digits)
-            for end in (self.predicted.low, self.predicted.high)
-        ]
-        return " to ".join(ends)
+        ends = (self.predicted.low, self.predicted.high)
+        return " to ".join(format_number(end / self.divisor, self.digits) for end in ends)
 
     @property
     def off(self) -> str:
@@ -158,59 +142,35 @@ class Figure(NamedTuple):
 
         Empty without.
         """
-        factor = self.factor
-        if factor is None:
+        if self.factor is None:
             return ""
-        if not 0.5 < factor < 2:
-            return f"{format_number(factor, 2)} times"
-        percent = round(100 * (factor - 1))
-        if percent:
-            return f"{percent:+d} %".replace("-", "−")
-        return "0 %"
+        if not 0.5 < self.factor < 2:
+            return f"{format_number(self.factor, 2)} times"
+        percent = round(100 * (self.factor - 1))
+        return f"{percent:+d} %".replace("-", "−") if percent else "0 %"
 
     @property
     def says(self) -> str:
         """All of it in words, for those who cannot see the picture."""
-        predicted = ""
-        if self.predicted:
-            predicted = f"; predicted {self.between} {self.unit_word}"
+        predicted = f"; predicted {self.between} {self.unit_word}" if self.predicted else ""
         return f"{self.number} {self.unit_word}{predicted}: {self.word}"
-
-    @property
-    def _scale(self) -> tuple[float, str]:
-        if self.measured is not None:
-            return scale_of(self.unit, self.measured)
-        return scale_of(self.unit, self.predicted.mid if self.predicted else 0.0)
 
 
 def scale_of(unit: str, value: float) -> tuple[float, str]:
-    """The unit that people read such a value in, and by what to divide it."""
+    """By what to divide such a value to be in the unit that people read it in, and that unit."""
     if unit == "bytes":
-        if value < 1000 * MIB:
-            return (MIB, "MiB")
-        return (GIB, "GiB")
+        return (MIB, "MiB") if value < 1000 * MIB else (GIB, "GiB")
     if unit != "s":
         return 1.0, unit
     if value < 0.1:
         return 1e-3, "ms"
-    if value < 100:
-        return (1.0, "s")
-    return (60.0, "min")
+    return (1.0, "s") if value < 100 else (60.0, "min")
 
 
-def amount(unit: str, value: float, digits: int = 3) -> tuple[str, str]:
-    """A value and its unit, as people read it."""
+def amount(unit: str, value: float, digits: int = 3) -> str:
+    """A value with its unit, as people read it."""
     divisor, word = scale_of(unit, value)
-    return format_number(value / divisor, digits), word
-
-
-def _telling_digits(figure: Figure) -> int:
-    if figure.predicted is None:
-        return 3
-    for digits in _DIGITS:
-        if not figure.state.is_judged or _read(figure, digits) is figure.state:
-            return digits
-    return _DIGITS[-1]
+    return f"{format_number(value / divisor, digits)} {word}".strip()
 
 
 def _read(figure: Figure, digits: int) -> State:
@@ -252,23 +212,21 @@ def _figure(record: RunRecord, row: ComparedRow) -> Figure:
     predicted = None
     if row.predicted is not None and row.low is not None and row.high is not None:
         predicted = Interval(row.predicted, row.low, row.high)
-    figure = Figure(row.name, row.unit, State.NONE, predicted=predicted)
     if row.measured is None or record.outcome not in {BELIEVED, "inconclusive"}:
-        return figure
-    figure = figure._replace(state=State.DISTURBED, measured=row.measured, sample_count=row.sample_count)
+        return Figure(row.name, row.unit, State.NONE, predicted=predicted)
+    least = most = None
     if row.sample_count >= _SPREAD_COUNT:
-        figure = figure._replace(least=row.least, most=row.most)
+        least, most = row.least, row.most
+    state = State.OUTSIDE
     if row.doubted or record.outcome != BELIEVED:
-        return figure
-    state = State.MEASURED
-    if predicted is not None:
-        state = State.OUTSIDE
-        spread = (figure.least or row.measured, figure.most or row.measured)
-        if predicted.low <= row.measured <= predicted.high:
-            state = State.INSIDE
-        elif spread[0] <= predicted.high and spread[1] >= predicted.low:
-            state = State.EDGE
-    figure = figure._replace(state=state)
+        state = State.DISTURBED
+    elif predicted is None:
+        state = State.MEASURED
+    elif predicted.low <= row.measured <= predicted.high:
+        state = State.INSIDE
+    elif (least or row.measured) <= predicted.high and (most or row.measured) >= predicted.low:
+        state = State.EDGE
+    figure = Figure(row.name, row.unit, state, row.measured, least, most, row.sample_count, predicted)
     if state is State.OUTSIDE and _read(figure, _DIGITS[-1]) is not State.OUTSIDE:
         return figure._replace(state=State.EDGE)  # by less than a page prints
     return figure

@@ -121,8 +121,7 @@ def kind_words(record: RunRecord) -> str:
     """What kind of run it was; empty for the usual one."""
     result = record.result
     if isinstance(result, Stream):
-        size, unit = amount("bytes", result.budget_bytes)
-        return f"{clean(result.mode)}, {size} {unit} allowed"
+        return f"{clean(result.mode)}, {amount('bytes', result.budget_bytes)} allowed"
     if isinstance(result, Soak):
         return f"after {format_number(result.minutes)} minutes"
     if isinstance(result, Speculation):
