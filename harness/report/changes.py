@@ -1,9 +1,10 @@
 """The answers of a gate on a page: one line a budget, the worst first."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
+from harness.domain.prediction import Interval
 from harness.gates.formats import row_words
 from harness.gates.judge import GateAnswer, Judgement
 from harness.printable import clean
@@ -28,92 +29,82 @@ ANSWERS: Final[dict[GateAnswer, tuple[str, State, str, str]]] = {
 
 def gate_of(judgements: Sequence[Judgement]) -> Page:
     """What a page says of the judgements of a gate: its sentence, how many came to what, and the changes."""
-    shares = [_shares(judgement) for judgement in judgements]
-    axis = Axis.of_factors([0.7, 1.4, *(share for triple in shares for share in triple)])
-    ordered = sorted(zip(judgements, shares, strict=True), key=lambda pair: pair[0].margin_ratio or 0.0)
-    rows: dict[GateAnswer, list[list[Drawing]]] = defaultdict(list)
-    for judgement, triple in ordered:
-        rows[judgement.answer].append(_row(judgement, triple, axis))
-    ticks = [
-        drawing.label(axis.at(value), 14, text)
-        for value, text in ((0.7, "−30 %"), (1.0, "0"), (1.4, "+40 %"))
-    ]
-    scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, ticks, "scale")
-    found = [answer for answer in ANSWERS if rows[answer]]
+    ends = [0.7, 1.4]
+    for judgement in judgements:
+        if change := _change(judgement):
+            ends += [change.low, change.high]
+    axis = Axis.of_factors(ends)
+    grouped: dict[GateAnswer, list[Judgement]] = defaultdict(list)
+    for judgement in sorted(judgements, key=lambda one: one.margin_ratio or 0.0):
+        grouped[judgement.answer].append(judgement)
+    ticks = {"−30 %": 0.7, "0": 1.0, "+40 %": 1.4}
+    labels = [drawing.label(axis.at(value), 14, text) for text, value in ticks.items()]
+    scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, labels, "scale")
+    found = [answer for answer in ANSWERS if grouped[answer]]
+    counts = []
     folds = []
+    opened = []
     for answer in found:
-        heads = ("of", "change", "beside the limit", "answer")
-        title = f"{len(rows[answer])} {ANSWERS[answer][0]}"
-        lines = [*rows[answer], [Drawing(), Drawing(), scale, Drawing()]]
-        folds.append(Panel(title, columns=heads, rows=lines, kind="rows"))
-    counts = Counter(judgement.answer for judgement in judgements)
+        word, state, *_ = ANSWERS[answer]
+        rows = [_row(judgement, axis) for judgement in grouped[answer]]
+        counts.append((stated(state, word), len(rows)))
+        rows.append([Drawing(), Drawing(), scale, Drawing()])
+        title = f"{len(grouped[answer])} {word}"
+        folds.append(
+            Panel(title, columns=("of", "change", "beside the limit", "answer"), rows=rows, kind="rows")
+        )
+        if answer in {"fail", "could not run"}:
+            opened.append(title)
     worst = found[0]
+    *_, verb, verdict = ANSWERS[worst]
     lead = ""
     if worst != "pass":
-        change, whose, what, *_ = row_words(next(one for one, _ in ordered if one.answer == worst))
-        lead = f"The worst: {whose}, {what}: {change}."
-    unit = f"of {len(judgements)} budgets {ANSWERS[worst][2]}"
+        how_much, whose, what, _ = row_words(grouped[worst][0])
+        lead = f"The worst: {whose}, {what}: {how_much}."
+    number = str(len(grouped[worst]))
+    unit = f"of {len(judgements)} budgets {verb}"
     section = Section(
         "changes",
         "Since the baseline",
         "A budget fails when its interval lies beyond the limit, and is undecided when the limit lies within it. "
         "Dashed: the limit; the full line: no change from the baseline.",
         folds=folds,
-        opened=[
-            fold.title
-            for fold, answer in zip(folds, found, strict=True)
-            if answer in {"fail", "could not run"}
-        ],
+        opened=opened,
     )
-    return Page(
-        kind="gate",
-        title=f"Gate: {counts[worst]} {unit}",
-        subject="no run",
-        place="",
-        headline=Headline("", str(counts[worst]), unit, verdict=ANSWERS[worst][3], feel=lead),
-        counts=[(stated(ANSWERS[answer][1], ANSWERS[answer][0]), counts[answer]) for answer in found],
-        sections=[section],
-    )
+    headline = Headline("", number, unit, verdict=verdict, feel=lead)
+    return Page("gate", f"Gate: {number} {unit}", "no run", "", headline, counts=counts, sections=[section])
 
 
-def _shares(judgement: Judgement) -> tuple[float, ...]:
-    """Value and ends of its interval, relative as the budget is, else over its limit.
-
-    Empty without a value.
-    """
-    if not judgement.value or judgement.value < 0 or judgement.limit <= 0:
-        return ()
-    by = judgement.limit
-    if judgement.relative_to:
-        by = 1.0
-    ends = [judgement.value if end is None else end for end in (judgement.low, judgement.high)]
-    kept = [min(max(end, judgement.value / 20), judgement.value * 20) for end in ends]
-    return judgement.value / by, kept[0] / by, kept[1] / by
+def _change(judgement: Judgement) -> Interval | None:
+    """The figure with its interval, as a share of the baseline or of the limit; None without a figure."""
+    value = judgement.value
+    if not value or value < 0 or judgement.limit <= 0:
+        return None
+    by = 1.0 if judgement.relative_to else judgement.limit
+    low, high = (value if end is None else end for end in (judgement.low, judgement.high))
+    return Interval(value / by, max(low, value / 20) / by, min(high, value * 20) / by)
 
 
-def _row(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> list[Drawing]:
+def _row(judgement: Judgement, axis: Axis) -> list[Drawing]:
     """Whose and which figure, the change with its interval, a picture, and the answer with its reason."""
     word, state, *_ = ANSWERS[judgement.answer]
-    change, whose, what, between = row_words(judgement)
+    how_much, whose, what, between = row_words(judgement)
     parts = []
-    if shares:
-        value, low, high = shares
+    if change := _change(judgement):
         limit = 1.0
         if judgement.relative_to:
             limit = judgement.limit
             parts.append(drawing.rule(axis.at(1.0), 34, "zero"))
-        start = axis.at(low)
-        width = max(axis.at(high) - start, 0.4)
-        kind = f"range {state.name.lower()}"
-        parts += [drawing.rule(axis.at(limit), 34, "limit"), drawing.bar(width, 13, 8, kind, start)]
-        parts.append(drawing.mark(axis.at(value), 17, state))
+        parts.append(drawing.rule(axis.at(limit), 34, "limit"))
+        parts.append(drawing.band(axis, change, 17))
+        parts.append(drawing.mark(axis.at(change.mid), 17, state))
     reason = ""
     if judgement.answer not in {"pass", "fail"}:
         reason = clean(judgement.settles or judgement.reason, 300)
-    picture = drawing.picture(f"{change}, {between}: {word}", 34, parts)
+    picture = drawing.picture(f"{how_much}, {between}: {word}", 34, parts)
     return [
         cell(whose, small=what),
-        cell(change, "speed", between),
+        cell(how_much, "speed", between),
         picture,
         cell(stated(state, word), small=reason),
     ]

@@ -87,21 +87,19 @@ def _ladder(model: str, rungs: list[Rung]) -> Panel:
     for rung in rungs:
         if _same_ratio(rung) >= _KNEE_RATIO:
             knee = rung
-    fastest = max(_speed(rung) for rung in rungs) or 1.0
+    fastest = max(map(_speed, rungs)) or 1.0
     rows = []
     for rung in rungs:
         kind = "w" if rung is knee else "r"
         same = _same_ratio(rung)
         speed = _speed(rung)
-        size = f"{format_number(rung.size_bytes / 1e9, 2)} GB"
-        rows.append(
-            (
-                cell(clean(rung.quant, 30), "speed" if rung is knee else ""),
-                drawing.value_bar(rung.size_bytes / first.size_bytes, size, kind),
-                drawing.value_bar(speed / fastest, format_number(speed) if speed else "not measured", kind),
-                drawing.value_bar(same, f"{100 * same:.0f} %", kind if same >= _LOW_RATIO else "low"),
-            )
+        bars = (
+            (rung.size_bytes / first.size_bytes, f"{format_number(rung.size_bytes / 1e9, 2)} GB", kind),
+            (speed / fastest, format_number(speed) if speed else "not measured", kind),
+            (same, f"{100 * same:.0f} %", kind if same >= _LOW_RATIO else "low"),
         )
+        name = cell(clean(rung.quant, 30), "speed" if rung is knee else "")
+        rows.append((name, *(drawing.value_bar(*bar) for bar in bars)))
     size = format_number(knee.size_bytes / first.size_bytes, 2)
     said = f"{words.name_words(model)}, {clean(knee.quant, 30)}: {size} times the size of {clean(first.quant, 30)}"
     if _speed(knee) and _speed(first):

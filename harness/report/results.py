@@ -59,66 +59,67 @@ def result_panels(record: RunRecord) -> Iterator[Panel]:
     listed = _ROWS.get(kind) or [[name.replace("_", " "), name] for name in result.__struct_fields__]
     whole: Any = result
 
-    def cell(path: str) -> str:
+    def shown(path: str) -> str:
         return figure(path, reduce(lambda part, name: getattr(part, name, None), path.split("."), whole))
 
-    rows = [(label, *map(cell, paths), *[""] * (2 - len(paths))) for label, *paths in listed]
-    memory = record.memory
-    if memory is not None:
-        peak_bytes = memory.cgroup_peak_bytes or memory.peak_rss_bytes
+    rows = [(label, *map(shown, paths), "")[:3] for label, *paths in listed]
+    rows = [row for row in rows if row[1]]
+    if record.memory is not None:
+        peak_bytes = record.memory.cgroup_peak_bytes or record.memory.peak_rss_bytes
         rows.append(("peak memory", format_bytes(peak_bytes), ""))
-    shown = [row for row in rows if row[1]]
     if isinstance(result, Speculation) and not result.speculative.drafted_count:
-        shown = [row for row in shown if not row[0].startswith("acceptance")]
-        shown.append(("drafted", "nothing", ""))
-    columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
-    rows = [row[: len(columns)] for row in shown]
-    yield Panel(_TITLES.get(kind, ""), f"{record.name}: {kind}", record.outcome, columns, rows)
+        rows = [row for row in rows if not row[0].startswith("acceptance")]
+        rows.append(("drafted", "nothing", ""))
+    columns = ("", "measured", "predicted") if any(row[2] for row in rows) else ("", "value")
+    yield Panel(
+        _TITLES.get(kind, ""),
+        f"{record.name}: {kind}",
+        record.outcome,
+        columns,
+        [row[: len(columns)] for row in rows],
+    )
 
 
 def figure(name: str, value: Any) -> str:
     """A value in the unit that its name says; empty where there is none."""
-    if value is None or value == "":
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        unit = next((end for end in _UNITS if name.endswith(end)), "")
-        return _UNITS[unit](value) if unit else format_number(value)
-    if isinstance(value, tuple | list | dict):
-        parts = list(value.values()) if isinstance(value, dict) else list(value)
-        if len(parts) > SERIES_MAX or any(
-            isinstance(part, msgspec.Struct | dict | tuple | list) for part in parts
-        ):
-            return str(len(parts))
-        keys = [f"{key}: " for key in value] if isinstance(value, dict) else [""] * len(parts)
-        return ", ".join(key + figure(name, part) for key, part in zip(keys, parts, strict=True))
-    return "" if isinstance(value, msgspec.Struct) else str(value)
+    shown = str(value)
+    if value is None or isinstance(value, msgspec.Struct):
+        shown = ""
+    elif isinstance(value, bool):
+        shown = "yes" if value else "no"
+    elif isinstance(value, int | float):
+        unit = next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), format_number)
+        shown = unit(value)
+    elif isinstance(value, dict | tuple | list):
+        items = list(value.items()) if isinstance(value, dict) else [("", part) for part in value]
+        shown = str(len(items))
+        is_deep = any(isinstance(part, msgspec.Struct | dict | tuple | list) for _, part in items)
+        if len(items) <= SERIES_MAX and not is_deep:
+            shown = ", ".join(f"{key}: " * bool(key) + figure(name, part) for key, part in items)
+    return shown
 
 
 def _levels(record: RunRecord, load: Load) -> Panel:
     """Throughput, and the median and 99th percentile of each latency with its upper bound, of each level of load."""
     columns = ["load", "requests/s", "tokens/s", "predicted", "good requests/s"]
-    columns += [f"{name} {share}" for name, *_ in _LATENCIES for share in ("p50", "p99")]
+    for name, *_ in _LATENCIES:
+        columns += [f"{name} p50", f"{name} p99"]
     rows = []
+    label = f"{record.name} under load"
     for level in load.levels:
+        users = level.label.removeprefix("@ ")
         rates = (level.requests_per_s, level.new_tokens_per_s, level.predicted_tokens_per_s)
-        row = [level.label.removeprefix("@ ")]
+        row = [users]
         row += ["-" if rate is None else f"{rate:.2f}" for rate in (*rates, level.goodput_requests_per_s)]
-        for _, phase, label in _LATENCIES:
-            times_s = times_of(record, phase, f"{label} {level.label}")
-            for share in (0.5, 0.99):
-                interval = quantile_interval(times_s, share) if times_s else None
-                above = interval.high if interval and share > 0.5 else None
-                row.append(
-                    (format_seconds(interval.mid) if interval else "-")
-                    + (f" (to {format_seconds(above)})" if above else "")
-                )
-        rows.append(tuple(row))
-    failures = [
-        f"{level.label.removeprefix('@ ')}: {count} x {cause}"
-        for level in load.levels
-        for cause, count in level.failures.items()
-    ]
-    label = "; ".join([f"{record.name} under load", *failures])
+        for _, phase, test in _LATENCIES:
+            times_s = times_of(record, phase, f"{test} {level.label}")
+            if not times_s:
+                row += ["-", "-"]
+                continue
+            slow = quantile_interval(times_s, 0.99)
+            most = f" (to {format_seconds(slow.high)})" if slow.high else ""
+            row += [format_seconds(quantile_interval(times_s).mid), format_seconds(slow.mid) + most]
+        rows.append(row)
+        for cause, count in level.failures.items():
+            label += f"; {users}: {count} x {cause}"
     return Panel("Load on a server, by level", label, record.outcome, columns, rows)
