@@ -14,7 +14,7 @@ from harness.domain.base import Frozen
 from harness.domain.figure import FIGURES, Metric, metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.records.derive import course_of, setting_of
+from harness.records.derive import course_of
 from harness.stats.intervals import quantile_interval
 from harness.stats.runs import Spread, estimate, spread_of
 
@@ -138,7 +138,7 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
         ("file", _file_of(before), _file_of(after)),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
-        *zip(("runtime", "tokens"), setting_of(before)[1:3], setting_of(after)[1:3], strict=True),
+        ("runtime", before.runtime, after.runtime),
     ]
     pairs += [
         (f, getattr(before.scenario, f), getattr(after.scenario, f))
@@ -171,8 +171,7 @@ def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
             if run.scenario.depth_tokens:
                 depth = f" @ d{run.scenario.depth_tokens}"
             name = f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
-            _, runtime, choice, *_ = setting_of(run)
-            name += f", {runtime}" * (runtime not in {"", "llamacpp"}) + f", {choice}" * (choice == "greedy")
+            name += f", {run.runtime}" * (run.runtime not in {"", "llamacpp"})
             courses.setdefault((name, *course_of(run)), []).append((run.created, run.run_id, values))
     ordered = [(name, sorted(course)) for (name, *_), course in courses.items()]
     return [_trend(name, metric, course) for name, course in sorted(ordered, key=lambda each: each[1][-1])]

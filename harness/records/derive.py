@@ -1,5 +1,7 @@
 """What a record says in a few numbers, computed from its raw samples each time it is asked."""
 
+import re
+from math import inf
 from statistics import median
 from typing import Final, Literal
 
@@ -7,12 +9,15 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
-from harness.domain.result import Load, Soak, Speculation, Stream
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
 _RATED: Final = frozenset(("prefill", "decode", "draft", "verify", "stream"))
 """Phases that are told as rates; a first token's time covers its whole prompt."""
+
+
+_LIMITS: Final = ("mode", "budget_bytes", "schedule", "draft", "duty_ratio")
+"""Fields of a result that say what its run was held to."""
 
 
 class Measured(Frozen):
@@ -58,11 +63,8 @@ class Tests(tuple[Measured, ...]):
 
 def setting_of(record: RunRecord) -> tuple[str, ...]:
     """What runs have in common whose speeds can be compared, beside the model and the build."""
-    choice = "given"
-    if getattr(record.result, "greedy", False):
-        choice = "greedy"
     machine = record.machine.fingerprint or record.machine.device
-    return (record.workload, record.runtime, choice, machine, repr(record.scenario))
+    return (record.workload, record.runtime, machine, repr(record.scenario))
 
 
 def course_of(record: RunRecord) -> tuple[str, ...]:
@@ -70,26 +72,12 @@ def course_of(record: RunRecord) -> tuple[str, ...]:
 
     Beside the setting: the model's file, the target, and the limits that the run was held to.
     """
-    model = record.model
-    result = record.result
-    told = [record.extra.get(name) for name in ("memory_limit_bytes", "cpus", "nice")]
-    limits: tuple[object, ...] = (record.machine.memory_limit_bytes, *told)
-    if isinstance(result, Stream):
-        limits += (result.mode, result.budget_bytes, result.schedule, result.draft)
-    elif isinstance(result, Soak):
-        limits += (result.duty_ratio,)
-    elif isinstance(result, Speculation):
-        limits += (result.draft,)
-    elif isinstance(result, Load):
-        limits += tuple(level.offered for level in result.levels)
-    return (
-        record.name,
-        record.quant,
-        model.sha256 if model else "",
-        record.target,
-        *setting_of(record),
-        repr(limits),
-    )
+    limits: list[object] = [record.machine.memory_limit_bytes]
+    limits += [record.extra.get(name) for name in ("memory_limit_bytes", "cpus", "nice")]
+    limits += [getattr(record.result, name, None) for name in _LIMITS]
+    limits += [level.offered for level in getattr(record.result, "levels", ())]
+    sha256 = record.model.sha256 if record.model else ""
+    return (record.name, record.quant, sha256, record.target, *setting_of(record), repr(limits))
 
 
 def summarise(record: RunRecord) -> Tests:
@@ -146,30 +134,23 @@ def _most_telling(doubts: list[str]) -> str:
     """One doubt of each kind (the words without the numbers), the most frequent kinds first."""
     kinds: dict[str, list[str]] = {}
     for doubt in doubts:
-        kinds.setdefault("".join(c for c in doubt if not c.isdigit() and c not in ".%"), []).append(doubt)
+        kinds.setdefault(re.sub(r"[\d.%]", "", doubt), []).append(doubt)
     ordered = sorted(kinds.values(), key=len, reverse=True)
     return "; ".join(group[len(group) // 2] for group in ordered[:3]) or "too few samples"
 
 
 def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
     is_rate = phase in _RATED
-    clean = []
-    disturbed = []
+    values: dict[bool, list[float]] = {False: [], True: []}
     times_s: list[float] = []
     for sample in samples:
-        count = sample.token_count
-        value = sample.duration_s
-        if is_rate and value > 0:
-            value = count / value
-        elif phase == "workload":
-            value /= max(1, count)
-        if sample.validity.doubts:
-            disturbed.append(value)
-        else:
-            clean.append(value)
+        is_doubted = bool(sample.validity.doubts)
+        if not is_doubted:
             times_s += sample.token_times_s
-    clean = list(filter(None, clean))
-    disturbed = list(filter(None, disturbed))
+        if value := _value(sample, is_rate=is_rate):
+            values[is_doubted].append(value)
+    clean = values[False]
+    disturbed = values[True]
     return Measured(
         phase=phase,
         label=label,
@@ -182,3 +163,11 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
         doubted_value=median(disturbed) if disturbed else None,
         token_p99_s=float(np.quantile(times_s, 0.99)) if times_s else None,
     )
+
+
+def _value(sample: Sample, *, is_rate: bool) -> float:
+    """Tokens/s, or seconds: of one operation of a system; 0 where there is none."""
+    if is_rate:
+        return sample.token_count / (sample.duration_s or inf)
+    operations = max(1, sample.token_count) if sample.phase == "workload" else 1
+    return sample.duration_s / operations

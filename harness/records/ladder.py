@@ -75,22 +75,23 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     """
     scored = [r for r in records if r.workload == "quality"]
     models = {r.model.sha256: r.model.name for r in scored if r.model and r.model.sha256}
-    settings: dict[str, dict[tuple[str, ...], dict[str, RunRecord]]] = {}
+    groups: dict[tuple[str, ...], dict[str, RunRecord]] = {}
     for record in records:
         if record.workload != "generate" or record.runtime not in {"", "llamacpp"}:
             continue
         if record.model and record.model.sha256 in models:
             file = record.model.sha256
-            setting = setting_of(record)[2:]
-            of = settings.setdefault(models[file], {})
-            of[setting] = runs = of.pop(setting, {})  # the newest last
+            key = (models[file], *setting_of(record)[2:])
+            groups[key] = runs = groups.pop(key, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
                 runs[file] = record
-    speeds: dict[str, RunRecord] = {}
-    for of in settings.values():
-        most = max(map(len, of.values()))
-        speeds |= [runs for runs in of.values() if len(runs) == most][-1]
-    return mark_frontier([_rung(r, speeds.get(r.model.sha256 if r.model else "")) for r in scored])
+    best: dict[str, dict[str, RunRecord]] = {}
+    for (name, *_), runs in groups.items():
+        if len(runs) >= len(best.get(name, {})):
+            best[name] = runs
+    return mark_frontier(
+        [_rung(r, best.get(r.name, {}).get(r.model.sha256 if r.model else "")) for r in scored]
+    )
 
 
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
@@ -98,17 +99,16 @@ def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
 
     One of unknown answers is none of them.
     """
-
-    def beats(other: Rung, rung: Rung) -> bool:
-        both = zip(other.cost, rung.cost, strict=True)
-        return (
-            other.model == rung.model
-            and other.cost != rung.cost
-            and all(theirs <= own for theirs, own in both)
-        )
-
     made = [rung for rung in rungs if rung.outcome == "ok" and isfinite(rung.divergence)]
-    return [r.replace(on_frontier=r in made and not any(beats(other, r) for other in made)) for r in rungs]
+    marked = []
+    for rung in rungs:
+        is_best = rung in made
+        for other in made:
+            if other.model == rung.model and other.cost != rung.cost:
+                better = (theirs <= own for theirs, own in zip(other.cost, rung.cost, strict=True))
+                is_best = is_best and not all(better)
+        marked.append(rung.replace(on_frontier=is_best))
+    return marked
 
 
 def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:

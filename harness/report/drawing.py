@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from math import floor, log, log10
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
 from harness.report.state import Figure, State
@@ -46,45 +46,40 @@ def cell(text: str, kind: str = "", small: str = "") -> Drawing:
     return made
 
 
-class Axis:
-    """From a value to its place, in per cent of the width; linear from 0, or by factors."""
+class Axis(NamedTuple):
+    """From a value to its place, in per cent of the width; linear from 0, else by factors."""
 
-    def __init__(self, low: float, high: float, *, by_factors: bool) -> None:
-        self.low = low
-        self.high = high if high > low else low * 2 or 1.0
-        self.by_factors = by_factors
+    low: float
+    high: float
 
     @classmethod
     def from_zero(cls, values: Iterable[float]) -> "Axis":
         """Linear from 0; ends at a round number 1.2 times the largest value or more."""
-        largest = max(values, default=0.0) or 1.0
-        unit = 10.0 ** floor(log10(1.2 * largest))
-        return cls(0.0, next(unit * nice for nice in _NICE if unit * nice >= 1.2 * largest), by_factors=False)
+        largest = 1.2 * (max(values, default=0.0) or 1.0)
+        unit = 10.0 ** floor(log10(largest))
+        return cls(0.0, next(unit * nice for nice in _NICE if unit * nice >= largest))
 
     @classmethod
     def of_factors(cls, values: Iterable[float]) -> "Axis":
         """Logarithmic around all values, with some room at both ends."""
-        positive = [value for value in values if value > 0]
-        return cls(min(positive, default=1.0) / 1.3, max(positive, default=1.0) * 1.3, by_factors=True)
+        positive = [value for value in values if value > 0] or [1.0]
+        return cls(min(positive) / 1.3, max(positive) * 1.3)
 
     def at(self, value: float) -> float:
         """Place of a value, kept on the axis."""
-        if not self.by_factors:
-            share = (value - self.low) / (self.high - self.low)
-        else:
+        share = value / self.high
+        if self.low:
             share = log(max(value, self.low) / self.low) / log(self.high / self.low)
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
     def ticks(self) -> list[float]:
         """Round values for marks of factors, at most five."""
-        first = floor(log10(self.low))
-        last = floor(log10(self.high))
-        round_ones = [step * 10.0**power for power in range(first, last + 1) for step in (1.0, 3.0)]
-        inside = [value for value in round_ones if self.low <= value <= self.high]
-        tens = [value for value in inside if log10(value) == floor(log10(value))]
+        tens = [10.0**power for power in range(floor(log10(self.low)), floor(log10(self.high)) + 1)]
+        inside = [step * ten for ten in tens for step in (1.0, 3.0) if self.low <= step * ten <= self.high]
         if len(inside) <= _MOST_TICKS:
             return inside
-        return tens[:: -(-len(tens) // _MOST_TICKS)]
+        inside = [value for value in inside if value in tens]
+        return inside[:: -(-len(inside) // _MOST_TICKS)]
 
 
 def picture(says: str, height: int, parts: Sequence[str], kind: str = "") -> Drawing:
