@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from harness.app.answer import USUAL_QUANT, Answer, DepthSpeed, Reading, ReadingKind
+from harness.app.answer import USUAL_QUANT, Answer, Reading, ReadingKind
+from harness.app.plans import SpeculationCase
 from harness.domain.prediction import Basis, Evidence, Interval, PartKind
 from harness.domain.way import Way, WayKind
 from harness.predict.verdict import needed_bytes_of
@@ -49,19 +50,18 @@ def first_screen(
     ``says`` what was asked beside it.
     """
     lines = textwrap.wrap(sentence(answer), WIDTH)
+    said = [*says]
+    if answer.prediction.verdict.word != "fits" or not answer.runs:
+        said.append(instead or instead_line(answer))
     if not answer.runs:
-        lines += ["", *(f"  {line}" for line in _why_not(answer)), ""]
-        said = [*says, instead or instead_line(answer)]
-        return [*lines, *(f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2))]
+        return [*lines, "", *_indented(_why_not(answer)), "", *_indented(*said)]
     lines += ["", *_rows(answer), ""]
     if answer.commands:
         lines += [f"  {answer.commands[0]}", ""]
-    said = [*says]
-    if answer.prediction.verdict.word != "fits":
-        said.append(instead or instead_line(answer))
-    basis = textwrap.wrap(basis_line(answer), WIDTH - 2, break_on_hyphens=False)
-    last = [*basis, f"More: {'  '.join(more)}"] if more else basis
-    lines += [f"  {line}" for one in said for line in textwrap.wrap(one, WIDTH - 2)]
+    lines += _indented(*said)
+    last = _indented(basis_line(answer))
+    if more:
+        last.append(f"  More: {'  '.join(more)}")
     for told in (_other_way(answer), _taken_for_granted(answer)):
         words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
         room = min(MOST_LINES - len(lines) - len(last), 2)
@@ -71,7 +71,16 @@ def first_screen(
                 kept += " ..."
             wrapped = textwrap.wrap(kept, WIDTH - 2, max_lines=room, placeholder=" ...")
             lines += [f"  {line}" for line in wrapped]
-    return [*lines, *(f"  {line}" for line in last)]
+    return [*lines, *last]
+
+
+def _indented(*texts: str) -> list[str]:
+    lines: list[str] = []
+    for text in texts:
+        lines += textwrap.wrap(
+            text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+    return lines
 
 
 def sentence(answer: Answer) -> str:
@@ -111,17 +120,16 @@ def _yes(answer: Answer) -> str:
 
 
 def _where(answer: Answer) -> str:
-    kind = answer.best.kind
-    if kind is WayKind.CPU:
-        return ", by the CPU"
-    if kind in {WayKind.LAYERS, WayKind.EXPERTS}:
-        return ", shared between card and RAM"
-    if kind is WayKind.CARDS:
-        return f", on {len(answer.scenario.placement.tensor_split)} cards"
-    if kind is WayKind.CARD:
-        return ", on one of its cards"
-    on_card = any(part.pool == "vram" for part in answer.prediction.memory.parts)
-    if on_card:
+    match answer.best.kind:
+        case WayKind.CPU:
+            return ", by the CPU"
+        case WayKind.LAYERS | WayKind.EXPERTS:
+            return ", shared between card and RAM"
+        case WayKind.CARDS:
+            return f", on {len(answer.scenario.placement.tensor_split)} cards"
+        case WayKind.CARD:
+            return ", on one of its cards"
+    if any(part.pool == "vram" for part in answer.prediction.memory.parts):
         return ", all of it on the card"
     return ""
 
@@ -137,29 +145,41 @@ def _drafts(answer: Answer) -> str:
     """What drafting gives, for the first line; empty where nobody asked."""
     if answer.speculation is None:
         return ""
-    gains = [case for case in answer.speculation.cases if case.gamma]
-    if not gains:
-        return ", and drafting does not help"
-    return f", and drafting helps if {round(10 * gains[0].acceptance_ratio)} of 10 guesses are right"
+    for case in answer.speculation.cases:
+        if case.gamma:
+            return f", and drafting helps if {_of_ten(case)} of 10 guesses are right"
+    return ", and drafting does not help"
+
+
+def _of_ten(case: SpeculationCase) -> int:
+    return round(10 * case.acceptance_ratio)
 
 
 def _rows(answer: Answer) -> list[str]:
-    made = (_writes, _later, _battery, _together, _draft, _starts, _image, _memory, _quality)
-    rows = [row for row in (make(answer) for make in made) if row]
-    if answer.residents:
-        rows.append(("with", "", _together_words(answer)))
-    if how := how_words(answer):
-        rows.append(("how", "", how))
-    return [line for label, figure, rest in rows for line in _row(label, figure, rest)]
-
-
-def _row(label: str, figure: str, rest: str) -> list[str]:
-    """One row: label in column 3, figure in column 13, the rest in column 28."""
-    start = f"  {label:<10}"
-    if figure:
-        start += f"{figure:<14} "
-    wrapped = textwrap.wrap(rest, WIDTH - len(start)) or [""]
-    return [(start + wrapped[0]).rstrip(), *(" " * len(start) + line for line in wrapped[1:])]
+    """The rows that have something to say: label in column 3, figure in column 13, the rest in column 28."""
+    lines = []
+    made = (
+        _writes,
+        _later,
+        _battery,
+        _together,
+        _draft,
+        _starts,
+        _image,
+        _memory,
+        _quality,
+        _residents,
+        _how,
+    )
+    for make in made:
+        if row := make(answer):
+            label, figure, rest = row
+            start = f"  {label:<10}"
+            if figure:
+                start += f"{figure:<14} "
+            wrapped = textwrap.wrap(rest, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+            lines += wrapped or [start.rstrip()]
+    return lines
 
 
 def each(answer: Answer) -> Interval:
@@ -184,37 +204,32 @@ def _evidence(answer: Answer) -> Evidence:
     return speed.decode_evidence
 
 
-def _writes(answer: Answer) -> tuple[str, str, str] | None:
+def _writes(answer: Answer) -> tuple[str, str, str]:
+    label = "reads" if answer.reads_only else "writes"
     if _evidence(answer).is_unmeasured:
-        return ("reads" if answer.reads_only else "writes"), "not known", ""
+        return label, "not known", ""
     if answer.reads_only:
-        read = answer.prediction.speed.prefill_tokens_per_s
-        return "reads", *_figured(read, "tokens/s", "")
+        return label, *_figured(answer.prediction.speed.prefill_tokens_per_s, "tokens/s", "")
     own = each(answer)
-    deep = _deep(answer)
     if answer.measured is not None:
-        said = f"measured; {two(own.mid)} was predicted, likely {two(own.low)} to {two(own.high)}"
-        return "writes", f"{two(answer.measured.decode_tokens_per_s)} tokens/s", said
-    more = deep
+        said = f"measured; {two(own.mid)} was predicted, likely {_between(own, '')}"
+        return label, f"{two(answer.measured.decode_tokens_per_s)} tokens/s", said
+    more = _deep(answer)
     if answer.scenario.batch_count > 1:
-        more = f"for each{'; ' * bool(deep)}{deep}"
-    elif not deep:
-        more = as_you_read(own)
-    return "writes", *_figured(own, "tokens/s", more)
+        more = "; ".join(filter(None, ("for each", more)))
+    return label, *_figured(own, "tokens/s", more or as_you_read(own))
 
 
 def _deep(answer: Answer) -> str:
     """The speed with a fuller context, where it differs from the first."""
-    users = answer.scenario.batch_count
-    own = each(answer).mid * users
-    slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own]
     asked = answer.question
-    if not slower or (
-        asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens
-    ):
-        return ""
-    last: DepthSpeed = slower[-1]
-    return f"{two(last.decode_tokens_per_s.mid / users)} after {last.tokens:,} tokens"
+    users = answer.scenario.batch_count
+    if asked.context_tokens is not None or asked.prompt_tokens > _PAGE_TOKENS or asked.depth_tokens:
+        for one in reversed(answer.by_depth):
+            speed = one.decode_tokens_per_s.mid / users
+            if speed < _SAME_RATIO * each(answer).mid:
+                return f"{two(speed)} after {one.tokens:,} tokens"
+    return ""
 
 
 def _later(answer: Answer) -> tuple[str, str, str] | None:
@@ -242,7 +257,7 @@ def _battery(answer: Answer) -> tuple[str, str, str] | None:
 
 def _image(answer: Answer) -> tuple[str, str, str] | None:
     """What a picture takes, of a model that was asked for as one that sees, or whose command leaves them out."""
-    image = next((one for one in answer.reading if one.kind is ReadingKind.IMAGE), None)
+    image = _document(answer, ReadingKind.IMAGE)
     asked = any(part.kind is PartKind.IMAGE_TOWER for part in answer.prediction.memory.parts)
     left_out = "--no-mmproj" in " ".join(answer.commands[:1])
     if image is None or not (asked or left_out):
@@ -274,20 +289,16 @@ def _draft(answer: Answer) -> tuple[str, str, str] | None:
     plan = answer.speculation
     if plan is None:
         return None
-    speeds = [plan.plain_tokens_per_s * case.speedup for case in plan.cases if case.gamma]
-    if not speeds:
-        return "draft", "", "slower than without it, however well it guesses"
     first = plan.cases[0]
     last = plan.cases[-1]
-    between = f"{round(10 * first.acceptance_ratio)} to {round(10 * last.acceptance_ratio)}"
-    said = f"tokens/s if {between} of 10 guesses are right"
+    helping = [case for case in plan.cases if case.gamma]
+    if not helping:
+        return "draft", "", "slower than without it, however well it guesses"
+    said = f"tokens/s if {_of_ten(first)} to {_of_ten(last)} of 10 guesses are right"
     if answer.scenario.batch_count > 1:
         said += ", for all of them together"
-    if first.gamma:
-        low = plan.plain_tokens_per_s * first.speedup
-    else:
-        low = plan.plain_tokens_per_s
-    return "draft", f"{two(low)} to {two(speeds[-1])}", said
+    low = plan.plain_tokens_per_s * (first.speedup if first.gamma else 1.0)
+    return "draft", f"{two(low)} to {two(plan.plain_tokens_per_s * helping[-1].speedup)}", said
 
 
 def _starts(answer: Answer) -> tuple[str, str, str] | None:
@@ -300,7 +311,7 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
     said = []
     if answer.scenario.batch_count > 1:
         said.append("if all ask at once")
-    document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
+    document = _document(answer)
     if document is not None and document.seconds.mid > 2 * first.mid:
         said.append(_after_pages(document))
     if answer.question.new_tokens > _PAGE_TOKENS:
@@ -322,49 +333,50 @@ def _after_pages(document: Reading) -> str:
     return f"{seconds(document.seconds.mid)} {after}"
 
 
-def _memory(answer: Answer) -> tuple[str, str, str] | None:
-    now = answer.prediction
-    verdict = now.verdict
-    on_card = any(part.pool == "vram" for part in now.memory.parts)
-    if on_card:
-        said = ["on the card"]
-    else:
-        said = []
-    left = verdict.available_bytes - verdict.needed_bytes
-    if left >= 0 and (left < _TIGHT_BYTES or left < _TIGHT_RATIO * verdict.available_bytes):
-        said.append("tight")
-    words = ", ".join(said)
-    if on_card:
-        beside = sum(needed_bytes_of(now.memory.parts, "ram"))
-    else:
-        beside = 0
-    if beside > GIB:
-        words += f"; another {two(beside / GIB)} GiB of RAM"
+def _memory(answer: Answer) -> tuple[str, str, str]:
+    parts = answer.prediction.memory.parts
+    needed = answer.prediction.verdict.needed_bytes
+    available = answer.prediction.verdict.available_bytes
+    left = available - needed
+    words = ""
+    if left >= 0 and (left < _TIGHT_BYTES or left < _TIGHT_RATIO * available):
+        words = "tight"
+    if any(part.pool == "vram" for part in parts):
+        words = f"on the card{', ' * bool(words)}{words}"
+        beside = sum(needed_bytes_of(parts, "ram"))
+        if beside > GIB:
+            words += f"; another {two(beside / GIB)} GiB of RAM"
     if answer.scenario.batch_count > 1:
         words += f"{', ' * bool(words)}with {answer.context_each_tokens:,} tokens of context for each"
     if answer.measured is not None and answer.measured.peak_bytes:
         words = f"{sizes(answer.measured.peak_bytes)[0]} measured at its highest"
     elif left < 0:
         words = "the rest is read from storage"
-    return "memory", of_sizes(verdict.needed_bytes, verdict.available_bytes), words
+    return "memory", of_sizes(needed, available), words
 
 
-def _together_words(answer: Answer) -> str:
+def _residents(answer: Answer) -> tuple[str, str, str] | None:
     """Which of several models stay in memory together."""
-    staying = [one for one in answer.residents if one.stays]
-    leaving = [f"{one.name} ({sizes(one.needed_bytes)[0]})" for one in answer.residents if not one.stays]
+    if not answer.residents:
+        return None
+    staying = [one.name for one in answer.residents if one.stays]
+    leaving = ", ".join(
+        f"{one.name} ({sizes(one.needed_bytes)[0]})" for one in answer.residents if not one.stays
+    )
     if not leaving:
-        word = "both" if len(staying) == 2 else f"all {len(staying)}"
-        return f"{word} models stay in memory together"
-    if len(staying) > 1:
-        kept = " and ".join(one.name for one in staying)
-        return f"{kept} stay in memory together; {', '.join(leaving)} is loaded in their place"
-    return f"no other has room beside it: {', '.join(leaving)} is loaded in its place"
+        count = "both" if len(staying) == 2 else f"all {len(staying)}"
+        words = f"{count} models stay in memory together"
+    elif len(staying) > 1:
+        words = f"{' and '.join(staying)} stay in memory together; {leaving} is loaded in their place"
+    else:
+        words = f"no other has room beside it: {leaving} is loaded in its place"
+    return "with", "", words
 
 
-def how_words(answer: Answer) -> str:
+def _how(answer: Answer) -> tuple[str, str, str] | None:
     """What lies where, where it is not all in one place."""
-    return way_words(answer.best, answer.layer_count, answer.card_titles)
+    words = way_words(answer.best, answer.layer_count, answer.card_titles)
+    return ("how", "", words) if words else None
 
 
 def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
@@ -448,13 +460,10 @@ def basis_line(answer: Answer) -> str:
     return words[evidence.basis]
 
 
-def _why_not(answer: Answer) -> list[str]:
+def _why_not(answer: Answer) -> str:
     """Why it does not run, and why the usual way out fails."""
     reasons = answer.prediction.verdict.reasons
-    text = "No way to run it was found"
-    if reasons:
-        text = capital(reasons[-1])
-    return textwrap.wrap(f"{text}.", WIDTH - 2)
+    return f"{capital(reasons[-1]) if reasons else 'No way to run it was found'}."
 
 
 def instead_line(answer: Answer) -> str:
@@ -467,37 +476,37 @@ def instead_line(answer: Answer) -> str:
 
 def several(answers: Sequence[Answer]) -> list[str]:
     """Several answers side by side: which is the fastest, then a column for each in the order asked for."""
+    first = answers[0]
     many_models = len({(one.model.name, one.quant) for one in answers}) > 1
     many_devices = len({one.device.name for one in answers}) > 1
     heads = _heads(answers, many_models=many_models, many_devices=many_devices)
-    verb = "reads" if answers[0].reads_only else "writes"
-    rows = [
-        (f"{verb}, tokens/s", [_cell(each(one)) if one.runs else "no" for one in answers]),
-        ("starts", [_cell_s(one.prediction.speed.ttft_warm_s) if one.runs else "" for one in answers]),
-        ("after pages", [_document_cell(one) for one in answers]),
-        ("after minutes", _warm_cells(answers)),
-        (
-            "memory",
-            [
-                of_sizes(one.prediction.verdict.needed_bytes, one.prediction.verdict.available_bytes)
-                for one in answers
-            ],
-        ),
-    ]
-    lines = textwrap.wrap(winner(answers, heads), WIDTH)
-    shown = [(label, cells) for label, cells in rows if any(cells)]
-    widths = [max(len(head), *(len(cells[at]) for _, cells in shown)) + 2 for at, head in enumerate(heads)]
-    lines.append("")
-    shown_at = list(range(len(answers)))
+    speeds = [_cell(each(one)) if one.runs else "no" for one in answers]
+    memory = []
+    for one in answers:
+        verdict = one.prediction.verdict
+        memory.append(of_sizes(verdict.needed_bytes, verdict.available_bytes))
+    rows = {
+        "": heads,
+        f"{'reads' if first.reads_only else 'writes'}, tokens/s": speeds,
+        "starts": [_cell_s(one.prediction.speed.ttft_warm_s if one.runs else None) for one in answers],
+        "after pages": [_cell_s(_document_s(one)) for one in answers],
+        "after minutes": _warm_cells(answers),
+        "memory": memory,
+    }
+    widths = [max(map(len, column)) + 2 for column in zip(*rows.values(), strict=True)]
+    lines = [*textwrap.wrap(winner(answers, heads), WIDTH), ""]
+    left_out = 0
     if sum(widths) <= WIDTH - _LABEL_WIDTH:
-        for label, cells in [("", heads), *shown]:
-            line = "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-            lines.append(f"  {label:<{_LABEL_WIDTH - 2}}{line}".rstrip())
+        for label, cells in rows.items():
+            if any(cells):
+                line = "".join(f"{text:<{width}}" for text, width in zip(cells, widths, strict=True))
+                lines.append(f"  {label:<{_LABEL_WIDTH - 2}}{line}".rstrip())
     else:
         lines.append(f"{'':<37}{'tokens/s':<18}{'starts':<9}memory")
         model = ""
-        shown_at = _most_wanted(answers)
-        for at in shown_at:
+        shown = _most_wanted(answers)
+        left_out = len(answers) - len(shown)
+        for at in shown:
             one = answers[at]
             name = heads[at]
             if many_models and many_devices:  # a model's devices stand below its name
@@ -508,28 +517,24 @@ def several(answers: Sequence[Answer]) -> list[str]:
             if len(name) > 34:
                 name = f"{name[:30]} ..."
             starts = seconds(one.prediction.speed.ttft_warm_s.mid) if one.runs else ""
-            lines.append(f"  {name:<35}{rows[0][1][at]:<18}{starts:<9}{rows[-1][1][at]}")
-    first = answers[0]
-    if many_models:
-        what = []
-    else:
-        what = [f"{model_name(first)}, {first.quant}."]
-    if many_devices:
-        what += []
-    else:
-        what += [f"On {device_name(first)}."]
-    left_out = len(answers) - len(shown_at)
+            lines.append(f"  {name:<35}{speeds[at]:<18}{starts:<9}{memory[at]}")
+    what = []
+    if not many_models:
+        what.append(f"{model_name(first)}, {first.quant}.")
+    if not many_devices:
+        what.append(f"On {device_name(first)}.")
     if left_out:
-        what += [f"{left_out} others are left out."]
+        what.append(f"{left_out} others are left out.")
     return [*lines, "", f"  {' '.join([*what, 'More: --json'])}"]
 
 
 def _most_wanted(answers: Sequence[Answer]) -> list[int]:
     """Places of the answers that a first screen has room for: the fastest, or the slowest that are fast enough."""
-    is_wished = answers[0].question.target_tokens_per_s is not None
-    wanted = [at for at, one in enumerate(answers) if one.is_wanted] or list(range(len(answers)))
+    places = list(range(len(answers)))
     if len(answers) <= _MOST_SHOWN:
-        return list(range(len(answers)))
+        return places
+    wanted = [at for at in places if answers[at].is_wanted] or places
+    is_wished = answers[0].question.target_tokens_per_s is not None
     wanted.sort(key=lambda at: each(answers[at]).mid, reverse=not is_wished)
     return sorted(wanted[:_MOST_SHOWN])
 
@@ -539,15 +544,15 @@ def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:
     running = [(each(one), name) for one, name in zip(answers, names, strict=True) if one.is_wanted]
     if not running:
         return "None of them runs."
-    ordered = sorted(running, key=lambda pair: -pair[0].mid)
-    best, name = ordered[0]
-    if len(ordered) == 1:
-        return f"Only {name} runs{' as wanted' if any(one.runs and not one.is_wanted for one in answers) else ''}."
-    second, other = ordered[1]
+    running.sort(key=lambda pair: -pair[0].mid)
+    best, name = running[0]
+    if len(running) == 1:
+        wanted = " as wanted" if sum(one.runs for one in answers) > 1 else ""
+        return f"Only {name} runs{wanted}."
+    second, other = running[1]
     if best.low <= second.high:
         return f"{name} is likely the fastest, but {other} is within the doubt."
-    ratio = best.mid / second.mid
-    return f"{name} is {two(ratio)} times as fast as {other}."
+    return f"{name} is {two(best.mid / second.mid)} times as fast as {other}."
 
 
 def _heads(answers: Sequence[Answer], *, many_models: bool, many_devices: bool) -> list[str]:
@@ -556,38 +561,46 @@ def _heads(answers: Sequence[Answer], *, many_models: bool, many_devices: bool) 
     is_typed = len(titles) < len({one.question.device for one in answers})
     heads = []
     for one in answers:
-        parts = []
-        if many_models:
-            parts.append(f"{model_name(one)} {one.quant}")
-        if many_devices or not many_models:
-            parts.append(one.question.device if is_typed else said_title(one.device.title))
-        heads.append(", ".join(parts))
+        model = f"{model_name(one)} {one.quant}"
+        device = one.question.device if is_typed else said_title(one.device.title)
+        if not many_models:
+            heads.append(device)
+        else:
+            heads.append(f"{model}, {device}" if many_devices else model)
     return heads
 
 
-def _document_cell(answer: Answer) -> str:
-    document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
-    if document is not None and answer.runs:
-        return _cell_s(document.seconds)
-    return ""
+def _document(answer: Answer, kind: ReadingKind = ReadingKind.DOCUMENT) -> Reading | None:
+    return next((one for one in answer.reading if one.kind is kind), None)
+
+
+def _document_s(answer: Answer) -> Interval | None:
+    document = _document(answer)
+    return document.seconds if document and answer.runs else None
 
 
 def _warm_cells(answers: Sequence[Answer]) -> list[str]:
     """Speeds after minutes, where one of them loses a twentieth."""
-    warm = [one.sustained.tokens_per_s if one.sustained and one.runs else None for one in answers]
-    pairs = zip(answers, warm, strict=True)
-    loses = any(after is not None and after.mid < 0.95 * each(one).mid for one, after in pairs)
-    return [_cell(after) if after is not None and loses else "" for after in warm]
+    cells = []
+    loses = False
+    for one in answers:
+        cells.append("")
+        if one.sustained is not None and one.runs:
+            warm = one.sustained.tokens_per_s
+            cells[-1] = _cell(warm)
+            loses = loses or warm.mid < 0.95 * each(one).mid
+    return cells if loses else [""] * len(cells)
 
 
 def _cell(value: Interval) -> str:
+    between = _between(value, "")
     if value.high > UNSURE_RATIO * value.low:
-        return _between(value, "")
-    return f"{two(value.mid)} ({_between(value, '')})"
+        return between
+    return f"{two(value.mid)} ({between})"
 
 
-def _cell_s(value: Interval) -> str:
-    return f"{seconds(value.mid)} ({between_s(value)})"
+def _cell_s(value: Interval | None) -> str:
+    return f"{seconds(value.mid)} ({between_s(value)})" if value else ""
 
 
 def _between(value: Interval, unit: str) -> str:

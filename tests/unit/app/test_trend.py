@@ -116,17 +116,15 @@ def test_trend_is_in_order_and_apart_by_scenario() -> None:
     assert two.step is None
 
 
-def test_runtimes_and_ways_to_choose_a_token_are_courses_of_their_own() -> None:
-    plain, other, chosen = scaled("a", 1.0, "2026-01-01"), scaled("b", 0.5, "2026-01-02"), scaled("c", 1.0)
+def test_runtimes_are_courses_of_their_own() -> None:
+    plain, other = scaled("a", 1.0, "2026-01-01"), scaled("b", 0.5, "2026-01-02")
     other = msgspec.structs.replace(other, runtime="ik")
-    chosen = msgspec.structs.replace(chosen, result=msgspec.structs.replace(chosen.result, greedy=True))
 
-    courses = trends([plain, other, chosen], "decode_tokens_per_s")
+    courses = trends([plain, other], "decode_tokens_per_s")
 
-    assert [len(course.points) for course in courses] == [1, 1, 1]
-    assert len({course.name for course in courses}) == 3
+    assert [len(course.points) for course in courses] == [1, 1]
+    assert len({course.name for course in courses}) == 2
     assert not_alike(plain, other) == ["runtime: llamacpp before, ik after"]
-    assert not_alike(plain, chosen) == ["tokens: given before, greedy after"]
 
 
 def test_verbs_print_intervals(tmp_path) -> None:
