@@ -47,8 +47,6 @@ from harness.targets.facts import (
 from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
-_ELF_MACHINES: Final = {"x86_64": 62, "arm64-v8a": 183}
-"""``e_machine`` of the ELF specification."""
 _BEGUN = re.compile(r"benchmark \d+/\d+: (?:prompt|generation) run \d+/\d+$")
 _LITTLE_MEMORY_RATIO: Final = 0.05
 _GRACE_S: Final = 10.0
@@ -79,22 +77,12 @@ class There(Frozen):
 
 
 def program_for(programs: Path, abi: str) -> Path:
-    """``programs/ABI/llama-bench`` or ``programs/llama-bench``.
-
-    BadDataError: there is none, or for another machine.
-    """
+    """``programs/ABI/llama-bench`` or ``programs/llama-bench``; BadDataError where there is none."""
     path = next((p for p in (programs / abi / PROGRAM, programs / PROGRAM) if p.is_file()), None)
     if path is None:
         raise BadDataError(
             programs, "", f"no {PROGRAM} and no {abi}/{PROGRAM}", f"an executable of llama.cpp for {abi}"
         )
-    with path.open("rb") as file:
-        head = file.read(20)
-    if head[:4] != b"\x7fELF":
-        raise BadDataError(path, "", "no ELF file", f"one for {abi}")
-    machine = int.from_bytes(head[18:20], "little")
-    if machine != _ELF_MACHINES.get(abi, machine):
-        raise BadDataError(path, "", f"ELF machine {machine}", f"one for {abi}")
     return path
 
 
@@ -214,25 +202,26 @@ def run_soak(job: There, emit: Emit) -> None:
     target = job.target()
     soak = job.soak
     count = -1
-    last = ""
     assert soak is not None
     emit("memory", {"mark": "end", "elsewhere": True})
     with target.counters() as counters:
         running = target.start(job.words)
-        for at, last in running.told():
-            if not _BEGUN.search(last):
+        for at, line in running.told():
+            if not _BEGUN.search(line):
                 continue
             count += 1
             if not count:
                 with (counters.frames or [Frame(0.0, {})])[-1].laid() as root:
                     scope = EnergyMeter(root=root).source.replace("not available", "battery charge counter")
-                emit("energy", {"scope": scope, "battery_joules": job.battery_joules})
+                told = {"battery_joules": job.battery_joules, "started_unix_s": time.time()}
+                emit("energy", {"scope": scope, **told})
                 first = start = at
             if at - start < soak.window_s:
                 continue
-            window = _window(
-                counters.around(start, at, patience_s=1), running, start - first, at - start, count
+            window = Window(
+                since_start_s=start - first, duration_s=at - start, token_count=count * _SOAK_TOKENS
             )
+            window = _with_counters(window, counters.around(start, at, patience_s=1), running)
             emit("window", window)
             start = at
             count = 0
@@ -241,25 +230,25 @@ def run_soak(job: There, emit: Emit) -> None:
             if limit or at - first >= 60 * soak.minutes:
                 break
         else:
-            _read(target, running, [last], counters)
+            _read(target, running, [line], counters)
         running.kill()
 
 
-def _window(
-    frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int
-) -> Window:
-    window = Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
+def _with_counters(window: Window, frames: Sequence[Frame], running: Running) -> Window:
+    """The window with what the device's counters say of it."""
     if len(frames) < 2:
         return window
     validity, joules = between(frames, running.pid, running.shell_pid)
     if joules is None:
         joules = drained_joules(frames[0], frames[-1])
-    scale = duration_s / (frames[-1].at_s - frames[0].at_s)
+    if joules is not None:
+        joules *= window.duration_s / (frames[-1].at_s - frames[0].at_s)
     return window.replace(
         celsius=validity.temperature_celsius_max,
         frequency_hz=validity.frequency_hz,
-        joules=joules * scale if joules is not None else None,
+        joules=joules,
         battery_percent=battery_percent(frames[-1]),
+        resident_bytes=_most(frames[-1:], running.pid, "VmHWM") or None,
     )
 
 

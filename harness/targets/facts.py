@@ -5,7 +5,6 @@ And the profile made of it.
 
 import contextlib
 import re
-import shlex
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -33,8 +32,7 @@ _FILES: Final = (
 _ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64", "amd64": "x86_64"}
 _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's PowerManager.THERMAL_STATUS_*, in order."""
-_STORAGE_MIB: Final = 128
-_UNREAD: Final = Figure(1e8, "not measured: dd past the page cache does not work there", "assumed")
+_UNREAD: Final = Figure(1e8, "not measured: the least that is sold", "assumed")
 _APP_RATIO: Final = 0.5
 """Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells
 beforehand."""
@@ -67,12 +65,9 @@ def facts(target: ShellTarget) -> Facts:
     with understood(target.name):
         system, release, arch = first.splitlines()[:3]
         named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
-        count = sum(
-            line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines()
-        )
-        online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(
-            range(count or 1)
-        )
+        count = len(re.findall(r"(?m)^processor", frame.files.get("/proc/cpuinfo", "")))
+        online = numbers(frame.files.get("/sys/devices/system/cpu/online", ""))
+        online = online or frozenset(range(count or 1))
         with frame.laid() as root:
             cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
             joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
@@ -92,9 +87,7 @@ def facts(target: ShellTarget) -> Facts:
 
 
 def _joined(named: dict[str, str], what: str) -> str:
-    return " ".join(
-        named[f"{what}.{part}"] for part in ("manufacturer", "model") if f"{what}.{part}" in named
-    )
+    return " ".join(filter(None, map(named.get, (f"{what}.manufacturer", f"{what}.model"))))
 
 
 def battery_percent(frame: Frame) -> int | None:
@@ -116,12 +109,15 @@ def drained_joules(first: Frame, last: Frame) -> float | None:
 
     None while it is charged, or untold.
     """
-    texts = [frame.files.get("/dumpsys/battery", "") for frame in (first, last)]
-    told = [dict(re.findall(r"^ *(Charge counter|voltage): (\d+)$", text, re.MULTILINE)) for text in texts]
-    if any("powered: true" in t for t in texts) or not all(len(t) == 2 for t in told):
-        return None
-    used_uah = int(told[0]["Charge counter"]) - int(told[1]["Charge counter"])
-    return used_uah * 3600e-6 * (int(told[0]["voltage"]) + int(told[1]["voltage"])) / 2e3
+    told = []
+    for frame in (first, last):
+        text = frame.files.get("/dumpsys/battery", "")
+        found = dict(re.findall(r"(?m)^ *(Charge counter|voltage): (\d+)$", text))
+        if len(found) < 2 or "powered: true" in text:
+            return None
+        told.append((int(found["Charge counter"]), int(found["voltage"])))
+    (from_uah, from_mv), (to_uah, to_mv) = told
+    return (from_uah - to_uah) * 3600e-6 * (from_mv + to_mv) / 2e3
 
 
 def asleep(frame: Frame) -> bool:
@@ -139,14 +135,6 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
         found.append(f"the system's thermal status is {word}: let it cool down")
     if any(map(asleep, frames)):
         found.append("the device fell asleep: keep its screen on")
-    caps = [
-        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()]
-        for f in frames
-    ]
-    if caps and caps[0] and caps[-1] and sum(caps[-1]) < 0.95 * sum(caps[0]):
-        found.append(
-            f"the highest allowed frequency fell to {sum(caps[-1]) / sum(caps[0]):.0%}: let it cool down"
-        )
     return tuple(found)
 
 
@@ -190,57 +178,51 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
             f"{target.name}: the bandwidth of its memory is not known: no device with the chip {known.chip!r} is. "
             "Give --programs, a folder with llama-bench for it, and it is measured"
         )
-    ram = known.ram
-    usable = measured(ram.available_bytes, "MemAvailable")
-    if known.android:
-        most = min(ram.available_bytes, ram.total_bytes * _APP_RATIO)
-        usable = measured(most, "MemAvailable, at most half of the RAM")
+    android = known.android
+    most_bytes: float = known.ram.available_bytes
+    told = "MemAvailable"
+    if android:
+        most_bytes = min(most_bytes, known.ram.total_bytes * _APP_RATIO)
+        told = "MemAvailable, at most half of the RAM"
+    usable = measured(most_bytes, told)
     engine = cpu_engine(known.cpu, known.chip)
-    if like is not None:
-        old = like.pool("ram")
-        pool = ram_pool(ram, usable, old.bandwidth_bytes_per_s).replace(
-            measured_read_bytes_per_s=read, technology=old.technology
-        )
-        profile = like
-        bandwidth = f"Bandwidth and peaks are those of {like.title}"
-    else:
+    cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in known.cpu.cores.kinds)
+    zones = ", ".join(zone for zone, _ in known.zones) or "none"
+    notes = f"Cores: {cores}. Thermal zones: {zones}."
+    if like is None:
         assert read is not None
-        pool = ram_pool(ram, usable, read)
         profile = DeviceProfile(
             name=name,
             title=known.title,
-            kind="phone" if known.android else "board",
+            kind="phone" if android else "board",
             vendor=known.title.split()[0],
             chip=known.chip,
             os="linux",
             year=this_year(),
-            pools=(pool,),
+            pools=(ram_pool(known.ram, usable, read),),
             engines=(engine,),
             storage=Storage(technology="not told", sequential_read_bytes_per_s=_UNREAD),
+            notes=f"Bandwidth as measured. {notes}",
         )
-        bandwidth = "Bandwidth as measured"
-    disk = _UNREAD
-    if read_s := storage_bytes_per_s(target):
-        disk = measured(read_s, "dd past the page cache")
+    else:
+        old = like.pool("ram")
+        pool = ram_pool(known.ram, usable, old.bandwidth_bytes_per_s)
+        pool = pool.replace(measured_read_bytes_per_s=read, technology=old.technology)
+        profile = like.replace(
+            name=name,
+            title=known.title,
+            pools=(pool, *(p for p in like.pools if p.name != "ram")),
+            engines=tuple(e if e.kind != "cpu" else engine for e in like.engines),
+            calibrations=(),
+            learned="",
+            readings=(),
+            ignored=(),
+            notes=f"Bandwidth and peaks are those of {like.title}. {notes}",
+        )
     power = profile.power
     if known.battery_joules:
         power = power.replace(battery_joules=measured(known.battery_joules, "full charge"))
-    cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in known.cpu.cores.kinds)
-    zones = ", ".join(zone for zone, _ in known.zones) or "none"
-    return profile.replace(
-        name=name,
-        title=known.title,
-        os="android" if known.android else "linux",
-        pools=(pool, *(p for p in profile.pools if p.name != "ram")),
-        engines=tuple(e if e.kind != "cpu" else engine for e in profile.engines),
-        storage=Storage(technology=profile.storage.technology, sequential_read_bytes_per_s=disk),
-        power=power,
-        calibrations=(),
-        learned="",
-        readings=(),
-        ignored=(),
-        notes=f"{bandwidth}. Cores: {cores}. Thermal zones: {zones}.",
-    )
+    return profile.replace(os="android" if android else "linux", power=power)
 
 
 def _known_device(told: str) -> DeviceProfile | None:
@@ -251,20 +233,3 @@ def _known_device(told: str) -> DeviceProfile | None:
     with contextlib.suppress(InputError):
         return load_device(told)
     return None
-
-
-@understood("the target")
-def storage_bytes_per_s(target: ShellTarget) -> float | None:
-    """Sequential read past the page cache by dd; None where dd or the file system cannot do that."""
-    place = shlex.quote(f"{target.folder}/storage-probe")
-    told = target.shell(
-        f"mkdir -p {shlex.quote(target.folder)};"
-        f" dd if=/dev/urandom of={place} bs=1048576 count={_STORAGE_MIB} 2>/dev/null;"
-        f" sync; a=$(date +%s%N); dd if={place} of=/dev/null bs=4194304 iflag=direct 2>/dev/null && b=$(date +%s%N) &&"
-        " echo $a $b;"
-        f" rm -f {place}",
-        check=False,
-    ).split()
-    if len(told) != 2 or not all(t.isdigit() for t in told) or int(told[1]) <= int(told[0]):
-        return None
-    return _STORAGE_MIB * 2**20 / ((int(told[1]) - int(told[0])) / 1e9)

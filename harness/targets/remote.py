@@ -45,7 +45,7 @@ def run_there(
         CouldNotRunError: It does not answer, or broke off.
         BadDataError: What came back is no record.
     """
-    if not target.shell(f"{_FOUND}; command -v {shlex.quote(PROGRAM)} || true").strip():
+    if not target.shell(f"{_FOUND}; command -v {PROGRAM} || true").strip():
         raise RefusedError(
             f"{target.name} has no edge-harness: install it, or --programs names a folder with llama-bench for it"
         )
@@ -59,24 +59,19 @@ def run_there(
         there[word] = f"{named}/{path.name}"  # a record names the file as here
         for file in model_files(path):
             place = target.put(file, sha256_of(file))
-            link = f"{named}/{file.name}"
-            target.shell(f"mkdir -p {shlex.quote(named)}; ln -s {shlex.quote(place)} {shlex.quote(link)}")
+            target.shell(shlex.join(["mkdir", "-p", named]))
+            target.shell(shlex.join(["ln", "-s", place, f"{named}/{file.name}"]))
 
     def placed(word: str) -> str:
         option, _, value = word.partition("=")
         return there.get(word) or (f"{option}={there[value]}" if value in there else word)
 
-    if "--" in words:
-        end = words.index("--")
-    else:
-        end = len(words)
-    asked = without(
-        words[:end], ("--on", "--out", "-o")
-    )  # there it is on the machine itself, and keeps its records
-    here = ["--on", "local", "--out", f"{folder}/records"]
-    given = [PROGRAM, *map(placed, asked), *here, *map(placed, words[end:])]
+    end = words.index("--") if "--" in words else len(words)
+    # There it is on the machine itself, and keeps its records.
+    asked = without(words[:end], ("--on", "--out", "-o"))
+    given = [PROGRAM, *asked, "--on", "local", "--out", f"{folder}/records", *words[end:]]
     script = f'{_FOUND}; exec "$@" > {own}/answer.txt'
-    running = target.start(["sh", "-c", script, "sh", *given])
+    running = target.start(["sh", "-c", script, "sh", *map(placed, given)])
     said: list[str] = []
     for _, line in running.told():  # each child there has a limit of its own
         say(line)
@@ -93,26 +88,21 @@ def run_there(
     )
     found = files_in(told.split("\n"))
     text = found.pop(f"{folder}/answer.txt", "")
-    records = [
-        decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()
-    ]
+    records = []
+    for name, document in found.items():
+        record = decode(document.encode(), f"{target.name}:{Path(name).name}")
+        records.append(record.replace(machine=record.machine.replace(device=target.name)))
     if status == 0 and not records:
         raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
-    return Answered(
-        status, text, tuple(r.replace(machine=r.machine.replace(device=target.name)) for r in records)
-    )
+    return Answered(status, text, tuple(records))
 
 
 def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     """The words less some options that take a value, whether it stands behind a space or an equals sign."""
-    kept: list[str] = []
+    kept = []
     before = ""
     for word in words:
-        if (
-            before not in options
-            and word not in options
-            and not word.startswith(tuple(f"{o}=" for o in options))
-        ):
+        if not {before, word.partition("=")[0]} & set(options):
             kept.append(word)
         before = word
     return kept

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -118,47 +119,33 @@ class ShellTarget:
     def put(
         self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None
     ) -> str:
-        """Push a file under its hash and return its path there.
-
-        An earlier attempt is gone on with, or found whole.
+        """Push a file under its hash, unless it is there, and return its path there.
 
         Raises:
             CouldNotRunError: No room, no connection, or what arrived is not what was sent.
         """
         size = path.stat().st_size
-        place = self._place(path, sha256)
-        there = shlex.quote(place)
-        part = shlex.quote(f"{place}.part")
-        own = shlex.quote(self.folder)
-        # A writer whose connection broke may still have bytes to write: it ends before what is there is
-        # counted.
+        place = f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
+        there, part, own = map(shlex.quote, (place, f"{place}.part", self.folder))
         told = self.shell(
-            f"mkdir -p {own}; {self._end(f'{place}.pid')}; [ -f {there} ] && echo whole || echo part;"
-            f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
+            f"mkdir -p {own}; (wc -c < {there} || echo -1) 2>/dev/null; df -Pk {own} | tail -n 1"
         ).split()
         with understood(self.name):
-            whole = told[0] == "whole"
-            have = int(told[1])
-            free = int(told[5]) * 1024
-        if whole and have == size:
+            have, free = int(told[0]), int(told[4]) * 1024
+        if have == size:
             return place
-        if not (not whole and have <= size):
-            have = 0
-        if size - have + _SPARE_BYTES > free:
-            room = f"{size - have} bytes in {self.folder}, {free} are free and {_SPARE_BYTES} must stay so"
+        if size + _SPARE_BYTES > free:
+            room = f"{size} bytes in {self.folder}, {free} are free and {_SPARE_BYTES} must stay so"
             raise CouldNotRunError(f"{self.name}: {path.name} needs {room}")
-        writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
-        self._send(path, have, writer, progress or no_progress)
-        mode = ""
-        if executable:
-            mode = f"chmod 755 {part};"
+        self._send(path, f"exec cat > {part}", progress or no_progress)
+        mode = f"chmod 755 {part};" if executable else ""
         arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
         if arrived != [sha256]:
             self.shell(f"rm -f {part}")
             raise CouldNotRunError(
                 f"{self.name}: {path.name} arrived with another hash and was removed: try again"
             )
-        self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
+        self.shell(f"mv -f {part} {there}")
         return place
 
     def put_program(self, path: Path) -> tuple[str, ...]:
@@ -173,28 +160,22 @@ class ShellTarget:
         names: dict[str, str] = {}
         for file in (path, *sorted(path.parent.glob("*.so*"))):
             sha256 = sha256_of(file)
-            names[file.name] = places[sha256] = places.get(sha256) or self.put(file, sha256, executable=True)
+            if sha256 not in places:  # libraries are there under several names
+                places[sha256] = self.put(file, sha256, executable=True)
+            names[file.name] = places[sha256]
         if len(names) == 1:
             return (names[path.name],)
         release = hashlib.sha256(" ".join(places).encode()).hexdigest()[:16]
         folder = f"{self.folder}/release-{release}"
-        copies = [
-            f"cp {shlex.quote(there)} {shlex.quote(f'{folder}/{name}')}" for name, there in names.items()
-        ]
-        self.shell(" && ".join([f"mkdir -p {shlex.quote(folder)}", *copies]))
+        script = f"mkdir -p {shlex.quote(folder)}"
+        for name, there in names.items():
+            script += f" && cp {shlex.quote(there)} {shlex.quote(f'{folder}/{name}')}"
+        self.shell(script)
         return "env", f"LD_LIBRARY_PATH={folder}", f"{folder}/{path.name}"
 
-    def _place(self, path: Path, sha256: str) -> str:
-        return f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
-
-    def _end(self, file: str) -> str:
-        """Script that ends the process of ours whose number stands in ``file``: one that works in our folder."""
-        pid = shlex.quote(file)
-        ours = f'[ "$(readlink -f /proc/$p/cwd)" = "$(readlink -f {shlex.quote(self.folder)})" ]'
-        return f"read -r p w < {pid} && {ours} && kill -9 $p && sleep 0.2; rm -f {pid}"
-
-    def _send(self, path: Path, start: int, script: str, progress: Progress) -> None:
+    def _send(self, path: Path, script: str, progress: Progress) -> None:
         size = path.stat().st_size
+        done = 0
         with (
             subprocess.Popen(
                 self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -203,8 +184,6 @@ class ShellTarget:
         ):
             assert process.stdin is not None and process.stderr is not None
             errors = Reader(process.stderr, process.kill)
-            file.seek(start)
-            done = start
             with contextlib.suppress(BrokenPipeError):  # its status tells why
                 while chunk := file.read(_CHUNK_BYTES):
                     process.stdin.write(chunk)
@@ -215,7 +194,7 @@ class ShellTarget:
             status = process.wait()
         if status or done < size:
             why = _last(errors.taken()) or "the connection broke"
-            raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why}); what arrived is kept")
+            raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why})")
 
     def start(self, command: Sequence[str]) -> "Running":
         """Start a command there; it ends when the connection does."""
@@ -236,7 +215,10 @@ class ShellTarget:
 
     def stop(self) -> None:
         """End what an earlier session left running there."""
-        self.shell(self._end(f"{self.folder}/run.pid"), check=False)
+        pid = shlex.quote(f"{self.folder}/run.pid")
+        # One that works in our folder: another may have its number since.
+        ours = f'[ "$(readlink -f /proc/$p/cwd)" = "$(readlink -f {shlex.quote(self.folder)})" ]'
+        self.shell(f"read -r p w < {pid} && {ours} && kill -9 $p && sleep 0.2; rm -f {pid}", check=False)
 
     @contextlib.contextmanager
     def counters(self, *, period_s: float = 0.5) -> Iterator["CounterFrames"]:
@@ -292,7 +274,8 @@ class CounterFrames:
             self._more.notify_all()
 
     def _add(self, files: Mapping[str, str], size: int) -> None:
-        slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
+        last = self.frames[-1].files if self.frames else {}
+        slow = {name: text for name, text in last.items() if "/dumpsys/" in name}
         with self._more:
             self.frames = [*self.frames, Frame(time.monotonic(), {**slow, **files})]
             self._sizes.append(size)
@@ -310,16 +293,15 @@ class CounterFrames:
             self._more.wait_for(
                 lambda: self.ended or (self.frames and self.frames[-1].at_s >= end_s), patience_s
             )
-            before = max((i for i, f in enumerate(self.frames) if f.at_s <= start_s), default=0)
-            after = next((i for i, f in enumerate(self.frames) if f.at_s >= end_s), len(self.frames) - 1)
-            return self.frames[before : after + 1]
+            times = [frame.at_s for frame in self.frames]
+            before = max(bisect_right(times, start_s) - 1, 0)
+            return self.frames[before : bisect_left(times, end_s) + 1]
 
 
 class Running:
     """A command on the target; its lines as they come, and its end."""
 
     def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
-        self._target = target
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -330,10 +312,10 @@ class Running:
             self.process.kill()
             rest = Reader(self.process.stderr, self.process.kill)
             rest.join(_LINGER_S)
-            said = _last(first.encode() + rest.taken())
-            raise CouldNotRunError(f"{target.name}: {said or 'the command did not start'}")
+            said = _last(first.encode() + rest.taken()) or "the command did not start"
+            raise CouldNotRunError(f"{target.name}: {said}")
         with understood(target.name):
-            self.pid, self.shell_pid = (int(word) for word in first.split()[1:])
+            _, self.pid, self.shell_pid = map(int, first.replace("pid", "0").split())
         # Read from the beginning: a command whose output nobody takes would wait for ever.
         self._output = Reader(self.process.stdout, self.kill)
 
@@ -412,7 +394,5 @@ def _limited(timeout_s: float, end: Callable[[], None]) -> Iterator[None]:
 
 
 def _last(errors: bytes) -> str:
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    if lines:
-        return lines[-1]
-    return ""
+    lines = errors.decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
