@@ -21,8 +21,7 @@ from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, make
 from harness.measure.runner import identify
-from harness.runtimes.llamacpp.draft_policy import CostTable
-from harness.runtimes.llamacpp.speculative import total
+from harness.runtimes.llamacpp.speculative import CostTable, total
 
 PROMPT_CLASSES: Final = ("code", "prose")
 _PROMPTS: Final[Any] = Annotated[

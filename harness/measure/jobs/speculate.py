@@ -14,10 +14,13 @@ from harness.measure.jobs.timed import TimedAnswers
 from harness.ports import Emit
 from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
-from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
+    CostTable,
+    Drafter,
+    DraftPolicy,
+    LookupDrafter,
+    ModelDrafter,
     check_room,
     check_same_vocabulary,
     explain_difference,

@@ -13,10 +13,11 @@ from harness.measure.jobs.timed import TimedAnswers
 from harness.onnx.files import model_files
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.drafters import Drafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
+    Drafter,
+    ModelDrafter,
     check_room,
     check_same_vocabulary,
     generate,

@@ -5,37 +5,273 @@ has computed: the evaluation callback sees its choice before anything is multipl
 that every token reads is pinned; over the stacked tensors lies memory of which only the experts that are held
 are resident. On a choice, experts that are missing are read past the page cache by parallel readers into
 pages of those that go; the way back (``ffn_down``) is read while the engine multiplies with the first
-matrices. Which experts stay is decided by :mod:`harness.runtimes.llamacpp.expert_cache`.
+matrices. Which experts stay is decided by :class:`ExpertCache`.
 
 llama.cpp's CPU backend reads the slices of chosen experts only (``ggml_compute_forward_mul_mat_id`` skips
 experts without rows), so what is not resident is never looked at. Names and fields: ggml.h (``struct
 ggml_tensor``), llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.3.36.
+
+Which experts stay: those most likely to be wanted by the next token, over all layers together.
+
+An expert's worth is the probability that the next token wants it, by byte. It is estimated from two things:
+
+    p = s + [chosen by the last token] r (1 - s)
+
+s: share of tokens that chose it, each token counted 2 ** (-age / half life) (LRFU: Lee et al. 2001); r: how
+often, in that layer, a choice comes again in the next token beyond what its share explains, measured as the
+model runs. Reasons:
+
+- Of choices drawn independently from fixed probabilities the best a cache can do is keep the most probable
+  ones (Aho, Denning & Ullman 1971); which was used last says nothing beyond that. LRU keeps what came last,
+  however rare it is.
+- Where tokens do choose again what the last one chose, shares alone drop an expert just read, only to read it
+  again: there LRU is the better one. r tells which of the two a model is, layer by layer.
+- A prompt wants nearly all experts of every layer, once a pass: a cyclic scan that LRU empties the cache for.
+  Counts of tokens outlive it.
+- Texts change their subject, and popularity with it: old counts must fade.
+- All layers share one budget: a layer whose choices are even gains little from a place that a skewed layer
+  needs.
+
+Which pages hold which experts: slices rarely begin on a page, so neighbours share one.
+
+A page is needed by every resident slice that has bytes in it, and always where a pinned tensor has. It is
+read when the first of them comes and given back when the last of them goes; a page that a neighbour has in
+use is never read again.
 """
 
 import ctypes
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.scenario import Scenario
-from harness.domain.streaming import ExpertPlan, ExpertUse
+from harness.domain.streaming import PAGE_BYTES, ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
-from harness.runtimes.llamacpp.expert_cache import ExpertCache
-from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
 from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
 from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,
+    Extent,
     FileLayout,
     expert_layout_of,
     merged_pages,
+    page_range,
     plan_experts,
 )
-from harness.runtimes.llamacpp.streaming import StreamedSession
+from harness.runtimes.llamacpp.streaming import BLOCK_MARK, BudgetedSession, StreamedSession
+
+HALF_LIFE_TOKENS: Final = 64.0
+"""Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the
+experts change places every 150 tokens."""
+_AGAIN_TOKENS: Final = 16.0  # over which r is averaged
+
+
+Key = tuple[int, int]
+"""An expert: (layer, number)."""
+
+
+class Wanted(NamedTuple):
+    """What one layer's choice means: how many experts are in memory, which to read, and which to give back before."""
+
+    hits: int
+    comes: list[Key]
+    goes: list[Key]
+
+
+class ExpertCache:
+    """Says what comes and goes; holds no memory itself, ``held_bytes`` is what experts take.
+
+    ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time;
+    after ``half_life_tokens`` a use counts half.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[int, int],
+        expert_count: int,
+        capacity_bytes: int,
+        *,
+        half_life_tokens: float = HALF_LIFE_TOKENS,
+    ) -> None:
+        self._layers = sorted(sizes)
+        self._row = {layer: row for row, layer in enumerate(self._layers)}
+        self._count = expert_count
+        self._sizes = np.repeat(np.array([sizes[layer] for layer in self._layers], np.int64), expert_count)
+        self._capacity_bytes = capacity_bytes
+        self._half_life_tokens = half_life_tokens
+        self._total = 0.0  # score of an expert that every token chose
+        self._scores: NDArray[np.float64] = np.zeros(self._sizes.size)
+        self._last: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
+        self._last_single: NDArray[np.bool_] = np.zeros(len(self._layers), np.bool_)
+        self._again: NDArray[np.float64] = np.zeros(len(self._layers))
+        self._resident: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
+        self._last_row = -1
+        self.held_bytes = 0
+
+    def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
+        """The router of a layer has chosen; EngineError where the wanted experts do not fit together.
+
+        A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts``
+        [expert_count] says how many of them chose each expert.
+        """
+        row = self._row[layer]
+        if row <= self._last_row or not self._total:
+            self._pass(token_count)
+        self._last_row = row
+        wanted = row * self._count + np.flatnonzero(counts)
+        self._score(row, wanted, counts, token_count)
+        missing = wanted[~self._resident[wanted]]
+        excess = self.held_bytes + int(self._sizes[missing].sum()) - self._capacity_bytes
+        if excess > 0:
+            victims = self._victims(wanted, excess)
+        else:
+            victims = missing[:0]
+        self._resident[victims] = False
+        self._resident[missing] = True
+        self.held_bytes += int(self._sizes[missing].sum()) - int(self._sizes[victims].sum())
+        return Wanted(len(wanted) - len(missing), self._keys(missing), self._keys(victims))
+
+    def _pass(self, token_count: int) -> None:
+        fade = 0.5 ** (token_count / self._half_life_tokens)
+        self._scores *= fade
+        self._total = self._total * fade + token_count
+
+    def _score(
+        self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int
+    ) -> None:
+        here = slice(row * self._count, (row + 1) * self._count)
+        last = self._last[here]
+        chosen = counts > 0
+        if token_count == 1 and self._last_single[row]:
+            share = self._scores[here][last] / self._total
+            left = float(
+                (1 - share).sum()
+            )  # choices of the last token that would not have come again by popularity
+            if left > 0:
+                again = float((chosen[last] - share).sum()) / left
+                self._again[row] += (min(max(again, 0.0), 1.0) - self._again[row]) / _AGAIN_TOKENS
+        self._last[here] = chosen
+        self._last_single[row] = token_count == 1
+        self._scores[wanted] += counts[chosen]
+
+    def _worth(self) -> NDArray[np.float64]:
+        """What is lost for each byte of an expert that goes."""
+        share = self._scores / (self._total or 1.0)
+        again = np.repeat(self._again, self._count) * self._last
+        worth: NDArray[np.float64] = (share + again * (1 - share)) / self._sizes
+        return worth
+
+    def _victims(self, wanted: NDArray[np.int64], excess_bytes: int) -> NDArray[np.int64]:
+        """Those of least worth that free so many bytes, none of them wanted now."""
+        candidates = self._resident.copy()
+        candidates[wanted] = False
+        indices = np.flatnonzero(candidates)
+        order = indices[np.argsort(self._worth()[indices], kind="stable")]
+        room = np.cumsum(self._sizes[order])
+        needed = int(np.searchsorted(room, excess_bytes)) + 1
+        if needed > len(order):
+            raise EngineError("the experts that one pass wants of a layer do not fit the budget together")
+        victims: NDArray[np.int64] = order[:needed]
+        return victims
+
+    def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
+        return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
+
+
+LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
+"""Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other
+cores."""
+
+MOST_CARRIED_SLICES: Final = 12_288
+"""A slice that pages were carried to and from becomes up to five mappings, split where its first and last
+pages begin and end, and Linux allows 65530 in a process (vm.max_map_count); past this many slices pages are
+given back and taken anew."""
+
+
+class Move(NamedTuple):
+    """Resident pages to carry over."""
+
+    source: int
+    target: int
+    size: int
+
+
+class PageChange(NamedTuple):
+    """What to do with the laid memory, in this order: pages to carry over, to give back, and to read.
+
+    ``early`` are pages of the tensors that are used first, ``late`` of those that are used last.
+    """
+
+    moves: list[Move]
+    drops: list[Extent]
+    early: list[Extent]
+    late: list[Extent]
+
+
+class ExpertPages:
+    """Counts for every page the resident slices in it, in ``users``."""
+
+    def __init__(self, layout: ExpertLayout) -> None:
+        self._layers = layout.layers
+        self._carries = layout.expert_count * sum(map(len, layout.layers.values())) <= MOST_CARRIED_SLICES
+        end = max(s.slice(layout.expert_count).start for stacks in layout.layers.values() for s in stacks)
+        self.users: NDArray[np.int32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.int32)
+        for extent in layout.rest:
+            pages = page_range(extent)
+            self.users[pages.start : pages.stop] += 1
+
+    def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> PageChange:
+        """Account for experts that go and come, none of which is both.
+
+        Pages that go are carried over to pages that come where both are as many: carrying is cheaper than
+        giving back and having the system clear new ones, and pieces of any size would split mappings ever
+        further.
+        """
+        free = self._step(goes, -1)
+        # Early ones first: a page that both kinds have bytes in is then read early.
+        early = self._step(comes, 1, (False,))
+        late = self._step(comes, 1, (True,))
+        if not self._carries:
+            return PageChange([], free, early, late)
+        by_size: defaultdict[int, list[Extent]] = defaultdict(list)
+        for run in free:
+            by_size[run.end - run.start].append(run)
+        moves: list[Move] = []
+        for extent in (*early, *late):
+            size = extent.end - extent.start
+            if size >= LEAST_MOVE_BYTES and by_size[size]:
+                moves.append(Move(by_size[size].pop().start, extent.start, size))
+        return PageChange(moves, [run for runs in by_size.values() for run in runs], early, late)
+
+    def _step(
+        self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)
+    ) -> list[Extent]:
+        """One user more or less of the experts' pages in such stacks.
+
+        Runs that nobody had in memory, or needs now.
+        """
+        runs: list[Extent] = []
+        for layer, expert in experts:
+            for stack in (s for s in self._layers[layer] if s.late in late):
+                pages = page_range(stack.slice(expert))
+                part = self.users[pages.start : pages.stop]
+                part += by
+                runs += _runs(part == max(by, 0), pages.start)
+        return runs
+
+
+def _runs(marks: NDArray[np.bool_], first_page: int) -> list[Extent]:
+    """Runs of marked pages, as bytes."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], marks, [False]))))
+    return [
+        Extent(int(first_page + a) * PAGE_BYTES, int(first_page + b) * PAGE_BYTES)
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
 
 _TYPE_I32: Final = 26
 

@@ -11,21 +11,225 @@ that moves from one aligned place to another stays huge. Where blocks are too sm
 them must be streamed, slots are small pages, which readers fill by way of a huge page of their own.
 
 Every pass reads all streamed bytes, also those of experts that no token wants.
+
+First what is common to all schedules of what is read when.
+The engine opens the mapped file and computes one pass, so that all its buffers are touched and what it holds
+beside weights can be read off; the file's pages are given back; a schedule plans what stays in what is left
+of the budget, lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
 """
 
 import contextlib
 import ctypes
+import sys
+import time
+from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
+from statistics import harmonic_mean
+from typing import ClassVar, Final
 
-from harness.domain.streaming import PAGE_BYTES, StreamPlan
+from harness.domain.scenario import Scenario
+from harness.domain.streaming import PAGE_BYTES, StreamPlan, StreamReport
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
-from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES
-from harness.runtimes.llamacpp.session import NAME_OFFSET
-from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of, plan_split, whole_pages
+from harness.predict.streaming import margin_bytes
+from harness.runtimes._rows import Closing
+from harness.runtimes.llamacpp.laid_memory import (
+    BUFFERS_BYTES,
+    LaidMemory,
+    ReaderPool,
+    anonymous_bytes,
+    read_sparsely,
+)
+from harness.runtimes.llamacpp.session import NAME_OFFSET, LlamaSession
+from harness.runtimes.llamacpp.stream_plan import (
+    ROOM_FOR_BLOCKS,
+    Extent,
+    FileLayout,
+    NoRoomError,
+    layout_of,
+    plan_split,
+    whole_pages,
+)
+from harness.units import format_bytes
+
+BLOCK_MARK: Final = b"l_out-"
+
+
+class BudgetedSession(Closing):
+    """A session whose weights stay within a budget: use its ``session`` as any other.
+
+    The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
+    ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes``
+    what it holds beside weights.
+
+    Raises:
+        RefusedError: Not on this system, or the budget is too small.
+        EngineError: The engine refused the file, or does not mark what the schedule goes by.
+    """
+
+    name: ClassVar[str]
+    """What the schedule reads: ``blocks`` or ``experts``."""
+    through_buffers: bool = False
+    """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
+
+    def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
+        if sys.platform != "linux":
+            raise RefusedError(
+                "layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled"
+            )
+        self._layout = self._read_layout(path)
+        self._active = False
+        self._begun = False
+        self._first_node = b""
+        self._failure: EngineError | None = None
+        self._held = ExitStack()
+        self.session = LlamaSession(
+            path,
+            scenario.replace(mmap=True, repack=False, ubatch_tokens=batch_tokens),
+            batch_tokens=batch_tokens,
+            output_tokens=min(batch_tokens, 16),
+            eval_hook=self._hook,
+        )
+        self._held.callback(self.session.close)
+        try:
+            memory = self._memory = LaidMemory(path)
+            self._held.callback(memory.close)
+            margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
+            scratch = [b.size_bytes for b in self.session.buffers if b.part in {"compute buffer", "output"}]
+            self.held_bytes = anonymous_bytes() + sum(scratch)
+            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
+            # One pass touches every buffer of the engine, so that what it holds beside weights can be read
+            # off.
+            self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
+            self.session.decode([0] * batch_tokens, position=16, logits="last")
+            self.session.clear()
+            read_sparsely(path)
+            self.held_bytes = anonymous_bytes()
+            streams = self._make_plan(budget_bytes - self.held_bytes - margin)
+            self._readers = ReaderPool(memory, through_buffers=streams and self.through_buffers)
+            self._held.callback(self._readers.stop)
+            self._looks = [memory.probe_bytes_per_s()] if streams else []
+            self._place()
+            if streams:
+                self._begin()
+                self._active = True
+        except NoRoomError as error:
+            held_bytes = self.held_bytes + margin
+            self.close()
+            raise RefusedError(
+                f"the budget: found {format_bytes(budget_bytes)}, expected at least "
+                f"{format_bytes(held_bytes + error.least_bytes)}: {error}, beside {format_bytes(held_bytes)} that "
+                f"the engine and this process need. The file has {format_bytes(path.stat().st_size)}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self.reset()
+
+    def _refuse_hopeless(self, room_bytes: int) -> None:
+        """Refuse before a pass over the mapped file, which takes for ever where hardly a page of it may stay."""
+        always_bytes = sum(e.end - e.start for e in self._layout.others)
+        if room_bytes < always_bytes:
+            largest_bytes = max(e.end - e.start for e in self._layout.blocks)
+            raise NoRoomError(always_bytes + 2 * largest_bytes, ROOM_FOR_BLOCKS)
+
+    @abstractmethod
+    def _read_layout(self, path: Path) -> FileLayout:
+        """Where the weights lie."""
+
+    @abstractmethod
+    def _make_plan(self, room_bytes: int) -> bool:
+        """Plan for that much room for weights; whether anything is streamed."""
+
+    @abstractmethod
+    def _place(self) -> None:
+        """Lay memory over everything that is computed from, and fill what stays."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Make ready for the first streamed pass."""
+
+    @abstractmethod
+    def _hook(self, node: int, ask: bool) -> bool:
+        """The engine's callback; see :data:`harness.runtimes.llamacpp.session.EvalHook`."""
+
+    def _starts_pass(self, name: bytes) -> bool:
+        """Whether a pass begins with this node, whose clock is then started.
+
+        The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
+        They count as computing, and so does what the caller does before the next pass of its answer: both are
+        read beside.
+        """
+        if self._begun or (self._first_node and name != self._first_node):
+            return False
+        self._begun = True
+        self._first_node = name
+        self._pass_began_s = time.perf_counter()
+        if self._pass_ended_s:
+            self.duration_s += self._pass_began_s - self._pass_ended_s
+        return True
+
+    def _finish_pass(self) -> float:
+        """The last block of a pass was seen: count it; its seconds."""
+        self._pass_ended_s = time.perf_counter()
+        duration_s = self._pass_ended_s - self._pass_began_s
+        self._begun = False
+        self.pass_count += 1
+        self.duration_s += duration_s
+        return duration_s
+
+    # -- results
+    # ------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Count from here on."""
+        self._readers.read_bytes = 0
+        self.pass_count = 0
+        self.duration_s = self._pass_ended_s = 0.0
+        self.stalls_s = [0.0] * len(self._layout.blocks)
+
+    def put_readers_first(self) -> None:
+        """Let readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
+        self._readers.go_first()
+
+    def _failed(self) -> EngineError | None:
+        return self._failure or self._readers.failure
+
+    def report(self) -> StreamReport:
+        """What happened since the last reset.
+
+        EngineError where a read failed, or no block was marked (``l_out``).
+        """
+        if failure := self._failed():
+            raise failure
+        if self._active and self._begun:
+            raise EngineError("this architecture does not mark the end of its blocks: it cannot be streamed")
+        return StreamReport(
+            pass_count=self.pass_count,
+            duration_s=self.duration_s,
+            read_bytes=self._readers.read_bytes,
+            stall_s=sum(self.stalls_s),
+            probe_bytes_per_s=harmonic_mean(self._looks) if self._looks else 0.0,
+        )
+
+    def probe_again(self) -> None:
+        """Look at the storage once more, between answers.
+
+        It is shared with others on many machines and changes from second to second: a bound holds for the
+        time of the run, and not for its best moment. What is in line for the next pass is read first: it
+        would slow the look down.
+        """
+        self._pass_ended_s = 0.0
+        if self._looks:
+            self._readers.wait_for_all()
+            self._looks.append(self._memory.probe_bytes_per_s())
+
+    def close(self) -> None:
+        """End the readers, then free the engine's memory and this module's with it."""
+        self._held.close()
 
 
 class StreamedSession(BudgetedSession):

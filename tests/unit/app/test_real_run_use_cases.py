@@ -9,7 +9,7 @@ from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.cli import cli
 from harness.errors import BadDataError
 from harness.measure.jobs.speculate import advise
-from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
+from harness.runtimes.llamacpp.speculative import CostTable, DraftPolicy
 
 
 def test_speedup_by_hand() -> None:

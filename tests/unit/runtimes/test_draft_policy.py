@@ -2,8 +2,7 @@
 
 import pytest
 
-from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
-from harness.runtimes.llamacpp.drafters import NOTHING, LookupDrafter
+from harness.runtimes.llamacpp.speculative import NOTHING, CostTable, DraftPolicy, LookupDrafter
 
 FREE = {1: 1.0, 16: 1.0}
 LINEAR = {1: 1.0, 16: 16.0}

@@ -14,8 +14,7 @@ from harness.domain.model import Experts, ModelShape
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.predict.weights import weights_of
-from harness.runtimes.llamacpp.expert_cache import ExpertCache
-from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
+from harness.runtimes.llamacpp.expert_streaming import LEAST_MOVE_BYTES, ExpertCache, ExpertPages
 from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,
     Extent,

@@ -16,12 +16,18 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.huge_pages import read_buffer
-from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
-from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.quality import score
 from harness.runtimes.llamacpp.quantize import QuantizeJob, run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import check_same_vocabulary, explain_difference, generate
+from harness.runtimes.llamacpp.speculative import (
+    CostTable,
+    DraftPolicy,
+    LookupDrafter,
+    ModelDrafter,
+    check_same_vocabulary,
+    explain_difference,
+    generate,
+)
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine
@@ -99,8 +105,8 @@ def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: p
 def test_storage_is_not_looked_at_beside_our_own_reads() -> None:
     """What was put in line for the next pass is read first; the pass then need not wait for it."""
     from harness.runtimes.llamacpp import laid_memory
-    from harness.runtimes.llamacpp.budgeted import BudgetedSession
     from harness.runtimes.llamacpp.stream_plan import Extent
+    from harness.runtimes.llamacpp.streaming import BudgetedSession
 
     class Slow:
         def read(self, *_: int) -> None:
