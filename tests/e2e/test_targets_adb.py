@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from bench.running_servers import free_port
+from harness import targets
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -25,7 +26,7 @@ from harness.measure.pipeline import How, Measurement, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, memory_of
 from harness.measure.tiny_model import tiny_shape, write_tiny
-from harness.targets import adb, target_named
+from harness.targets import target_named
 from harness.targets.bench import There, between, on_target, program_for
 from harness.targets.facts import _known_device, celsius, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
@@ -224,7 +225,7 @@ def test_a_server_that_hangs_is_told_with_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "adb").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "adb").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(adb, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(targets, "_TIMEOUT_S", 0.2)
     with pytest.raises(CouldNotRunError, match=r"adb devices: no end after 0.2 s: adb kill-server"):
         target_named("adb://")
 

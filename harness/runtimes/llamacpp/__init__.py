@@ -8,6 +8,7 @@ from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import MissingPackageError
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.llamacpp import library
 
 if TYPE_CHECKING:
     from harness.ports import Tap
@@ -27,17 +28,13 @@ class LlamaCpp:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        from harness.runtimes.llamacpp.library import PACKAGES, installed
-
-        if self.module in (libraries := installed()) or (libraries and not self.module):
+        if self.module in (libraries := library.installed()) or (libraries and not self.module):
             return None
-        return str(MissingPackageError(*PACKAGES[self.module or "xllamacpp"]))
+        return str(MissingPackageError(*library.PACKAGES[self.module or "xllamacpp"]))
 
     def library(self) -> Any:
         """The loaded library."""
-        from harness.runtimes.llamacpp.library import library
-
-        return library(self.module)
+        return library.library(self.module)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
@@ -46,16 +43,14 @@ class LlamaCpp:
 
     def package(self) -> str:
         """The package that brings it, with its version; MissingPackageError where there is none."""
-        from harness.runtimes.llamacpp.library import brought_by
+        return library.brought_by(self.module)
 
-        return brought_by(self.module)
-
-    def _described(self, name: str, version: str, library: Any, scenario: Scenario) -> EngineIdentity:
+    def _described(self, name: str, version: str, lib: Any, scenario: Scenario) -> EngineIdentity:
         return EngineIdentity(
             name=name,
             version=version,
-            build=library.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
-            variant=library.variant,
+            build=lib.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
+            variant=lib.variant,
             thread_count=scenario.thread_count or default_thread_count(),
             options={name: getattr(scenario, name) for name in _OPTIONS}
             | {"sequences": scenario.batch_count},
@@ -63,9 +58,7 @@ class LlamaCpp:
 
     def mirror_log(self, write: Callable[[str], object]) -> None:
         """Hand every further line of the engine's log to ``write`` as well."""
-        from harness.runtimes.llamacpp.library import ENGINE_LOG
-
-        ENGINE_LOG.mirror = write
+        library.ENGINE_LOG.mirror = write
 
     def open(
         self,

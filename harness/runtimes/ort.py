@@ -1,4 +1,4 @@
-"""One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python.
+"""ONNX decoders by ONNX Runtime, the KV cache bound to the engine: no cache goes through Python.
 
 The last run's outputs are the next one's inputs.
 """
@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_in, say
+from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
 from harness.onnx.graph import read_graph
 from harness.onnx.session import OnnxSession, providers_for, runtime
+from harness.plugins import Packaged
 from harness.runtimes._rows import TOKENIZER_FILE, OneSequence, Tokenized
 from harness.runtimes._threads import default_thread_count
 
@@ -157,3 +159,34 @@ def end_tokens(folder: Path) -> frozenset[int]:
             raise BadDataError(path, "eos_token_id", say(ids), "the number of a token, or a list of them")
         return frozenset(tokens)
     return frozenset()
+
+
+class Ort(Packaged):
+    """The ONNX Runtime."""
+
+    name = "ort"
+    formats = ("onnx",)
+    needs = tuple((module, module, "onnx") for module in ("onnxruntime", "tokenizers"))
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Version, providers and the options a run of ``scenario`` uses."""
+        ort = runtime()
+        return EngineIdentity(
+            name="onnxruntime",
+            version=str(ort.__version__),
+            build=str(ort.get_build_info()).removeprefix("ORT Build Info: "),
+            thread_count=scenario.thread_count or default_thread_count(),
+            options={
+                "context_tokens": scenario.context_tokens,
+                "ubatch_tokens": scenario.ubatch_tokens,
+                "repack": scenario.repack,
+                "providers": list(providers_for(scenario.api)),
+            },
+        )
+
+    def open(self, path: Path, scenario: Scenario) -> OrtSession:
+        """Load a model; errors are those of :class:`OrtSession`."""
+        return OrtSession(path, scenario)
+
+
+RUNTIME = Ort()
