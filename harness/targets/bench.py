@@ -248,7 +248,6 @@ def _with_counters(window: Window, frames: Sequence[Frame], running: Running) ->
         frequency_hz=validity.frequency_hz,
         joules=joules,
         battery_percent=battery_percent(frames[-1]),
-        resident_bytes=_most(frames[-1:], running.pid, "VmHWM") or None,
     )
 
 

@@ -123,14 +123,14 @@ def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     if api in {"", "cpu"}:
         return ()
     every = [d for d in devices(lib) if d.is_gpu]
-    cards = any(d.kind == "gpu" for d in every)
-    chosen = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
+    cards = [d for d in every if d.kind == "gpu"]
+    chosen = tuple(d for d in cards or every if d.api == api)
     if not chosen:
-        command = pull_command(api)
-        raise RefusedError(
-            f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}"
-            + (f"; an engine for it: {command}" if command else "")
-        )
+        seen = ", ".join(apis(lib))
+        told = f"the installed llama.cpp sees no device of api {api!r}, only of {seen}"
+        if command := pull_command(api):
+            told += f"; an engine for it: {command}"
+        raise RefusedError(told)
     return chosen
 
 
@@ -149,7 +149,7 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
         RefusedError: No device of that api, or fewer cards than the split names.
     """
     chosen = devices_of(api, lib)
-    if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
+    if chosen and len(placement.tensor_split) > len(chosen):
         raise RefusedError(
             f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}"
         )
@@ -157,9 +157,9 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
         raise RefusedError(f"main GPU {placement.main_gpu} of {len(chosen)} cards; the first one is 0")
     handles = (ctypes.c_void_p * (len(chosen) + 1))(*[d.handle for d in chosen], None)
     params.devices = ctypes.cast(handles, ctypes.c_void_p)
+    params.n_gpu_layers = 0
     kept: list[Any] = [handles]
     if not chosen:
-        params.n_gpu_layers = 0
         return kept
     params.n_gpu_layers = -1 if placement.gpu_layers == "all" else placement.gpu_layers
     params.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{placement.split_mode.upper()}")
@@ -171,13 +171,13 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
         kept.append(shares)
     if placement.cpu_moe:
         cpu = lib.ggml_backend_cpu_buffer_type()
-        blocks = placement.cpu_moe  # a pattern that no tensor has is no error
-        patterns = [
-            rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)
-        ]
-        overrides = (lib.buffer_override * (blocks + 1))(*[(p, cpu) for p in patterns])
+        overrides = (lib.buffer_override * (placement.cpu_moe + 1))()
+        for block in range(placement.cpu_moe):  # a pattern that no tensor has is no error
+            pattern = rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode()
+            overrides[block] = lib.buffer_override(pattern, cpu)
+            kept.append(pattern)
         params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
-        kept += [overrides, patterns]
+        kept.append(overrides)
     return kept
 
 
@@ -193,7 +193,9 @@ _PARTS: Final = {
 
 def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
-    hits = filter(None, map(_BUFFER.search, lines))
-    return tuple(
-        EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits
-    )
+    found = []
+    for line in lines:
+        if told := _BUFFER.search(line):
+            device, part, mib = told.groups()
+            found.append(EngineBuffer(device=device, part=_PARTS[part], size_bytes=round(float(mib) * 2**20)))
+    return tuple(found)

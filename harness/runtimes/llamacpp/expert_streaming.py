@@ -52,7 +52,14 @@ from numpy.typing import NDArray
 from harness.domain.scenario import Scenario
 from harness.domain.streaming import PAGE_BYTES, ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
+from harness.runtimes.llamacpp.session import (
+    DATA_OFFSET,
+    NB_OFFSET,
+    NE_OFFSET,
+    SOURCES_OFFSET,
+    name_of,
+    pointer_at,
+)
 from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,
     Extent,
@@ -239,10 +246,10 @@ class ExpertPages:
             return PageChange([], free, early, late)
         by_size: defaultdict[int, list[Extent]] = defaultdict(list)
         for run in free:
-            by_size[run.end - run.start].append(run)
+            by_size[run.size].append(run)
         moves: list[Move] = []
         for extent in (*early, *late):
-            size = extent.end - extent.start
+            size = extent.size
             if size >= LEAST_MOVE_BYTES and by_size[size]:
                 moves.append(Move(by_size[size].pop().start, extent.start, size))
         return PageChange(moves, [run for runs in by_size.values() for run in runs], early, late)
@@ -296,9 +303,11 @@ class ExpertStreamedSession(BudgetedSession):
         batch_tokens: int = 32,
     ) -> None:
         self._previous_name = b""
-        self._choice_names: dict[bytes, int] = {}
-        self._pause_names: dict[bytes, int] = {}
-        self._product_names: dict[bytes, tuple[int, bool]] = {}
+        self._choices: dict[bytes, int] = {}  # layers by the names of their routers' choices
+        self._pauses: set[bytes] = set()  # names of nodes behind which the late pages must be there
+        self._products: dict[
+            bytes, tuple[int, bool]
+        ] = {}  # layer of a product with experts, and whether it is late
         super().__init__(path, scenario, budget_bytes, batch_tokens=batch_tokens)
         self.session.batch_tokens = self.plan.batch_tokens
 
@@ -312,7 +321,7 @@ class ExpertStreamedSession(BudgetedSession):
         return layout.base
 
     def _make_plan(self, room_bytes: int) -> bool:
-        if set(self._choice_names.values()) != set(self._experts.layers):
+        if set(self._choices.values()) != set(self._experts.layers):
             raise RefusedError(
                 "the engine's graph does not tell which experts it chose: they cannot be streamed"
             )
@@ -325,8 +334,8 @@ class ExpertStreamedSession(BudgetedSession):
         if not self.plan.streams:
             memory.pin([*self._experts.rest, *stacked])
             return
-        for start, end in merged_pages(stacked):
-            memory.lay(start, end - start)
+        for pages in merged_pages(stacked):
+            memory.lay(pages.start, pages.size)
         memory.pin(self._experts.rest)  # later, for pages that a stacked tensor shares with another one
 
     def _begin(self) -> None:
@@ -344,62 +353,54 @@ class ExpertStreamedSession(BudgetedSession):
     # ----------------------------------------------------------------------------------
 
     def _hook(self, node: int, ask: bool) -> bool:
-        name = ctypes.string_at(node + NAME_OFFSET)
+        name = name_of(node)
         if not self._active:
             if ask:
                 self._learn(node, name)
             return not ask
         if ask:
-            return self._asked(name)
-        if name in self._choice_names:
-            self._choose(self._choice_names[name], _choice_of(node))
-        elif name in self._pause_names:
-            self._await_late(self._pause_names[name])
+            if self._starts_pass(name):
+                self._chosen = -1
+                self._pass: Any = Counter()
+                self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
+                self._pass_tokens = 0
+                self._read_before_bytes = self._readers.read_bytes
+            layer, late = self._products.get(name, (self._chosen, False))
+            if layer != self._chosen:
+                told = f"layer {layer} multiplies with experts before it has chosen them"
+                self._failure = EngineError(told)
+            elif late:
+                # All before it is asked first and computed later: here a missed pause is made good.
+                self._await(self._ticket)
+            return name in self._choices or name in self._pauses or name == self._last_mark
+        if name in self._choices:
+            self._choose(self._choices[name], _choice_of(node))
         elif name == self._last_mark:
             self._end_pass()
+        else:
+            self._await(self._ticket)
         return self._failed() is None
 
     def _learn(self, node: int, name: bytes) -> None:
         """Of a node of the first passes: whether it multiplies with experts, and with which choice."""
-        source = ctypes.c_void_p.from_address(node + SOURCES_OFFSET).value
-        stack = None
-        if source:
-            stack = self._stack_of.get(ctypes.string_at(source + NAME_OFFSET))
+        source = pointer_at(node + SOURCES_OFFSET)
+        stack = self._stack_of.get(name_of(source)) if source else None
         if stack is not None:
             layer, late = stack
-            choice = ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 16).value
+            choice = pointer_at(node + SOURCES_OFFSET + 16)
             if choice and ctypes.c_int.from_address(choice).value == _TYPE_I32:
-                self._choice_names[ctypes.string_at(choice + NAME_OFFSET)] = layer
-            self._product_names[name] = stack
-            if late and self._previous_name not in self._product_names:
-                self._pause_names[self._previous_name] = layer
+                self._choices[name_of(choice)] = layer
+            self._products[name] = stack
+            if late and self._previous_name not in self._products:
+                self._pauses.add(self._previous_name)
         self._previous_name = name
-
-    def _asked(self, name: bytes) -> bool:
-        if self._starts_pass(name):
-            self._chosen = -1
-            self._pass: Any = Counter()
-            self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
-            self._pass_tokens = 0
-            self._read_before_bytes = self._readers.read_bytes
-        if (product := self._product_names.get(name)) is not None:
-            layer, late = product
-            if layer != self._chosen:
-                self._failure = EngineError(
-                    f"layer {layer} multiplies with experts before it has chosen them"
-                )
-            elif (
-                late
-            ):  # all before it is asked first and computed later: this is where a missed pause is made good
-                self._await_late(layer)
-        return name in self._choice_names or name in self._pause_names or name == self._last_mark
 
     def _choose(self, layer: int, choice: NDArray[np.int32]) -> None:
         """The router has chosen [tokens, used]: have those experts in memory."""
-        started_s = time.perf_counter()
         token_count = len(choice)
         self._pass_tokens = max(self._pass_tokens, token_count)
         counts = np.bincount(choice.ravel(), minlength=self.plan.expert_count)
+        started_s = time.perf_counter()
         try:
             wanted = self._cache.want(layer, counts, token_count)
         except EngineError as error:
@@ -408,33 +409,28 @@ class ExpertStreamedSession(BudgetedSession):
         self._chosen = layer
         self._pass.update(wanted_count=wanted.hits + len(wanted.comes), hit_count=wanted.hits)
         self._pass_counts.append((layer, counts))
-        if wanted.comes:
-            self._load(wanted.goes, wanted.comes)
-            self._readers.wait(self._ticket - 1)
-            self._stall(layer, time.perf_counter() - started_s)
-
-    def _load(self, goes: list[Key], comes: list[Key]) -> None:
-        change = self._pages.change(goes, comes)
+        if not wanted.comes:
+            return
+        change = self._pages.change(wanted.goes, wanted.comes)
         for move in change.moves:
             if not self._memory.move(*move):  # no room for another mapping, or the two overlap
                 self._memory.drop(move.source, move.size)
-        for start, end in change.drops:
-            self._memory.drop(start, end - start)
+        for extent in change.drops:
+            self._memory.drop(extent.start, extent.size)
         self._ticket += 2
         self._readers.submit(self._ticket - 1, change.early)
         self._readers.submit(self._ticket, change.late)
+        self._pass["stall_s"] += time.perf_counter() - started_s
+        self._await(self._ticket - 1)
 
-    def _await_late(self, layer: int) -> None:
-        self._stall(layer, self._readers.wait(self._ticket))
-
-    def _stall(self, layer: int, duration_s: float) -> None:
-        self.stalls_s[layer] += duration_s
-        self._pass["stall_s"] += duration_s
+    def _await(self, ticket: int) -> None:
+        self._pass["stall_s"] += self._readers.wait(ticket)
 
     def _end_pass(self) -> None:
         self._pass.update(
             duration_s=self._finish_pass(), read_bytes=self._readers.read_bytes - self._read_before_bytes
         )
+        self.stall_s += self._pass["stall_s"]
         self._all.update(self._pass)
         if self._pass_tokens == 1:
             self._single.update(self._pass, pass_count=1)
@@ -470,7 +466,7 @@ def _choice_of(node: int) -> NDArray[np.int32]:
     """
     used, tokens = (ctypes.c_int64 * 2).from_address(node + NE_OFFSET)
     stride, row_stride = (ctypes.c_size_t * 2).from_address(node + NB_OFFSET)
-    data = ctypes.c_void_p.from_address(node + DATA_OFFSET).value
+    data = pointer_at(node + DATA_OFFSET)
     if not (data and tokens and used):
         return np.zeros((0, int(used)), np.int32)
     span = (tokens - 1) * row_stride + (used - 1) * stride + 4

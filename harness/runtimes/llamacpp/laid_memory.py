@@ -72,10 +72,10 @@ class LaidMemory:
 
     def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
         """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it, as :meth:`read` does."""
-        for start, end in merged_pages(pieces):
-            self.lay(start, end - start, huge=huge)
-            for at in range(start, end, _FILL_BYTES):
-                self.read(at, min(_FILL_BYTES, end - at))
+        for pages in merged_pages(pieces):
+            self.lay(pages.start, pages.size, huge=huge)
+            for at in range(pages.start, pages.end, _FILL_BYTES):
+                self.read(at, min(_FILL_BYTES, pages.end - at))
 
     def read(self, offset: int, size: int, through: int = 0) -> None:
         """Read whole pages from the file into the memory over them (EngineError).
@@ -143,18 +143,17 @@ class ReaderPool:
         self._left: Counter[int] = Counter()  # pieces of each ticket that are not in memory yet
         self._changed = threading.Condition()
         self._buffers = ExitStack()
+        addresses = [0] * READER_COUNT
         if through_buffers:
-            count = READER_COUNT
-        else:
-            count = 0
-        try:
-            buffers = [self._buffers.enter_context(read_buffer(CHUNK_BYTES)) for _ in range(count)]
-        except OSError as error:
-            self._buffers.close()
-            raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
-        addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in buffers] or [
-            0
-        ] * READER_COUNT
+            try:
+                for reader in range(READER_COUNT):
+                    buffer = self._buffers.enter_context(read_buffer(CHUNK_BYTES))
+                    addresses[reader] = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+            except OSError as error:
+                self._buffers.close()
+                raise EngineError(
+                    f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers"
+                ) from error
         self._threads = [
             threading.Thread(target=self._serve, args=(address,), daemon=True) for address in addresses
         ]

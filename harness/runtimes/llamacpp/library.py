@@ -40,16 +40,16 @@ class EngineLog:
 
     def write(self, _level: int, text: bytes | None, _user: object = None) -> None:
         """Take one message from the engine; runs in whatever thread the engine logs from."""
-        text_so_far = self._open_line + (text or b"").decode("utf-8", "replace")
-        *whole, rest = text_so_far.split("\n")
+        *whole, rest = (self._open_line + (text or b"").decode("utf-8", "replace")).split("\n")
         self._open_line = rest[: LOG_LINE_CHARS * 2]
         for part in whole:
-            if part.strip(" ."):
-                self.lines.append(part[:LOG_LINE_CHARS])
-                if " buffer size = " in part:
-                    self.sizes.append(part[:LOG_LINE_CHARS])
+            line = part[:LOG_LINE_CHARS]
+            if line.strip(" ."):
+                self.lines.append(line)
+                if " buffer size = " in line:
+                    self.sizes.append(line)
                 if self.mirror:
-                    self.mirror(part[:LOG_LINE_CHARS])
+                    self.mirror(line)
 
     def faults(self) -> str:
         """The last lines that tell of a fault, else the last ones."""
@@ -156,15 +156,14 @@ class Library:
         if not any(folder.glob("*ggml-cpu-*")):
             return
         self.ggml_backend_load_all_from_path(str(folder).encode())
-        told = [
-            re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines
-        ]
-        variants = [match[1] for match in told if match]
-        if not variants:
+        loaded = re.compile(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$")
+        for line in ENGINE_LOG.lines:
+            if told := loaded.search(line):
+                self.variant = told[1]
+        if not self.variant:
             raise EngineError(
                 f"{folder}: none of its libraries for instruction sets runs here: {ENGINE_LOG.tail(2)}"
             )
-        self.variant = variants[-1]
 
     def hear(self) -> None:
         """Take the library's log: another package in this process may have taken it since."""
@@ -190,8 +189,8 @@ class Library:
     def _beside(self) -> list[Any]:
         """The ggml libraries beside libllama, the registry first, which finds what the base declares too."""
         stems = ("*ggml", "*ggml-base", "*ggml-cpu")
-        paths = [path for stem in stems for path in sorted(self.path.parent.glob(f"{stem}.*"))[:1]]
-        return [ctypes.CDLL(str(path)) for path in paths]
+        folder = self.path.parent
+        return [ctypes.CDLL(str(path)) for stem in stems for path in sorted(folder.glob(f"{stem}.*"))[:1]]
 
 
 _STEMS: Final = (
@@ -223,10 +222,14 @@ def installed() -> dict[str, Path]:
     if pulled() is not None:
         folders[PULLED] = engine_folder()
     for module, inner in (("llama_cpp", "lib"), ("xllamacpp", "")):
-        if (spec := find_spec(module)) is not None and spec.origin:
+        spec = find_spec(module)
+        if spec is not None and spec.origin:
             folders[module] = Path(spec.origin).parent / inner
-    found = {module: library_in(folder) for module, folder in folders.items()}
-    return {module: path for module, path in found.items() if path is not None}
+    found = {}
+    for module, folder in folders.items():
+        if path := library_in(folder):
+            found[module] = path
+    return found
 
 
 def brought_by(module: str = "") -> str:
@@ -244,9 +247,7 @@ def brought_by(module: str = "") -> str:
     if chosen in PACKAGES:
         return f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}"
     build = pulled(paths[chosen].parent)
-    if build:
-        return build.title
-    return str(paths[chosen])
+    return build.title if build else str(paths[chosen])
 
 
 @cache
@@ -258,11 +259,8 @@ def library(module: str = "") -> Library:
         EngineError: It cannot be loaded, or lays out its structures in another way.
     """
     named = brought_by(module)
-    paths = installed()
-    chosen = module or next(iter(paths))
-    if chosen != module:
-        return library(chosen)
-    return open_library(paths[chosen], named)
+    chosen, path = next((name, path) for name, path in installed().items() if module in {"", name})
+    return open_library(path, named) if chosen == module else library(chosen)
 
 
 def open_library(path: Path, named: str) -> Library:

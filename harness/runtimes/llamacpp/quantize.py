@@ -20,11 +20,12 @@ from harness.ports import Emit
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,
-    NAME_OFFSET,
     NE_OFFSET,
     OP_OFFSET,
     SOURCES_OFFSET,
     LlamaSession,
+    name_of,
+    pointer_at,
 )
 
 QUANTS: Final = {
@@ -71,10 +72,9 @@ def run_quantize(job: QuantizeJob, emit: Emit) -> None:
     entries: Any = None
     if importance:
         entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()
-        for entry, (name, values) in zip(entries, importance.items(), strict=False):
-            entry.name = name.encode()
-            entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            entry.size = values.size
+        for at, (name, values) in enumerate(importance.items()):
+            data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            entries[at] = lib.llama_model_imatrix_data(name.encode(), data, values.size)
         params.imatrix = ctypes.cast(entries, ctypes.POINTER(lib.llama_model_imatrix_data))
     if lib.llama_model_quantize(job.source.encode(), job.target.encode(), ctypes.byref(params)) != 0:
         Path(job.target).unlink(missing_ok=True)
@@ -94,21 +94,18 @@ class _Collector:
     def hook(self, node: int, ask: bool) -> bool:
         if ctypes.c_int.from_address(node + OP_OFFSET).value != _MUL_MAT:
             return not ask
-        weight, activation = (
-            ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 8 * i).value for i in (0, 1)
-        )
+        weight = pointer_at(node + SOURCES_OFFSET)
+        activation = pointer_at(node + SOURCES_OFFSET + 8)
         if not weight or not activation:
             return not ask
-        name = ctypes.string_at(weight + NAME_OFFSET).decode("utf-8", "replace")
+        name = name_of(weight).decode("utf-8", "replace")
         wanted = name.endswith(".weight") and ctypes.c_int.from_address(activation).value == 0  # F32
         if ask or not wanted:
-            if ask:
-                return wanted
-            return True
+            return wanted or not ask
         dims = (ctypes.c_int64 * 4).from_address(activation + NE_OFFSET)
         width = dims[0]
         rows = dims[1] * dims[2] * dims[3]
-        data = ctypes.c_void_p.from_address(activation + DATA_OFFSET).value
+        data = pointer_at(activation + DATA_OFFSET)
         if not data:
             return True
         block: Any = (ctypes.c_float * (width * rows)).from_address(data)
@@ -134,9 +131,8 @@ def run_importance(arguments: dict[str, str], emit: Emit) -> None:
         tokens = session.tokenize(text[len(text) // 2 :])
         if len(tokens) < _CHUNK_TOKENS:
             raise EngineError(f"the text has {len(tokens)} tokens, one chunk needs {_CHUNK_TOKENS}")
-        for start in range(
-            0, min(len(tokens) - _CHUNK_TOKENS + 1, _CHUNK_COUNT * _CHUNK_TOKENS), _CHUNK_TOKENS
-        ):
+        count = min(len(tokens) // _CHUNK_TOKENS, _CHUNK_COUNT)
+        for start in range(0, count * _CHUNK_TOKENS, _CHUNK_TOKENS):
             session.clear()
             session.decode(tokens[start : start + _CHUNK_TOKENS], position=0)
     # A tied model multiplies by its token table; the quantizer asks for it under both names.

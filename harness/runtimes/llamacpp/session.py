@@ -33,6 +33,17 @@ _DECODE_FAULTS: Final = {
     -3: "the computation failed",
 }
 
+
+def name_of(node: int) -> bytes:
+    """Name of the tensor at an address."""
+    return ctypes.string_at(node + NAME_OFFSET)
+
+
+def pointer_at(address: int) -> int:
+    """The pointer that stands at an address; 0 for none."""
+    return ctypes.c_void_p.from_address(address).value or 0
+
+
 EvalHook = Callable[[int, bool], bool]
 """Called with (address of the ``ggml_tensor``, ask) for each graph node: asked first (``ask=True``) whether
 it wants the node's result, then, if it said yes, once the result is computed; returning False then stops the
@@ -360,7 +371,7 @@ class _TapHook:
     def __call__(self, node: int, ask: bool) -> bool:
         """The engine's question and its answer; see :data:`EvalHook`."""
         try:
-            name = self._wanted(ctypes.string_at(node + NAME_OFFSET))
+            name = self._wanted(name_of(node))
             if ask or name is None:
                 return name is not None
             self._hand_over(node, name)

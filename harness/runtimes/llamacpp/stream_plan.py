@@ -37,6 +37,11 @@ class Extent(NamedTuple):
     start: int
     end: int
 
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self.end - self.start
+
 
 def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> Extent:
     """The pages that hold nothing but this extent.
@@ -50,15 +55,13 @@ def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> 
 def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
     """Page-aligned cover of the pieces, overlaps merged; empty pieces left out."""
     merged: list[Extent] = []
-    for pages in sorted(
-        (page_range(piece) for piece in pieces if piece.end > piece.start), key=lambda r: r.start
-    ):
+    for pages in sorted((page_range(piece) for piece in pieces if piece.size > 0), key=lambda r: r.start):
         start = pages.start * PAGE_BYTES
         end = pages.stop * PAGE_BYTES
         if merged and start <= merged[-1].end:
-            merged[-1] = Extent(merged[-1].start, max(end, merged[-1].end))
-        else:
-            merged.append(Extent(start, end))
+            start, last = merged.pop()
+            end = max(end, last)
+        merged.append(Extent(start, end))
     return merged
 
 
@@ -80,7 +83,7 @@ def plan_split(
     Raises:
         NoRoomError: Even streaming all blocks needs more.
     """
-    total_bytes = always_bytes + sum(b.end - b.start for b in blocks)
+    total_bytes = always_bytes + sum(block.size for block in blocks)
     excess_bytes = total_bytes - available_bytes
     whole = StreamPlan(
         slot_bytes=0,
@@ -94,7 +97,7 @@ def plan_split(
         return whole
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
-        room = [p.end - p.start for p in pages]
+        room = [extent.size for extent in pages]
         if (split := least_split(room, excess_bytes, unit_bytes)) is not None:
             return whole.replace(
                 slot_bytes=split.slot_bytes,
@@ -142,11 +145,8 @@ def layout_of(path: Path) -> FileLayout:
         raise RefusedError(
             f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed"
         )
-    tied = "output.weight" not in others
-    if tied:
-        mapped = None
-    else:
-        mapped = others.pop("token_embd.weight", None)
+    # Where there is no output matrix the token table is that too.
+    mapped = others.pop("token_embd.weight", None) if "output.weight" in others else None
     return FileLayout(spans, tuple(others.values()), mapped)
 
 
@@ -214,9 +214,8 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
         RefusedError: Its layers differ in their number of experts, or a block is scattered over the file.
     """
     header = read_gguf(path)
-    experts = None
-    if any(_STACKED.fullmatch(t.name) for t in header.tensors):
-        experts = header.shape().experts
+    is_mixture = any(_STACKED.fullmatch(tensor.name) for tensor in header.tensors)
+    experts = header.shape().experts if is_mixture else None
     if experts is None:
         return None
     base = layout_of(path)
@@ -245,7 +244,7 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
             Extent(base.mapped.end - 1, base.mapped.end),
         ]
     layers = {n: tuple(stack[k] for k in _USE_ORDER if k in stack) for n, stack in sorted(stacks.items())}
-    rest_bytes = sum(e.end - e.start for e in merged_pages(rest))
+    rest_bytes = sum(extent.size for extent in merged_pages(rest))
     return ExpertLayout(experts.expert_count, experts.used_count, layers, tuple(rest), rest_bytes, base)
 
 
@@ -278,6 +277,6 @@ def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> Ex
         expert_count=n,
         used_count=k,
         batch_tokens=batch_tokens if most >= n else min(batch_tokens, max(most // k, 1)),
-        mapped_bytes=mapped.end - mapped.start if mapped else 0,
+        mapped_bytes=mapped.size if mapped else 0,
         available_bytes=room_bytes,
     )

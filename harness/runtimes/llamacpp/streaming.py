@@ -23,7 +23,7 @@ import ctypes
 import sys
 import time
 from abc import abstractmethod
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import accumulate
@@ -100,7 +100,11 @@ class BudgetedSession(Closing):
             margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
             scratch = [b.size_bytes for b in self.session.buffers if b.part in {"compute buffer", "output"}]
             self.held_bytes = anonymous_bytes() + sum(scratch)
-            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
+            # Before a pass over the mapped file, which takes for ever where hardly a page of it may stay.
+            always_bytes = sum(extent.size for extent in self._layout.others)
+            if budget_bytes - anonymous_bytes() - margin < always_bytes:
+                largest_bytes = max(block.size for block in self._layout.blocks)
+                raise NoRoomError(always_bytes + 2 * largest_bytes, ROOM_FOR_BLOCKS)  # noqa: TRY301  told below
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read
             # off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
@@ -128,13 +132,6 @@ class BudgetedSession(Closing):
             self.close()
             raise
         self.reset()
-
-    def _refuse_hopeless(self, room_bytes: int) -> None:
-        """Refuse before a pass over the mapped file, which takes for ever where hardly a page of it may stay."""
-        always_bytes = sum(e.end - e.start for e in self._layout.others)
-        if room_bytes < always_bytes:
-            largest_bytes = max(e.end - e.start for e in self._layout.blocks)
-            raise NoRoomError(always_bytes + 2 * largest_bytes, ROOM_FOR_BLOCKS)
 
     @abstractmethod
     def _read_layout(self, path: Path) -> FileLayout:
@@ -189,7 +186,7 @@ class BudgetedSession(Closing):
         self._readers.read_bytes = 0
         self.pass_count = 0
         self.duration_s = self._pass_ended_s = 0.0
-        self.stalls_s = [0.0] * len(self._layout.blocks)
+        self.stall_s = 0.0
 
     def put_readers_first(self) -> None:
         """Let readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
@@ -211,7 +208,7 @@ class BudgetedSession(Closing):
             pass_count=self.pass_count,
             duration_s=self.duration_s,
             read_bytes=self._readers.read_bytes,
-            stall_s=sum(self.stalls_s),
+            stall_s=self.stall_s,
             probe_bytes_per_s=harmonic_mean(self._looks) if self._looks else 0.0,
         )
 
@@ -257,30 +254,30 @@ class StreamedSession(BudgetedSession):
         mapped = self._layout.mapped
         return plan_split(
             self._layout.blocks,
-            sum(e.end - e.start for e in self._layout.others),
+            sum(extent.size for extent in self._layout.others),
             room_bytes,
-            mapped_bytes=mapped.end - mapped.start if mapped else 0,
+            mapped_bytes=mapped.size if mapped else 0,
             base=self._memory.base,
         )
 
     def _place(self) -> None:
         plan = self.plan
-        counts = Counter(self.plan.blocks)
-        self._counts = [counts[index] for index in range(len(self._layout.blocks))]
+        self._counts = [0] * len(self._layout.blocks)
+        for block in plan.blocks:
+            self._counts[block] += 1
         self._firsts = list(accumulate(self._counts, initial=0))  # of each block, among the slots of a pass
         self._starts: list[int] = []
         huge = plan.unit_bytes > PAGE_BYTES
         pieces = list(self._layout.others)
-        for block, count in zip(self._layout.blocks, self._counts, strict=True):
+        for extent, count in zip(self._layout.blocks, self._counts, strict=True):
+            end = extent.end
             if count:
-                end = whole_pages(block, plan.unit_bytes, self._memory.base).end
-            else:
-                end = block.end
+                end = whole_pages(extent, plan.unit_bytes, self._memory.base).end
             start = end - count * plan.slot_bytes
             self._starts.append(start)
             if count:
                 self._memory.lay(start, end - start, huge=huge)
-            pieces += [Extent(block.start, start), Extent(end, block.end)]
+            pieces += [Extent(extent.start, start), Extent(end, extent.end)]
         self._memory.pin(pieces, huge=huge)
 
     def _begin(self) -> None:
@@ -337,7 +334,7 @@ class StreamedSession(BudgetedSession):
         """Wait until what is streamed of the block that comes next is in memory."""
         end = self._finished + self._counts[self._block]
         while self._loads and self._loads[0] < end:
-            self.stalls_s[self._block] += self._readers.wait(self._loads.popleft())
+            self.stall_s += self._readers.wait(self._loads.popleft())
         return self._failed() is None
 
     def _release(self) -> bool:
@@ -345,11 +342,10 @@ class StreamedSession(BudgetedSession):
         source = self._starts[self._block]
         count = self._counts[self._block]
         for number, extent in self._places(self._finished + self.plan.slot_count, count):
-            size = extent.end - extent.start
-            if not self._memory.move(source, extent.start, size):
+            if not self._memory.move(source, extent.start, extent.size):
                 self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
                 return False
             self._load(number, extent)
-            source += size
+            source += extent.size
         self._finished += count
         return True

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.session import DATA_OFFSET, LlamaSession
+from harness.runtimes.llamacpp.session import DATA_OFFSET, LlamaSession, pointer_at
 
 _I32: Final = 26
 """GGML_TYPE_I32. Source: ggml.h."""
@@ -56,8 +56,8 @@ class TrainingSession(LlamaSession):
         inputs = self.lib.ggml_opt_dataset_data(self._set)
         labels = self.lib.ggml_opt_dataset_labels(self._set)
         for tensor, values in ((inputs, tokens[:-1]), (labels, tokens[1:])):
-            data = ctypes.c_void_p.from_address(tensor + DATA_OFFSET).value
-            (ctypes.c_int32 * len(values)).from_address(data or 0)[:] = list(values)
+            data = pointer_at(tensor + DATA_OFFSET)
+            (ctypes.c_int32 * len(values)).from_address(data)[:] = list(values)
         self.lib.ggml_opt_result_reset(self._result)
         self.lib.llama_opt_epoch(self._context, self._set, self._result, None, 1, None, None)
         loss = ctypes.c_double()

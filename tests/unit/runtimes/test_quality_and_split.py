@@ -170,7 +170,7 @@ def test_slots_are_where_each_block_wants_them(sizes: list[int], excess: int) ->
     ring: Any = Ring()
     session.plan, session._memory, session._readers = plan, ring, ring
     session._layout, session._failure, ring.failure = FileLayout(blocks, (), None), None, None
-    session.stalls_s = [0.0] * len(blocks)
+    session.stall_s = 0.0
     session._place()
     session._begin()
     for block in [*range(len(blocks))] * 3:
