@@ -13,9 +13,9 @@ import msgspec
 from harness.app.answer import Answer
 from harness.app.doctor import Finding
 from harness.app.engines import EnginesHere
-from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
+from harness.app.published import Neighbour
 from harness.app.recommend import Ranking
 from harness.app.trend import MetricChange, Trend
 from harness.cli._output import JSON_VERSION
@@ -40,7 +40,7 @@ class Measured(TypedDict):
 class FitExtras(TypedDict, total=False):
     """What was asked for beside the answer."""
 
-    explanation: tuple[ExplanationTable, ...]
+    explanation: tuple[Neighbour, ...]
     measured_speed: Measured
     measured_prompt: str
     electricity: Interval | None

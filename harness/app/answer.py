@@ -150,7 +150,7 @@ class Answer(Frozen):
 
 
 def answer(question: Question, *, advises: bool = True) -> Answer:
-    """What a model does on a device; with what would help, unless nobody wants advice.
+    """What a model does on a device; with what would help where it does not lie whole in memory, fast enough.
 
     Raises:
         UnknownNameError: No such model, device, quantisation, program, api or system.
@@ -162,7 +162,8 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
     case = ready(question, model, resolve_device(question.device))
     found = answered(question, case)
     _refuse_idle(question, found)
-    if found.reads_only or not advises:
+    is_well = found.best.kind.is_whole and found.prediction.verdict.word == "fits"
+    if found.reads_only or is_well or not advises:
         return found
     return found.replace(advice=tuple(advice_for(case, found.best)))
 

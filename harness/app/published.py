@@ -1,20 +1,27 @@
-"""Published rows with the shapes of the models they name, from the catalog."""
+"""Published rows with the shapes of the models they name, from the catalog, and those nearest to an answer."""
 
+import itertools
+import math
 import re
 from functools import lru_cache
 from typing import Final
 
+from harness.app.case import Case
 from harness.catalog.names import key, match
+from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.errors import RefusedError, UnknownNameError
+from harness.predict.coefficients import believed
+from harness.predict.fitted import machine_of, work_of
 from harness.predict.quant_mix import BASE_TYPE, quant_named
 from harness.predict.traits import chip_key
 from harness.predict.weights import read_of, weights_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import Known
-from harness.published.rows import Row, api_named, read_rows
+from harness.published.rows import Row, api_named, is_trusted, predictable, read_rows
 
+_NEAREST: Final = 6
 _SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
 _REST_BITS: Final = 6.5625
 """Q6_K: files of 2025 keep Q4_K to Q6_K beside routed experts (loader's logs in ik_llama.cpp pull request 259
@@ -89,3 +96,56 @@ def measured_of(device: DeviceProfile) -> list[Cells]:
 def shipped_rows() -> list[Row]:
     """The published speeds that ship with the package."""
     return read_rows(None, model_of)
+
+
+class Neighbour(Frozen, kw_only=False):
+    """A published measurement, and what is predicted of it."""
+
+    phase: str
+    chip: str
+    model: str
+    quant: str
+    test: str
+    api: str
+    measured_tokens_per_s: float
+    predicted_tokens_per_s: float
+    source: str
+
+
+def neighbours(case: Case) -> list[Neighbour]:
+    """Trusted published measurements nearest by chip, family, api, bytes of a token, quantisation and experts.
+
+    The nearest of decode, then those of prefill.
+    """
+    scenario = case.scenario
+    values = believed(case.device).values
+    machine = machine_of(case.device, scenario)
+    work = work_of(case.model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
+
+    def distance(row: Row) -> float:
+        assert row.work is not None
+        other = row.machine
+        silicon = 3.0
+        if machine.chip == other.chip:
+            silicon = 0.0
+        elif machine.traits.family == other.traits.family:
+            silicon = 1.0
+        kind = (work.moe != row.work.moe) + 0.5 * (work.quant_class != row.work.quant_class)
+        bytes_ratio = work.weight_bytes / row.work.weight_bytes
+        return silicon + 2.0 * (machine.api != other.api) + kind + abs(math.log(bytes_ratio))
+
+    nearest: dict[str, dict[object, Row]] = {"decode": {}, "prefill": {}}
+    for row in sorted(filter(is_trusted, predictable(shipped_rows())), key=distance):
+        votes = nearest[row.phase]
+        if len(votes) < _NEAREST:
+            votes.setdefault(row.vote, row)
+    return [
+        Neighbour(
+            row.phase,
+            **row.described,
+            measured_tokens_per_s=row.measured,
+            predicted_tokens_per_s=row.token_count / math.exp(row.predicted(values)[0]),
+            source=row.source,
+        )
+        for row in itertools.chain(*(votes.values() for votes in nearest.values()))
+    ]

@@ -1,6 +1,6 @@
 """The tables behind an answer: memory part by part, all speeds, other ways to run it, what would help."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli._output import table
@@ -8,8 +8,8 @@ from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from harness.app.answer import Answer
-    from harness.app.explain import ExplanationTable
     from harness.app.plans import SpeculationPlan
+    from harness.app.published import Neighbour
     from harness.domain.prediction import Interval
 
     Row = tuple[str, Interval, Callable[[float], str], str]
@@ -34,12 +34,15 @@ def tables(answer: "Answer") -> Iterator[str]:
     yield "\n".join(filter(None, lines))
 
 
-def explained(part: "ExplanationTable") -> str:
-    """One part of what an answer rests on."""
-    rows = [
-        [format_number(cell) if isinstance(cell, float) else cell or "" for cell in row] for row in part.rows
-    ]
-    return table(part.title, part.columns, rows)
+def nearest(rows: "Sequence[Neighbour]") -> str:
+    """Published measurements, with what is predicted of them, tokens/s."""
+    cells = []
+    for row in rows:
+        error = 100 * (row.predicted_tokens_per_s / row.measured_tokens_per_s - 1)
+        speeds = map(format_number, (row.measured_tokens_per_s, row.predicted_tokens_per_s, error))
+        cells.append((row.phase, row.chip, row.model, row.quant, row.test, row.api, *speeds, row.source))
+    columns = ("", "chip", "model", "quant", "test", "api", "measured", "predicted", "% error", "source")
+    return table("nearest published measurements, tokens/s", columns, cells)
 
 
 def _memory(answer: "Answer") -> str:

@@ -80,7 +80,7 @@ def fit(
         bool,
         Option(
             "--explain",
-            "Show what the time is spent on, and the published measurements nearest to it.",
+            "Show the published measurements nearest to the answer, and what is predicted of them.",
             "Output",
         ),
     ] = False,
@@ -174,9 +174,9 @@ def _one(
         document["electricity"] = cost
     explanation: Sequence[Any] = ()
     if explained:
-        from harness.app.explain import explain
+        from harness.app.published import neighbours
 
-        explanation = explain(best_case(found))
+        explanation = neighbours(best_case(found))
         document["explanation"] = explanation
     if details:
         more = []
@@ -194,6 +194,7 @@ def _one(
             click.echo(line)
         if details:
             say("", *_details.tables(found))
-        say(*map(_details.explained, explanation))
+        if explanation:
+            say(_details.nearest(explanation))
 
     return Answer(document, show, Exit.OK if found.is_wanted else Exit.BROKEN)

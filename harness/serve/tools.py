@@ -44,7 +44,7 @@ def tools(sources: Sources) -> MCPServer:
         return sources.said("recommend", "--task", task, "--", name_only(device)).decode()
 
     def explain(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
-        """What the predicted speed is made of, and the published measurements nearest to it."""
+        """The published measurements nearest to the answer, and what is predicted of them."""
         named(Question(model=model, device=device))
         words = ["--explain", "--no-advice", f"--device={device}"]
         words += [f"--quant={quant}"] * bool(quant) + [f"--context={context_tokens}"] * bool(context_tokens)
