@@ -27,14 +27,8 @@ class DecoderPorts(NamedTuple):
     present: tuple[str, ...]
     dtype: str
     sizes: tuple[tuple[int, int], ...]
-    logits_dtype: str
     vocab_count: int
     inputs: frozenset[str]
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the graph can compute the logits of the last tokens alone."""
-        return KEEP_INPUT in self.inputs
 
 
 def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
@@ -75,7 +69,6 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
         present=tuple(present),
         dtype=past[0].dtype,
         sizes=tuple(sizes),
-        logits_dtype=outputs["logits"].dtype,
         vocab_count=vocab_count,
         inputs=frozenset(inputs),
     )

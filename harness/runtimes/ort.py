@@ -53,31 +53,20 @@ class OrtSession(Tokenized, OneSequence):
         )
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
-        self.ubatch_tokens = scenario.ubatch_tokens
+        self._step_tokens = scenario.ubatch_tokens
         self._end_tokens = end_tokens(path.parent)
         self._binding = self._engine.raw.io_binding()
-        self._row = np.zeros((1, self.vocab_count), _DTYPES.get(self.ports.logits_dtype, np.float32))
-        # Slices of these are the engine's inputs: nothing is built for a token.
-        self._ones = np.ones((1, self.context_tokens), np.int64)
-        self._ramp = np.arange(self.context_tokens, dtype=np.int64)[None]
-        self._ids = np.zeros((1, self.context_tokens), np.int64)
-        self._keep = np.zeros((), np.int64)
-        self._hold(
-            [np.zeros((1, heads, 0, size), _DTYPES[self.ports.dtype]) for heads, size in self.ports.sizes]
-        )
+        dtype = _DTYPES[self.ports.dtype]
+        self._hold([_value_of(np.zeros((1, heads, 0, size), dtype)) for heads, size in self.ports.sizes])
         self._keep_nothing()
 
-    def _hold(self, arrays: list[NDArray[Any]]) -> None:
-        """Make these the cache."""
-        self._arrays = arrays  # the values are over their memory
-        self._bind([_value_of(array) for array in arrays])
-
-    def _bind(self, values: Sequence[Any]) -> None:
-        """Name these as the cache of the next run."""
+    def _hold(self, values: Sequence[Any]) -> None:
+        """Make these the cache of the next run."""
         self._values = values
         for past, present, value in zip(self.ports.past, self.ports.present, values, strict=True):
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_output(present, "cpu")
+        self._binding.bind_output("logits", "cpu")
 
     @cached_property
     def begin_token(self) -> int | None:
@@ -86,51 +75,36 @@ class OrtSession(Tokenized, OneSequence):
         return special[0] if special else None
 
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
-        count, every = len(tokens), logits == "all"
-        kept = np.empty((count if every else 0, self.vocab_count), self._row.dtype)
-        rows = self._row
-        for start in range(0, count, self.ubatch_tokens):
-            part = tokens[start : start + self.ubatch_tokens]
-            if every:
-                rows = kept[start : start + len(part)]
-            elif self.ports.keeps or len(part) == 1:  # a graph that is asked for no row would give all
-                rows = self._row
-            else:
-                rows = np.empty((len(part), self.vocab_count), self._row.dtype)
-            self._run(part, rows)
-        if logits != "last":
-            return kept
-        if rows is not self._row:
-            self._row[:] = rows[-1]
-            self._binding.bind_ortvalue_output(
-                "logits", _value_of(self._row[None])
-            )  # the binding holds the rows too
-        return self._row
+        kept = [self._kept[:0]]
+        for start in range(0, len(tokens), self._step_tokens):
+            rows = self._run(tokens[start : start + self._step_tokens], logits == "all")
+            if logits == "all":
+                kept.append(rows)
+        if logits == "last":
+            kept.append(rows[-1:])
+        return np.concatenate(kept)
 
-    def _run(self, tokens: Sequence[int], rows: NDArray[Any]) -> None:
-        """One run of the engine, its logits written to ``rows`` [kept, vocab_count]."""
-        count = len(tokens)
-        end = self._length + count
-        self._ids[0, :count] = tokens
-        arrays = {"input_ids": self._ids[:, :count]}
-        if "attention_mask" in self.ports.inputs:
-            arrays["attention_mask"] = self._ones[:, :end]
-        if "position_ids" in self.ports.inputs:
-            arrays["position_ids"] = self._ramp[:, self._length : end]
-        if self.ports.keeps:
-            self._keep[()] = len(rows)
-            arrays[KEEP_INPUT] = self._keep
-        for name, array in arrays.items():
-            self._binding.bind_ortvalue_input(name, _value_of(array))
-        self._binding.bind_ortvalue_output("logits", _value_of(rows[None]))
+    def _run(self, tokens: Sequence[int], every: bool) -> NDArray[Any]:
+        """Logits [kept, vocab_count] of one run of the engine: of every token, or of the last at least."""
+        end = self._length + len(tokens)
+        feeds = {
+            "input_ids": np.array([tokens], np.int64),
+            "attention_mask": np.ones((1, end), np.int64),
+            "position_ids": np.arange(self._length, end, dtype=np.int64)[None],
+            KEEP_INPUT: np.array(len(tokens) if every else 1, np.int64),
+        }
+        for name in self.ports.inputs:
+            self._binding.bind_ortvalue_input(name, _value_of(feeds[name]))
         self._engine.raw.run_with_iobinding(self._binding)
-        self._arrays = []
-        self._bind(self._binding.get_outputs()[: len(self.ports.present)])
+        *values, found = self._binding.get_outputs()
+        self._hold(values)
         self._length = end
+        rows: NDArray[Any] = found.numpy()[0]
+        return rows
 
     def _cut(self, position: int) -> None:
         # The shape is the length: a copy of what stays.
-        self._hold([value.numpy()[:, :, :position].copy() for value in self._values])
+        self._hold([_value_of(value.numpy()[:, :, :position].copy()) for value in self._values])
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
@@ -139,7 +113,7 @@ class OrtSession(Tokenized, OneSequence):
 
 
 def _value_of(array: NDArray[Any]) -> Any:
-    """An engine value over the array's own memory; the array must live as long as the value."""
+    """An engine value over the array's own memory, which it holds."""
     return runtime().OrtValue.ortvalue_from_numpy(array)
 
 

@@ -63,9 +63,8 @@ _STATES: Final = {
 
 def _devices() -> dict[str, tuple[str, str]]:
     """State and model (empty where it is not told) of each device that the adb server sees, by serial."""
-    lines = (line for line in _adb("devices", "-l").splitlines() if not line.startswith(("List of", "*")))
-    told = (re.match(r"(\S+) +(no permissions|\S+)(?:.* model:(\S+))?", line) for line in lines)
-    return {match[1]: (match[2], match[3] or "") for match in told if match}
+    told = re.findall(r"(?m)^([^\s*]\S*) +(no permissions|\S+)(?:.* model:(\S+))?", _adb("devices", "-l"))
+    return {serial: (state, model) for serial, state, model in told if serial != "List"}
 
 
 def adb_words(serial: str) -> tuple[str, ...]:
@@ -86,7 +85,7 @@ def adb_words(serial: str) -> tuple[str, ...]:
         raise CouldNotRunError(
             f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?"
         )
-    state = there[chosen][0]
+    state, _ = there[chosen]
     if state != "device":
         raise CouldNotRunError(f"Android device {chosen}: {_STATES.get(state, f'its state is {state!r}')}")
     return "adb", "-s", chosen, "shell", "-T"

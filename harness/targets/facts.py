@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.catalog.devices import load_device
 from harness.cpus import numbers
@@ -90,17 +90,23 @@ def _joined(named: dict[str, str], what: str) -> str:
     return " ".join(filter(None, map(named.get, (f"{what}.manufacturer", f"{what}.model"))))
 
 
+def _android(frame: Frame, service: str, pattern: str) -> list[Any]:
+    """What an Android service says; nothing elsewhere."""
+    return re.findall(pattern, frame.files.get(f"/dumpsys/{service}", ""))
+
+
 def battery_percent(frame: Frame) -> int | None:
     """Charge of the battery; None without one."""
-    if found := re.search(r"^\s*level: (\d+)", frame.files.get("/dumpsys/battery", ""), re.MULTILINE):
-        return int(found[1])
-    levels = [int(t) for n, t in frame.files.items() if n.endswith("/capacity") and t.strip().isdigit()]
-    return min(levels, default=None)
+    levels = _android(frame, "battery", r"(?m)^\s*level: (\d+)")
+    for name, text in frame.files.items():
+        if not levels and name.endswith("/capacity"):
+            levels = re.findall(r"^\d+$", text.strip())
+    return int(levels[0]) if levels else None
 
 
 def celsius(frame: Frame) -> float | None:
     """Hottest sensor that Android's thermal service tells: it may be all that a shell is allowed to see."""
-    told = re.findall(r"Temperature\{mValue=([\d.]+)", frame.files.get("/dumpsys/thermalservice", ""))
+    told = _android(frame, "thermalservice", r"Temperature\{mValue=([\d.]+)")
     return max(map(float, told), default=None)
 
 
@@ -111,9 +117,8 @@ def drained_joules(first: Frame, last: Frame) -> float | None:
     """
     told = []
     for frame in (first, last):
-        text = frame.files.get("/dumpsys/battery", "")
-        found = dict(re.findall(r"(?m)^ *(Charge counter|voltage): (\d+)$", text))
-        if len(found) < 2 or "powered: true" in text:
+        found = dict(_android(frame, "battery", r"(?m)^ *(Charge counter|voltage): (\d+)$"))
+        if len(found) < 2 or _android(frame, "battery", "powered: true"):
             return None
         told.append((int(found["Charge counter"]), int(found["voltage"])))
     (from_uah, from_mv), (to_uah, to_mv) = told
@@ -122,15 +127,14 @@ def drained_joules(first: Frame, last: Frame) -> float | None:
 
 def asleep(frame: Frame) -> bool:
     """Whether Android says that it is not awake."""
-    state = re.search(r"mWakefulness=(\w+)", frame.files.get("/dumpsys/power", ""))
-    return state is not None and state[1] != "Awake"
+    return _android(frame, "power", r"mWakefulness=(\w+)")[:1] not in ([], ["Awake"])
 
 
 def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
-    """What Android and the frequency governor say against a sample."""
+    """What Android says against a sample."""
     found = []
-    told = "".join(frame.files.get("/dumpsys/thermalservice", "") for frame in frames)
-    if status := max(map(int, re.findall(r"Thermal Status: (\d+)", told)), default=0):
+    told = [int(t) for f in frames for t in _android(f, "thermalservice", r"Thermal Status: (\d+)")]
+    if status := max(told, default=0):
         word = _THERMAL_WORDS[min(status, len(_THERMAL_WORDS) - 1)]
         found.append(f"the system's thermal status is {word}: let it cool down")
     if any(map(asleep, frames)):

@@ -164,28 +164,25 @@ class LlamaSession(Rows):
     def _make_batch(self, room: int) -> None:
         # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice
         # assignment.
-        lib = self.lib
         self._tokens = np.zeros(room, np.int32)
         self._positions = np.zeros(room, np.int32)
-        self._sequence_counts = np.ones(room, np.int32)
         self._sequences = np.zeros(room, np.int32)
         self._flags = np.zeros(room, np.int8)
         self._ramp = np.arange(room, dtype=np.int32)
-        first = self._sequences.ctypes.data
-        self._sequence_rows = np.arange(first, first + 4 * room, 4, dtype=np.uintp)
-
-        def pointer(array: NDArray[Any], kind: Any) -> Any:
-            return array.ctypes.data_as(ctypes.POINTER(kind))
-
-        self._batch = lib.llama_batch(
-            n_tokens=0,
-            token=pointer(self._tokens, lib.llama_token),
-            embd=None,
-            pos=pointer(self._positions, lib.llama_pos),
-            n_seq_id=pointer(self._sequence_counts, ctypes.c_int32),
-            seq_id=pointer(self._sequence_rows, ctypes.POINTER(lib.llama_seq_id)),
-            logits=pointer(self._flags, ctypes.c_int8),
-        )
+        counts = np.ones(room, np.int32)
+        places = self._sequences.ctypes.data + 4 * np.arange(room, dtype=np.uintp)
+        self._shared = counts, places  # the batch keeps their addresses alone
+        self._batch = self.lib.llama_batch(n_tokens=0, embd=None)
+        columns: dict[str, NDArray[Any]] = {
+            "token": self._tokens,
+            "pos": self._positions,
+            "n_seq_id": counts,
+            "seq_id": places,
+            "logits": self._flags,
+        }
+        for name, array in columns.items():
+            kind = type(getattr(self._batch, name))
+            setattr(self._batch, name, ctypes.cast(array.ctypes.data, kind))
 
     # -- text
     # ---------------------------------------------------------------------------------------------------
