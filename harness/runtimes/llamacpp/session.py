@@ -236,14 +236,13 @@ class LlamaSession(Rows):
         check_logits(logits)
         if logits == "all" and count > self.output_tokens:
             raise ValueError(f"logits of {count} tokens do not fit one batch of {self.output_tokens}")
+        self.kept_count = 0
         for start in range(0, count, self.batch_tokens):
             part = tokens[start : start + self.batch_tokens]
-            size = len(part)
-            self._fill(part, self._ramp[:size] + (position + start), sequence, logits == "all")
-            if logits == "last" and start + size == count:
-                self._flags[size - 1] = 1
-            self._submit(size)
-        self.kept_count = {"none": 0, "last": min(count, 1), "all": count}[logits]
+            keep = [logits == "all"] * len(part)
+            if logits == "last" and start + len(part) == count:
+                keep[-1] = True
+            self._run(part, self._ramp[: len(part)] + (position + start), sequence, keep)
 
     def decode_rows(
         self,
@@ -256,20 +255,17 @@ class LlamaSession(Rows):
 
         See the port.
         """
-        self._fill(tokens, positions, sequences, 1 if keep is None else keep)
-        self._submit(len(tokens))
-        self.kept_count = int(np.count_nonzero(self._flags[: len(tokens)]))
+        self._run(tokens, positions, sequences, 1 if keep is None else keep)
 
-    def _fill(self, *columns: Any) -> None:
-        """Write tokens, positions, sequences and flags of the batch, each for all its rows or one for all of them."""
+    def _run(self, *columns: Any) -> None:
+        """Run tokens, positions, sequences and flags of a batch, each for all its rows or one for all of them."""
+        size = len(columns[0])
         arrays: tuple[NDArray[Any], ...] = self._tokens, self._positions, self._sequences, self._flags
         for array, column in zip(arrays, columns, strict=True):
-            array[: len(columns[0])] = column
-
-    def _submit(self, size: int) -> None:
+            array[:size] = column
         self._batch.n_tokens = size
+        self.kept_count = 0
         if status := self.lib.llama_decode(self._context, self._batch):
-            self.kept_count = 0
             reason = _DECODE_FAULTS.get(status, "")
             raise EngineError(
                 f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}"
@@ -277,21 +273,19 @@ class LlamaSession(Rows):
         self.lib.llama_synchronize(self._context)
         if self._tap_hook is not None:
             self._tap_hook.raise_failure()
+        self.kept_count = int(np.count_nonzero(self._flags[:size]))
 
     def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
         rows = self.lib.llama_get_logits(self._context)
         if not rows or not self.kept_count:
             raise EngineError("the last decode kept no logits")
-        kind = ctypes.c_float * (self.vocab_count * self.kept_count)
-        block: Any = kind.from_address(ctypes.addressof(rows.contents))
-        return np.frombuffer(block, np.float32).reshape(self.kept_count, self.vocab_count)
+        return np.ctypeslib.as_array(rows, (self.kept_count, self.vocab_count))
 
     def embedding(self, tokens: Sequence[int]) -> Singles:
         """The pooled vector [dim] of one text, as an encoder's file says; EngineError where the model pools nothing."""
         self.lib.llama_set_embeddings(self._context, True)
-        self._fill(tokens, self._ramp[: len(tokens)], 0, 1)
-        self._submit(len(tokens))
+        self._run(tokens, self._ramp[: len(tokens)], 0, 1)
         row = self.lib.llama_get_embeddings_seq(self._context, 0)
         if not row:
             raise EngineError(f"{self.path.name} pools no vector: it is no sentence encoder")
