@@ -6,8 +6,8 @@ import socket
 from ipaddress import ip_address
 from typing import Any, Final
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -50,21 +50,29 @@ class Guard:
         elif scope["type"] == "http":
             self.active += 1
             try:
-                refusal = self._refusal(scope)
+                refusal = self._refusal(HTTPConnection(scope))
                 await (refusal or self.app)(scope, _bounded(receive), _with_headers(send))
             finally:
                 self.active -= 1
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
+    def _refusal(self, asked: HTTPConnection) -> Response | None:
+        headers = asked.headers
         size = sum(map(len, headers.values()))
         host = headers.get("host", "")
+        shown = headers.get("authorization", "").removeprefix("Bearer ") or asked.cookies.get(COOKIE, "")
+        is_open = (
+            not self.token or asked.url.path == "/enter"
+        )  # which compares it itself, and gives the cookie
         faults = (
             (self.active > _AT_ONCE, 503, "busy: come again"),
             (size > HEADERS_MAX, 431, f"found more than {HEADERS_MAX} bytes of headers"),
             (not self.is_own(host), 421, "Host: found another one than this server's"),
             (headers.get("origin", f"http://{host}") != f"http://{host}", 403, "Origin: found another page"),
-            (not self._is_known(headers, scope), 401, "Authorization: expected Bearer and the token"),
+            (
+                not (is_open or is_same(shown, self.token)),
+                401,
+                "Authorization: expected Bearer and the token",
+            ),
         )
         for is_at_fault, status, said in faults:
             if is_at_fault:
@@ -83,15 +91,6 @@ class Guard:
         except ValueError:
             return bool(self.token) and name in {self.host, socket.gethostname().lower()}
         return bool(self.token) or address.is_loopback
-
-    def _is_known(self, headers: Headers, scope: Scope) -> bool:
-        if not self.token:
-            return True
-        shown = headers.get("authorization", "").removeprefix("Bearer ")
-        cookies = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
-        shown = shown or next((value for name, _, value in cookies if name == COOKIE), "")
-        is_open = scope["path"] == "/enter"  # which compares it itself, and gives the cookie
-        return is_open or is_same(shown, self.token)
 
 
 def is_same(shown: str, token: str) -> bool:

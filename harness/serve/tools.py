@@ -62,7 +62,7 @@ def tools(sources: Sources) -> MCPServer:
 
 
 def _told(function: Callable[..., str]) -> Callable[..., str]:
-    """The same; what its caller can act on is said in its words."""
+    """The same; what its caller can act on is said in its words, where the SDK would hide it as a crash."""
 
     @wraps(function)
     def tool(*given: object, **named_too: object) -> str:

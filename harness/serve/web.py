@@ -1,6 +1,6 @@
 """The application: a page that asks and answers, and the same answers as JSON."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from html import escape
@@ -131,7 +131,8 @@ class Web:
                 ]
             except HarnessError as error:
                 fault = str(error)
-        axis = _axis(answers)
+        speeds = [one.prediction.speed.decode_tokens_per_s for one in answers if one.runs]
+        axis = drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
         values = {
             "title": "Ask",
             "given": given,
@@ -204,72 +205,51 @@ def _record(run: str) -> RunRecord:
     return past.get(name_only(run))
 
 
-def _axis(answers: Sequence[Answer]) -> drawing.Axis:
-    """The axis of all speeds."""
-    speeds = [one.prediction.speed.decode_tokens_per_s for one in answers if one.runs]
-    return drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
-
-
 def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
     """What the page shows of an answer: the first screen, its sentence and its command apart."""
     speed = one.prediction.speed.decode_tokens_per_s
-    _, _, screen = "\n".join(
-        line for line in first_screen(one) if line.strip() not in one.commands
-    ).partition("\n\n")
+    lines = [line for line in first_screen(one) if line.strip() not in one.commands]
+    _, _, screen = "\n".join(lines).partition("\n\n")
     shown = {
         "sentence": sentence(one),
         "lines": screen.replace("\n\n\n", "\n\n"),
-        "commands": (),
+        "commands": one.commands[: int(one.runs)],
         "speed": "",
+        "picture": drawing.picture("does not run", 30, []),
     }
-    shown["picture"] = drawing.picture("does not run", 30, [])
     if one.runs:
         ends = " to ".join(format_number(end, 2) for end in (speed.low, speed.high))
         shown["picture"] = drawing.picture(f"{ends} tokens/s", 30, [drawing.band(axis, speed, 15)])
-        shown["commands"] = one.commands[:1]
     if one.runs and speed.high < UNSURE_RATIO * speed.low:
         shown["speed"] = format_number(speed.mid, 2)
     return shown
 
 
 def openapi() -> dict[str, Any]:
-    """The description of the JSON door, made from the types themselves."""
+    """The description of the question and its answer, made from the types themselves."""
     _, schemas = msgspec.json.schema_components(
         (Question, Answer), ref_template="#/components/schemas/{name}"
     )
-    asked_for = schemas["Question"]
+    question = schemas["Question"]
+    query = []
+    for name, schema in question["properties"].items():
+        query.append(
+            {"name": name, "in": "query", "required": name in question["required"], "schema": schema}
+        )
 
-    def described(summary: str, fields: dict[str, Any], found: dict[str, str]) -> dict[str, Any]:
-        query = []
-        for name, schema in fields.items():
-            is_required = fields is asked_for["properties"] and name in asked_for["required"]
-            query.append({"name": name, "in": "query", "required": is_required, "schema": schema})
-        content = {"application/json": {"schema": found}}
-        return {
-            "summary": summary,
-            "parameters": query,
-            "responses": {"200": {"description": "", "content": content}},
-        }
+    def typed(name: str) -> dict[str, Any]:
+        schema = {"$ref": f"#/components/schemas/{name}"}
+        return {"description": "", "content": {"application/json": {"schema": schema}}}
 
-    whole = {"$ref": "#/components/schemas/Answer"}
-    says = "Whether a model fits on a device, and how fast it runs"
-    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Question"}}}}
-    paths: dict[str, Any] = {
-        "/v1/fit": {
-            "get": described(says, asked_for["properties"], whole),
-            "post": described(says, {}, whole) | {"requestBody": body},
-        }
+    fit = {
+        "summary": "Whether a model fits on a device, and how fast it runs",
+        "responses": {"200": typed("Answer")},
     }
-    for path, summary, names in (
-        ("devices", "All devices, or one", ("device",)),
-        ("models", "All models, or one", ("model",)),
-        ("history", "The newest runs here, or one", ("run", "limit")),
-    ):
-        fields = {name: {"type": "string"} for name in names}
-        paths[f"/v1/{path}"] = {"get": described(summary, fields, {"type": "object"})}
     return {
         "openapi": "3.1.0",
         "info": {"title": "edge-harness", "version": __version__},
-        "paths": paths,
+        "paths": {
+            "/v1/fit": {"get": fit | {"parameters": query}, "post": fit | {"requestBody": typed("Question")}}
+        },
         "components": {"schemas": schemas},
     }
