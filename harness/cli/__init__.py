@@ -79,7 +79,7 @@ def cli() -> None:
     Defaults of options can be set in a file edge-harness.toml of the home folder that `doctor --all` names:
     `repetitions = 10` below `[run]`, the name of the command.
 
-    Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
+    Your shell completes commands and options after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
     (or zsh_source, fish_source).
     """
 
@@ -111,13 +111,9 @@ def main() -> None:
         except (click.Abort, KeyboardInterrupt):
             click.echo(f"edge-harness: {interrupts.reason()}", err=True)
             status = interrupts.exit_status()
-        except HarnessError as error:
-            status = error.exit_code
-            message = str(error)
-            click.echo(f"edge-harness: {message}", err=True)
         except Exception as error:  # noqa: BLE001 - the one place where nothing gets past
-            status = Exit.COULD_NOT_RUN
-            message = unforeseen(error)
+            status = getattr(error, "exit_code", Exit.COULD_NOT_RUN)
+            message = str(error) if isinstance(error, HarnessError) else unforeseen(error)
             click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
             from harness.cli._output import json_document

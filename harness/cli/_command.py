@@ -94,7 +94,11 @@ class Verb(click.Command):
     def answer(self, ctx: click.Context) -> Any:
         """What the verb's function gives for the words of a context."""
         assert self.callback is not None
-        return ctx.invoke(self.callback, **built(self.callback, ctx.params))
+        given = built(self.callback, ctx.params)
+        measuring = given.get("measuring")
+        if measuring is not None and measuring.is_handed_over:
+            return measuring.handed_over()
+        return ctx.invoke(self.callback, **given)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings."""

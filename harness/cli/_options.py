@@ -21,6 +21,7 @@ from harness.domain.option import Option
 from harness.domain.placement import Placement, placement_of
 from harness.domain.question import MOST_TOKENS, Placed
 from harness.printable import clean_lines
+from harness.units import parse_bytes
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -44,13 +45,13 @@ def ending(*endings: str) -> Callable[[str], Path]:
     return read
 
 
-Model = Annotated[str, Option(metavar="MODEL", names="models")]
-Models = Annotated[tuple[str, ...], Option(metavar="[MODEL...]", names="models")]
+Model = Annotated[str, Option(metavar="MODEL")]
+Models = Annotated[tuple[str, ...], Option(metavar="[MODEL...]")]
 Results = Annotated[tuple[str, ...], Option(metavar="[RESULT]...")]
 ContextLength = Annotated[
     int,
     Meta(ge=64, le=MOST_TOKENS),
-    Option("--context -c", "Context length: tokens that the KV cache can hold.", "Request", unit="tokens"),
+    Option("--context -c", "Context length: tokens that the KV cache can hold.", "Request"),
 ]
 Depths = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=MOST_TOKENS)], ...],
@@ -58,7 +59,6 @@ Depths = Annotated[
         "--depth",
         "Tokens already in the cache before the test; several with commas: 0,2048.",
         "Request",
-        unit="tokens",
     ),
 ]
 Prompts = Annotated[
@@ -77,7 +77,7 @@ PromptCount = Annotated[
 Generated = Annotated[
     int,
     Meta(ge=2, le=MOST_TOKENS),
-    Option("--tokens -n", "Tokens to generate after each prompt.", "Request", unit="tokens"),
+    Option("--tokens -n", "Tokens to generate after each prompt.", "Request"),
 ]
 Seed = Annotated[
     int,
@@ -113,7 +113,8 @@ MemoryLimit = Annotated[
         "--memory-limit",
         "Kill the run when it uses more memory than this: 900MB, 1.5GiB.",
         "Device and limits",
-        unit="bytes",
+        metavar="SIZE",
+        reads=parse_bytes,
     ),
 ]
 Cpus = Annotated[
@@ -134,7 +135,7 @@ Programs = Annotated[
     Path | None,
     Option(
         "--programs",
-        "Folder of a llama.cpp release (llama-bench, ...) for this machine, or for the machine "
+        "Folder of a llama.cpp release (llama-bench, ...) for the machine "
         "of --on if edge-harness is not installed there.",
         "Device and limits",
         path="folder",
@@ -204,7 +205,22 @@ class Measuring(Frozen):
     @property
     def is_handed_over(self) -> bool:
         """Whether the edge-harness of the target does it all."""
-        return self.target != "local" and self.programs is None
+        return self.target != "local" and self.programs is None and "," not in self.target
+
+    def handed_over(self) -> Answer:
+        """What edge-harness on the target makes of all that was typed, with the files here that it names."""
+        from harness.app.on_target import hand_over
+
+        command: list[str] = click.get_current_context().meta["words"]
+        pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
+        files = {piece: Path(piece) for piece in pieces if Path(piece).is_file()}
+        with self.started() as how:
+            found = hand_over(self.target, command, files, how)
+        return Answer(
+            lambda: json.loads(found.text),
+            lambda: click.echo(clean_lines(found.text), nl=False),
+            found.status,
+        )
 
     def threads(self, thread_count: int) -> int:
         """So many as were asked for, or as CPUs were named; 0 where neither is said."""
@@ -265,20 +281,6 @@ def model_file(ref: str, quant: str, how: "How") -> Path:
     from harness.app.locate import obtain
 
     return obtain(ref, quant, progress=how.listener.fetched).path
-
-
-def handed_over(measuring: Measuring) -> Answer:
-    """What edge-harness on the target makes of all that was typed, with the files of this machine that it names."""
-    from harness.app.on_target import hand_over
-
-    command: list[str] = click.get_current_context().meta["words"]
-    pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
-    files = {piece: Path(piece) for piece in pieces if Path(piece).is_file()}
-    with measuring.started() as how:
-        found = hand_over(measuring.target, command, files, how)
-    return Answer(
-        lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status
-    )
 
 
 def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:

@@ -76,32 +76,38 @@ def table(
 ) -> str:
     """A plain table that fits the terminal; columns of numbers align right.
 
-    In a narrow terminal columns of words wrap between words, then columns are left out: those named in
-    ``spare`` in that order, then the others from the last one on. No word, number or flag is broken in two.
+    In a narrow terminal the widest column of words wraps between words, then columns are left out: those named
+    in ``spare`` in that order, then the others from the last one on. No word, number or flag is broken in two.
     """
     cells = [[clean(str(cell), MESSAGE_MAX) for cell in row] for row in (columns, *rows)]
     names = cells[0]
-    right = set[int]()
+    right = set()
     whole: dict[int, int] = {}
-    least: dict[int, int] = {}
-    for index, (name, *column) in enumerate(zip(*cells, strict=True)):
+    for at, (name, *column) in enumerate(zip(*cells, strict=True)):
+        whole[at] = max(map(len, [name, *column]))
         told = set(column) - _NO_NUMBER
-        whole[index] = max(1, *map(len, [name, *column]))
-        least[index] = max([min(_PROSE_WIDTH, whole[index]), *map(len, " ".join([name, *column]).split())])
         if told and all(map(_NUMBER.fullmatch, told)):
-            right.add(index)
-            least[index] = max(map(len, [*name.split(), *column]))
+            right.add(at)
+    prose = max(set(whole) - right, key=whole.__getitem__, default=0)
+    words = " ".join(row[prose] for row in cells).split()
+    least = max(min(_PROSE_WIDTH, whole[prose]), *map(len, words), 1)
     spared = [names.index(name) for name in spare if name in names]
-    spared += [index for index in reversed(whole) if index not in spared and index]
+    spared += [at for at in reversed(whole) if at not in {0, prose, *spared}]
     most = screen_width()
-    widths = _fitted(whole, least, spared, most)
+    widths = dict(whole)
+    while sum(widths.values()) - widths[prose] + least + 2 * len(widths) - 2 > most and spared:
+        del widths[spared.pop(0)]
+    room = most - sum(widths.values()) + widths[prose] - 2 * len(widths) + 2
+    widths[prose] = min(widths[prose], max(room, 1))
+    if room < least:  # two columns, and still too wide
+        widths = {at: min(whole[at], most // 2 - 1) for at in widths}
     lines = [title] * bool(title)
     for number, row in enumerate(cells):
-        parts = [textwrap.wrap(row[at], widths[at], break_on_hyphens=False) for at in widths]
+        parts = [textwrap.wrap(row[at], width, break_on_hyphens=False) for at, width in widths.items()]
         for line in zip_longest(*parts, fillvalue=""):
             shown = []
-            for at, part in zip(widths, line, strict=True):
-                shown.append(part.rjust(widths[at]) if at in right else part.ljust(widths[at]))
+            for (at, width), part in zip(widths.items(), line, strict=True):
+                shown.append(part.rjust(width) if at in right else part.ljust(width))
             lines.append("  ".join(shown).rstrip())
         if number == 0:
             lines.append("─" * (sum(widths.values()) + 2 * len(widths) - 2))
@@ -110,21 +116,3 @@ def table(
         said = f"not shown in {most} columns, but by --json: {', '.join(dropped)}"
         lines += textwrap.wrap(said, most, break_on_hyphens=False)
     return "\n".join([*lines, ""])
-
-
-def _fitted(whole: dict[int, int], least: dict[int, int], spared: list[int], most: int) -> dict[int, int]:
-    """Width of each column that is shown: wrapped where they are too wide together, then left out."""
-    widths = dict(whole)
-    while True:
-        over = sum(widths.values()) + 2 * len(widths) - 2 - most
-        if over <= 0:
-            return widths
-        widest = max(widths, key=lambda at: widths[at] - least[at])
-        spare = widths[widest] - least[widest]
-        if spare > 0:
-            widths[widest] -= min(over, spare)
-        elif len(widths) > 2:
-            gone = spared.pop(0)
-            widths = {at: whole[at] for at in widths if at != gone}
-        else:  # two columns, and still too wide: long words are cut
-            return dict.fromkeys(widths, most // 2 - 1)

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import click
 import msgspec
-from click.shell_completion import CompletionItem
 from msgspec import Meta
 from msgspec.inspect import BoolType, CustomType, FloatType, IntType, LiteralType, Type, type_info
 
@@ -33,8 +32,6 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         item = item_of(kind)
         for each in kinds_of(item or kind):
             self.name = _NAMES.get(type(each), self.name)
-        if option.unit == "bytes":
-            self.name = "size"
         if item:
             self.name += ",..."
 
@@ -49,17 +46,6 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
             return self.option.value(value, self.kind)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Names of models or devices that begin so."""
-        del ctx, param
-        from harness.catalog.paths import data_files
-
-        if not self.option.names:
-            return []
-        return [CompletionItem(name) for name in data_files(self.option.names) if name.startswith(incomplete)]
 
 
 class Flag(click.Option):

@@ -37,7 +37,7 @@ def devices() -> None:
 
 
 @devices.command()
-def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices")] = None) -> Answer:
+def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> Answer:
     """Show every figure of DEVICE with its source and confidence, and what others measured of its chip.
 
     Without a DEVICE, list those with a full profile.

@@ -5,6 +5,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import click
+import msgspec
 from msgspec import Meta
 
 from harness.cli._command import verb
@@ -24,7 +25,7 @@ Format = Literal["llama-swap", "models-ini"]
 
 @verb
 def fit(
-    models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")],
+    models: Annotated[tuple[str, ...], Option(metavar="MODEL...")],
     asked: Asked,
     devices: Annotated[
         tuple[str, ...],
@@ -35,7 +36,6 @@ def fit(
             metavar="DEVICE",
             default="this machine",
             is_repeated=True,
-            names="devices",
         ),
     ] = (),
     measured: Annotated[
@@ -100,7 +100,7 @@ def fit(
     from harness.catalog.models import model_names
     from harness.report.configurations import configuration
 
-    fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
+    fields = msgspec.structs.asdict(asked)
     pairs = product(
         matching("model", models, model_names), matching("device", devices or ("this",), device_names)
     )
@@ -134,11 +134,11 @@ def _several(questions: Sequence[Question]) -> Answer:
     if len({one.reads_only for one in answers}) > 1:
         raise RefusedError("an encoder, which writes nothing, is compared with encoders only")
 
-    def show() -> None:
-        for line in several(answers):
-            click.echo(line)
-
-    return Answer(answers, show, Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN)
+    return Answer(
+        answers,
+        lambda: say(*several(answers)),
+        Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN,
+    )
 
 
 def _one(
@@ -155,7 +155,7 @@ def _one(
     from harness.report.answer import first_screen, instead_line
     from harness.report.measured import electricity_line, measured_lines, prompt_line
 
-    document = {name: getattr(found, name) for name in found.__struct_fields__}
+    document = msgspec.structs.asdict(found)
     says = list[str]()
     if measured is not None:
         from harness.app.measured import causes
@@ -178,20 +178,15 @@ def _one(
 
         explanation = neighbours(best_case(found))
         document["explanation"] = explanation
-    if details:
-        more = []
-    else:
-        more = ["--details"]
+    more = ["--details"] * (not details)
     if found.sustained is not None and found.question.minutes is None and found.runs:
         more.append("--minutes N")
-    if not explained:
-        more.append("--explain")
+    more += ["--explain"] * (not explained)
 
     def show() -> None:
         from harness.cli import _details
 
-        for line in first_screen(found, more, instead_line(found), says):
-            click.echo(line)
+        say(*first_screen(found, more, instead_line(found), says))
         if details:
             say("", *_details.tables(found))
         if explanation:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @verb
 def history(
     runs: Annotated[tuple[str, ...], Option(metavar="[RUN]...")] = (),
-    model: Annotated[str, Option("--model", "Only runs of this model.", names="models")] = "",
-    device: Annotated[str, Option("--device", "Only runs on this device.", names="devices")] = "",
+    model: Annotated[str, Option("--model", "Only runs of this model.")] = "",
+    device: Annotated[str, Option("--device", "Only runs on this device.")] = "",
     limit: Annotated[
         int, Meta(ge=1, le=10_000), Option("--limit", "Show at most this many runs, the newest.")
     ] = 8,

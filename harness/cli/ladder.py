@@ -67,7 +67,7 @@ def ladder(
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked
     from harness.app.ladder import ladder as measure
-    from harness.records.ladder import CALIBRATION_COLUMNS, COLUMNS, caveats, cells, rungs_of
+    from harness.records.ladder import COLUMNS, caveats, cells, rungs_of
 
     timed = {"prompt_tokens", "new_tokens", "repetitions", "runtimes"}
     refuse_typed(timed, "with --no-speed", when=no_speed)
@@ -84,14 +84,8 @@ def ladder(
     rungs = rungs_of(records)
 
     def show() -> None:
-        rows = list(map(cells, rungs))
-        last = len(COLUMNS) - CALIBRATION_COLUMNS
-        changes = [(row[0], *row[last:]) for row in rows if row[last]]
-        say(
-            table(f"{rungs[0].model}, quantised", COLUMNS[:last], [row[:last] for row in rows]),
-            table("Calibration beside the reference", (COLUMNS[0], *COLUMNS[last:]), changes),
-            *caveats(rungs),
-        )
+        rows = map(cells, rungs)
+        say(table(f"{rungs[0].model}, quantised", COLUMNS, rows, spare=COLUMNS[3:]), *caveats(rungs))
 
     is_made = any(rung.outcome == "ok" for rung in rungs)
     return Answer({"rungs": rungs, "records": records}, show, Exit.OK if is_made else Exit.COULD_NOT_RUN)

@@ -26,7 +26,6 @@ def learn(
             "--device",
             "Attribute every measurement to this device, whatever device it names.",
             metavar="DEVICE",
-            names="devices",
         ),
     ] = None,
     lines: Annotated[

@@ -24,7 +24,7 @@ def models() -> None:
 
 @models.command()
 def show(
-    model: Annotated[str | None, Option(metavar="[MODEL]", names="models")] = None,
+    model: Annotated[str | None, Option(metavar="[MODEL]")] = None,
     quant: Quant = "",
 ) -> Answer:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache.

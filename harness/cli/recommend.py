@@ -2,12 +2,11 @@
 
 from typing import Annotated, Literal
 
-import click
 from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer
+from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Api, Asked, KvType
 from harness.errors import Exit
@@ -15,7 +14,7 @@ from harness.errors import Exit
 
 @verb
 def recommend(
-    device: Annotated[str, Option(metavar="DEVICE", names="devices")],
+    device: Annotated[str, Option(metavar="DEVICE")],
     task: Annotated[
         Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"],
         Option("--task", "What the model is for: it decides which published scores count."),
@@ -49,8 +48,4 @@ def recommend(
     )
     ranking = rank(device, task, asked)
 
-    def show() -> None:
-        for line in lines(ranking, device):
-            click.echo(line)
-
-    return Answer(ranking, show, Exit.OK if ranking.winner else Exit.BROKEN)
+    return Answer(ranking, lambda: say(*lines(ranking, device)), Exit.OK if ranking.winner else Exit.BROKEN)

@@ -1,6 +1,5 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
-import os
 from typing import Annotated
 
 import click
@@ -18,12 +17,12 @@ class _Setting(options.Setting):
     prompt_tokens: Annotated[
         int,
         Meta(ge=0, le=MOST_TOKENS),
-        Option("--prompt -p", "Tokens in each prompt.", "Request", unit="tokens"),
+        Option("--prompt -p", "Tokens in each prompt.", "Request"),
     ] = 512
     new_tokens: Annotated[
         int,
         Meta(ge=0, le=MOST_TOKENS),
-        Option("--tokens -n", "Tokens to generate after each prompt.", "Request", unit="tokens"),
+        Option("--tokens -n", "Tokens to generate after each prompt.", "Request"),
     ] = 128
     ubatch_tokens: Ubatch = 512
     kv_type: KvType = "F16"
@@ -36,7 +35,7 @@ class _Setting(options.Setting):
 def run(
     setting: _Setting,
     measuring: options.Anywhere,
-    models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")] = (),
+    models: Annotated[tuple[str, ...], Option(metavar="MODEL...")] = (),
     quant: Quant = "",
     depth_tokens: options.Depths = (0,),
     thread_counts: Annotated[
@@ -92,23 +91,15 @@ def run(
 
     with_server = "with --runtime server: it is measured as it already runs"
     has_server = "server:" in runtime
-    refuse_typed({"target", "memory_bytes", "resume", "cpus", "thread_counts"}, with_server, when=has_server)
+    refuse_typed({"memory_bytes", "resume", "cpus", "thread_counts"}, with_server, when=has_server)
     refuse_typed({"server_model"}, "without --runtime server:URL", when=not has_server)
     targets = measuring.target.split(",")
     if len(set(targets)) < len(targets):
         raise click.UsageError(f"--on: found {measuring.target!r}, expected each target once")
     if len(targets) > 1:
         return options.side_by_side(targets, setting.scenario(measuring))
-    if measuring.is_handed_over:
-        return options.handed_over(measuring)
     programs = measuring.programs
-    if programs is not None and measuring.target == "local":
-        from harness.runtimes.executable import FOLDER_VARIABLE
-
-        refuse_typed({"runtime"}, "with --programs, whose folder has the runtime")
-        os.environ[FOLDER_VARIABLE] = str(programs)
-        runtime = "executable"
-        programs = None
+    refuse_typed({"programs"}, "without --on", when=measuring.target == "local")
     sides = options.sides_of(runtime, server_model, has_models=bool(models))
     jobs = [side.replace(repetitions=repetitions, cold_loads=cold_loads) for side in sides]
     if programs is not None and len(jobs) > 1:

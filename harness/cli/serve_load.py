@@ -25,7 +25,7 @@ def _limit(text: str) -> tuple[str, float]:
 def serve_load(
     measuring: options.Measuring,
     url: Annotated[str, Option("--url", "Address of the server: http://127.0.0.1:8080.", metavar="URL")],
-    named: Annotated[str, Option(metavar="[MODEL]", names="models")] = "",
+    named: Annotated[str, Option(metavar="[MODEL]")] = "",
     server_model: options.ServerModel = "",
     users: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=10_000)], ...],

@@ -67,8 +67,6 @@ def soak(
 
     if minutes * 60 > measuring.timeout_s:
         raise click.UsageError(f"--minutes: found {minutes:g}, expected no more than --timeout allows")
-    if measuring.is_handed_over:
-        return options.handed_over(measuring)
     job = SoakJob(
         path=model,
         scenario=setting.scenario(measuring),

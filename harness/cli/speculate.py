@@ -34,7 +34,6 @@ def speculate(
             "Draft model, a name or a file, which runs as a copy in plain Q4_0; or 'lookup' for "
             "prompt lookup.",
             metavar="M",
-            names="models",
         ),
     ],
     setting: _Setting,

@@ -44,7 +44,6 @@ def stream(
             "Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' "
             "for prompt lookup.",
             metavar="M",
-            names="models",
         ),
     ] = "",
     quant: Quant = "",
@@ -84,8 +83,6 @@ def stream(
     from harness.cli._records import difference_view, show_record
     from harness.measure.jobs.stream import StreamJob
 
-    if measuring.is_handed_over:
-        return options.handed_over(measuring)
     if measuring.programs is not None:
         where = measuring.target
         raise RefusedError(

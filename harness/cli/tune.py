@@ -85,8 +85,6 @@ def tune(
     from harness.app.tune import tune as race
     from harness.errors import Exit
 
-    if measuring.is_handed_over:
-        return options.handed_over(measuring)
     with measuring.started() as how:
         tuned = race(
             model,

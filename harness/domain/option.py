@@ -13,7 +13,6 @@ from typing import Any, Final, Literal, get_args
 from msgspec import inspect
 
 from harness.domain.base import Frozen
-from harness.units import parse_bytes
 
 Heading = Literal["Options", "Request", "Engine and placement", "Device and limits", "Measuring", "Output"]
 """Headings of the help, in their order."""
@@ -28,12 +27,10 @@ class Option(Frozen, kw_only=False):
         help: What it is, where no ``Meta`` says so.
         heading: Under which the help lists it.
         metavar: What stands for the value in the help; empty for that of its type.
-        unit: ``bytes`` reads ``1.5GiB``; numbers of ``tokens`` are whole and may end in ``k`` or ``m``.
         default: What the help says of the default, where the default itself would say nothing.
         reads: Makes the value of its text, where the type does not say how; a ValueError says found and
             expected.
         is_repeated: A field of several values is given once for each, in place of once with commas between.
-        names: Which names the shell completes.
         path: What a path must be of, where there is something.
         is_here: Whether a path must exist.
     """
@@ -42,11 +39,9 @@ class Option(Frozen, kw_only=False):
     help: str = ""
     heading: Heading = "Options"
     metavar: str = ""
-    unit: Literal["", "bytes", "tokens"] = ""
     default: str = ""
     reads: Callable[[str], Any] | None = None
     is_repeated: bool = False
-    names: Literal["", "models", "devices"] = ""
     path: Literal["file", "folder", "any"] = "any"
     is_here: bool = False
 
@@ -70,7 +65,7 @@ class Option(Frozen, kw_only=False):
                 words += map(str, each.values)
         for each in kinds_of(kind):
             if isinstance(each, inspect.IntType | inspect.FloatType) and text not in words:
-                return parse_bytes(text) if self.unit == "bytes" else _number(text, each, words)
+                return _number(text, each, words)
         if text in words or not words:
             return text
         raise ValueError(f"found {text!r}, expected {' or '.join(words)}")

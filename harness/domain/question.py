@@ -23,24 +23,22 @@ Minutes = Annotated[float, Meta(gt=0, le=1e6)]
 Context = Annotated[
     Annotated[int, Meta(ge=64, le=MOST_TOKENS)] | Literal["max"] | None,
     Meta(description="Tokens that the context holds; `max` for as many as fit."),
-    Option(
-        "--context -c", heading="Request", unit="tokens", default="4096, or more where the request needs it"
-    ),
+    Option("--context -c", heading="Request", default="4096, or more where the request needs it"),
 ]
 Prompt = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens in each prompt."),
-    Option("--prompt -p", heading="Request", unit="tokens"),
+    Option("--prompt -p", heading="Request"),
 ]
 New = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens to write after each prompt."),
-    Option("--tokens -n", heading="Request", unit="tokens"),
+    Option("--tokens -n", heading="Request"),
 ]
 Depth = Annotated[
     int,
     Meta(ge=0, le=MOST_TOKENS, description="Tokens that the context holds already."),
-    Option("--depth", heading="Request", unit="tokens"),
+    Option("--depth", heading="Request"),
 ]
 MOST_USERS = 4096
 Users = Annotated[
@@ -54,7 +52,7 @@ Users = Annotated[
 Ubatch = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Most tokens that one pass computes (llama.cpp: -ub)."),
-    Option("--ubatch", heading="Request", unit="tokens"),
+    Option("--ubatch", heading="Request"),
 ]
 KvType = Annotated[
     str,
@@ -162,7 +160,7 @@ class Asked(Frozen):
             description="Draft model for speculative decoding: a name (NAME:QUANT for its quantisation) or a file; or "
             "a head on the model itself: mtp, eagle or dflash (mtp:3 drafts 3 tokens at a time)."
         ),
-        Option("--draft", metavar="MODEL|HEAD", names="models"),
+        Option("--draft", metavar="MODEL|HEAD"),
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,

@@ -15,8 +15,7 @@ COLUMNS: Final = (
     *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top"),
     *("frontier", "NLL change, 95 %", "ECE change, 95 %", "flips: lost + gained"),
 )
-"""Headings of the cells of a rung; those of calibration come last."""
-CALIBRATION_COLUMNS: Final = 3
+"""Headings of the cells of a rung."""
 _RAN: Final = ("ok", "inconclusive")
 
 

@@ -36,7 +36,7 @@ def run(
     ] = "default",
     model: Annotated[
         str | None,
-        Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL", names="models"),
+        Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL"),
     ] = None,
     encoder: Annotated[
         Path | None,
@@ -73,8 +73,6 @@ def run(
     from harness.workloads.system import load, size_of
     from harness.workloads.target import run_on
 
-    if measuring.is_handed_over:
-        return options.handed_over(measuring)
     if not name:
         refuse_typed(typed(click.get_current_context()) - {"as_json"}, "without a NAME")
         return _listed()

@@ -235,10 +235,10 @@ def test_completion_is_made_from_the_commands(shell: str) -> None:
     assert "_EDGE_HARNESS_COMPLETE" in run(_EDGE_HARNESS_COMPLETE=f"{shell}_source").stdout
     environment = {
         "_EDGE_HARNESS_COMPLETE": "bash_complete",
-        "COMP_WORDS": "edge-harness fit llama-3.2",
+        "COMP_WORDS": "edge-harness fit --dev",
         "COMP_CWORD": "2",
     }
-    assert "plain,llama-3.2-3b" in run(**environment).stdout
+    assert "plain,--device" in run(**environment).stdout
 
 
 def test_numbers_are_aligned_right_and_a_column_with_a_word_is_not() -> None:
