@@ -14,12 +14,9 @@ from harness.domain.prediction import Interval
 from harness.report.state import Figure, State
 from harness.units import format_number
 
+_DISC: Final = '<circle r="6"/>'
 _SHAPES: Final = {
-    State.INSIDE: '<circle r="6"/>',
-    State.MEASURED: '<circle r="6"/>',
-    State.EDGE: '<circle r="5"/>',
     State.OUTSIDE: '<path d="M0-7 7 0 0 7-7 0Z"/>',
-    State.NONE: '<circle r="5"/>',
     State.DISTURBED: '<path d="M-5-5h10v10h-10zM-5 0 0-5M-5 5 5-5M0 5 5 0"/>',
 }
 _NICE: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -123,14 +120,14 @@ def beside(
 
 def mark(place: float, y: float, state: State) -> str:
     """The mark of a state at a place in per cent."""
-    return f'<svg class="mark {state.name.lower()}" x="{place}%" y="{y}" overflow="visible">{_SHAPES[state]}</svg>'
+    return f'<svg class="mark {state.name.lower()}" x="{place}%" y="{y}" overflow="visible">{_SHAPES.get(state, _DISC)}</svg>'
 
 
 def shape(state: State, says: str = "") -> Drawing:
     """The mark of a state in a line of text; ``says`` what no word beside it does."""
     told = f'role="img" aria-label="{escape(says, quote=True)}"' if says else 'aria-hidden="true"'
     box = 'width="14" height="14" viewBox="-8 -8 16 16"'
-    return Drawing(f'<svg class="mark {state.name.lower()}" {box} {told}>{_SHAPES[state]}</svg>')
+    return Drawing(f'<svg class="mark {state.name.lower()}" {box} {told}>{_SHAPES.get(state, _DISC)}</svg>')
 
 
 def stated(state: State, word: str) -> Drawing:
@@ -179,10 +176,10 @@ def bullet(figure: Figure, says: str) -> Drawing:
     return picture(says, 36, [*parts, label(0, 34, "0"), label(100, 34, end)])
 
 
-def factor_axis(axis: Axis, unit: str) -> Drawing:
-    """The scale below such rows."""
+def factor_axis(axis: Axis) -> Drawing:
+    """The scale below rows of speeds."""
     ticks = [label(axis.at(value), 14, format_number(value)) for value in axis.ticks()]
-    return picture(f"Scale: {unit}", 18, ticks, "scale")
+    return picture("Scale: tokens a second", 18, ticks, "scale")
 
 
 def stack(parts: Sequence[tuple[str, float, str]], says: str) -> Drawing:

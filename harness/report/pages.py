@@ -5,9 +5,10 @@ All else is folded.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from math import log
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
@@ -41,36 +42,55 @@ _RUNS: Final = (
 )
 
 
+class _Run(NamedTuple):
+    """A run with what is said of it."""
+
+    record: RunRecord
+    figures: dict[str, Figure]
+    setting: str
+
+    @property
+    def model(self) -> str:
+        return words.model_words(self.record)
+
+    @property
+    def quant(self) -> str:
+        return clean(self.record.quant, 30)
+
+    @property
+    def speed(self) -> Figure:
+        return self.figures["decode"]
+
+
 def page_of(
     records: Sequence[RunRecord], *, tables: Sequence[Table] = (), judgements: Sequence[Judgement] = ()
 ) -> Page:
     """The page of one run, of many, of a gate, or of predictions alone."""
     ordered = sorted(records, key=lambda record: (record.created, record.run_id))
-    figured = [figures_of(record) for record in ordered]
-    folds: list[Panel] = []
+    settings = words.setting_words(ordered)
+    runs = [_Run(record, figures_of(record), said) for record, said in zip(ordered, settings, strict=True)]
     page = Page("gate", "", "no run", "", Headline())
-    if len(ordered) == 1 and not judgements:
-        page = _one(ordered[0], figured[0])
-        folds.append(_all_figures(figured[0]))
-    elif ordered:
-        page = _many(ordered, figured)
+    folds: list[Panel] = []
+    last: list[Section] = []
+    if len(runs) == 1 and not judgements:
+        page = _one(runs[0])
+        folds.append(_all_figures(runs[0].figures))
+        last.append(_next(ordered[0]))
+    elif runs:
+        page = _many(runs)
     elif tables:
         page = _predictions(tables[0])
     if judgements:
         gate = gate_of(judgements)
-        page = gate._replace(
-            subject=page.subject,
-            place=page.place,
-            created=page.created,
-            sections=[*gate.sections, *page.sections],
-        )
+        sections = [*gate.sections, *page.sections]
+        page = gate._replace(subject=page.subject, place=page.place, created=page.created, sections=sections)
     results = [panel for record in ordered for panel in result_panels(record) if panel.title]
     folds += sorted(map(cleaned, [*results, *offered(ordered)]), key=lambda panel: panel.title)
-    folds += _facts(ordered)
-    folds.append(words_panel())
-    last = []
-    if len(ordered) == 1:
-        last.append(_next(ordered[0]))
+    marks = Drawing(" ".join(stated(state, state.value) for state in State))
+    folds += [
+        *_facts(ordered),
+        Panel("Words and marks used here", facts=[("marks", marks), *words.GLOSSARY.items()]),
+    ]
     last.append(Section("details", "In full", folds=folds))
     return page._replace(sections=[*page.sections, *map(heat, tables), *last])
 
@@ -78,20 +98,19 @@ def page_of(
 # One run
 
 
-def _one(record: RunRecord, figures: dict[str, Figure]) -> Page:
-    model = words.model_words(record)
-    speed = figures["decode"]
-    headline = headline_of(record, speed)
-    made = (_known(record, speed), _limits(record, speed), _memory(record, figures), _over_time([record]))
+def _one(run: _Run) -> Page:
+    record = run.record
+    headline = headline_of(record, run.speed)
+    made = (_known(run), _limits(run), _memory(run), _over_time([record]))
     return Page(
         kind="check",
-        title=f"{model} on {words.machine_words(record)}: {headline.number} {headline.unit}".rstrip(": "),
-        subject=", ".join(filter(None, (model, clean(record.quant, 30), words.kind_words(record)))),
+        title=f"{run.model} on {words.machine_words(record)}: {headline.number} {headline.unit}".rstrip(": "),
+        subject=", ".join(filter(None, (run.model, run.quant, words.kind_words(record)))),
         place=f"{words.machine_line(record)} · {words.engine_line(record)}",
         created=record.created,
         headline=headline,
-        note=note_of(record, figures),
-        tiles=[_tile(record, figures, key, title) for key, title in TILES],
+        note=note_of(record, run.figures),
+        tiles=[_tile(run, key, title) for key, title in TILES],
         sections=[one for one in made if one and one.panels],
     )
 
@@ -188,22 +207,18 @@ def _why(record: RunRecord, figure: Figure) -> str:
     return "The profile of this machine may be old: edge-harness check --probe measures it anew."
 
 
-def _tile(
-    record: RunRecord, figures: dict[str, Figure], name: str, title: str
-) -> tuple[str, Figure, str, Drawing]:
-    figure = figures.get(name) or Figure(name, "s", State.NONE)
-    asked = record.scenario
+def _tile(run: _Run, name: str, title: str) -> tuple[str, Figure, str, Drawing]:
+    figure = run.figures.get(name) or Figure(name, "s", State.NONE)
+    asked = run.record.scenario
     of = {
-        "decode": words.kind_words(record) or f"{asked.new_tokens:,} tokens",
+        "decode": words.kind_words(run.record) or f"{asked.new_tokens:,} tokens",
         "first token": f"to the first after {asked.prompt_tokens:,} tokens, {0.75 * asked.prompt_tokens:,.0f} words",
-        "peak memory": f"at its highest; the machine has {record.machine.ram_bytes / GIB:.0f} GB",
+        "peak memory": f"at its highest; the machine has {run.record.machine.ram_bytes / GIB:.0f} GB",
         "load": "when the file is in memory",
     }[name]
-    cold = figures.get("load, cold")
+    cold = run.figures.get("load, cold")
     if figure.state is State.NONE:
         of = "no such test in this run"
-    elif figure.state is State.DISTURBED:
-        of = "disturbed throughout: not to be believed"
     elif name == "decode" and figure.least is not None and figure.most is not None:
         ends = f"{format_number(figure.least)} to {format_number(figure.most)}"
         of = f"{figure.sample_count} runs of {asked.new_tokens:,} tokens, {ends}; this is the middle one"
@@ -212,72 +227,79 @@ def _tile(
     return title, figure, of, drawing.bullet(figure, f"{title}: {figure.says}")
 
 
-def _known(record: RunRecord, speed: Figure) -> Section | None:
+def _known(run: _Run) -> Section | None:
     """The model on machines that people know, this one among them, slowest first; and the axis below."""
-    others = known_machines(record)
+    others = known_machines(run.record)
+    speed = run.speed
     if speed.measured is None or not speed.state.is_believed or not others:
         return None
     ends = [speed.measured, words.READING_TOKENS_PER_S]
     for answer in others:
         if answer.runs:
-            speeds = answer.prediction.speed.decode_tokens_per_s
-            ends += [speeds.low, speeds.high]
+            likely = answer.prediction.speed.decode_tokens_per_s
+            ends += [likely.low, likely.high]
     axis = Axis.of_factors(ends)
     rules = [drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading")]
-    name = words.machine_words(record)
+    name = words.machine_words(run.record)
     says = f"{name}: measured {speed.number}"
     own = drawing.beside(axis, 44, says, measured=(speed.measured, speed.state), rules=rules)
-    first = cell(name[:1].upper() + name[1:], "own", counted(record.machine.core_count, "core"))
+    first = cell(name[:1].upper() + name[1:], "own", counted(run.record.machine.core_count, "core"))
     rows = {speed.measured: (first, own, cell(speed.number, "n speed", "measured"))}
     for answer in others:
-        likely = None
+        title = answer.device.title
+        place = -float(len(rows))
         number = "–"
         between = "does not fit"
+        predicted = None
         if answer.runs:
-            likely = answer.prediction.speed.decode_tokens_per_s
-            number = format_number(likely.mid, 2)
-            between = f"{format_number(likely.low, 2)} to {format_number(likely.high, 2)}"
-        says = f"{answer.device.title}: {number} tokens/s, {between}"
-        picture = drawing.beside(axis, 44, says, likely, rules=rules)
-        place = cell(answer.device.title, small=how(answer))
-        rows[likely.mid if likely else -len(rows)] = (place, picture, cell(number, "n speed", between))
-    ordered = [rows[speed] for speed in sorted(rows)]
-    ordered.append((Drawing(), drawing.factor_axis(axis, "tokens a second"), Drawing()))
-    heads = ("machine", "slower to faster", cell("tokens/s", "n"))
+            predicted = answer.prediction.speed.decode_tokens_per_s
+            place = predicted.mid
+            number = format_number(place, 2)
+            between = f"{format_number(predicted.low, 2)} to {format_number(predicted.high, 2)}"
+        says = f"{title}: {number} tokens/s, {between}"
+        picture = drawing.beside(axis, 44, says, predicted, rules=rules)
+        rows[place] = (cell(title, small=how(answer)), picture, cell(number, "n speed", between))
+    ordered = [rows[place] for place in sorted(rows)]
+    ordered.append((Drawing(), drawing.factor_axis(axis), Drawing()))
     return Section(
         "known",
         "Beside machines you know",
         "The same model. Only the shaded machine is measured. The others are predicted: the bar is the doubt (90 %), "
         "the line in it the likeliest speed.",
-        [Panel("", columns=heads, rows=ordered, kind="rows")],
+        [
+            Panel(
+                "", columns=("machine", "slower to faster", cell("tokens/s", "n")), rows=ordered, kind="rows"
+            )
+        ],
         note="Tokens a second; equal distances are equal factors. Dashed: about as fast as you read.",
     )
 
 
-def _limits(record: RunRecord, reached: Figure) -> Section | None:
+def _limits(run: _Run) -> Section | None:
     """Where the time of a token goes, and how much of what memory alone would allow was reached."""
-    if record.prediction is None or not record.prediction.speed.limits:
+    if run.record.prediction is None:
         return None
-    speed = record.prediction.speed
-    lead = f"The time of one token, {amount('s', 1 / speed.decode_tokens_per_s.mid, 2)} predicted."
-    if reached.measured is not None and reached.state.is_believed and speed.roofline_tokens_per_s > 0:
-        share = 100 * reached.measured / speed.roofline_tokens_per_s
-        ceiling = format_number(speed.roofline_tokens_per_s)
+    predicted = run.record.prediction.speed
+    reached = run.speed
+    lead = f"The time of one token, {amount('s', 1 / predicted.decode_tokens_per_s.mid, 2)} predicted."
+    if reached.measured is not None and reached.state.is_believed and predicted.roofline_tokens_per_s > 0:
+        share = 100 * reached.measured / predicted.roofline_tokens_per_s
+        ceiling = format_number(predicted.roofline_tokens_per_s)
         lead += f" Reading memory alone would allow {ceiling} tokens a second: {reached.number} is {share:.0f} % of that."
-    sized = {words.LIMITS.get(name, name.value): share for name, share in speed.limits.items()}
-    whole = sum(sized.values())
-    return _stack("limits", "What limits it", lead, sized, lambda share: f"{100 * share / whole:.0f} %")
+    sizes = {words.LIMITS.get(name, name.value): share for name, share in predicted.limits.items()}
+    whole = sum(sizes.values())
+    return _stack("limits", "What limits it", lead, sizes, lambda share: f"{100 * share / whole:.0f} %")
 
 
-def _memory(record: RunRecord, figures: dict[str, Figure]) -> Section | None:
+def _memory(run: _Run) -> Section | None:
     """Parts of the predicted memory, and what was measured beyond them."""
-    if record.prediction is None or not record.prediction.memory.parts:
+    if run.record.prediction is None:
         return None
     sizes: dict[str, float] = defaultdict(float)
-    for part in record.prediction.memory.parts:
+    for part in run.record.prediction.memory.parts:
         sizes[words.PARTS.get(part.kind) or clean(part.label, 60)] += part.size_bytes
     whole = sum(sizes.values())
-    peak = figures["peak memory"]
+    peak = run.figures["peak memory"]
     lead = f"{amount('bytes', whole)} predicted"
     beyond = 0.0
     if peak.measured is not None and peak.state.is_believed:
@@ -285,9 +307,8 @@ def _memory(record: RunRecord, figures: dict[str, Figure]) -> Section | None:
         if peak.state is State.OUTSIDE and peak.measured > whole:
             beyond = peak.measured - whole
             lead += f"; {amount('bytes', beyond)} came on top that nothing predicted"
-    return _stack(
-        "memory", "Where the memory goes", f"{lead}.", sizes, lambda size: amount("bytes", size), beyond
-    )
+    shown = partial(amount, "bytes")
+    return _stack("memory", "Where the memory goes", f"{lead}.", sizes, shown, beyond)
 
 
 def _stack(
@@ -297,12 +318,14 @@ def _stack(
     sizes: dict[str, float],
     shown: Callable[[float], str],
     beyond: float = 0.0,
-) -> Section:
+) -> Section | None:
     """At most six parts of a bar, the largest first; what lies ``beyond`` the whole is hatched."""
     sized = sorted((pair for pair in sizes.items() if pair[1] > 0), key=lambda pair: -pair[1])
+    if not sized:
+        return None
     parts = [(name, size, kind) for (name, size), kind in zip(sized, _COLOURS, strict=False)]
-    if len(sized) > len(parts):
-        parts.append(("the rest", sum(size for _, size in sized[len(parts) :]), "x"))
+    if rest := sum(size for _, size in sized[len(parts) :]):
+        parts.append(("the rest", rest, "x"))
     if beyond:
         parts.append(("not predicted", beyond, "beyond"))
     says = f"{heading}: " + ", ".join(f"{name} {shown(size)}" for name, size, _ in parts)
@@ -342,38 +365,31 @@ def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
         yield Panel("How it was measured", label, facts=kept)
 
 
-def words_panel() -> Panel:
-    """The marks and the words of a page."""
-    marks = Drawing(" ".join(stated(state, state.value) for state in State))
-    return Panel("Words and marks used here", facts=[("marks", marks), *words.GLOSSARY.items()])
-
-
 # Many runs, and predictions alone
 
 
-def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Page:
+def _many(runs: Sequence[_Run]) -> Page:
     """Runs of one machine or of several; of each machine its own table, and nothing drawn across them."""
-    by_machine: dict[str, list[tuple[RunRecord, dict[str, Figure], str]]] = defaultdict(list)
+    by_machine: dict[str, list[_Run]] = defaultdict(list)
     ends = [0.55, 1.8]
-    for line in zip(records, figured, words.setting_words(records), strict=True):
-        by_machine[words.machine_line(line[0])].append(line)
-        ends += _factors(line[1]["decode"])
+    for run in runs:
+        by_machine[words.machine_line(run.record)].append(run)
+        ends += _factors(run.speed)
     axis = Axis.of_factors(ends)
+    records = [run.record for run in runs]
+    place = counted(len(by_machine), "machine")
+    where = place
+    if len(by_machine) == 1:
+        (place,) = by_machine
+        where = words.machine_words(records[0])
     tables = []
     drawn = []
-    for name, lines in sorted(by_machine.items()):
-        lines.sort(key=lambda line: _order(line[0]))
-        label = name if len(by_machine) > 1 else ""
-        tables.append(Panel("", label, columns=_RUNS, rows=list(_rows(lines, axis)), kind="runs"))
-        if pictures := list(_multiples(lines)):
+    for name, group in sorted(by_machine.items()):
+        group.sort(key=_order)
+        label = name.removeprefix(place)
+        tables.append(Panel("", label, columns=_RUNS, rows=list(_rows(group, axis)), kind="runs"))
+        if pictures := list(_multiples(group)):
             drawn.append(Panel("", label, pictures=pictures))
-    broken = []
-    for record in records:
-        if record.outcome != "ok":
-            which = (
-                f"{words.model_words(record)} {clean(record.quant, 30)}, {words.short_date(record.created)}"
-            )
-            broken.append(f"{which}: {record.outcome}. {clean(record.detail, 300)}")
     made = [
         Section(
             "machines",
@@ -381,7 +397,6 @@ def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) ->
             "The bar is what was predicted before the run (90 %), around its likeliest value; the mark is what came out. "
             "A red diamond: outside.",
             tables,
-            note=" ".join(broken),
         ),
         Section(
             "multiples",
@@ -393,15 +408,14 @@ def _many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) ->
         Section("ladders", "Which quantisation", panels=ladders(records)),
         _over_time(records),
     ]
-    runs = counted(len(records), "run")
-    models = counted(len({words.model_words(record) for record in records}), "model")
+    title = f"{counted(len(runs), 'run')} of {counted(len({run.model for run in runs}), 'model')}"
     return Page(
         kind="report",
-        title=f"{runs} of {models}",
-        subject=f"{models}, {counted(len({record.quant for record in records}), 'quantisation')}, {runs}",
-        place=name if len(by_machine) == 1 else counted(len(by_machine), "machine"),
+        title=title,
+        subject=title,
+        place=place,
         created=records[-1].created,
-        headline=_headline_of_many(records, figured),
+        headline=_headline_of_many(runs, f"on {where}"),
         sections=[one for one in made if one.panels],
     )
 
@@ -415,42 +429,44 @@ def _over_time(records: Sequence[RunRecord]) -> Section:
     return Section("courses", "Over time", lead, pictures)
 
 
-def _order(record: RunRecord) -> tuple[float, str, float, str]:
+def _order(run: _Run) -> tuple[float, str, float, str]:
     """By model, the smallest first; of each the widest quantisation first, then by time."""
-    model = record.model
-    if model is None:
-        return 0, words.model_words(record), 0, record.created
-    return model.parameter_count, words.model_words(record), -model.size_bytes, record.created
+    model = run.record.model
+    sizes = (model.parameter_count, -model.size_bytes) if model else (0, 0)
+    return sizes[0], run.model, sizes[1], run.record.created
 
 
-def _rows(lines: Sequence[tuple[RunRecord, dict[str, Figure], str]], axis: Axis) -> Iterator[Sequence[str]]:
-    """A row for each run; its model is named once a group."""
+def _rows(runs: Sequence[_Run], axis: Axis) -> Iterator[Sequence[str]]:
+    """A row for each run; its model is named once a group, and why it did not end well below its setting."""
     last = ""
-    for record, figures, setting in lines:
-        speed = figures["decode"]
-        model = words.model_words(record)
-        word = speed.word if record.outcome == "ok" else record.outcome
+    for run in runs:
+        record = run.record
+        speed = run.speed
+        word = speed.word
+        reason = ""
+        if record.outcome != "ok":
+            word = record.outcome
+            reason = clean(record.detail, 300)
         yield (
-            cell("" if model == last else model, "model"),
-            clean(record.quant, 30),
+            cell(run.model if run.model != last else "", "model"),
+            run.quant,
             cell(speed.number, "n speed" if speed.state.is_believed else "n"),
             stated(speed.state, word),
             _on_likeliest(speed, axis),
             cell(speed.off, "n"),
-            setting,
+            cell(run.setting, small=reason),
             cell(words.short_date(record.created), "n small"),
-            *(_marked(figures.get(name)) for name in ("first token", "peak memory")),
+            *(_marked(run.figures[name]) for name in ("first token", "peak memory")),
         )
-        last = model
+        last = run.model
 
 
-def _marked(figure: Figure | None) -> Drawing:
+def _marked(figure: Figure) -> Drawing:
     """A figure, behind its mark where that is not what was predicted."""
-    if figure is None:
-        return cell("–", "n")
+    text = figure.shown
     if figure.state in {State.OUTSIDE, State.DISTURBED}:
-        return cell(Drawing(f"{drawing.shape(figure.state, figure.word)} {figure.shown}"), "n")
-    return cell(figure.shown, "n")
+        text = Drawing(f"{drawing.shape(figure.state, figure.word)} {text}")
+    return cell(text, "n")
 
 
 def _factors(figure: Figure) -> list[float]:
@@ -469,56 +485,50 @@ def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     return drawing.beside(axis, 30, says, Interval(1.0, low, high), (measured, speed.state))
 
 
-def _multiples(
-    lines: Sequence[tuple[RunRecord, dict[str, Figure], str]],
-) -> Iterator[tuple[str, list[tuple[str, Drawing]]]]:
+def _multiples(runs: Sequence[_Run]) -> Iterator[tuple[str, list[tuple[str, Drawing]]]]:
     """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
-    by_model: dict[str, list[tuple[str, Figure]]] = defaultdict(list)
+    by_model: dict[str, list[_Run]] = defaultdict(list)
     ends = []
-    for record, figures, setting in lines:
-        speed = figures["decode"]
-        if speed.predicted and speed.factor is not None:
-            name = f"{clean(record.quant, 30)} {setting}".strip()
-            by_model[words.model_words(record)].append((name, speed))
-            ends += [speed.measured or 0.0, speed.predicted.low, speed.predicted.high]
+    for run in runs:
+        if run.speed.predicted and run.speed.factor is not None:
+            by_model[run.model].append(run)
+            ends += [run.speed.measured or 0.0, run.speed.predicted.low, run.speed.predicted.high]
     axis = Axis.of_factors(ends)
     for model, group in by_model.items():
         drawn = []
-        for name, speed in group:
-            measured = (speed.measured or 0.0, speed.state)
-            says = f"{model} {name}: {speed.says}"
-            drawn.append((name, drawing.beside(axis, 22, says, speed.predicted, measured)))
+        for run in group:
+            name = f"{run.quant} {run.setting}".strip()
+            measured = (run.speed.measured or 0.0, run.speed.state)
+            says = f"{model} {name}: {run.speed.says}"
+            drawn.append((name, drawing.beside(axis, 22, says, run.speed.predicted, measured)))
         if len(drawn) > 1:
-            yield model, [*drawn, ("", drawing.factor_axis(axis, "tokens a second"))]
+            yield model, [*drawn, ("", drawing.factor_axis(axis))]
 
 
-def _headline_of_many(records: Sequence[RunRecord], figured: Sequence[dict[str, Figure]]) -> Headline:
-    speeds = [figures["decode"] for figures in figured]
-    states = tally(speeds)
-    places = {words.machine_words(record) for record in records}
-    place = f"on {places.pop()}" if len(places) == 1 else f"on {len(places)} machines"
+def _headline_of_many(runs: Sequence[_Run], place: str) -> Headline:
+    states = tally(run.speed for run in runs)
     said = []
     for name, what in (("peak memory", "Memory"), ("first token", "The first token")):
-        counts = tally(figures[name] for figures in figured)
+        counts = tally(run.figures[name] for run in runs)
         if counts.judged:
             said.append(f"{what} came out as predicted in {counts[State.INSIDE]} of {counts.judged}.")
-    runs = counted(len(records), "run")
-    broken = sum(record.outcome not in {"ok", "inconclusive"} for record in records)
+    whole = counted(len(runs), "run")
+    broken = sum(run.record.outcome not in {"ok", "inconclusive"} for run in runs)
     if states[State.DISTURBED]:
-        said.append(f"{states[State.DISTURBED]} of {runs} disturbed: no speed of theirs is believed.")
+        said.append(f"{states[State.DISTURBED]} of {whole} disturbed: no speed of theirs is believed.")
     if broken:
-        said.append(f"{broken} of {runs} did not run to the end.")
+        said.append(f"{broken} of {whole} did not run to the end.")
     feel = " ".join(said)
     if states.judged:
-        apart = Counter(speed.word for speed in speeds if speed.state in {State.EDGE, State.OUTSIDE})
+        apart = Counter(run.speed.word for run in runs if run.speed.state in {State.EDGE, State.OUTSIDE})
         rest = ", ".join(f"{count} {word}" for word, count in apart.items())
-        verdict = f"The others: {rest}." if rest else ""
+        verdict = f"The others: {rest}." * bool(rest)
         unit = f"of {states.judged} speeds as predicted"
         return Headline("", str(states[State.INSIDE]), unit, f"{place}. ", verdict, feel)
     if count := states[State.MEASURED]:
         verdict = "No prediction was made before."
-        return Headline("", str(count), f"of {runs} measured", f"{place}. ", verdict, feel)
-    return Headline(f"No speed of {runs} {place} is believed.", feel=feel)
+        return Headline("", str(count), f"of {whole} measured", f"{place}. ", verdict, feel)
+    return Headline(f"No speed of {whole} {place} is believed.", feel=feel)
 
 
 def _predictions(table: Table) -> Page:

@@ -139,7 +139,7 @@ class Web:
             "devices": [*devices, "", ""][:_DEVICES_MAX],
             "fault": fault,
             "answers": [_shown(one, axis) for one in answers],
-            "axis": drawing.factor_axis(axis, "tokens a second"),
+            "axis": drawing.factor_axis(axis),
             "models": model_names(),
             "known": device_names(),
         }
