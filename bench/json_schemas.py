@@ -57,7 +57,6 @@ class Check(TypedDict):
     device: DeviceProfile
     records: list[RunRecord]
     comparisons: list[Comparison | None]
-    broken: list[str]
 
 
 class Shown(TypedDict):

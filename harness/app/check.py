@@ -21,7 +21,6 @@ from harness.measure.engine_devices import engine_devices
 from harness.measure.pipeline import How, Listener
 from harness.measure.protocol import GenerateJob
 from harness.predict.weights import matrix_types
-from harness.records.compare import Comparison
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
 DEFAULT_MODEL: Final = "smollm2-135m"
@@ -109,23 +108,6 @@ def _engines(
             else:
                 split = Placement(gpu_layers=half + 1)
             yield cell.scenario.replace(api=api, placement=split)
-
-
-def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
-    """One line for each run whose worst judged error is above the limit, or that has none; empty without a limit."""
-    if max_error_percent is None:
-        return []
-    lines = []
-    for comparison in comparisons:
-        worst = comparison.worst() if comparison else None
-        if comparison is None or worst is None or worst.error_ratio is None:
-            lines.append("a run has no figure that was predicted and measured")
-        elif 100 * abs(worst.error_ratio) > max_error_percent:
-            lines.append(
-                f"run {comparison.run_id}: {worst.name} is predicted "
-                f"{worst.error_ratio:+.1%} off, allowed are {max_error_percent:g} %"
-            )
-    return lines
 
 
 def _seen(cells: Sequence[RunCell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:

@@ -157,12 +157,6 @@ Baseline = Annotated[
     tuple[str, ...],
     Option("--baseline", "Result, or folder of results, to compare with; repeatable.", is_repeated=True),
 ]
-MaxError = Annotated[
-    Annotated[float, Meta(gt=0, le=1e9)] | None,
-    Option(
-        "--max-error", "Exit with status 1 if a prediction of a run is further off than this, in percent."
-    ),
-]
 Budget = Annotated[Path, Option("--budget", "Budgets file (TOML).", path="file")]
 
 

@@ -77,8 +77,7 @@ def stream(
     from harness.app.case import budget_bytes
     from harness.app.plans import stream_outlook
     from harness.app.run import exit_of
-    from harness.app.speculate import fastest_copy, load_prompts
-    from harness.app.stream import stream
+    from harness.app.speculate import fastest_copy, load_prompts, stream
     from harness.catalog.gguf import parts_of
     from harness.cli._records import difference_view, show_record
     from harness.measure.jobs.stream import StreamJob

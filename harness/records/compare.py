@@ -10,9 +10,6 @@ from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation
 from harness.records.derive import Measured, summarise
 
-GATED: Final = ("decode", "prefill", "peak memory")
-"""Rows that ``--max-error`` judges. Times of loading hang on what else the disk does, and are shown only."""
-
 
 class ComparedRow(Frozen):
     """One quantity.
@@ -65,11 +62,6 @@ class Comparison(Frozen):
     run_id: str
     rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...] = ()
-
-    def worst(self) -> ComparedRow | None:
-        """The row with the largest error among those that are judged."""
-        judged = [row for row in self.rows if row.name in GATED and row.error_ratio is not None]
-        return max(judged, key=lambda row: abs(row.error_ratio or 0.0), default=None)
 
 
 def compare(record: RunRecord) -> Comparison | None:

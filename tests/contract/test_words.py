@@ -117,7 +117,7 @@ def test_what_a_verb_does_not_take_is_found() -> None:
     assert refused("edge-harness workloads run memory --as iphone-12") != []
     assert refused("edge-harness predict llama-3.1-8b") == ["predict"]
     assert refused("edge-harness doctor MODEL") == ["doctor takes no MODEL"]
-    assert refused("edge-harness gate --budget b.toml r.json && edge-harness check --max-error 5  # exit 1") == []
+    assert refused("edge-harness gate --budget b.toml r.json && edge-harness check --depth 5  # exit 1") == []
 
 
 def slug(heading: str) -> str:

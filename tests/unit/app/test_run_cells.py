@@ -173,7 +173,7 @@ def test_results_of_one_folder_of_programs_are_not_those_of_another(
 def test_a_new_profile_predicts_a_run_of_its_own(
     again: bool, resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A result of before has the prediction of the profile of before, and --max-error would judge that."""
+    """A result of before has the prediction of the profile of before."""
     asked: list[How] = []
     monkeypatch.setattr(check_module, "probed", lambda *_, **__: load_device("laptop-ddr5"))
     monkeypatch.setattr(check_module, "engine_devices", lambda *_: ())

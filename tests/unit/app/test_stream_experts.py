@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.made_models import synthesize
-from harness.app.stream import stream as run_stream
+from harness.app.speculate import stream as run_stream
 from harness.cli import cli
 from harness.domain.model import Experts, ModelShape
 from harness.domain.record import MemoryUse

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from harness.app import check
 from harness.app.answer import answer
 from harness.app.results import gather
 from harness.cli import cli
@@ -26,7 +25,6 @@ from harness.gates.judge import Errors, judge, judgement_of
 from harness.gates.live import gate_in_turns
 from harness.gates.pins import pins_of
 from harness.gates.sittings import alternate, comparable, sittings_of
-from harness.records.compare import compare
 from harness.records.store import load, save
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Spread, spread_of
@@ -460,10 +458,3 @@ def test_what_no_number_of_runs_settles(counts: tuple[int, int], words: str) -> 
 
     assert judged.answer == "inconclusive"
     assert words in judged.settles
-
-
-def test_an_error_that_nobody_can_judge_is_not_within_its_limit() -> None:
-    unpredicted = compare(structs.replace(GOOD, prediction=None))
-
-    assert check.gate([unpredicted], None) == []
-    assert len(check.gate([unpredicted], 10.0)) == 1

@@ -147,8 +147,6 @@ def test_comparison_row_by_row() -> None:
         "peak memory": (80.0, 0.25, False),  # (100 - 80) / 80
         "anonymous memory": (60.0, 0.0, True),
     }
-    worst = found.worst()
-    assert worst is not None and worst.name == "peak memory"  # loads are not judged
     assert found.notes == ()
 
 
@@ -219,8 +217,6 @@ def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> 
     figures = figures_of(run)
     assert (figures["decode"].state, figures["decode"].off) == (State.DISTURBED, "")
     assert (figures["prefill"].state, figures["prefill"].off) == (State.INSIDE, "0 %")
-    worst = found.worst()
-    assert worst is not None and worst.name == "prefill"
 
 
 def test_a_measurement_above_its_ceiling_is_a_fault_of_the_profile() -> None:
