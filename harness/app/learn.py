@@ -5,7 +5,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +92,7 @@ def measurements_in(path: Path) -> list[tuple[str, TaughtSpeed]]:
     if is_learned:
         learned = read_learned(path)
         return [(learned.device, one) for one in learned.measurements]
-    found = []
+    found: list[tuple[str, TaughtSpeed]] = []
     for record in read_results(path):
         said = record.machine.device or record.machine.cpu_model
         if said == UNKNOWN_MACHINE.device:
@@ -166,19 +165,11 @@ def devices_of(
     known: dict[str, list[TaughtSpeed]] = {}
     unknown: Counter[str] = Counter()
     for said, one in found:
-        if name := _known_device(said) if said else "":
-            known.setdefault(name, []).append(one)
-        else:
+        try:
+            known.setdefault(load_device(said).name, []).append(one)
+        except HarnessError:  # a name that says what cannot be, such as 0 cards, is no known device either
             unknown[said or "no device named"] += 1
     return known, unknown
-
-
-@lru_cache
-def _known_device(said: str) -> str:
-    try:
-        return load_device(said).name
-    except HarnessError:  # a name that says what cannot be, such as 0 cards, is no known device either
-        return ""
 
 
 def _measurements(record: RunRecord) -> list[TaughtSpeed]:
@@ -188,37 +179,29 @@ def _measurements(record: RunRecord) -> list[TaughtSpeed]:
     take its speed for the device's.
     """
     asked = record.scenario
-    whole = asked.api == "cpu" or asked.placement.whole(routed=True)
-    plain = asked.batch_count == 1 and asked.kv_type == "F16" and asked.value_type in {"", "F16"}
-    if (
-        record.model is None
-        or record.outcome != "ok"
-        or record.workload != "generate"
-        or not (whole and plain)
-    ):
+    model = record.model
+    is_plain = asked.batch_count == 1 and asked.kv_type == "F16" and asked.value_type in {"", "F16"}
+    is_whole = asked.api == "cpu" or asked.placement.whole(routed=True)
+    is_well = record.outcome == "ok" and record.workload == "generate"
+    if model is None or not (is_plain and is_whole and is_well):
         return []
+    runtime = record.runtime or (record.engine.name if record.engine else "")
+    runtime = "llama.cpp" if runtime.startswith(("llama", "pasted")) else runtime_named(runtime)
     return [
         TaughtSpeed(
-            model=record.model.name,
-            quant=record.model.quant,
+            model=model.name,
+            quant=model.quant,
             test=label,
             tokens_per_s=float(f"{speed:.6g}"),
-            api=record.scenario.api,
-            runtime=_runtime(record),
-            parameter_count=record.model.parameter_count,
-            thread_count=record.scenario.thread_count,
+            api=asked.api,
+            runtime=runtime,
+            parameter_count=model.parameter_count,
+            thread_count=asked.thread_count,
             date=record.created[:10] if record.created > "1971" else "",
         )
         for label, speed in speeds_of(record).items()
         if _PLAIN.fullmatch(label)
     ]
-
-
-def _runtime(record: RunRecord) -> str:
-    name = record.runtime or (record.engine.name if record.engine else "")
-    if name.startswith(("llama", "pasted")):
-        return "llama.cpp"
-    return runtime_named(name)
 
 
 def _by_api(one: TaughtSpeed, device: DeviceProfile) -> TaughtSpeed:
@@ -254,15 +237,15 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
         "date": one.date,
     }
     row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
-    if row.work is None:
-        return None, f"{one.model} {one.quant}: {_REASONS.get(row.reason, row.reason)}"
+    why = _REASONS.get(row.reason, row.reason)
     if row.raw.get("derived") == BY_BITS:
-        return None, f"{one.model} {one.quant}: {_REASONS['no model bytes']}"
-    year = machine.build_year
-    if one.date:
-        year = row.machine.build_year
-    row = row._replace(machine=machine, work=row.work._replace(model=""))  # `fit` knows no level of a model
-    why = _impossible(row, device)
+        why = _REASONS["no model bytes"]
+    year = row.machine.build_year if one.date else machine.build_year
+    if row.work is not None and not why:
+        row = row._replace(
+            machine=machine, work=row.work._replace(model="")
+        )  # `fit` knows no level of a model
+        why = _impossible(row, device)
     if why:
         return None, f"{one.model} {one.quant}: {why}"
     measured = row.measured * _ratio_to_fit(row, device, one)
@@ -280,17 +263,14 @@ def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
     except HarnessError:
         return 1.0
     tokens = max(round(row.prompt.tokens), 1)
-    asked = Scenario(api=one.api, thread_count=one.thread_count)
+    asked = Scenario(api=one.api, thread_count=one.thread_count, prompt_tokens=tokens, new_tokens=tokens)
+    depth = row.depth_tokens
     if row.phase == "decode":
-        depth = max(round(row.depth_tokens - tokens / 2), 0)
-        said = predict_speed(weights, device, asked.replace(new_tokens=tokens, depth_tokens=depth), shipped())
+        depth -= tokens / 2
+    said = predict_speed(weights, device, asked.replace(depth_tokens=max(round(depth), 0)), shipped())
+    speed = said.prefill_tokens_per_s.mid
+    if row.phase == "decode":
         speed = said.decode_tokens_per_s.mid
-    else:
-        depth = round(row.depth_tokens)
-        said = predict_speed(
-            weights, device, asked.replace(prompt_tokens=tokens, depth_tokens=depth), shipped()
-        )
-        speed = said.prefill_tokens_per_s.mid
     return _speed(row, shipped()).mid / speed
 
 
