@@ -17,7 +17,6 @@ from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError, installing
 from harness.measure import machine, sensors
-from harness.measure.cgroup import LimitGroup
 from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
@@ -175,15 +174,9 @@ def _apis() -> Found:
 def _machine() -> Found:
     cpu = machine.cpu()
     memory = machine.memory()
-    parts = [cpu.model, f"{default_thread_count()} threads used"]
-    if len(cpu.cores.kinds) > 1:
-        kinds = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
-        parts.append(f"cores of unlike kinds: {kinds}")
-    if memory.nodes > 1:
-        parts.append(f"{memory.nodes} NUMA nodes")
-    parts.append(" ".join(cpu.isa or ()) or "no vector sets that matter, or none told")
     short = f"{cpu.model} ({counted(default_thread_count(), 'thread')})"
-    yield Finding("machine", "processor", "ok", ", ".join(parts), short)
+    sets = " ".join(cpu.isa or ()) or "no vector sets that matter, or none told"
+    yield Finding("machine", "processor", "ok", f"{short}, {sets}", short)
     total = format_bytes(memory.total_bytes)
     if memory.limit_bytes < memory.total_bytes:
         limit = format_bytes(memory.limit_bytes)
@@ -199,17 +192,7 @@ def _machine() -> Found:
 
 
 def _measuring() -> Found:
-    if group := LimitGroup.make(None):
-        group.remove()
-        yield Finding("measuring", "memory limits", "ok", f"control group, version {group.version}")
-    else:
-        detail = "no right to make control groups: a watchdog stands in"
-        brief = "less exact without the right to make control groups"
-        yield Finding("measuring", "memory limits", "missing", detail, brief)
-    gpus = "; ".join(f"{gpu.name} ({gpu.source})" for gpu in gpu_readings())
-    if gpus or not has_gpu():
-        yield Finding("measuring", "GPU counters", "ok", gpus or "no GPU was found")
-    else:
+    if has_gpu() and not gpu_readings():
         advice = f"none; {installing('nvidia')} reads an NVIDIA card's"
         yield Finding("measuring", "GPU counters", "missing", advice, advice)
     kinds, notes = sensors.report()

@@ -69,12 +69,7 @@ def _files_in(folder: Path) -> list[Path]:
     if not files:
         raise BadDataError(folder, "", "a folder without .json files", "run records")
     if others:
-        more = ""
-        if len(others) > 3:
-            more = f" and {len(others) - 3} more"
-        warnings.warn(
-            clean(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", MESSAGE_MAX), stacklevel=2
-        )
+        warnings.warn(clean(f"{folder}: not read: {', '.join(sorted(others))}", MESSAGE_MAX), stacklevel=2)
     return sorted(files)
 
 

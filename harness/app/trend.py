@@ -10,12 +10,13 @@ from math import exp, sqrt
 from statistics import fmean, median, stdev
 from typing import Final
 
+from msgspec.structs import asdict
+
 from harness.domain.base import Frozen
 from harness.domain.figure import FIGURES, Metric, metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.records.derive import course_of
-from harness.stats.intervals import quantile_interval
 from harness.stats.runs import Spread, estimate, spread_of
 
 METRICS: Final[tuple[Metric, ...]] = tuple(FIGURES)
@@ -41,14 +42,12 @@ class MetricChange(Frozen):
     word: str
 
 
-class Point(Frozen):
-    """One run of a trend; the interval is that of its median, where there are six samples."""
+class Point(Frozen, kw_only=False):
+    """One run of a trend, and its median."""
 
     run_id: str
     created: str
     value: float
-    low: float | None
-    high: float | None
     sample_count: int
 
 
@@ -117,13 +116,9 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
     spread = 1.96 * stdev(changes) / sqrt(len(changes))
     ratio, low, high = (exp(fmean(changes) + k * spread) for k in (0, -1, 1))
     speed = next((c for c in differences(before, after) if c.metric == "decode_tokens_per_s"), None)
-    worse = low > WORSE_RATIO
-    if worse and speed and speed.word == "better":
-        word = "faster, but worse: "
-    elif worse:
-        word = "worse: "
-    else:
-        word = ""
+    word = ""
+    if low > WORSE_RATIO:
+        word = "faster, but worse: " if speed and speed.word == "better" else "worse: "
     shown = f"{exp(fmean(new)):.3f} by {name}, {exp(fmean(old)):.3f} by {first}"
     return f"{word}perplexity {shown} on the same {len(old)} tokens: ratio {ratio:.4f} (95 %: {low:.4f} to {high:.4f})"
 
@@ -133,29 +128,20 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
 
     The ratio of such runs says nothing.
     """
-    pairs = [
-        ("workload", before.workload, after.workload),
-        ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
-        ("file", _file_of(before), _file_of(after)),
-        ("machine", before.machine.fingerprint, after.machine.fingerprint),
-        ("runtime", before.runtime, after.runtime),
-    ]
-    pairs += [
-        (f, getattr(before.scenario, f), getattr(after.scenario, f))
-        for f in before.scenario.__struct_fields__
-    ]
+
+    def told(record: RunRecord) -> dict[str, object]:
+        hashed = record.model.sha256[:12] if record.model else ""
+        model = f"{record.name} {record.quant}".strip()
+        machine = record.machine.fingerprint
+        own = {"workload": record.workload, "model": model, "file": hashed, "machine": machine}
+        return own | {"runtime": record.runtime} | asdict(record.scenario)
+
+    others = told(after)
     return [
-        f"{name}: {str(old) or 'unknown'} before, {str(new) or 'unknown'} after"
-        for name, old, new in pairs
-        if old != new
+        f"{name}: {str(old) or 'unknown'} before, {str(others[name]) or 'unknown'} after"
+        for name, old in told(before).items()
+        if old != others[name]
     ]
-
-
-def _file_of(record: RunRecord) -> str:
-    """The beginning of its model's hash, as far as people compare one."""
-    if record.model:
-        return record.model.sha256[:12]
-    return ""
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
@@ -178,14 +164,9 @@ def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
 
 
 def _trend(name: str, metric: Metric, course: Sequence[tuple[str, str, list[float]]]) -> Trend:
-    points = []
-    for created, run_id, values in course:
-        mid, low, high, count = quantile_interval(values)
-        points.append(
-            Point(run_id=run_id, created=created, value=mid, low=low, high=high, sample_count=count)
-        )
+    points = tuple(Point(run_id, created, median(values), len(values)) for created, run_id, values in course)
     runs = [values for _, _, values in course]
     step = None
     if len(runs) > 1:
         step = _change(metric, runs[-2], runs[-1], spread_of([runs[:-1]], FIGURES[metric].spread))
-    return Trend(name=name, metric=metric, points=tuple(points), step=step)
+    return Trend(name=name, metric=metric, points=points, step=step)
