@@ -169,7 +169,6 @@ class Calibration(Frozen):
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not
             measured.
         process_file_bytes: Code pages of the same once it has computed.
-        load_layer_s: What a load takes for each layer beside its bytes; 0 where not measured.
         cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
         isa: Instruction sets that the engine was built with and found on this machine; None where it tells
             none.
@@ -192,7 +191,6 @@ class Calibration(Frozen):
     crossing_s: Amount = 0.0
     process_anonymous_bytes: Count = 0
     process_file_bytes: Count = 0
-    load_layer_s: Time = 0.0
     cached_shares: Curve = ()
     isa: tuple[str, ...] | None = None
 

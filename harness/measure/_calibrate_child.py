@@ -234,8 +234,7 @@ class _Timing:
             self._tell("failed", bench, why=str(error)[:200])
             return None
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        layers = bench.shape.layer_count
-        self._tell("built", bench, size_bytes=size, layer_count=layers, load_s=load_s, repacked=repacked)
+        self._tell("built", bench, size_bytes=size, load_s=load_s, repacked=repacked)
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:

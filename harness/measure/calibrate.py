@@ -93,7 +93,7 @@ _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
 _QUOTA_STRETCH_S: Final = 0.6
 """Several periods of a quota: what it takes is part of the speed."""
-_CACHE_VERSION: Final = 12
+_CACHE_VERSION: Final = 13
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 USELESS_RATIO: Final = 0.6
@@ -214,7 +214,7 @@ def calibrate(
     events = _run(job, heard.say)
     costs = fit(events["timing"], missing, size_bytes, cached_bytes, failed_count=len(events["failed"]))
     held = size_bytes if size_bytes < 2 * cache else cached_bytes
-    load_layer_s, loads = load_costs(events["built"])
+    loads = load_seconds_per_byte(events["built"])
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
     every = list(timed)
     for timed_cost in costs.types:
@@ -234,7 +234,6 @@ def calibrate(
         process_file_bytes=about.get("file_bytes", 0),
         isa=tuple(about["isa"]) if about.get("isa") is not None else None,
         types=tuple(every),
-        load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
     if disturbed > USELESS_RATIO:
@@ -470,27 +469,21 @@ def _type_cost(
     )
 
 
-def load_costs(built: Sequence[Mapping[str, Any]]) -> tuple[float, dict[str, float]]:
-    """Seconds that a load takes for each layer, and for each byte of a type, mapped and rewritten.
+def load_seconds_per_byte(built: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds that a load takes for each byte of a type, mapped and rewritten: what a large model takes longer.
 
-    Of loads of one model the fastest counts: whatever disturbs one only makes it longer. ``head`` says
-    nothing of its type: its bytes are a token table, which no engine rewrites, since its rows are looked up.
+    Of loads of one model the fastest counts: whatever disturbs one only makes it longer.
     """
     fastest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for model in sorted(built, key=lambda model: -model["load_s"]):
-        if model["role"] != "head":
-            fastest[model["type_name"], model["role"]] = model
-    models = list(fastest.values())
-    names = sorted({model["type_name"] for model in models})
-    if not models:
-        return 0.0, {}
-    rows = []
-    for model in models:
-        sizes = [model["size_bytes"] * (model["type_name"] == name) for name in names]
-        rows.append((1.0, model["layer_count"], *sizes))
-    _, layer_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
-    # 0 is a type that was not timed
-    return layer_s, {name: max(seconds, 1e-15) for name, seconds in zip(names, byte_s, strict=True)}
+        fastest[model["type_name"], model["role"]] = model
+    found = {}
+    for (type_name, role), small in fastest.items():
+        large = fastest.get((type_name, "wide"))
+        if role == "wide few" and large is not None:
+            more_s, more_bytes = (large[name] - small[name] for name in ("load_s", "size_bytes"))
+            found[type_name] = max(more_s / more_bytes, 1e-15)  # 0 is a type that was not timed
+    return found
 
 
 def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:

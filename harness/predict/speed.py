@@ -277,8 +277,8 @@ def _unsettled(figure: str, test: str, speed: Interval, api: str) -> tuple[str, 
 def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
     """Seconds to load from the page cache, or from storage.
 
-    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes of each type x what they take: as
-    an engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
+    Fixed + vocabulary x time of an entry + bytes of each type x what they take: as an engine's tiny models
+    showed where it was timed here. Any other is taken to map the file as it is.
     """
     disk = device.storage.sequential_read_bytes_per_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
@@ -292,7 +292,6 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         seconds += weights.file_bytes / disk.value
     costs = device.calibration(device.api(scenario.api))
     if costs is not None:
-        seconds += weights.shape.layer_count * costs.load_layer_s
         types = {cost.type_name: cost for cost in costs.types if cost.load_s_per_byte}
         for matrix in matrices(weights):
             cost = types.get(matrix.tensor.type_name)

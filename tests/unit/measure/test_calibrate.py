@@ -118,24 +118,17 @@ def test_a_type_has_the_batches_that_its_products_were_timed_at() -> None:
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 8]
 
 
-def test_a_load_is_told_by_its_bytes_and_layers() -> None:
-    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0, 0.2 ns a byte of Q8_0."""
-    sizes = ((1, 16e6), (72, 96e6), (5, 98e6), (12, 16e6))
+def test_a_load_is_told_by_what_a_large_model_takes_longer() -> None:
+    """0.02 s beside 3 ns a byte of Q4_0 and 0.2 ns a byte of Q8_0."""
     built = [
-        {
-            **{"role": f"{layers} layers", "type_name": name, "size_bytes": size, "layer_count": layers},
-            "load_s": 0.02 + 4e-3 * layers + each * size,
-        }
+        {"role": role, "type_name": name, "size_bytes": size, "load_s": 0.02 + each * size}
         for name, each in (("Q4_0", 3e-9), ("Q8_0", 2e-10))
-        for layers, size in sizes
+        for role, size in (("wide few", 16e6), ("wide", 96e6), ("head", 98e6))
     ]
-    table = {"role": "head", "type_name": "Q4_0", "size_bytes": 98e6, "layer_count": 1, "load_s": 0.03}
-    built.append(table)  # a token table, which is mapped and never rewritten
     waited = {**built[0], "load_s": 3 * built[0]["load_s"]}  # of one model the fastest counts
-    layer_s, byte_s = calibrate.load_costs([waited, *built])
+    byte_s = calibrate.load_seconds_per_byte([waited, *built])
     assert byte_s == {"Q4_0": pytest.approx(3e-9), "Q8_0": pytest.approx(2e-10)}
-    assert layer_s == pytest.approx(4e-3)
-    assert calibrate.load_costs([]) == (0.0, {})
+    assert calibrate.load_seconds_per_byte([]) == {}
 
 
 def test_copies_for_a_long_prompt_are_told() -> None:
