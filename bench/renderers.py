@@ -111,7 +111,7 @@ def grid_table(*paths: Path) -> str:
 
 
 def runtimes_table(*paths: Path) -> str:
-    """Several runtimes on the same models: latencies, speed, memory, perplexity, and what the way to a server adds."""
+    """Several runtimes on the same models: latencies, speed, memory and perplexity."""
     records = results_of(Generation, *paths)
     shown: tuple[tuple[Metric, float, str], ...] = (
         ("ttft_s", 1e3, "{:.0f} ms"),
@@ -122,20 +122,18 @@ def runtimes_table(*paths: Path) -> str:
         ("perplexity", 1.0, "{:.3f}"),
     )
     rows = []
-    for r, run in records:
+    for r, _ in records:
         found = [(form, scale, metric_values(r, metric)) for metric, scale, form in shown]
-        way = run.server.decode_path_ratio if run.server else None
         rows.append(
             [
                 _model_of(r),
                 str(r.extra.get("side", r.engine.name if r.engine else r.runtime)),
                 *(form.format(median(values) * scale) if values else "-" for form, scale, values in found),
-                f"{way - 1:+.2%}" if way else "-",
                 r.outcome,
             ]
         )
     columns = ["model", "runtime", "TTFT", "ITL", "tg, tokens/s", "pp, tokens/s", "memory", "perplexity"]
-    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source([r for r, _ in records])}"
+    return table([*columns, "outcome"], rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def speculation_table(*paths: Path) -> str:

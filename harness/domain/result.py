@@ -46,33 +46,18 @@ class EngineBuffer(Frozen):
         return self.device.endswith("_Mapped")
 
 
-class ServerUse(Frozen):
-    """What the way to a server added.
-
-    Attributes:
-        first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
-        decode_path_ratio: Median of (time between first and last token here / the server's own time for
-            them).
-    """
-
-    first_token_path_ratio: float | None = None
-    decode_path_ratio: float | None = None
-
-
 class Generation(ResultKind):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
     Attributes:
         repetitions: Clean samples that were wanted of each test.
         buffers: What the engine laid where, as far as it tells.
-        server: Of a run on a server.
         token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the
             shipped text, in its order; empty where the runtime gives none.
     """
 
     repetitions: Count
     buffers: tuple[EngineBuffer, ...] = ()
-    server: ServerUse | None = None
     token_nll: tuple[float, ...] = ()
 
 

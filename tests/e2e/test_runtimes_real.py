@@ -104,7 +104,6 @@ def test_server_run_is_a_record_like_any_other(url: str, tmp_path: Path) -> None
     assert record.memory is not None
     assert record.memory.peak_rss_bytes > tiny_bytes(record)
     assert isinstance(record.result, Generation)
-    assert record.result.server is not None
 
 
 def tiny_bytes(record: RunRecord) -> int:
@@ -128,12 +127,11 @@ def test_server_answers_as_the_engine_in_process(url: str, tiny: Path) -> None:
     assert text.split() == expected.split()
 
 
-def test_prefix_cache_is_used_on_purpose_only(url: str) -> None:
+def test_prefix_cache_is_never_used(url: str) -> None:
     attached = SERVER.attach(url)
     prompt = tuple(random.Random(5).randrange(3, 500) for _ in range(64))
     assert attached.ask(Request(prompt=prompt, new_tokens=1)).cached_tokens == 0
     assert attached.ask(Request(prompt=prompt, new_tokens=1)).cached_tokens == 0
-    assert (attached.ask(Request(prompt=prompt, new_tokens=1, reuse=True)).cached_tokens or 0) > 32
 
 
 @pytest.mark.shared_machine

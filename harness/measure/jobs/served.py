@@ -8,14 +8,12 @@ judged on this machine, with the server's processes counted as ours where it run
 
 import contextlib
 from collections.abc import Callable
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.prediction import Prediction
-from harness.domain.result import Generation, ServerUse
+from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.child import ChildResult
 from harness.measure.memory_watch import Reading, read_memory
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob, Protocoller
@@ -71,24 +69,16 @@ def plan(
     """
     s = job.scenario
     check_scenario(s)
-    server = attached(job, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2), s)
-    if s.depth_tokens and not server.described.vocab_count:
-        raise RefusedError(
-            "--depth: this server takes no token ids, so what is in its cache cannot be cut at a token"
-        )
-
+    if s.depth_tokens:
+        raise RefusedError("--depth: a server fills its own cache: ask it for a longer prompt")
+    server = attached(job, max(s.prompt_tokens + 1, s.new_tokens + 2), s)
     own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
-
-    def read(result: ChildResult) -> Generation:
-        used = next(iter(result.told("server", ServerUse)), None)
-        return Generation(repetitions=job.repetitions, server=used)
-
     return Measurement(
         workload="generate",
         entry=f"{__name__}:run_served",
         job=job,
         scenario=s,
-        read=read,
+        read=lambda _ended: Generation(repetitions=job.repetitions),
         runtime="server",
         model=server.model(),
         prediction=predict(s.replace(context_tokens=own_tokens), server.local),
@@ -131,7 +121,6 @@ class Served(Protocoller):
     def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
         super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
         self.asked, self.server, self.pid = job, server, server.pid
-        self._ratios: dict[str, list[float]] = {}
 
     def run(self) -> None:
         """Prefill with first token, decode."""
@@ -143,7 +132,6 @@ class Served(Protocoller):
         if s.new_tokens:
             self._repeat(self._answer)
         self.emit("memory", memory_mark(self.server, "end"))
-        self.emit("server", {f"{name}_path_ratio": median(found) for name, found in self._ratios.items()})
 
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
@@ -156,8 +144,6 @@ class Served(Protocoller):
         label = f"ttft{tokens}{self.suffix}"
         first = watch.sample("first_token", label, tokens, answer.first_token_s)
         self.emit("sample", first.replace(warm_up=warm_up, energy_joules=None))
-        if answer.prompt_s is not None and not warm_up and not watch.validity.doubts:
-            self._ratios.setdefault("first_token", []).append(answer.first_token_s / answer.prompt_s)
         return not watch.validity.doubts
 
     def _answer(self, warm_up: bool) -> bool:
@@ -177,35 +163,23 @@ class Served(Protocoller):
             watch.doubt(READ_LATE)
         made = watch.sample("decode", f"tg{wanted}{self.suffix}", count, duration_s)
         self.emit("sample", made.replace(warm_up=warm_up, token_times_s=answer.gaps_s()))
-        if answer.decode_s and not warm_up and not watch.validity.doubts:
-            self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
         return not watch.validity.doubts
 
     def _ask(self, prompt_tokens: int, new_tokens: int) -> tuple[ServerAnswer, Watch]:
-        s = self.asked.scenario
-        prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
         request = Request(
-            prompt=prompt,
+            prompt=self.server.prompt(prompt_tokens, self._random),
             new_tokens=new_tokens,
-            reuse=s.depth_tokens > 0,
-            context_tokens=s.context_tokens,
+            context_tokens=self.asked.scenario.context_tokens,
         )
-        if s.depth_tokens:
-            # What is in the cache before the test: sent once, then found there.
-            self.server.ask(request.replace(prompt=prompt[: s.depth_tokens], new_tokens=1))
         meter = self._meter if self.server.local else None  # another machine's energy nobody here knows
         with self.watch(meter) as watch:
             answer = self.server.ask(request)
-        wanted = s.depth_tokens + prompt_tokens
-        if answer.prompt_tokens not in {None, wanted}:
-            watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
+        if answer.prompt_tokens not in {None, prompt_tokens}:
+            watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {prompt_tokens} were wanted")
         watch.doubt(*answer.doubts(new_tokens))
         if contradiction := self.server.contradiction(answer):
             watch.doubt(contradiction)
-        if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
-            lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
-            watch.doubt(f"only {lacking} were in the server's cache")
-        if (answer.cached_tokens or 0) > s.depth_tokens:
+        if answer.cached_tokens:
             watch.doubt(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, watch
 

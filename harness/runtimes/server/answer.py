@@ -18,13 +18,11 @@ READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask f
 class Request(Frozen):
     """One completion that is asked for; token ids where the server takes those.
 
-    ``reuse`` lets it take the beginning of the prompt from its cache; ``context_tokens`` is the context it
-    should have, for servers that set it by request.
+    ``context_tokens`` is the context it should have, for servers that set it by request.
     """
 
     prompt: str | tuple[int, ...]
     new_tokens: int
-    reuse: bool = False
     context_tokens: int = 4096
 
 
