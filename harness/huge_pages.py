@@ -24,13 +24,11 @@ def read_buffer(size_bytes: int) -> Iterator[memoryview]:
 
     In plain memory where huge pages cannot be asked for.
     """
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        with mmap.mmap(-1, size_bytes) as plain, memoryview(plain) as view:
-            yield view
-        return
-    whole = -(-size_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES + HUGE_PAGE_BYTES
-    with mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
-        with contextlib.suppress(OSError):  # a kernel without them
+    private: dict[str, int] = {}
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    with mmap.mmap(-1, (1 - -size_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, **private) as region:
+        with contextlib.suppress(AttributeError, OSError):  # a system without them
             region.madvise(mmap.MADV_HUGEPAGE)
         start = -ctypes.addressof(ctypes.c_char.from_buffer(region)) % HUGE_PAGE_BYTES
         with memoryview(region) as everything, everything[start : start + size_bytes] as view:

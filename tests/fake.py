@@ -76,7 +76,6 @@ class FakeSession:
     def __init__(self, model: FakeModel, scenario: Scenario, clock: FakeClock) -> None:
         self.vocab_count = VOCAB_COUNT
         self.context_tokens = scenario.context_tokens
-        self.begin_token: int | None = None
         self._model = model
         self._clock = clock
         self._sequences: dict[int, list[int]] = {}

@@ -40,15 +40,10 @@ def labelled_int(path: Path, label: str) -> int | None:
 
 def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
     """Smallest memory limit on the way from the process's group to the root; None without any."""
-    found: list[int] = []
-    for version, folder in cgroup_folders("memory", root=root):
-        names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
-        found += [
-            limit
-            for name in names
-            if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES
-        ]
-    return min(found, default=None)
+    names = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}
+    folders = cgroup_folders("memory", root=root)
+    limits = [read_int(folder / name) for version, folder in folders for name in names[version]]
+    return min((limit for limit in limits if limit is not None and limit < UNLIMITED_BYTES), default=None)
 
 
 def memory_room_bytes(*, root: Path = Path("/")) -> int | None:
@@ -100,32 +95,27 @@ class LimitGroup:
         """
         for version, parent in cgroup_folders("memory", root=root):
             group = cls(version, parent / f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}")
-            with contextlib.suppress(OSError):
-                if version == 2:
+            if version == 2:
+                with contextlib.suppress(OSError):
                     # Children get the memory files only if the parent hands the controller down.
                     (parent / "cgroup.subtree_control").write_text("+memory")
             try:
                 group.folder.mkdir()
             except OSError:
                 continue
-            if group._limited(limit_bytes):
-                return group
+            with contextlib.suppress(OSError):
+                if group._usage.exists():  # the controller is handed down
+                    if limit_bytes is not None:
+                        group._limit.write_text(str(limit_bytes))
+                        group._without_swap(limit_bytes)
+                    return group
             group.remove()
         return None
 
-    def _limited(self, limit_bytes: int | None) -> bool:
-        if not self._usage.exists():  # the controller is not handed down
-            return False
-        if limit_bytes is None:
-            return True
-        try:
-            self._limit.write_text(str(limit_bytes))
-        except OSError:
-            return False
+    def _without_swap(self, limit_bytes: int) -> None:
         with contextlib.suppress(OSError):
             # Absent where swap is not counted; version 1 counts memory and swap together
             self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
-        return True
 
     def add(self, pid: int) -> None:
         """Move a process in, what it holds already stays charged where it was.

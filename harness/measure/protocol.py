@@ -191,7 +191,7 @@ class Protocoller:
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            prompt = self._next(session, self.job.scenario.prompt_tokens, position)
+            prompt = self._tokens(session, self.job.scenario.prompt_tokens * self.sequence_count)
             with self.watch(self._meter) as watch:
                 self._pass(session, prompt, position)
                 done_s = self.now_s() - watch.start_s
@@ -213,7 +213,8 @@ class Protocoller:
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            tokens = self._next(session, 1 if warm_up else self.job.scenario.new_tokens, position)
+            count = 1 if warm_up else self.job.scenario.new_tokens
+            tokens = self._tokens(session, count * row)
             ends_s = []
             with self.watch(self._meter) as watch:
                 begin_s = self.now_s()
@@ -227,10 +228,6 @@ class Protocoller:
             return not watch.validity.doubts
 
         self._repeat(once)
-
-    def _next(self, session: Session, count: int, position: int) -> list[int]:
-        """So many tokens of every sequence, which are at that position."""
-        return self._tokens(session, count * self.sequence_count, first=position == 0)
 
     def _pass(self, session: Session, tokens: Sequence[int], position: int) -> None:
         """The next tokens of each sequence, one sequence after the other, in as few batches as they fit in.
@@ -290,13 +287,9 @@ class Protocoller:
             self._filled = True
         return depth
 
-    def _tokens(self, session: Session, count: int, *, first: bool = True) -> list[int]:
-        """Random tokens; the first is the one that a text begins with, where the model has such a token."""
-        tokens = [self._random.randrange(session.vocab_count) for _ in range(count)]
-        begin = getattr(getattr(session, "model", session), "begin_token", None)
-        if first and begin is not None:
-            tokens[0] = begin
-        return tokens
+    def _tokens(self, session: Session, count: int) -> list[int]:
+        """Random tokens."""
+        return [self._random.randrange(session.vocab_count) for _ in range(count)]
 
     def _check_numbers(self, session: Session) -> None:
         row = session.logits()

@@ -53,9 +53,7 @@ class MlxSession(Tokenized, OneSequence):
         except Exception as error:
             raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
         ends = config.get("eos_token_id", [])
-        begin = config.get("bos_token_id")
         self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
-        self.begin_token: int | None = begin if isinstance(begin, int) else None
         self.vocab_count = int(config["vocab_size"])
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens

@@ -4,7 +4,6 @@ The last run's outputs are the next one's inputs.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,12 +66,6 @@ class OrtSession(Tokenized, OneSequence):
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_output(present, "cpu")
         self._binding.bind_output("logits", "cpu")
-
-    @cached_property
-    def begin_token(self) -> int | None:
-        """The token that a text begins with, where the tokenizer puts one."""
-        special = self._tokenizer.encode("").ids
-        return special[0] if special else None
 
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
         kept = [self._kept[:0]]

@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_it_is_a_session(model: Path):
     with RUNTIME.open(model, SMALL) as session:
         assert isinstance(session, Session)
-        assert (session.vocab_count, session.context_tokens, session.begin_token) == (256, 64, None)
+        assert (session.vocab_count, session.context_tokens) == (256, 64)
         assert session.detokenize(session.tokenize("héllo")) == "héllo"
 
 
