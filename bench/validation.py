@@ -115,7 +115,7 @@ def main(by: str, path: Path | None, rows: Path | None) -> None:
     if path is not None:
         fits = {
             "coefficients.json": fit_all(_whole(), SOURCE),
-            "heat_coefficients.json": heat.fit(heat.shipped(), SOURCE),
+            "heat_coefficients.json": {"source": SOURCE, "terms": heat.fit(heat.shipped())},
         }
         for name, fit in fits.items():
             (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit), indent=1) + b"\n")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.rows.heat import KINDS, HeatRow, heat_rows
 from harness.app.published import model_of
 from harness.domain.base import shipped_table
-from harness.predict.energy import HeatTerms, knee_seconds
+from harness.predict.energy import knee_seconds
 from harness.published.rows import Row
 from harness.published.score import Judged
 
@@ -27,7 +27,7 @@ _SHARE_NOISE: Final = 0.15
 _HUBER: Final = 1.5
 
 
-def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
+def fit(rows: Sequence[HeatRow]) -> dict[str, float]:
     """Terms for the rows: least squares of (ln predicted - ln measured) / noise and of the distance to the priors."""
     from scipy.optimize import least_squares
 
@@ -51,14 +51,7 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
         return np.array([*map(_huber, found), *((theta - mean) * precision)])
 
     found = least_squares(misses, mean, diff_step=1e-4)
-    spread = np.linalg.inv(found.jac.T @ found.jac)
-    return HeatTerms(
-        source=source,
-        terms={key: round(float(t), 4) for key, t in zip(keys, found.x, strict=True)},
-        covariance=tuple(tuple(round(float(c), 6) for c in row) for row in spread),
-        energy_floor=NOISE,
-        share_floor=_SHARE_NOISE,
-    )
+    return {key: round(float(t), 4) for key, t in zip(keys, found.x, strict=True)}
 
 
 def _huber(miss: float) -> float:
@@ -75,7 +68,7 @@ def leave_out(rows: Sequence[tuple[Row, HeatRow]]) -> list[Judged]:
     """Each device predicted by a fit on the rows of all the others, energy and runs together."""
     judged = []
     for device in dict.fromkeys(own.device for _, own in rows):
-        terms = fit([own for _, own in rows if not _same(own.device, device)], "")
+        terms = fit([own for _, own in rows if not _same(own.device, device)])
         for row, own in rows:
             said = own.said(terms) if own.device == device else None
             if said is not None:

@@ -13,7 +13,8 @@ from bench.rows.files import cells_of
 from bench.rows.named import device_named
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
-from harness.predict.energy import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
+from harness.predict.energy import ENERGY_WIDTH, PLAIN, SHARE_WIDTH, TokenLoad, heat_terms, share_kept, watts
+from harness.predict.interval import interval
 from harness.predict.traits import bits_of, quant_class
 from harness.published.cells import Cells
 from harness.published.row_work import ModelOf, row_work
@@ -64,11 +65,12 @@ class HeatRow(NamedTuple):
             return 0.43
         return (self.load.limit_watts or 0.0) / self.speed_tokens_per_s
 
-    def said(self, terms: HeatTerms) -> Interval | None:
+    def said(self, terms: Mapping[str, float]) -> Interval | None:
         """The same with its interval; None where the model does not know."""
-        if self.predicted(terms.terms) is None:
+        middle = self.predicted(terms)
+        if middle is None:
             return None
-        return terms.interval(self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor)
+        return interval(middle, ENERGY_WIDTH if self.kind == "energy" else SHARE_WIDTH)
 
     def predicted(self, terms: Mapping[str, float]) -> float | None:
         """The same by the model; None where it does not know."""
@@ -109,7 +111,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
         if own is None:
             rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue
-        known = own.predicted(heat_terms().terms) is not None
+        known = own.predicted(heat_terms()) is not None
         reason = "nothing is known of the device's limit"
         if known:
             reason = ""

@@ -21,7 +21,7 @@ Terms are kept as natural logarithms, fitted on published rows around priors fro
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -80,62 +80,31 @@ class TokenLoad(Frozen):
         return self.engine == "card" or not (self.handheld or self.kind in {"laptop", "board"})
 
 
-class HeatTerms(Frozen):
-    """Fitted terms with their covariance.
-
-    Attributes:
-        source: What they were fitted on.
-        terms: ln of each, by key.
-        covariance: Rows of their covariance, in the order of ``terms``.
-        energy_floor: Spread of ln joules a token between two devices of one class that no term explains.
-        share_floor: The same of ln share.
-    """
-
-    source: str
-    terms: dict[str, float]
-    covariance: tuple[tuple[float, ...], ...]
-    energy_floor: float
-    share_floor: float
-
-    def interval(self, value: Callable[[Mapping[str, float]], float | None], floor: float) -> Interval:
-        """``value(terms)`` > 0 with its 90 % interval: its ln has variance g' S g + floor^2, g its gradient."""
-        middle = value(self.terms) or math.nan
-        step = 1e-4
-        slopes = [
-            (math.log(value({**self.terms, key: term + step}) or middle) - math.log(middle)) / step
-            for key, term in self.terms.items()
-        ]
-        rows = zip(slopes, self.covariance, strict=True)
-        variance = sum(g * c * h for g, row in rows for c, h in zip(row, slopes, strict=True))
-        width = 1.645 * math.sqrt(max(variance, 0.0) + floor**2)
-        return interval(middle, width)
-
-
 @lru_cache(maxsize=1)
-def heat_terms() -> HeatTerms:
-    """The shipped terms."""
-    return msgspec.json.decode(shipped_text(FILE, "harness.predict"), type=HeatTerms)
+def heat_terms() -> dict[str, float]:
+    """The shipped terms: ln of each, by key."""
+    terms: dict[str, float] = msgspec.json.decode(shipped_text(FILE, "harness.predict"))["terms"]
+    return terms
 
 
 def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> TokenLoad:
     """The load that decoding ``work`` by ``api`` puts on ``device``."""
     engine = device.engine_for(api)
-    card = device.pool_for(api) == "vram"
-    is_its_own = card or all(
-        pool.name != "vram" for pool in device.pools
-    )  # beside a card, the power is the card's
-    watts = None
-    if is_its_own:
-        watts = device.power.sustained_watts
+    kind = engine.kind if engine is not None else "cpu"
+    limit = None
+    is_card = device.pool_for(api) == "vram"
+    has_card = any(pool.name == "vram" for pool in device.pools)
+    if device.power.sustained_watts and is_card == has_card:  # beside a card, the power is the card's
+        limit = device.power.sustained_watts.value
     return TokenLoad(
-        engine="card" if card else engine.kind if engine is not None else "cpu",
+        engine="card" if is_card else kind,
         kind=device.kind,
         whole=whole,
         byte_count=work.weight_bytes + work.kv_bytes,
         operation_count=2 * work.weight_count,
         plain=work.quant_class in PLAIN,
         year=device.year,
-        limit_watts=watts.value if watts is not None else None,
+        limit_watts=limit,
     )
 
 
@@ -151,19 +120,14 @@ def token_joules(load: TokenLoad, terms: Mapping[str, float]) -> float:
 
 def idle_watts(load: TokenLoad, terms: Mapping[str, float]) -> float:
     """F: watts that flow whatever is computed, of what the load counts."""
-    large = load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL)
-    if large:
+    busy = 0.0
+    if load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL):
         busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0)
-    else:
-        busy = 0.0
     if not load.whole:
         return busy
     if load.handheld:
         return math.exp(terms["idle/phone"])
-    kind = "desktop"
-    if load.kind in {"laptop", "board", "server"}:
-        kind = load.kind
-    return busy + math.exp(terms[f"idle/{kind}"])
+    return busy + math.exp(terms.get(f"idle/{load.kind}", terms["idle/desktop"]))
 
 
 def limit_watts(load: TokenLoad, terms: Mapping[str, float]) -> float | None:
@@ -220,8 +184,13 @@ def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str,
 
 
 DEFAULT_MINUTES: Final = 10.0
-_RATIO_SPREAD: Final = 0.2
-"""Spread of ln share between models on one device: what a ratio measured with one model says of another."""
+ENERGY_WIDTH: Final = 1.645 * 0.39
+"""Half of the 90 % interval of ln joules a token: what devices of one class differ by, which no term explains, and what
+is not known of the terms."""
+SHARE_WIDTH: Final = 1.645 * 0.17
+"""The same of ln share."""
+_RATIO_WIDTH: Final = 1.645 * 0.2
+"""The same between models on one device: what a ratio measured with one model says of another."""
 
 
 class Sustained(Frozen):
@@ -269,32 +238,29 @@ def sustained(
     terms = heat_terms()
     if not load.handheld:
         load = load.replace(whole=False)
-    middle = share_kept(load, burst.mid, terms.terms)
+    middle = share_kept(load, burst.mid, terms)
     if middle is None or burst.mid <= 0:
         return None
     evidence = _evidence(load, device)
-    knee = knee_seconds(load, burst.mid, terms.terms)
+    knee = knee_seconds(load, burst.mid, terms)
+    engine = device.engine_for(api)
+    ratio = engine.sustained_ratio if engine is not None else None
     if load.held_at_once:
         share = Interval(1.0, 0.93, 1.0)
     elif knee is not None and minutes * 60 < knee:
         share = Interval(1.0, middle, 1.0)
+    elif ratio is not None and ratio.confidence in {"measured", "secondary"}:
+        share = interval(ratio.value, _RATIO_WIDTH)
+        evidence = "a share measured on such a device with another model"
     else:
-        share = terms.interval(lambda t: share_kept(load, burst.mid, t), terms.share_floor)
-        engine = device.engine_for(api)
-        ratio = None
-        if engine is not None:
-            ratio = engine.sustained_ratio
-        if ratio is not None and ratio.confidence in {"measured", "secondary"}:
-            share = _pooled(share, ratio.value)
-            evidence = "a share measured on such a device with another model, and the heat of this one"
-        share = share.through(lambda kept: min(kept, 1.0))
+        share = interval(middle, SHARE_WIDTH)
+    share = share.through(lambda kept: min(kept, 1.0))
 
     def at(speed: float) -> float:
-        return speed * share.mid * (share_kept(load, speed, terms.terms) or middle) / middle
+        return speed * share.mid * (share_kept(load, speed, terms) or middle) / middle
 
-    low, high = sorted((at(burst.low), at(burst.high)))
     speed = share.through(lambda kept: burst.mid * kept)
-    speed = widened(speed, max(math.log(speed.mid / low), 0.0), max(math.log(high / speed.mid), 0.0))
+    speed = widened(speed, math.log(speed.mid / at(burst.low)), math.log(at(burst.high) / speed.mid))
     speed = speed.replace(high=min(speed.high, burst.high))
     return Sustained(minutes=minutes, share=share, tokens_per_s=speed, knee_s=knee, evidence=evidence)
 
@@ -315,9 +281,9 @@ def predict_energy(
         return None
 
     def joules(speed: Interval, *, warm: bool) -> Interval:
-        own = terms.interval(lambda t: watts(load, speed.mid, t, warm=warm) / speed.mid, terms.energy_floor)
-        ends = sorted(watts(load, v, terms.terms, warm=warm) / v for v in (speed.low, speed.high) if v > 0)
-        return widened(own, max(math.log(own.mid / ends[0]), 0.0), max(math.log(ends[-1] / own.mid), 0.0))
+        each = speed.through(lambda rate: watts(load, rate, terms, warm=warm) / rate)
+        own = interval(each.mid, ENERGY_WIDTH)
+        return widened(own, math.log(each.mid / each.low), math.log(each.high / each.mid))
 
     cold = joules(burst, warm=False)
     late = sustained(device, api, work, burst, minutes)
@@ -343,15 +309,6 @@ def predict_energy(
 def _evidence(load: TokenLoad, device: DeviceProfile) -> str:
     if load.limit_watts is not None and (figure := device.power.sustained_watts) is not None:
         return f"power of this device: {figure.value:g} W ({figure.known_by})"
-    if limit_watts(load, heat_terms().terms) is not None:
+    if limit_watts(load, heat_terms()) is not None:
         return "what the surface of such a device gives off, pooled over devices of its kind"
     return "terms pooled over published devices"
-
-
-def _pooled(share: Interval, ratio: float) -> Interval:
-    """Two estimates of one share, each weighed by the inverse of its variance in ln."""
-    own = math.log(share.high / share.low) / (2 * 1.645)
-    weight = own**-2 / (own**-2 + _RATIO_SPREAD**-2)
-    middle = math.exp(weight * math.log(share.mid) + (1 - weight) * math.log(ratio))
-    width = 1.645 * (own**-2 + _RATIO_SPREAD**-2) ** -0.5
-    return interval(middle, width)

@@ -2,7 +2,6 @@
 
 import math
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -16,7 +15,6 @@ from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.decode import Work
 from harness.predict.energy import (
-    HeatTerms,
     TokenLoad,
     heat_terms,
     knee_seconds,
@@ -105,8 +103,7 @@ def test_every_device_answers_or_says_that_it_does_not_know(name: str):
 
 
 def test_the_shipped_terms_are_the_fit_of_the_shipped_rows():
-    fitted = heat.fit(heat.shipped(), heat_terms().source)
-    assert fitted.terms == pytest.approx(heat_terms().terms, abs=2e-3)
+    assert heat.fit(heat.shipped()) == pytest.approx(heat_terms(), abs=2e-3)
 
 
 def test_devices_are_predicted_without_their_own_rows():
@@ -121,11 +118,9 @@ def test_devices_are_predicted_without_their_own_rows():
 def test_rows_that_only_noise_makes_pull_no_term_far():
     """Few rows: the priors hold."""
     row = heat_rows.HeatRow("energy", "x", PHONE, 10.0, 0.9)
-    fitted = heat.fit([row], "")
-    assert isinstance(fitted, HeatTerms)
+    fitted = heat.fit([row])
     for key, prior in PRIORS.items():
-        assert abs(fitted.terms[key] - math.log(prior["start"])) < 3 * prior["width"]
-    assert msgspec.json.decode(msgspec.json.encode(fitted), type=HeatTerms) == fitted
+        assert abs(fitted[key] - math.log(prior["start"])) < 3 * prior["width"]
 
 
 def test_a_file_without_its_columns_is_named(tmp_path):
