@@ -1,5 +1,6 @@
 """Fit of the few terms of the law of placement, cards predicted without their own rows, and sweeps of placements."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from bench.rows.placements import PlacedRow, placed_rows
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Terms as Seconds
 from harness.predict.fitted import Fitted
-from harness.predict.passes import SHIPPED, Part, Pass, PlacementTerms
+from harness.predict.passes import Part, Pass, PlacementTerms
 from harness.published.row_work import ModelOf
 from harness.published.rows import TRUSTED, Row
 from harness.published.score import Judged, judge_shipped
@@ -72,6 +73,17 @@ def sweeps_found(listed: Sequence[Case], terms: PlacementTerms) -> list[bool]:
     return answers
 
 
+PRIOR: Final = PlacementTerms(
+    gpu=0.0,
+    cpu=0.0,
+    experts=0.0,
+    crossing=math.log(60e-6),
+    prefill=0.0,
+    link=math.log(0.7),
+    ik=0.0,
+    memory=math.log(0.35),
+    cpu_prefill=0.0,
+)
 _PRIOR_SD: Final = PlacementTerms(
     gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
 )
@@ -102,12 +114,12 @@ def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
         by_vote.setdefault(case[0].vote, []).append(case)
     few = [case for own in by_vote.values() for case in own[:: -(-len(own) // ROWS_OF_A_VOTE)]]
     if not few:
-        return PlacementTerms()
+        return PRIOR
     votes = [row.vote for row, _ in few]
     rows_in, votes_in = Counter(votes), Counter((vote[1], vote[-1]) for vote in by_vote)
     weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
     measured = np.log([row.measured for row, _ in few])
-    prior, sd = np.array(PlacementTerms()), np.array(_PRIOR_SD)
+    prior, sd = np.array(PRIOR), np.array(_PRIOR_SD)
     once = partial(_Once, belief=shipped())
 
     def residuals(theta: Array) -> Array:
@@ -117,4 +129,4 @@ def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled
 
-    return PlacementTerms(*least_squares(residuals, np.array(SHIPPED), diff_step=1e-4, ftol=1e-4).x.tolist())
+    return PlacementTerms(*least_squares(residuals, np.array(PlacementTerms()), diff_step=1e-4, ftol=1e-4).x.tolist())

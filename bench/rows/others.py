@@ -14,11 +14,9 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.fitted import Fitted, few_tokens, machine_of
 from harness.predict.interval import interval
-from harness.predict.moe import SYSTEM_BYTES, cached_experts, expert_bytes
+from harness.predict.moe import cached_experts, expert_bytes
 from harness.predict.passes import Part, Pass
 from harness.predict.speculative import (
-    MIXTURE_SLOPE,
-    STEP_COSTS,
     VERIFIED_S,
     draft_s,
     expected_tokens_per_cycle,
@@ -29,6 +27,20 @@ from harness.predict.traits import bits_of, quant_class, traits_of
 from harness.published.cells import Cells
 from harness.published.row_work import ModelOf, active_named
 from harness.published.rows import Row, one_row, row_of, why_not
+
+SYSTEM_BYTES: Final = 5e9
+"""Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in
+published runs (mlx-lm issue 1438 and others in streaming.csv)."""
+MIXTURE_SLOPE: Final = 0.45
+"""Least cost of one more token of a mixture of experts: it reads experts of its own."""
+STEP_COSTS: Final[Mapping[str, float]] = {
+    r"eagle|medusa|hydra|samd|mtp": 1.7,
+    r"lookup|\bpld\b|lookahead|\brest\b": 1.25,
+    r"dflash|dspark|recycl": 1.9,
+    r"": 1.4,
+}
+"""Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over
+speedups."""
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""

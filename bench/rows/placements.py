@@ -25,6 +25,7 @@ from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
 from harness.predict.passes import (
     HOST_SPREAD,
+    OFFLOAD_TOKENS,
     RESIDUALS,
     SHIPPED,
     Costs,
@@ -85,8 +86,9 @@ class PlacedRow(NamedTuple):
             self.host,
             terms,
             shared_memory=self.cards[0].traits.memory == "lpddr",
-            expert_ratio=self.split.expert_ratio,
         )
+        if self.host.runtime == "ik":  # copies experts from more than 32 tokens an expert on average
+            link = link._replace(copies_from=max(OFFLOAD_TOKENS / self.split.expert_ratio - 1, link.copies_from))
         if not self.copies:
             link = link._replace(copies_from=math.inf)
         cards = tuple(map(costs_of, self.cards))

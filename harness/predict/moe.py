@@ -26,10 +26,6 @@ WAITING_S: Final = 0.5e-3
 """Of each block, waiting for its router's choice: 0.3 to 0.6 ms where published systems have all experts in
 memory."""
 
-SYSTEM_BYTES: Final = 5e9
-"""Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in
-published runs (mlx-lm issue 1438 and others in streaming.csv)."""
-
 _LONGEST: Final = 2.0**60
 
 

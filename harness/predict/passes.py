@@ -303,7 +303,7 @@ def together(parts: Sequence[Part]) -> Part:
 
 
 class PlacementTerms(NamedTuple):
-    """The pooled terms, fitted on published rows of split placements (``published.placement_rows``).
+    """The pooled terms, fitted on published rows of split placements (``bench.fits.placement.fit_terms``).
 
     Attributes:
         gpu: ln g, of a GPU beside a CPU; 0 for one that does all (one graph, launched whole).
@@ -317,29 +317,19 @@ class PlacementTerms(NamedTuple):
         cpu_prefill: ln of what a prompt's part on the CPU costs relative to a whole model there.
     """
 
-    gpu: float = 0.0
-    cpu: float = 0.0
-    experts: float = 0.0
-    crossing: float = math.log(60e-6)
-    prefill: float = 0.0
-    link: float = math.log(0.7)
-    ik: float = 0.0
-    memory: float = math.log(0.35)
-    cpu_prefill: float = 0.0
+    gpu: float = 0.299
+    cpu: float = -0.118
+    experts: float = -0.345
+    crossing: float = -9.306
+    prefill: float = 0.273
+    link: float = -0.317
+    ik: float = -0.249
+    memory: float = -1.084
+    cpu_prefill: float = -0.876
 
 
-SHIPPED: Final = PlacementTerms(
-    gpu=0.299,
-    cpu=-0.118,
-    experts=-0.345,
-    crossing=-9.306,
-    prefill=0.273,
-    link=-0.317,
-    ik=-0.249,
-    memory=-1.084,
-    cpu_prefill=-0.876,
-)
-"""Fitted on the shipped rows of split placements, by ``bench.fits.placement.fit_terms``."""
+SHIPPED: Final = PlacementTerms()
+
 
 RESIDUALS: Final = {"decode": (0.50, 0.46), "prefill": (0.55, 0.60)}
 """How far ln(speed) of a split may lie below and above where the host is told, on published splits of trust A
@@ -371,25 +361,21 @@ def link_bytes_per_s(machine: Machine, chip: str) -> float:
 def fitted_link(
     specified_bytes_per_s: float,
     host: Machine,
-    terms: PlacementTerms,
+    terms: PlacementTerms = SHIPPED,
     *,
     shared_memory: bool = False,
-    expert_ratio: float = 1.0,
 ) -> Link:
     """The link by the fitted terms; where GPU and CPU share their memory nothing is copied.
 
     Pages that are not pinned are read, written to a pinned buffer and read again, so a copy takes some three
     times its bytes of the memory's bandwidth: it is as fast as the slower of that and the link, smoothly.
-    ik_llama.cpp copies experts (``expert_ratio``: used / all) from more than 32 tokens an expert on average.
     """
     link = math.exp(terms.link) * specified_bytes_per_s
     memory = math.exp(terms.memory) * host.bandwidth_bytes_per_s
-    other = host.runtime == "ik"
     beside = 0.0
     copies_from: float = OFFLOAD_TOKENS
-    if other:
+    if host.runtime == "ik":
         beside = terms.ik
-        copies_from = max(OFFLOAD_TOKENS / expert_ratio - 1, OFFLOAD_TOKENS)
     if shared_memory:
         beside += SHARED_EXPERTS
         copies_from = math.inf

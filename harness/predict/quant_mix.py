@@ -33,9 +33,6 @@ BASE_TYPE: Final = {quant: MIXTURES[quant].base for quant in QUANTS}
 
 NEEDS_IMPORTANCE_MATRIX: Final = frozenset(q for q in QUANTS if "importance_matrix" in MIXTURES[q].flags)
 """Mixtures that llama.cpp refuses to make without an importance matrix."""
-THROUGHOUT: Final = frozenset(q for q in QUANTS if "throughout" in MIXTURES[q].flags)
-"""Mixtures of models trained for them, which have the type in all matrices."""
-
 _OF_MODEL: Final = {"importance_matrix", "grouped", "mixture", "several_experts", "eight_experts", "is_70b"}
 _OF_TENSOR: Final = {
     "uneven", "stacked", "seen_early", "early", "first_two", "first_four", "first_sixteenth", "middle", "more",

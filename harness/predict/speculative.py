@@ -11,7 +11,7 @@ verification) is theorem 3.8 of Leviathan et al. 2023 (arXiv 2211.17192).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from harness.domain.base import Frozen
@@ -23,8 +23,6 @@ WORTH_RATIO: Final = 1.03
 VERIFIED_S: Final = 1e-3
 """What a drafted token costs beside passes: sampling, comparing, undoing the cache. What remains of published
 cycles (spec_decode.csv) after the passes of target and draft."""
-MIXTURE_SLOPE: Final = 0.45
-"""Least cost of one more token of a mixture of experts: it reads experts of its own."""
 DRAFT_S: Final = 4e-3
 """Of a token of a draft model beside its bytes: its launches and its sampling."""
 HEAD_S: Final = 0.5e-3
@@ -37,14 +35,6 @@ HEADS: Final = {"mtp": 0.83, "eagle": 0.7, "dflash": 0.8}
 """Ways to draft without a model of one's own, and the share of drafted tokens that is accepted: MTP the
 middle of 117 published runs; EAGLE by its 4.3 tokens a cycle, DFlash by 7.1 of at most 16
 (spec_decode.csv)."""
-STEP_COSTS: Final[Mapping[str, float]] = {
-    r"eagle|medusa|hydra|samd|mtp": 1.7,
-    r"lookup|\bpld\b|lookahead|\brest\b": 1.25,
-    r"dflash|dspark|recycl": 1.9,
-    r"": 1.4,
-}
-"""Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over
-speedups."""
 
 
 class BestLength(Frozen):

@@ -18,7 +18,6 @@ from harness.predict.passes import (
     MEETINGS,
     NOTHING,
     RESIDUALS,
-    SHIPPED,
     Engines,
     Link,
     Part,
@@ -166,7 +165,7 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     link_speed = link_bytes_per_s(main.machine, device.chip)
     if device.link_bytes_per_s:
         link_speed = device.link_bytes_per_s.value
-    link = fitted_link(link_speed, host.machine, SHIPPED, shared_memory=shared_memory)
+    link = fitted_link(link_speed, host.machine, shared_memory=shared_memory)
     shares = placement.tensor_split or (1.0,)
     even = tuple(share / sum(shares) for share in shares)
     cards = (main,) * len(shares)

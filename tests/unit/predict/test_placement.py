@@ -49,6 +49,13 @@ def bytes_by_card(memory) -> list[int]:
     return [cards[card] for card in sorted(cards)]
 
 
+PLAIN = PlacementTerms(
+    gpu=0.0, cpu=0.0, experts=0.0, crossing=math.log(60e-6), prefill=0.0, link=math.log(0.7), ik=0.0,
+    memory=math.log(0.35), cpu_prefill=0.0,
+)  # fmt: skip
+"""Nothing costs more than apart from others, and a link gives 0.7 of what it is said to."""
+
+
 def seconds(weights, scenario, asked, terms, *, cards=1, link=16e9, **more):
     """Of a pass on cards of one kind beside the host."""
     costs = Fitted(GPU, shipped())
@@ -111,7 +118,7 @@ def test_cards_get_blocks_by_running_shares():
 
 
 def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
-    terms, one = PlacementTerms(gpu=0.5, crossing=math.log(1e-3)), Pass(1, 64.0)
+    terms, one = PLAIN._replace(gpu=0.5, crossing=math.log(1e-3)), Pass(1, 64.0)
     whole = decode_seconds(work_of(DENSE, Scenario(), 64.0), GPU, VALUES).total_s
     assert seconds(DENSE, Scenario(), one, terms) == pytest.approx(whole)
     two = Scenario(placement=Placement(tensor_split=(1, 1)))
@@ -155,7 +162,7 @@ def test_batches_of_a_prompt_follow_one_another_over_cards(tokens, shares, facto
 def test_parts_of_a_split_add_each_by_its_engine():
     scenario, one = Scenario(placement=Placement(gpu_layers=17)), Pass(1, 64.0)
     split = split_of(DENSE, scenario, one)
-    terms = PlacementTerms(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
+    terms = PLAIN._replace(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
     main, cpu = (decode_seconds(part.work, m, VALUES).total_s for part, m in ((split.main, GPU), (split.cpu, HOST)))
     assert split.crossing_count == 1
     assert seconds(DENSE, scenario, one, terms) == pytest.approx(2 * main + 3 * cpu, rel=1e-3)
@@ -164,7 +171,7 @@ def test_parts_of_a_split_add_each_by_its_engine():
 def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
     scenario, terms = (
         Scenario(placement=Placement(cpu_moe=48)),
-        PlacementTerms(link=math.log(0.5), memory=math.log(100.0)),
+        PLAIN._replace(link=math.log(0.5), memory=math.log(100.0)),
     )
     experts = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name)
     for ubatch, batches in ((512, 4), (2048, 1)):
