@@ -223,7 +223,7 @@ def ladder_table(*paths: Path) -> str:
 
 def system_figures(workload: str, *paths: Path) -> str:
     """Figures of the newest record of a system with each set of parts, with their intervals."""
-    from harness.workloads.page import SCORE_COLUMNS, score_cells, title_of
+    from harness.workloads.page import SCORE_COLUMNS, score_rows, title_of
 
     found = [record for record, _ in results_of(SystemResult, *paths) if record.workload == workload]
     if not found:
@@ -231,8 +231,7 @@ def system_figures(workload: str, *paths: Path) -> str:
     runs = {title_of(record): record for record in found}
     rows = []
     for title, record in runs.items():
-        assert isinstance(record.result, SystemResult)
-        rows += [[title, *score_cells(score)] for score in record.result.scores]
+        rows += [[title, *cells] for cells in score_rows(record)]
     return table(["system", *SCORE_COLUMNS], rows) + f"\n\n{source(list(runs.values()))}"
 
 

@@ -26,7 +26,7 @@ def run(
         Path | None,
         Option(
             "--cases",
-            "Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns.",
+            "Your own cases, as JSON lines.",
             path="file",
             is_here=True,
         ),
@@ -68,20 +68,17 @@ def run(
     """
     from harness.app.run import exit_of
     from harness.workloads.child import SystemJob
-    from harness.workloads.page import COLUMNS, SCORE_COLUMNS, result_of, rows_of, score_cells, title_of
+    from harness.workloads.page import COLUMNS, SCORE_COLUMNS, rows_of, score_rows, title_of
     from harness.workloads.run import run as run_here
+    from harness.workloads.run import run_on
     from harness.workloads.system import load, size_of
-    from harness.workloads.target import run_on
 
     if not name:
         refuse_typed(typed(click.get_current_context()) - {"as_json"}, "without a NAME")
         return _listed()
     system = load(name)
-    refuse_typed(
-        {"thread_count", "memory_bytes"},
-        "with --programs: the target runs no Python",
-        when=measuring.programs,
-    )
+    if measuring.programs:
+        refuse_typed({"thread_count"}, "with --programs: the target runs no Python")
     with measuring.started() as how:
         paths = {"encoder": encoder, "language": options.model_file(model, "", how) if model else None}
         job = SystemJob(
@@ -101,14 +98,14 @@ def run(
     status = Exit.BROKEN if "WrongAnswerError" in record.detail else exit_of([record])
     title = title_of(record)
     times = table(f"time and memory of {title}", COLUMNS, rows_of(record))
-    scores = table(f"figures of {title}", SCORE_COLUMNS, map(score_cells, result_of(record).scores))
+    scores = table(f"figures of {title}", SCORE_COLUMNS, score_rows(record))
     told = f"{record.outcome}: {record.detail}".rstrip(": ")
     return Answer(record, lambda: say(times, scores, told), status)
 
 
 def _listed() -> Answer:
-    """Every system with its parts, its sizes and the columns of its cases."""
-    from harness.workloads.system import columns_of, kind_of, load, names
+    """Every system with its parts and sizes."""
+    from harness.workloads.system import load, names
 
     rows = []
     document = []
@@ -119,10 +116,7 @@ def _listed() -> Answer:
         except EngineError as error:
             gone.append(str(error))
             continue
-        parts = ", ".join(system.parts) or "-"
-        rows.append([name, parts, ", ".join(system.sizes), system.title])
-        columns = {kind_of(kind): columns_of(kind) for kind in system.kinds}
-        told = {"name": name, "title": system.title, "parts": system.parts}
-        document.append(told | {"sizes": system.sizes, "columns": columns})
+        rows.append([name, ", ".join(system.parts) or "-", ", ".join(system.sizes), system.title])
+        document.append({"name": name, "title": system.title, "parts": system.parts, "sizes": system.sizes})
     view = table("", ["system", "parts", "sizes", "what it does"], rows)
     return Answer(document, lambda: say(view, *gone))

@@ -252,12 +252,10 @@ class InspectSystem(System):
         scores = []
         losses = [answer for _, answer in of_kind(cases, answers, Loss)]
         if losses:
-            nulls = {}
-            for name in losses[0].keys() - {"clean", "zeros"}:
-                nulls[name] = [(row["zeros"], row["clean"], row[name]) for row in losses]
-            spliced = nulls.pop("dictionary")
-            told = {name: _recovered(np.array(rows)) for name, rows in nulls.items()}
-            scores.append(resampled("recovered_ratio", spliced, "loss", told, _recovered))
+            tables = {name: [(row["zeros"], row["clean"], row[name]) for row in losses] for name in losses[0]}
+            spliced = tables.pop("dictionary")
+            nulls = {name: _recovered(np.array(tables[name])) for name in tables.keys() - {"clean", "zeros"}}
+            scores.append(resampled("recovered_ratio", spliced, "loss", nulls, _recovered))
         probed = of_kind(cases, answers, Probe)
         labels = np.array([case.label for case, _ in probed], np.bool_)
         if min(labels.sum(), (~labels).sum()) > 1:
@@ -279,8 +277,9 @@ def left_out(x: Any, labels: Flags) -> list[bool]:
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
     right = []
     for row, label in enumerate(labels):
+        alike = labels == label
         others = np.arange(len(x)) != row
-        own, other = (x[others & (labels == one)].mean(axis=0) for one in (label, not label))
+        own, other = x[alike & others].mean(axis=0), x[~alike].mean(axis=0)
         right.append(bool(np.sum((x[row] - own) ** 2) < np.sum((x[row] - other) ** 2)))
     return right
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Score, SystemResult
+from harness.domain.result import SystemResult
 from harness.report.panels import Panel
 from harness.units import format_bytes, format_seconds
 
@@ -12,21 +12,17 @@ COLUMNS = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p9
 SCORE_COLUMNS = ("of", "figure", "value", "cases", "null", "which says")
 
 
-def result_of(record: RunRecord) -> SystemResult:
-    """What a system's run found."""
-    assert isinstance(record.result, SystemResult)
-    return record.result
-
-
 def title_of(record: RunRecord) -> str:
     """The system with its parts, each with the model that it was."""
-    parts = ", ".join(f"{name} {model}" for name, model in result_of(record).parts.items())
+    assert isinstance(record.result, SystemResult)
+    parts = ", ".join(f"{name} {model}" for name, model in record.result.parts.items())
     return f"{record.workload}, parts: {parts or 'none'}"
 
 
 def rows_of(record: RunRecord) -> list[list[str]]:
     """Medians of the passes of each step; anonymous memory of each part, and of all together."""
-    result = result_of(record)
+    result = record.result
+    assert isinstance(result, SystemResult)
     cells = []
     for one in result.passes:
         tokens = f"{one.tokens:g}" if one.tokens else "-"
@@ -51,23 +47,28 @@ def _compared(figures: Sequence[Any], spelled: Callable[[Any], str]) -> list[str
     return [*cells, error]
 
 
-def score_cells(score: Score) -> list[str]:
-    """A figure beside its hardest null, and what that says."""
-    value = "-" if score.value is None else f"{score.value:.3g}"
-    if score.low is not None and score.high is not None:
-        value += f" ({score.low:.3g} to {score.high:.3g})"
-    null = score.best_null
-    said = f"{null}: {score.nulls[null]:.3g}" if null else "-"
-    says = {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null]
-    return [score.group or "all", score.name.replace("_", " "), value, str(score.count), said, says]
+def score_rows(record: RunRecord) -> list[list[str]]:
+    """Figures, each beside its hardest null, and what that says."""
+    assert isinstance(record.result, SystemResult)
+    cells = []
+    for score in record.result.scores:
+        value = "-" if score.value is None else f"{score.value:.3g}"
+        if score.low is not None and score.high is not None:
+            value += f" ({score.low:.3g} to {score.high:.3g})"
+        null = score.best_null
+        beside = f"{null}: {score.nulls[null]:.3g}" if null else "-"
+        says = {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null]
+        name = score.name.replace("_", " ")
+        cells.append([score.group or "all", name, value, str(score.count), beside, says])
+    return cells
 
 
 def panel(record: RunRecord) -> Panel | None:
     """The section of a system's run in a report; None for any other record."""
     if not isinstance(record.result, SystemResult):
         return None
-    facts = []
-    for group, name, value, count, null, says in map(score_cells, record.result.scores):
-        facts.append((f"{group}: {name}", f"{value}, {count} cases; {null} {says}" if null != "-" else value))
+    facts = [
+        (f"{row[0]}: {row[1]}", f"{row[2]}, {row[3]} cases; {row[4]} {row[5]}") for row in score_rows(record)
+    ]
     outcome = f"{record.outcome}: {record.detail}".rstrip(": ")
     return Panel("Systems", title_of(record), outcome, COLUMNS, rows_of(record), facts)

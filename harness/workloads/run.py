@@ -1,29 +1,46 @@
-"""Systems as a user asks for them, on this machine: measure, predict the passes that ran, compare."""
+"""Systems as a user asks for them: measure, predict the passes that ran, compare; here, and on a target.
 
-from collections.abc import Sequence
+On a target that has the programs of llama.cpp alone llama-bench times each pass. Which passes there are, with how
+many tokens, is recorded here: the system answers the user's cases with the same files, and these answers are what
+its figures are of. Every kind of pass is then run there, as any model is, with the median and with the 95th
+percentile of its tokens; between the two a pass takes what lies on the straight line. What no program there can
+run (arrays of the system's own, a graph of ONNX Runtime) leaves its place empty, and glue is Python and is not run
+there.
+"""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
+from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import PartKind
-from harness.domain.record import ModelIdentity, RunRecord
-from harness.domain.result import PartMemory, Score, SystemResult
+from harness.domain.record import MemoryUse, ModelIdentity, RunRecord, Sample
+from harness.domain.result import PartMemory, PassFigures, Score, SystemResult
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.measure.child import ChildResult
-from harness.measure.pipeline import How, Measurement, Pipeline
-from harness.measure.runner import identify
+from harness.errors import EngineError, RefusedError
+from harness.measure.child import ChildResult, run_helper
+from harness.measure.jobs.generate import plan as plan_generation
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline
+from harness.measure.protocol import GenerateJob
+from harness.measure.runner import identify, judged
 from harness.predict.memory import memory_of
 from harness.predict.weights import matrix_types
+from harness.runtimes.executable import as_made
+from harness.targets import target_named
+from harness.targets.bench import on_target
+from harness.targets.facts import facts
 from harness.workloads.child import SystemJob, asked_cases
 from harness.workloads.child import run as child_run
 from harness.workloads.minilm import minilm_file
 from harness.workloads.parts import ENCODER_TOKENS, OPTIONS, scenario_of
-from harness.workloads.passes import StepTime, law_of, rows_of, unknown
+from harness.workloads.passes import Law, Op, Pass, StepTime, law_of, line, quantiles, rows_of, unknown
 from harness.workloads.system import System, load
 
 CHILD = f"{child_run.__module__}:{child_run.__name__}"
@@ -31,6 +48,10 @@ INTERPRETER_BYTES = 28 << 20
 """Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
 _MOST_ANSWERS = 2000
 """Answers that a record keeps; the figures are of all."""
+_PROBED = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
+"""Tokens of the passes that a target's law is taken from."""
+_WATCHED_S = 2.5
+"""So long a program must run for its memory to be seen: counters are read twice a second."""
 
 
 class Plan(NamedTuple):
@@ -146,3 +167,171 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
         predicted_anonymous_bytes=total(held | {"interpreter": INTERPRETER_BYTES}),
         answers=tuple(answers[:_MOST_ANSWERS]),
     )
+
+
+class Shape(Frozen):
+    """Passes that are alike in one kind of step; those of a probe are of none."""
+
+    step: str
+    part: str
+    op: Op
+    tokens: int
+    depth: int = 0
+
+
+def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
+    """Record the passes of a system here, time them on a target, and compare with passes of other lengths there.
+
+    Raises:
+        UnknownNameError: No such system.
+        RefusedError: A part that it needs was not named, or no program there runs one of its passes.
+        EngineError: It could not be run here, or a program failed there.
+        CouldNotRunError: The target cannot be used.
+    """
+    target = target_named(on)
+    known = facts(target)
+    plan = plan_of(job)
+    how.listener.begin(f"{job.name} on {on}")
+    records: dict[Shape, RunRecord] = {}
+    held: dict[str, PartMemory] = {}
+    with Pipeline(how._replace(keep=False, folder=None, listener=Listener(how.listener.say))) as pipeline:
+        here = run_helper(CHILD, plan.job, limits=how.limits)
+        if here.outcome != "ok":
+            raise EngineError(f"{job.name} did not run here: {here.detail}", here.outcome)
+        steps = here.told("step", StepTime)
+        shapes = shapes_of(steps, plan.weights)
+        if not shapes:
+            raise RefusedError(f"{job.name} has no pass that a program on a target can run")
+        for shape, here_s in shapes.items():
+            part, tokens = shape.part, shape.tokens
+            weights = plan.weights[part]
+            scenario = as_made(
+                Scenario(
+                    prompt_tokens=0 if shape.op is Op.WRITE else tokens,
+                    new_tokens=tokens if shape.op is Op.WRITE else 0,
+                    depth_tokens=shape.depth,
+                    thread_count=known.cpu.thread_count,
+                    api="cpu",
+                )
+            )
+            count = max(job.repetitions, ceil(_WATCHED_S / max(here_s, 1e-3)))
+            asked = GenerateJob(path=plan.job.parts[part], scenario=scenario, repetitions=count)
+            planned = on_target(plan_generation(asked, weights), target, known, programs)
+            record = records[shape] = pipeline.measure(planned)
+            use = record.memory
+            if use is None or not record.samples:
+                raise EngineError(f"{part} on {on}: {record.detail}", record.outcome)
+            predicted_bytes = plan.bytes_of(part, scenario, None)
+            if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
+                predicted_bytes += 4 * weights.shape.vocab_count * tokens
+            own_bytes = use.peak_anonymous_bytes
+            if part not in held or own_bytes > (held[part].anonymous_bytes or 0):
+                held[part] = PartMemory(
+                    part=part,
+                    file_bytes=use.peak_file_bytes,
+                    anonymous_bytes=own_bytes,
+                    predicted_bytes=predicted_bytes,
+                )
+    memory = tuple(held.values())
+    seconds = {shape: median(one.duration_s for one in record.samples) for shape, record in records.items()}
+    own_bytes = sum(one.anonymous_bytes or 0 for one in memory)
+    file_bytes = sum(one.file_bytes for one in memory)
+    record = record.replace(
+        workload=job.name,
+        outcome="ok",
+        detail="",
+        model=plan.model(),
+        samples=tuple(samples_of(steps, records)),
+        memory=MemoryUse(
+            peak_rss_bytes=own_bytes + file_bytes, peak_anonymous_bytes=own_bytes, peak_file_bytes=file_bytes
+        ),
+        prediction=None,
+        result=result_of(plan, here, None).replace(
+            prepare_s=None,
+            passes=tuple(rows_there(steps, seconds, on)),
+            memory=memory,
+            predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory),
+        ),
+        extra={"target": on, "answers": "given here, by the same files"},
+    )
+    return Pipeline(how).keep(judged(record, 3))
+
+
+def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, float]:
+    """What is run there, with the seconds that it takes here.
+
+    Of each kind of step and each pass that a program there can run the median and the 95th percentile of the
+    tokens, and the lengths that are probed.
+    """
+    shapes: dict[Shape, float] = {}
+    for step in dict.fromkeys(each.step for each in steps):
+        passes = [one for each in steps if each.step == step for one in each.passes]
+        for part, op in dict.fromkeys((one.part, one.op) for one in passes):
+            probed = Op.READ if op is Op.JUDGE else op
+            if part not in parts or probed not in _PROBED:
+                continue
+            alike = [one for one in passes if (one.part, one.op) == (part, op)]
+            token_s = median((one.seconds or 0.1) / one.tokens for one in alike)
+            depth = round(median(one.depth for one in alike))
+            for tokens in _PROBED[probed]:
+                shapes.setdefault(Shape(step="", part=part, op=probed, tokens=tokens), token_s * tokens)
+            for tokens in map(round, quantiles([one.tokens for one in alike])):
+                shapes[Shape(step=step, part=part, op=op, tokens=tokens, depth=depth)] = token_s * tokens
+    return shapes
+
+
+def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
+    """Seconds of passes from those of a step, or from the probes; a judged prompt is probed as a read one."""
+
+    def law(one: Pass) -> float | None:
+        op = Op.READ if one.op is Op.JUDGE and not step else one.op
+        points = {}
+        for shape, took in seconds.items():
+            if (shape.step, shape.part, shape.op) == (step, one.part, op):
+                points[shape.tokens] = took
+        return line(points, one.tokens) if points else None
+
+    return law
+
+
+def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> list[StepTime]:
+    """The steps with the seconds that their passes take there, without passes that no program there runs."""
+    found = []
+    for each in steps:
+        law = law_there(seconds, each.step)
+        passes = tuple(one.replace(seconds=law(one)) for one in each.passes if law(one) is not None)
+        if passes:
+            duration_s = sum(one.seconds or 0.0 for one in passes)
+            found.append(StepTime(step=each.step, duration_s=duration_s, passes=passes))
+    return found
+
+
+def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
+    """Measured there beside predicted; what no program there runs has no figure."""
+    yield from rows_of(timed_there(steps, seconds), law_there(seconds), on)
+    timed = {(shape.step, shape.part, shape.op) for shape in seconds}
+    for step, part, op in dict.fromkeys(
+        (each.step, one.part, one.op) for each in steps for one in each.passes
+    ):
+        if (step, part, op) not in timed:
+            yield PassFigures(step=step, part=part, op=op, where=on)
+
+
+def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) -> Iterator[Sample]:
+    """Of each repetition the median step, and the one at the 95th percentile under a label of its own."""
+    for step in dict.fromkeys(shape.step for shape in records if shape.step):
+        own = {shape: record.samples for shape, record in records.items() if shape.step == step}
+        asked = [each for each in steps if each.step == step]
+        for row in zip(*own.values(), strict=False):
+            seconds = {shape: one.duration_s for shape, one in zip(own, row, strict=True)}
+            taken = quantiles([each.duration_s for each in timed_there(asked, seconds)])
+            validity = max((one.validity for one in row), key=lambda one: len(one.doubts))
+            for label, duration_s in zip((step, f"{step} @ p95"), taken, strict=True):
+                yield Sample(
+                    phase="workload",
+                    label=label,
+                    token_count=1,
+                    duration_s=duration_s,
+                    started_unix_s=row[0].started_unix_s,
+                    validity=validity,
+                )

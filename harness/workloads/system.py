@@ -15,14 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Union
 
-import msgspec
-
 from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.foreign import json_of, read_limited, typed
 from harness.domain.model import Weights
 from harness.domain.result import Score
-from harness.errors import EngineError, RefusedError, UnknownNameError
+from harness.errors import EngineError, RefusedError
 from harness.workloads.parts import Parts
 
 GROUP = "edge_harness.workloads"
@@ -121,11 +119,6 @@ def kind_of(case: Any) -> str:
     return str(case.__struct_config__.tag)
 
 
-def columns_of(kind: type[Case]) -> list[str]:
-    """Columns of a kind of case; one in brackets may be left out."""
-    return [each.name if each.required else f"[{each.name}]" for each in msgspec.structs.fields(kind)]
-
-
 def names() -> list[str]:
     """Every system that an installed package declares, sorted."""
     return plugins.entry_names(GROUP)
@@ -167,18 +160,14 @@ def read_cases(path: Path, system: System) -> list[Any]:
 
 
 def size_of(system: System, text: str) -> dict[str, int]:
-    """A size from its name, or from ``name=number`` parts that change the default one.
-
-    Raises:
-        UnknownNameError: No such size.
-        RefusedError: A part that the system does not have, or no whole number.
-    """
-    if text not in system.sizes and "=" not in text:
-        raise UnknownNameError("size", text, system.sizes)
-    size = dict(system.sizes.get(text) or system.sizes["default"])
-    for part in text.split(",") if "=" in text else ():
+    """A size from its name, or from ``name=number`` parts that change the default one; RefusedError for others."""
+    if text in system.sizes:
+        return dict(system.sizes[text])
+    size = dict(system.sizes["default"])
+    for part in text.split(","):
         key, _, value = part.partition("=")
         if key not in size or not value.isdigit():
-            raise RefusedError(f"size: found {part!r}, expected NAME=NUMBER with a name of {', '.join(size)}")
+            known = f"{', '.join(system.sizes)}, or NAME=NUMBER with a name of {', '.join(size)}"
+            raise RefusedError(f"size: found {part!r}, expected {known}")
         size[key] = int(value)
     return size

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.domain.model import Weights
-from harness.workloads.memory.store import OF_WORDS, Hit, MemoryStore
+from harness.workloads.memory.store import OF_WORDS, Memory, MemoryStore
 from harness.workloads.parts import Parts
 from harness.workloads.scores import mean_of, of_kind, resampled, share
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
@@ -91,7 +91,6 @@ class MemorySystem(System):
     options = ("language",)
     sizes = {
         "empty": {"entry_count": 0},
-        "small": {"entry_count": 1000},
         "default": {"entry_count": 10000},
         "large": {"entry_count": 100000},
     }
@@ -132,8 +131,8 @@ class MemorySystem(System):
             return {"forgotten": gone}
         hits = store.retrieve(case.text, top_k=_TOP)
         answer: dict[str, Any] = {
-            "found": [hit.memory.source for hit in hits],
-            "newer_exists": [hit.memory.source for hit in hits if hit.newer],
+            "found": [hit.source for hit in hits],
+            "newer_exists": [hit.source for hit in hits if hit.newer],
         }
         if state.parts.language is not None:
             answer["text"], _ = state.parts.language.write(prompt_of(case.text, hits), _ANSWER_TOKENS)
@@ -168,12 +167,12 @@ class MemorySystem(System):
         return scores
 
 
-def prompt_of(question: str, hits: Sequence[Hit]) -> list[tuple[str, str]]:
+def prompt_of(question: str, hits: Sequence[Memory]) -> list[tuple[str, str]]:
     """The turns in which a question is answered from what was found.
 
     Notes stand in the order of time, without those of which a newer one is there.
     """
-    shown = [hit.memory for hit in hits[:_SHOWN] if not hit.newer]
+    shown = [hit for hit in hits[:_SHOWN] if not hit.newer]
     shown.sort(key=lambda memory: memory.created_s)
     notes = "".join(f"{memory.content}\n" for memory in shown)
     return [("system", _INSTRUCTION), ("user", f"{notes}Question: {question}")]

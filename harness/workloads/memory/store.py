@@ -55,19 +55,17 @@ _KEPT = "SELECT id, content, source, created_s FROM memories"
 
 
 class Memory(NamedTuple):
-    """One memory; ``created_s`` is Unix time."""
+    """One memory; ``created_s`` is Unix time.
+
+    Of one that was retrieved also its score, and the identifiers of newer memories of the same thing among the
+    best.
+    """
 
     memory_id: int
     content: str
     source: str
     created_s: float
-
-
-class Hit(NamedTuple):
-    """A retrieved memory, its score, and the identifiers of newer memories of the same thing among the best."""
-
-    memory: Memory
-    score: float
+    score: float = 0.0
     newer: tuple[int, ...] = ()
 
 
@@ -141,7 +139,7 @@ class MemoryStore:
         self._vectors[start : len(self)] = vectors
         return ids
 
-    def retrieve(self, query: str, *, top_k: int = 5, vector: Singles | None = None) -> list[Hit]:
+    def retrieve(self, query: str, *, top_k: int = 5, vector: Singles | None = None) -> list[Memory]:
         """The memories that score best for a question, best first; of equal ones the older.
 
         The score is minmax(BM25) + minmax(cosine), where minmax maps the candidates' range onto [0, 1], and a
@@ -171,12 +169,12 @@ class MemoryStore:
         newer = _newer(_stems(query), memories, self._vectors[best])
         lifted = scores[best].astype(np.float64)
         for old in sorted(range(count), key=lambda at: memories[at].created_s):
-            if newer[old]:  # the likest of them
-                lifted[newer[old][0]] = max(lifted[newer[old][0]], lifted[old] + 1e-6)
+            for likest in newer[old][:1]:
+                lifted[likest] = max(lifted[likest], lifted[old] + 1e-6)
         hits = []
         for at in np.argsort(-lifted, kind="stable")[:top_k]:
             marked = tuple(memories[other].memory_id for other in newer[at])
-            hits.append(Hit(memories[at], float(scores[best[at]]), marked))
+            hits.append(memories[at]._replace(score=float(scores[best[at]]), newer=marked))
         return hits
 
     def forget(self, value: str, condition: str = OF_SOURCE) -> list[Memory]:
@@ -199,7 +197,7 @@ class MemoryStore:
 
     def _chosen(self, condition: str, value: Any) -> list[Memory]:
         rows = self._db.execute(f"{_KEPT} WHERE {condition} ORDER BY id", [value])
-        return [Memory._make(row) for row in rows]
+        return [Memory(*row) for row in rows]
 
 
 def _newer(asked: set[str], memories: Sequence[Memory], vectors: Singles) -> list[list[int]]:

@@ -95,16 +95,12 @@ class ReasonSystem(System):
             (Critic, "first_error", "critic, exact arithmetic alone"),
             (Critic, "reward_error", "critic"),
         ):
-            pairs = [
-                (case.label, answer[key])
-                for case, answer in of_kind(cases, answers, kind)
-                if case.label is not None
-            ]
-            if pairs:
-                accepted = mean_of([label < 0 for label, _ in pairs])
-                hits = [label == found for label, found in pairs]
+            rows = [row for row in of_kind(cases, answers, kind) if row[0].label is not None]
+            if rows:
+                accepted = mean_of([case.label < 0 for case, _ in rows])
+                hits = [case.label == answer[key] for case, answer in rows]
                 scores.append(share("right_ratio", hits, group, {"all accepted": accepted}))
-                alarms = [found >= 0 for label, found in pairs if label < 0]
+                alarms = [answer[key] >= 0 for case, answer in rows if case.label < 0]
                 scores.append(share("false_alarm_ratio", alarms, group).replace(more_is_better=False))
         solved = of_kind(cases, answers, Solve)
         if solved:
@@ -145,11 +141,11 @@ def made_trace(seed: int) -> Arithmetic:
     for at in range(5):
         one = rng.randint(2, 99)
         two = rng.randint(2, 99)
-        sides = ((one, "+", one + two), (one, "\u2212", one - two), (one * two, "\u00f7", one))
-        left, sign, result = rng.choice(sides)
+        result = one * two
         if at == wrong:
             result += rng.choice((-10, -1, 1, 10))
-        steps.append(f"So we get {left:,} {sign} {two} = {result:,} in all.")
+        sides = (f"{one} x {two} = {result:,}", f"{result:,} \u00f7 {two} = {one}")
+        steps.append(f"So we get {rng.choice(sides)} in all.")
     return Arithmetic(steps=steps, label=wrong)
 
 

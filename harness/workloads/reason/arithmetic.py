@@ -101,16 +101,14 @@ def wrong_equality(step: str) -> str:
     """The first equality of a step that does not hold; empty where all that can be worked hold."""
     for left, right in _equalities(step):
         try:
-            worked, stated = value_of(_plain(left)), value_of(_plain(right))
+            exact, stated = value_of(_plain(left)), value_of(_plain(right))
         except RefusedError:
             continue
-        places = len(right.strip().strip("$%").partition(".")[2])
+        places = len(right.strip().strip("$").partition(".")[2])
         # Rounded to its places; a half to the next whole number is an error more often than a rounding.
         rounded = Fraction(1, 2) / 10**places if places else Fraction(49, 100)
-        near = Fraction(0) if _OPERATOR.search(right) else rounded
-        scales = (1, 100, Fraction(1, 100)) if "%" in left + right else (1,)
-        if not any(abs(worked * scale - stated) <= near for scale in scales):
-            return f"{left.strip()} = {right.strip()} (correct: {float(worked):g})"
+        if abs(exact - stated) > (0 if _OPERATOR.search(right) else rounded):
+            return f"{left.strip()} = {right.strip()} (correct: {float(exact):g})"
     return ""
 
 
@@ -137,9 +135,9 @@ def _equalities(step: str) -> Iterator[tuple[str, str]]:
         ):
             sides[-1] = ""
         for left, right in pairwise(sides):
-            if _OPERATOR.search(left) and right.strip(" .,"):
+            if _OPERATOR.search(left) and right.strip(" .,") and "%" not in left + right:
                 yield left, right.rstrip(" .,")
 
 
 def _plain(side: str) -> str:
-    return re.sub(r"(?<=\d),(?=\d{3})", "", side).replace("$", "").replace("%", "").strip(" ,").rstrip(".")
+    return re.sub(r"(?<=\d),(?=\d{3})", "", side).replace("$", "").strip(" ,").rstrip(".")

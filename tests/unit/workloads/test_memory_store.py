@@ -27,7 +27,7 @@ def test_full_score_is_the_sum_in_double_precision(store):
     order = np.argsort(-score)[:20]
     hits = store.retrieve(question, vector=vector, top_k=20)
     # these vectors are drawn at random: none is like another, and nothing is lifted
-    assert [h.memory.memory_id for h in hits] == [ids[i] for i in order]
+    assert [h.memory_id for h in hits] == [ids[i] for i in order]
     assert [h.score for h in hits] == pytest.approx(score[order], abs=1e-5)
     assert not any(h.newer for h in hits)
 
@@ -39,8 +39,8 @@ def test_the_newer_of_two_memories_of_one_thing_stands_first_and_the_older_says_
     store.store(["Omar bought a kettle"], [""], NOW_S - 1)
     (new,) = store.store(["Nora lives in Lima"], [""], NOW_S - 2 * day, same)
     first, second, *_ = store.retrieve("Where does Nora live?")
-    assert (first.memory.memory_id, first.newer) == (new, ())
-    assert (second.memory.memory_id, second.newer) == (old, (new,))
+    assert (first.memory_id, first.newer) == (new, ())
+    assert (second.memory_id, second.newer) == (old, (new,))
     assert second.score >= first.score  # the order of time, not a better score, put it first
 
 
@@ -56,7 +56,7 @@ def test_what_is_of_another_thing_lifts_nothing(store, newer, axis):
     store.store(["Nora lives in Oslo"], [""], NOW_S - 10, apart[:1])
     store.store([newer], [""], NOW_S - 1, apart[axis : axis + 1])
     first = store.retrieve("Where does Nora live in Oslo?", vector=apart[0])[0]
-    assert (first.memory.content, first.newer) == ("Nora lives in Oslo", ())
+    assert (first.content, first.newer) == ("Nora lives in Oslo", ())
 
 
 @pytest.mark.parametrize(("text", "created_s"), [("  ", None), ("x", float("inf")), ("x", float("nan"))])
@@ -86,9 +86,9 @@ def test_memory_and_disk_agree_after_any_changes(tmp_path_factory, actions, seed
             else:
                 store.forget(alive.pop(int(rng.integers(len(alive)))))
             assert len(store) == len(alive)
-        want = [(h.memory.content, round(h.score, 5)) for h in store.retrieve("kayak 3", top_k=9)]
+        want = [(h.content, round(h.score, 5)) for h in store.retrieve("kayak 3", top_k=9)]
     with open_store(folder / "m.db") as again:
-        got = [(h.memory.content, round(h.score, 5)) for h in again.retrieve("kayak 3", top_k=9)]
+        got = [(h.content, round(h.score, 5)) for h in again.retrieve("kayak 3", top_k=9)]
     assert sorted(got) == sorted(want)
 
 
@@ -96,4 +96,4 @@ def test_many_tellings_one_by_one_are_all_found(store):
     for at in range(450):  # arrays of vectors are joined on the way
         store.store([f"number {at} lies in box q{at:04d}z"], [str(at)])
     for at in (0, 199, 200, 449):
-        assert store.retrieve(f"box q{at:04d}z")[0].memory.source == str(at)
+        assert store.retrieve(f"box q{at:04d}z")[0].source == str(at)

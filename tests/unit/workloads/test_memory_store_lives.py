@@ -33,7 +33,7 @@ def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
         assert len(store) == 200
         for i in chosen:
             hits = store.retrieve(made.texts[i], vector=made.vectors[i], top_k=5)
-            assert ids[i] not in [h.memory.memory_id for h in hits]
+            assert ids[i] not in [h.memory_id for h in hits]
             assert store.forget(code(int(i))) == []
 
 

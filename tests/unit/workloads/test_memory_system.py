@@ -9,7 +9,7 @@ from memory_cases import HashingEmbedder
 from harness.catalog.paths import cache_dir
 from harness.errors import BadDataError, FetchError, MissingPackageError
 from harness.workloads.memory import SYSTEM, Ask, Forget, Tell, prompt_of
-from harness.workloads.memory.store import Hit, Memory
+from harness.workloads.memory.store import Memory
 from harness.workloads.parts import Parts, open_parts
 from harness.workloads.passes import Meter
 from harness.workloads.system import Context, read_cases
@@ -49,7 +49,7 @@ def test_recall_stands_beside_the_newest_and_what_is_lost_is_counted():
 
 def test_notes_stand_in_the_order_of_time_without_what_is_outdated():
     def hit(number, created_s, *newer):
-        return Hit(Memory(number, f"note {number}", "", created_s), 1.0, newer)
+        return Memory(number, f"note {number}", "", created_s, 1.0, newer)
 
     (_, (_, text)) = prompt_of("Which?", [hit(1, 30.0), hit(2, 10.0, 1), hit(3, 20.0)])
     assert text == "note 3\nnote 1\nQuestion: Which?"

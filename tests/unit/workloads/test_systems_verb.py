@@ -37,11 +37,11 @@ def test_a_system_without_parts_is_timed_and_scored(said):
     assert record["result"]["scores"]
 
 
-def test_the_columns_of_cases_are_listed(said):
+def test_systems_are_listed_with_their_parts_and_sizes(said):
     systems = json.loads(said("--json").stdout)
     listed = {system["name"]: system for system in systems.get("items", systems)}
-    told = listed["memory"]["columns"]["tell"]
-    assert told == ["id", "text", "[conversation]", "[time_s]"]
+    assert listed["memory"]["parts"] == ["encoder", "language"]
+    assert listed["memory"]["sizes"]["default"] == {"entry_count": 10000}
 
 
 def test_what_says_nothing_without_a_name_is_refused(said):

@@ -6,7 +6,7 @@ import pytest
 
 from harness.domain.record import Sample
 from harness.workloads.passes import WHOLE, Op, Pass, StepTime
-from harness.workloads.target import Shape, law_there, rows_there, samples_of, shapes_of
+from harness.workloads.run import Shape, law_there, rows_there, samples_of, shapes_of
 
 
 def embed(tokens):
