@@ -19,7 +19,7 @@ from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.figure import Metric, metric_values
 from harness.domain.record import RunRecord
-from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
+from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
@@ -219,40 +219,6 @@ def ladder_table(*paths: Path) -> str:
         )
     columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "frontier"]
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
-
-
-def system_figures(workload: str, *paths: Path) -> str:
-    """Figures of the newest record of a system with each set of parts, with their intervals."""
-    from harness.workloads.page import SCORE_COLUMNS, score_rows, title_of
-
-    found = [record for record, _ in results_of(SystemResult, *paths) if record.workload == workload]
-    if not found:
-        return "*not measured yet*"
-    runs = {title_of(record): record for record in found}
-    rows = []
-    for title, record in runs.items():
-        rows += [[title, *cells] for cells in score_rows(record)]
-    return table(["system", *SCORE_COLUMNS], rows) + f"\n\n{source(list(runs.values()))}"
-
-
-def system_times(*paths: Path) -> str:
-    """Each step of each system, its parts and where it ran: measured beside predicted, and the median of the errors."""
-    from harness.workloads.page import COLUMNS, rows_of, title_of
-
-    rows: list[list[str]] = []
-    errors = []
-    records = [record for record, _ in results_of(SystemResult, *paths)]
-    for record in records:
-        assert isinstance(record.result, SystemResult)
-        errors += [
-            abs(each.error_ratio)
-            for each in record.result.passes
-            if each.error_ratio is not None and not each.part and record.outcome == "ok"
-        ]
-        title = title_of(record)
-        rows.extend([title, record.machine.device, *cells, record.outcome] for cells in rows_of(record))
-    said = f"Median of the errors of {len(errors)} undisturbed steps: {median(errors):.0%}.\n\n" if errors else ""
-    return table(["system", "on", *COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:

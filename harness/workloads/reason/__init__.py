@@ -1,7 +1,6 @@
-"""Reasoning: wrong arithmetic, steps judged by the model's own odds, and answers by vote.
+"""Reasoning: wrong arithmetic, and answers by vote.
 
-``arithmetic``: equalities in the steps are judged in exact fractions. ``critic``: beside that a process reward,
-the language model's own odds that each step is right. ``solve``: the model writes programs, which are worked
+``arithmetic``: equalities in the steps are judged in exact fractions. ``solve``: the model writes programs, which are worked
 exactly, and the answer that most of them give is taken (self-consistency; Wang et al. 2022, arXiv:2203.11171).
 """
 
@@ -36,15 +35,6 @@ class Arithmetic(Case):
     label: int | None = None
 
 
-class Critic(Case):
-    """A problem and the steps of a solution, and the first wrong one counted from 0, -1 where all are right."""
-
-    needs = ("language",)
-    problem: str
-    steps: list[str]
-    label: int | None = None
-
-
 class Solve(Case):
     """A problem and the number that answers it."""
 
@@ -57,8 +47,8 @@ class ReasonSystem(System):
     """Checks of chains of thought."""
 
     name = "reason"
-    title = "Reasoning: exact arithmetic, odds of each step, answers by vote"
-    kinds = (Arithmetic, Critic, Solve)
+    title = "Reasoning: exact arithmetic, and answers by vote"
+    kinds = (Arithmetic, Solve)
     sizes = {
         "default": {"case_count": 60, "program_count": 1},
         "vote": {"case_count": 60, "program_count": 4},
@@ -74,34 +64,19 @@ class ReasonSystem(System):
             ends = programs(state, case.problem)
             (voted, _), *_ = [*Counter(ends).most_common(1), ("", 0)]
             return {"answers": ends, "voted": voted}
-        if not case.steps:
-            raise RefusedError("steps: found none, expected texts")
         wrong = first_wrong(case.steps)
-        if isinstance(case, Arithmetic):
-            return {"first_error": wrong, "why": wrong_equality(case.steps[wrong]) if wrong >= 0 else ""}
-        doubted = -1
-        for at in reversed(range(len(case.steps))):
-            done = "\n".join(case.steps[: at + 1])
-            ask = f"Problem: {case.problem}\n{done}\nIs the last step right? Answer Yes or No."
-            if state.parts.language.options(ask)[0] < 0.5:
-                doubted = at
-        return {"first_error": wrong, "reward_error": doubted}
+        return {"first_error": wrong, "why": wrong_equality(case.steps[wrong]) if wrong >= 0 else ""}
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
-        """Traces judged rightly by exact arithmetic and by the odds, alarms of right traces, right answers by vote."""
+        """Traces judged rightly, alarms of right traces, right answers by vote."""
         scores = []
-        for kind, key, group in (
-            (Arithmetic, "first_error", "arithmetic"),
-            (Critic, "first_error", "critic, exact arithmetic alone"),
-            (Critic, "reward_error", "critic"),
-        ):
-            rows = [row for row in of_kind(cases, answers, kind) if row[0].label is not None]
-            if rows:
-                accepted = mean_of([case.label < 0 for case, _ in rows])
-                hits = [case.label == answer[key] for case, answer in rows]
-                scores.append(share("right_ratio", hits, group, {"all accepted": accepted}))
-                alarms = [answer[key] >= 0 for case, answer in rows if case.label < 0]
-                scores.append(share("false_alarm_ratio", alarms, group).replace(more_is_better=False))
+        rows = [row for row in of_kind(cases, answers, Arithmetic) if row[0].label is not None]
+        if rows:
+            accepted = mean_of([case.label < 0 for case, _ in rows])
+            hits = [case.label == answer["first_error"] for case, answer in rows]
+            scores.append(share("right_ratio", hits, "arithmetic", {"all accepted": accepted}))
+            alarms = [answer["first_error"] >= 0 for case, answer in rows if case.label < 0]
+            scores.append(share("false_alarm_ratio", alarms, "arithmetic").replace(more_is_better=False))
         solved = of_kind(cases, answers, Solve)
         if solved:
             voted = [is_number(answer["voted"], case.answer) for case, answer in solved]

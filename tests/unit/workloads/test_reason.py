@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import RefusedError
-from harness.workloads.reason import SYSTEM, Critic, Solve
+from harness.workloads.reason import SYSTEM, Arithmetic, Solve
 from harness.workloads.reason.arithmetic import first_wrong, value_of, worked, wrong_equality
 
 
@@ -89,12 +89,11 @@ def test_a_program_that_is_no_arithmetic_is_refused(program):
         worked(program)
 
 
-def test_critic_scores_stand_beside_one_that_accepts_all():
-    """Three wrong traces and two right ones; the critic finds one and accepts both right ones."""
+def test_a_check_stands_beside_one_that_accepts_all():
+    """Three wrong traces and two right ones; the check finds one and accepts both right ones."""
     labels, first = [1, 0, 3, -1, -1], [1, 2, -1, -1, -1]
-    cases = [Critic(problem="p", steps=["s"] * 4, label=label) for label in labels]
-    answers = [{"first_error": -1, "reward_error": f} for f in first]
-    _, _, score, alarms = SYSTEM.score(cases, answers)
+    cases = [Arithmetic(steps=["s"] * 4, label=label) for label in labels]
+    score, alarms = SYSTEM.score(cases, [{"first_error": at} for at in first])
     assert (score.name, score.value, score.nulls) == ("right_ratio", 0.6, {"all accepted": 0.4})
     assert (alarms.name, alarms.value, alarms.count) == ("false_alarm_ratio", 0, 2)
 

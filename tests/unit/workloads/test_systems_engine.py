@@ -11,7 +11,7 @@ from harness.workloads.oversight import SYSTEM as OVERSIGHT
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Meter, Op
 from harness.workloads.reason import SYSTEM as REASON
-from harness.workloads.reason import Critic, Solve
+from harness.workloads.reason import Solve
 from harness.workloads.system import Context
 from harness.workloads.testing import check_system
 
@@ -48,15 +48,12 @@ def test_a_system_keeps_its_promises(system, parts, tmp_path):
     check_system(system, tmp_path, size="small", parts=parts)
 
 
-def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
+def test_programs_are_written_and_worked(parts, tmp_path):
     state = REASON.prepare(Context(parts, {"program_count": 2}, tmp_path))
     parts.meter.drain()
-    answer = REASON.step(state, Critic(problem="1 + 1?", steps=["1 + 1 = 3", "so 3"], label=0))
-    assert answer["first_error"] == 0
-    assert answer["reward_error"] in {-1, 0, 1}
-    assert [(one.part, one.op) for one in parts.meter.drain()] == [("language", Op.JUDGE)] * 2
     solved = REASON.step(state, Solve(problem="1 + 1?", answer="2"))
     assert len(solved["answers"]) <= 2
+    assert {one.op for one in parts.meter.drain()} <= {Op.READ, Op.WRITE}
 
 
 def test_a_dictionary_stands_beside_components(parts, tmp_path):

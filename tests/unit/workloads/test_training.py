@@ -1,61 +1,19 @@
-"""MFU of published runs , and steps of training on a tiny model."""
+"""Steps of training on a tiny model."""
 
-from fractions import Fraction
 from math import log
 
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.errors import RefusedError
-from harness.workloads.training import SYSTEM, Run, mfu, run_flops
-
-RUNS = {case.name: case for case in SYSTEM.cases(SYSTEM.sizes["formulas"])}
+from harness.workloads.training import SYSTEM
 
 
-@pytest.mark.parametrize("name", [name for name, case in RUNS.items() if case.stated_mfu is not None])
-def test_stated_mfus_are_reproduced(name):
-    """Within 1.4 points: nanochat states the MFU of its last step, and the formula gives that of the whole run."""
-    assert float(mfu(RUNS[name])) == pytest.approx(RUNS[name].stated_mfu, abs=0.014)
-
-
-@pytest.mark.parametrize(
-    ("name", "stated", "tolerance"),
-    [
-        ("PaLM 540B", 0.462, 5e-4),  # arXiv:2204.02311, table 3
-        ("PaLM 540B, attention left out", 0.457, 5e-4),
-        ("MT-NLG 530B", 0.302, 5e-4),
-    ],
-)
-def test_papers_to_their_last_digit(name, stated, tolerance):
-    assert float(mfu(RUNS[name])) == pytest.approx(stated, abs=tolerance)
-
-
-def test_the_seed_articles_mfu():
-    assert mfu(RUNS["DeepSeek-V3, seed article"]) == pytest.approx(float(Fraction(4278125, 12532608)), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "flops"),
-    [
-        # as nanochat's own reports state them
-        ("nanochat d20, October", 3.917670e19),
-        ("nanochat d16", 4.096336e18),
-        ("nanochat d24", 3.789436e19),
-    ],
-)
-def test_flops_of_nanochat_are_those_of_its_reports(name, flops):
-    assert float(run_flops(RUNS[name])) == pytest.approx(flops, rel=2e-7)
-
-
-def test_the_score_is_the_distance_to_what_is_stated():
-    numbers = {"parameter_count": 1, "token_count": 1, "device_hours": 1, "peak_flops_per_s": 1}
-    cases = [
-        Run(name="a", stated_mfu=0.5, **numbers),
-        Run(name="b", stated_mfu=0.3, **numbers),
-        Run(name="c", **numbers),
-    ]
-    (score,) = SYSTEM.score(cases, [{"mfu": 0.51}, {"mfu": 0.3}, {"mfu": 0.9}])
-    assert (score.count, score.value) == (2, pytest.approx(0.005))
+def test_what_the_steps_took_off_stands_beside_no_step():
+    answers = [{"loss": 5.0, "tokens_per_s": 9.0, "mfu": None}, {"loss": 4.5, "tokens_per_s": 11.0, "mfu": 0.25}]
+    scores = {score.name: score for score in SYSTEM.score([], answers)}
+    assert (scores["tokens_per_s"].value, scores["mfu"].value, scores["mfu"].count) == (10.0, 0.25, 1)
+    assert (scores["loss_gained_nats"].value, scores["loss_gained_nats"].nulls) == (0.5, {"no step": 0.0})
 
 
 @pytest.mark.engine
