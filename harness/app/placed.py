@@ -2,6 +2,7 @@
 
 from harness.app.case import Case, no_cache
 from harness.app.resolve import ResolvedModel
+from harness.catalog.guess import CACHE_RATIOS, WEIGHTS_RATIOS
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
 from harness.domain.prediction import (
@@ -149,9 +150,9 @@ def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
     less, more = ((ratio - 1) * held for ratio in model.weights.size_doubt)
     if model.guess is not None:
         cache = kv_cache_bytes(model.weights.shape, case.scenario)
-        less += (model.guess.cache_ratios[0] - 1) * cache
-        more += (model.guess.cache_ratios[1] - 1) * cache
-        low, high = model.guess.weights_ratios
+        less += (CACHE_RATIOS[0] - 1) * cache
+        more += (CACHE_RATIOS[1] - 1) * cache
+        low, high = WEIGHTS_RATIOS
         less += (low - 1) * held
         more += (high - 1) * held
     peak = memory.peak_bytes

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import JOINED, from_registry
-from harness.catalog.file_hash import remember, sha256_of
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
 from harness.domain.model import ModelCard, ModelFile
@@ -105,8 +105,6 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
             fetched.unlink()
             raise FetchError(f"{place}: {fault}; deleted")
         fetched.replace(target)
-        if file.sha256:
-            remember(target, file.sha256)
         shutil.rmtree(staging, ignore_errors=True)
     return target
 

@@ -36,14 +36,10 @@ def sha256_of(path: Path) -> str:
     return digest
 
 
-def remember(path: Path, sha256: str) -> None:
-    """Note the hash of a file as it is now, where it was found before the file got its name."""
-    _note(_key(path), sha256)
-
-
 def _key(path: Path) -> str:
+    """What stays of a file when it is renamed, and changes when it is written."""
     state = path.stat()
-    return f"{path.resolve()}|{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
+    return f"{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
 
 
 def _note(key: str, sha256: str) -> None:

@@ -44,10 +44,10 @@ SHAPE_DOUBT: Final = 0.2
 differ."""
 
 
-_WEIGHTS_RATIOS: Final = (0.87, 1.23)
+WEIGHTS_RATIOS: Final = (0.87, 1.23)
 """Quantiles of 7.5 and 92.5 % of bytes in Q4_K_M over those guessed, of 262 cards guessed by the size in
 their names with their own families left out."""
-_CACHE_RATIOS: Final = (0.1, 2.0)
+CACHE_RATIOS: Final = (0.1, 2.0)
 """With these and the ratios of weights 89 % of 44 cards of 2026, their families left out, have their memory inside
 at 4,096 tokens of context, and 84 % at 32,768."""
 
@@ -55,17 +55,13 @@ at 4,096 tokens of context, and 84 % at 32,768."""
 class Guess(Frozen):
     """What is believed of an unknown model; parameters in 10**9.
 
-    ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives. Between
-    ``weights_ratios`` lay 85 % of known models' bytes over those guessed of them by their sizes; a cache may
-    have ``cache_ratios`` of that of the shape.
+    ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
     """
 
     params_b: float
     active_b: float
     shape: ModelShape
     why: str
-    weights_ratios: tuple[float, float] = _WEIGHTS_RATIOS
-    cache_ratios: tuple[float, float] = _CACHE_RATIOS
     speed_doubt: tuple[float, float] = (0.0, 0.0)
 
 

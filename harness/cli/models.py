@@ -66,6 +66,7 @@ def _one(name: str, quant: str | None) -> Answer:
     import msgspec
 
     from harness.app.resolve import resolve_model
+    from harness.catalog.guess import CACHE_RATIOS
     from harness.domain.ggml import BLOCKS
     from harness.domain.scenario import Scenario
     from harness.predict.kv_cache import kv_cache_bytes
@@ -75,7 +76,7 @@ def _one(name: str, quant: str | None) -> Answer:
     weights = model.weights
     context = min(weights.shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
     cache_bytes = kv_cache_bytes(weights.shape, Scenario(context_tokens=context))
-    low, high = model.guess.cache_ratios if model.guess else (1.0, 1.0)
+    low, high = CACHE_RATIOS if model.guess else (1.0, 1.0)
     types: dict[str, dict[str, int]] = {}
     for tensor in weights.tensors:
         sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})

@@ -211,15 +211,19 @@ _ROWS: Final = (
         lambda result: [result.sustained_joules_per_token],
     ),
     Figure("hottest_celsius", "hottest sensor", "C", Soak, _hottest, 0.02),
-    Figure("recall_at_10", "evidence found", "", Score, _scored("recall_at_10"), 0.0, higher_is_better=True),
-    Figure("f1", "F1", "", Score, _scored("f1"), 0.0, higher_is_better=True),
-    Figure("auc", "area under the curve", "", Score, _scored("auc"), 0.0, higher_is_better=True),
-    Figure("right_ratio", "right answers", "", Score, _scored("right_ratio"), 0.0, higher_is_better=True),
-    Figure(
-        "recovered_ratio", "loss recovered", "", Score, _scored("recovered_ratio"), 0.0, higher_is_better=True
-    ),
 )
-FIGURES: Final = {figure.name: figure for figure in _ROWS}
+_SCORES: Final = {
+    "recall_at_10": "evidence found",
+    "f1": "F1",
+    "auc": "area under the curve",
+    "right_ratio": "right answers",
+    "recovered_ratio": "loss recovered",
+}
+"""Figures of a system's answers, a row each: name and title."""
+FIGURES: Final = {figure.name: figure for figure in _ROWS} | {
+    name: Figure(name, title, "", Score, _scored(name), 0.0, higher_is_better=True)
+    for name, title in _SCORES.items()
+}
 """Each figure by its name."""
 
 Metric = Annotated[str, Meta(extra_json_schema={"enum": list(FIGURES)})]

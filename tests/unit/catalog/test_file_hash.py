@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.file_hash import remember, sha256_of
+from harness.catalog.file_hash import sha256_of
 from harness.errors import BadDataError
 
 # FIPS 180-2, appendix B.1, and the hash of no bytes.
@@ -41,10 +41,14 @@ def test_a_file_that_did_not_change_is_not_read_again(model: Path) -> None:
     assert sha256_of(model) == ABC
 
 
-def test_what_was_found_elsewhere_is_believed(model: Path) -> None:
-    remember(model, EMPTY)
+def test_a_file_that_gets_another_name_is_not_read_again(model: Path) -> None:
+    assert sha256_of(model) == ABC
+    before = model.stat()
+    with model.open("r+b") as file:
+        file.write(b"xyz")
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    assert sha256_of(model) == EMPTY
+    assert sha256_of(model.rename(model.with_name("other.gguf"))) == ABC
 
 
 @pytest.mark.parametrize("notes", [b"", b"{", b"[1]", b'{"a": 1}', b"\xff"])
