@@ -407,8 +407,6 @@ def test_memory_of_models_whose_family_nobody_knows_lies_in_the_interval(monkeyp
         weights, cache = weights_of(found.shape, "Q4_K_M").file_bytes, kv_cache_bytes(found.shape, scenario)
         ratios = zip(guessing.WEIGHTS_RATIOS, guessing.CACHE_RATIOS, strict=True)
         low, high = (w * weights + c * cache for w, c in ratios)
-            w * weights + c * cache for w, c in zip(guessing.WEIGHTS_RATIOS, guessing.CACHE_RATIOS, strict=True)
-        )
         inside.append(low <= held <= high)
 
     assert len(inside) >= 40
