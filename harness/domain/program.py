@@ -35,7 +35,6 @@ class Program(Frozen):
         latent_cache: Whether latent attention keeps one row for all heads.
         turned: Whether keys and values of a quantised cache are turned by a matrix.
         f16_copies: Whether a GPU's fused attention has its copies of the cache in the compute buffer.
-        late_outputs: Whether models with heads that draft compute the last block for every token.
         checkpoints: Saved states a slot of sliding and recurrent layers.
         checkpoint_cells: What of a sliding cache one holds.
         cache_ram_mib: Most that it keeps of other prompts' states.
@@ -65,7 +64,6 @@ class Program(Frozen):
     embeddings: bool = True
     scattered: bool = True
     latent_cache: bool = True
-    late_outputs: bool = True
     f16_copies: bool = True
     turned: bool = True
     context_padding: int = 256
