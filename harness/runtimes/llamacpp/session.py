@@ -280,7 +280,9 @@ class LlamaSession(Rows):
         rows = self.lib.llama_get_logits(self._context)
         if not rows or not self.kept_count:
             raise EngineError("the last decode kept no logits")
-        return np.ctypeslib.as_array(rows, (self.kept_count, self.vocab_count))
+        kind = ctypes.c_float * (self.vocab_count * self.kept_count)
+        block: Any = kind.from_address(ctypes.addressof(rows.contents))
+        return np.frombuffer(block, np.float32).reshape(self.kept_count, self.vocab_count)
 
     def embedding(self, tokens: Sequence[int]) -> Singles:
         """The pooled vector [dim] of one text, as an encoder's file says; EngineError where the model pools nothing."""
