@@ -105,17 +105,16 @@ class ExpertCache:
         half_life_tokens: float = HALF_LIFE_TOKENS,
     ) -> None:
         self._layers = sorted(sizes)
-        self._row = {layer: row for row, layer in enumerate(self._layers)}
-        self._count = expert_count
-        self._sizes = np.repeat(np.array([sizes[layer] for layer in self._layers], np.int64), expert_count)
+        # All below is [layer, expert].
+        self._sizes = np.array([[sizes[layer]] * expert_count for layer in self._layers], np.int64)
         self._capacity_bytes = capacity_bytes
         self._half_life_tokens = half_life_tokens
         self._total = 0.0  # score of an expert that every token chose
-        self._scores: NDArray[np.float64] = np.zeros(self._sizes.size)
-        self._last: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
-        self._last_single: NDArray[np.bool_] = np.zeros(len(self._layers), np.bool_)
-        self._again: NDArray[np.float64] = np.zeros(len(self._layers))
-        self._resident: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
+        self._scores = np.zeros(self._sizes.shape)
+        self._last = np.zeros(self._sizes.shape, np.bool_)
+        self._resident = np.zeros(self._sizes.shape, np.bool_)
+        self._again = np.zeros((len(self._layers), 1))
+        self._last_single: set[int] = set()  # rows whose last pass was over one token
         self._last_row = -1
         self.held_bytes = 0
 
@@ -125,68 +124,56 @@ class ExpertCache:
         A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts``
         [expert_count] says how many of them chose each expert.
         """
-        row = self._row[layer]
+        row = self._layers.index(layer)
         if row <= self._last_row or not self._total:
-            self._pass(token_count)
+            fade = 0.5 ** (token_count / self._half_life_tokens)
+            self._scores *= fade
+            self._total = self._total * fade + token_count
         self._last_row = row
-        wanted = row * self._count + np.flatnonzero(counts)
-        self._score(row, wanted, counts, token_count)
-        missing = wanted[~self._resident[wanted]]
-        excess = self.held_bytes + int(self._sizes[missing].sum()) - self._capacity_bytes
-        if excess > 0:
-            victims = self._victims(wanted, excess)
-        else:
-            victims = missing[:0]
-        self._resident[victims] = False
-        self._resident[missing] = True
-        self.held_bytes += int(self._sizes[missing].sum()) - int(self._sizes[victims].sum())
-        return Wanted(len(wanted) - len(missing), self._keys(missing), self._keys(victims))
-
-    def _pass(self, token_count: int) -> None:
-        fade = 0.5 ** (token_count / self._half_life_tokens)
-        self._scores *= fade
-        self._total = self._total * fade + token_count
-
-    def _score(
-        self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int
-    ) -> None:
-        here = slice(row * self._count, (row + 1) * self._count)
-        last = self._last[here]
         chosen = counts > 0
-        if token_count == 1 and self._last_single[row]:
-            share = self._scores[here][last] / self._total
-            left = float(
-                (1 - share).sum()
-            )  # choices of the last token that would not have come again by popularity
+        self._learn(row, chosen, token_count)
+        self._scores[row] += counts
+        missing = np.flatnonzero(chosen & ~self._resident[row])
+        missing_bytes = int(self._sizes[row, missing].sum())
+        goes = self._give_back(row, chosen, self.held_bytes + missing_bytes - self._capacity_bytes)
+        self._resident[row, missing] = True
+        self.held_bytes += missing_bytes
+        hits = int(np.count_nonzero(chosen)) - len(missing)
+        return Wanted(hits, [(layer, expert) for expert in missing.tolist()], goes)
+
+    def _learn(self, row: int, chosen: NDArray[np.bool_], token_count: int) -> None:
+        """How often a choice comes again beyond what its share explains."""
+        last = self._last[row]
+        if token_count > 1:
+            self._last_single.discard(row)
+        elif row not in self._last_single:
+            self._last_single.add(row)
+        else:
+            share = self._scores[row][last] / self._total
+            left = float((1 - share).sum())  # choices that would not have come again by popularity
             if left > 0:
-                again = float((chosen[last] - share).sum()) / left
-                self._again[row] += (min(max(again, 0.0), 1.0) - self._again[row]) / _AGAIN_TOKENS
-        self._last[here] = chosen
-        self._last_single[row] = token_count == 1
-        self._scores[wanted] += counts[chosen]
+                again = min(max(float((chosen[last] - share).sum()) / left, 0.0), 1.0)
+                self._again[row] += (again - self._again[row]) / _AGAIN_TOKENS
+        self._last[row] = chosen
 
-    def _worth(self) -> NDArray[np.float64]:
-        """What is lost for each byte of an expert that goes."""
-        share = self._scores / (self._total or 1.0)
-        again = np.repeat(self._again, self._count) * self._last
-        worth: NDArray[np.float64] = (share + again * (1 - share)) / self._sizes
-        return worth
-
-    def _victims(self, wanted: NDArray[np.int64], excess_bytes: int) -> NDArray[np.int64]:
-        """Those of least worth that free so many bytes, none of them wanted now."""
+    def _give_back(self, row: int, chosen: NDArray[np.bool_], excess_bytes: int) -> list[Key]:
+        """Those of least worth, by byte, that free so many bytes; none of them chosen now."""
+        if excess_bytes <= 0:
+            return []
         candidates = self._resident.copy()
-        candidates[wanted] = False
+        candidates[row, chosen] = False
+        share = self._scores / (self._total or 1.0)
+        worth = (share + self._again * self._last * (1 - share)) / self._sizes
         indices = np.flatnonzero(candidates)
-        order = indices[np.argsort(self._worth()[indices], kind="stable")]
-        room = np.cumsum(self._sizes[order])
+        order = indices[np.argsort(worth.ravel()[indices], kind="stable")]
+        room = np.cumsum(self._sizes.ravel()[order])
         needed = int(np.searchsorted(room, excess_bytes)) + 1
         if needed > len(order):
             raise EngineError("the experts that one pass wants of a layer do not fit the budget together")
-        victims: NDArray[np.int64] = order[:needed]
-        return victims
-
-    def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
-        return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
+        self._resident.ravel()[order[:needed]] = False
+        self.held_bytes -= int(room[needed - 1])
+        count = self._sizes.shape[1]
+        return [(self._layers[i // count], i % count) for i in order[:needed].tolist()]
 
 
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES

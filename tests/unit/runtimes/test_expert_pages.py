@@ -225,7 +225,7 @@ def test_the_cache_keeps_its_bound_and_holds_what_is_wanted(
         assert set(wanted.comes) == keys - resident
         assert set(wanted.goes) <= resident - keys
         resident = (resident - set(wanted.goes)) | keys
-        assert set(cache._keys(np.flatnonzero(cache._resident))) == resident
+        assert {(cache._layers[row], int(expert)) for row, expert in np.argwhere(cache._resident)} == resident
         assert cache.held_bytes == sum(sizes[n] for n, _ in resident) <= 10 * capacity
 
 
