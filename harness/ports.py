@@ -64,9 +64,6 @@ class Session(Protocol):
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
 
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on."""
 

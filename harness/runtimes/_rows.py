@@ -96,7 +96,6 @@ class OneSequence(Rows):
     vocab_count: int
     context_tokens: int
     _kept: NDArray[Any]
-    _end_tokens: frozenset[int]
     _length = 0
 
     @abstractmethod
@@ -113,10 +112,6 @@ class OneSequence(Rows):
     @abstractmethod
     def _cut(self, position: int) -> None:
         """Forget all from ``position`` on; anything it raises means that the engine cannot."""
-
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return token in self._end_tokens
 
     def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""

@@ -52,8 +52,6 @@ class MlxSession(Tokenized, OneSequence):
             self._model, _ = utils.load_model(folder)
         except Exception as error:
             raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
-        ends = config.get("eos_token_id", [])
-        self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
         self.vocab_count = int(config["vocab_size"])
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens

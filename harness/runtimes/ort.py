@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.foreign import json_in, say
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -53,7 +52,6 @@ class OrtSession(Tokenized, OneSequence):
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens
-        self._end_tokens = end_tokens(path.parent)
         self._binding = self._engine.raw.io_binding()
         dtype = _DTYPES[self.ports.dtype]
         self._hold([_value_of(np.zeros((1, heads, 0, size), dtype)) for heads, size in self.ports.sizes])
@@ -108,24 +106,6 @@ class OrtSession(Tokenized, OneSequence):
 def _value_of(array: NDArray[Any]) -> Any:
     """An engine value over the array's own memory, which it holds."""
     return runtime().OrtValue.ortvalue_from_numpy(array)
-
-
-def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a generation, by the folder's configurations (BadDataError: no JSON).
-
-    Empty where none says.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        values = json_in(path, "a JSON object") if path.is_file() else None
-        ids = values.get("eos_token_id") if isinstance(values, dict) else None
-        if ids is None:
-            continue
-        tokens = ids if isinstance(ids, list) else [ids]
-        if not all(isinstance(token, int) for token in tokens):
-            raise BadDataError(path, "eos_token_id", say(ids), "the number of a token, or a list of them")
-        return frozenset(tokens)
-    return frozenset()
 
 
 class Ort(Packaged):

@@ -24,9 +24,9 @@ from harness.domain.result import PartMemory
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.onnx.session import OnnxSession
-from harness.ports import Session
 from harness.runtimes._rows import Tokenized
 from harness.runtimes.llamacpp.quality import log_probabilities
+from harness.runtimes.llamacpp.session import LlamaSession
 from harness.workloads.passes import Meter, Op, Pass
 
 Prompt = str | Sequence[tuple[str, str]]
@@ -48,7 +48,7 @@ class LanguageModel:
     """
 
     def __init__(
-        self, session: Session, words: ChatWords, meter: Meter | None = None, path: Path = Path()
+        self, session: LlamaSession, words: ChatWords, meter: Meter | None = None, path: Path = Path()
     ) -> None:
         self.session, self.words, self.path = session, words, path
         self.meter = meter or Meter()

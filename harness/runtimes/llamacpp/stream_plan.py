@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.catalog.gguf import read_gguf
+from harness.domain.model import Tensor
 from harness.domain.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
 from harness.errors import RefusedError
 from harness.huge_pages import HUGE_PAGE_BYTES
@@ -84,7 +85,6 @@ def plan_split(
         NoRoomError: Even streaming all blocks needs more.
     """
     total_bytes = always_bytes + sum(block.size for block in blocks)
-    excess_bytes = total_bytes - available_bytes
     whole = StreamPlan(
         slot_bytes=0,
         slot_count=0,
@@ -93,24 +93,26 @@ def plan_split(
         mapped_bytes=mapped_bytes,
         available_bytes=available_bytes,
     )
-    if excess_bytes <= 0:
+    if total_bytes <= available_bytes:
         return whole
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
-        pages = [whole_pages(b, unit_bytes, base) for b in blocks]
-        room = [extent.size for extent in pages]
-        if (split := least_split(room, excess_bytes, unit_bytes)) is not None:
+        room = [whole_pages(block, unit_bytes, base).size for block in blocks]
+        split = least_split(room, total_bytes - available_bytes, unit_bytes)
+        if split is not None:
+            numbers: list[int] = []
+            for block, count in enumerate(split.counts):
+                numbers += [block] * count
             return whole.replace(
                 slot_bytes=split.slot_bytes,
                 slot_count=split.slot_count,
                 pinned_bytes=total_bytes - split.streamed_bytes,
                 streamed_bytes=split.streamed_bytes,
-                blocks=tuple(block for block, count in enumerate(split.counts) for _ in range(count)),
+                blocks=tuple(numbers),
                 unit_bytes=unit_bytes,
             )
     slot_bytes = slot_of(room, unit_bytes)
     room = [size // slot_bytes * slot_bytes for size in room]
-    least_bytes = total_bytes - sum(room) + 2 * max(room, default=0)
-    raise NoRoomError(least_bytes, ROOM_FOR_BLOCKS)
+    raise NoRoomError(total_bytes - sum(room) + 2 * max(room, default=0), ROOM_FOR_BLOCKS)
 
 
 class FileLayout(NamedTuple):
@@ -124,6 +126,10 @@ class FileLayout(NamedTuple):
     mapped: Extent | None
 
 
+def _extent_of(tensor: Tensor) -> Extent:
+    return Extent(tensor.offset_bytes, tensor.offset_bytes + tensor.size_bytes)
+
+
 def layout_of(path: Path) -> FileLayout:
     """Read where each block's tensors lie.
 
@@ -134,20 +140,22 @@ def layout_of(path: Path) -> FileLayout:
     blocks: dict[int, list[Extent]] = {}
     others: dict[str, Extent] = {}
     for tensor in read_gguf(path).tensors:
-        extent = Extent(tensor.offset_bytes, tensor.offset_bytes + tensor.size_bytes)
-        head, _, rest = tensor.name.partition(".")
+        extent = _extent_of(tensor)
+        head, number, *_ = (*tensor.name.split("."), "")
         if head == "blk":
-            blocks.setdefault(int(rest.partition(".")[0]), []).append(extent)
+            blocks.setdefault(int(number), []).append(extent)
         else:
             others[tensor.name] = extent
-    spans = tuple(Extent(min(e.start for e in b), max(e.end for e in b)) for _, b in sorted(blocks.items()))
-    if any(a.end > b.start for a, b in pairwise(sorted([*spans, *others.values()]))):
+    spans = []
+    for _, extents in sorted(blocks.items()):
+        spans.append(Extent(min(extents).start, max(extent.end for extent in extents)))
+    if any(before.end > after.start for before, after in pairwise(sorted([*spans, *others.values()]))):
         raise RefusedError(
             f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed"
         )
     # Where there is no output matrix the token table is that too.
     mapped = others.pop("token_embd.weight", None) if "output.weight" in others else None
-    return FileLayout(spans, tuple(others.values()), mapped)
+    return FileLayout(tuple(spans), tuple(others.values()), mapped)
 
 
 class Stack(NamedTuple):
@@ -222,27 +230,21 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
     stacks: dict[int, dict[str, Stack]] = {}
     rest: list[Extent] = []
     for tensor in header.tensors:
-        extent = Extent(tensor.offset_bytes, tensor.offset_bytes + tensor.size_bytes)
-        if match := _STACKED.fullmatch(tensor.name):
+        extent = _extent_of(tensor)
+        match = _STACKED.fullmatch(tensor.name)
+        if match:
             if tensor.dims[-1] != experts.expert_count:
                 raise RefusedError(
                     f"{path.name}: {tensor.name} stacks {tensor.dims[-1]} experts, the header says "
                     f"{experts.expert_count}: its experts cannot be streamed"
                 )
             size = tensor.size_bytes // experts.expert_count
-            kind = match[2]
-            stacks.setdefault(int(match[1]), {})[kind] = Stack(
-                tensor.name, extent.start, size, kind == "down"
-            )
+            stack = Stack(tensor.name, extent.start, size, match[2] == "down")
+            stacks.setdefault(int(match[1]), {})[match[2]] = stack
         elif extent != base.mapped:
             rest.append(extent)
-    if (
-        base.mapped is not None
-    ):  # pages that the token table shares with a neighbour must not be laid over empty
-        rest += [
-            Extent(base.mapped.start, base.mapped.start + 1),
-            Extent(base.mapped.end - 1, base.mapped.end),
-        ]
+        else:  # pages that the token table shares with a neighbour must not be laid over empty
+            rest += [Extent(extent.start, extent.start + 1), Extent(extent.end - 1, extent.end)]
     layers = {n: tuple(stack[k] for k in _USE_ORDER if k in stack) for n, stack in sorted(stacks.items())}
     rest_bytes = sum(extent.size for extent in merged_pages(rest))
     return ExpertLayout(experts.expert_count, experts.used_count, layers, tuple(rest), rest_bytes, base)

@@ -113,12 +113,6 @@ def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
             assert np.array_equal(session.logits(), outputs["logits"][0, -1])
 
 
-def test_end_tokens(model: Path):
-    (model.parent / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
-    with RUNTIME.open(model, SMALL) as session:
-        assert [session.is_end(t) for t in (3, 4, 5)] == [True, False, True]
-
-
 def test_engine_faults_are_said(model: Path):
     with RUNTIME.open(model, SMALL) as session:
         with pytest.raises(EngineError, match="has 0 tokens, got a batch at 3"):

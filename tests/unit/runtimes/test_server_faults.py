@@ -64,19 +64,6 @@ def test_waits_while_the_model_loads():
         assert attach(server, ready_s=5.0).described.quant == "Q4_0"
 
 
-def test_restart_is_told_as_one(monkeypatch):
-    import harness.runtimes.server as runtime
-
-    pids = iter([11, 12])
-    monkeypatch.setattr(runtime, "listener_pid", lambda _port: next(pids))
-    pages = {"/props": PROPS, "/v1/models": MODELS, "/completion": sends(STREAM_HEAD, *THREE[:2])}
-    with replay(pages) as server:
-        attached = attach(server)
-        with pytest.raises(ServerError, match="the server was restarted") as caught:
-            attached.ask(ASKED)
-    assert caught.value.outcome == "crashed"
-
-
 def test_key_comes_from_the_environment_and_is_sent(monkeypatch):
     monkeypatch.setenv("EDGE_HARNESS_API_KEY", "s3cret")
     with replay({"/props": PROPS, "/v1/models": MODELS}) as server:
