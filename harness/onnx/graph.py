@@ -70,7 +70,6 @@ class OnnxGraph(NamedTuple):
     """
 
     path: Path
-    producer: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
@@ -111,7 +110,6 @@ def read_graph(path: Path) -> OnnxGraph:
     names = {tensor.name for tensor in stored}
     return OnnxGraph(
         path=path,
-        producer=model.producer_name,
         inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
         outputs=tuple(map(_port, model.graph.output)),
         nodes=tuple(nodes),

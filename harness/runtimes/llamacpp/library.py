@@ -114,7 +114,6 @@ class Library:
     llama_chat_message = _KINDS["ChatMessage"]
     device_props, buffer_override = _KINDS["DeviceProps"], _KINDS["BufferOverride"]
     optimiser_params = _KINDS["OptimiserParams"]
-    llama_token = llama_pos = llama_seq_id = ctypes.c_int32
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True
     """Whether it lists its devices, so that a placement can name them."""
