@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Singles
-from harness.domain.foreign import json_in, say
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, RefusedError, optional
+from harness.errors import EngineError, RefusedError, optional
 from harness.plugins import Packaged
 from harness.runtimes._rows import OneSequence, Tokenized
 
@@ -38,7 +37,6 @@ class MlxSession(Tokenized, OneSequence):
 
     Raises:
         MissingPackageError: mlx-lm is not installed.
-        BadDataError: The folder has no configuration.
         EngineError: The engine refused the model.
     """
 
@@ -47,12 +45,12 @@ class MlxSession(Tokenized, OneSequence):
     def __init__(self, path: Path, scenario: Scenario) -> None:
         self._mx, utils, self._caches = _packages()
         folder = self._folder = path if path.is_dir() else path.parent
-        config = _config_of(folder)
         try:
             self._model, _ = utils.load_model(folder)
         except Exception as error:
             raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
-        self.vocab_count = int(config["vocab_size"])
+        # MLX computes nothing for it: sizes are known before values.
+        self.vocab_count = int(self._model(self._mx.array([[0]])).shape[-1])
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens
         self._cache = self._caches.make_prompt_cache(self._model)
@@ -111,27 +109,6 @@ class Mlx(Packaged):
         if scenario.kv_type != "F16":
             raise RefusedError(f"mlx has no cache of type {scenario.kv_type}")
         return MlxSession(path, scenario)
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    """The configuration in a folder, with that of its language model where it has others too (``text_config``).
-
-    Raises:
-        BadDataError: There is none, or none that says the size of the vocabulary.
-    """
-    path = folder / "config.json"
-    config = json_in(path, "a folder in MLX's form")
-    if isinstance(config, dict):
-        whole = config
-    else:
-        whole = {}
-    text = whole.get("text_config")
-    if isinstance(text, dict):
-        whole = text | whole
-    size = whole.get("vocab_size")
-    if type(size) is not int or size < 1:
-        raise BadDataError(path, "vocab_size", say(size), "a number of tokens")
-    return whole
 
 
 RUNTIME = Mlx()

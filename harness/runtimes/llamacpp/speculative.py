@@ -397,7 +397,6 @@ class DraftPolicy:
         self._learn([(bucket, i < accepted_count) for i, bucket in enumerate(buckets[: accepted_count + 1])])
 
 
-_CYCLE_ROOM_TOKENS = 64
 _LOOK_TOKENS = 64  # of the text that a draft is asked about, the last ones
 
 
@@ -500,7 +499,7 @@ def generate(
                 pairs = drafter.agreement(history, max(len(prompt) + 1, len(history) - _LOOK_TOKENS))
                 drafting_s = now_s()
                 policy.saw_look(pairs, drafting_s - t0_s)
-            room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
+            room = min(policy.limit(), end - len(history) - 1)
             if room > 0:
                 proposal = drafter.propose(history, room, policy.go_on)
         drafted = proposal.tokens

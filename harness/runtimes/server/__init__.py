@@ -186,14 +186,11 @@ def listener_pid(port: int) -> int | None:
 
 
 def _is_local(host: str) -> bool:
-    import psutil
-
-    own = {address.address for found in psutil.net_if_addrs().values() for address in found}
-    try:
-        asked = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    return any(address in own or address.startswith("127.") for address in asked)
+    """Whether an address is this machine's: only at its own can it listen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with suppress(OSError), socket.create_server((host, 0), family=family):
+        return True
+    return False
 
 
 RUNTIME = Server()
