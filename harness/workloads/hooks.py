@@ -7,7 +7,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.co_resident import Companion
 from harness.workloads.child import SystemJob
 from harness.workloads.passes import Op, Pass, law_of
-from harness.workloads.run import Plan, plan_of, total
+from harness.workloads.run import Plan, plan_of
 from harness.workloads.system import load, names, size_of
 
 _USUAL_TOKENS = 16
@@ -30,7 +30,7 @@ def companion(text: str) -> Companion:
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
     return Companion(
         f"{name} {size or 'default'}",
-        total(plan.held_bytes()) or 0,
+        sum(filter(None, plan.held_bytes().values())),
         sum(weights.tensor_bytes for weights in plan.weights.values()),
         plan.system.title,
         lambda device: _drawn(plan, device),

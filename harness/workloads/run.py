@@ -85,13 +85,6 @@ class Plan(NamedTuple):
         return identify(Path(self.job.parts["language"]), weights) if weights else None
 
 
-def total(held: dict[str, int | None]) -> int | None:
-    """The sum; None where one is not known."""
-    if None in held.values():
-        return None
-    return sum(filter(None, held.values()))
-
-
 def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
     """A system with the parts that its cases need, of those that the job names.
 
@@ -156,6 +149,7 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
         cases = asked_cases(plan.system, plan.job)[: len(answers)]
         scores = plan.system.score(cases, [each["answer"] for each in answers])
     held = plan.held_bytes(device)
+    all_held = [INTERPRETER_BYTES, *held.values()]
     memory = [part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)]
     return SystemResult(
         size=plan.job.size,
@@ -164,7 +158,7 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
         scores=tuple(scores),
         passes=tuple(rows_of(ended.told("step", StepTime), law)),
         memory=tuple(memory),
-        predicted_anonymous_bytes=total(held | {"interpreter": INTERPRETER_BYTES}),
+        predicted_anonymous_bytes=None if None in all_held else sum(filter(None, all_held)),
         answers=tuple(answers[:_MOST_ANSWERS]),
     )
 
@@ -218,18 +212,17 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
             asked = GenerateJob(path=plan.job.parts[part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(asked, weights), target, known, programs)
             record = records[shape] = pipeline.measure(planned)
-            use = record.memory
-            if use is None or not record.samples:
+            if not record.samples or not record.memory:
                 raise EngineError(f"{part} on {on}: {record.detail}", record.outcome)
             predicted_bytes = plan.bytes_of(part, scenario, None)
             if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
                 predicted_bytes += 4 * weights.shape.vocab_count * tokens
-            own_bytes = use.peak_anonymous_bytes
-            if part not in held or own_bytes > (held[part].anonymous_bytes or 0):
+            use = record.memory
+            if part not in held or use.peak_anonymous_bytes > (held[part].anonymous_bytes or 0):
                 held[part] = PartMemory(
                     part=part,
                     file_bytes=use.peak_file_bytes,
-                    anonymous_bytes=own_bytes,
+                    anonymous_bytes=use.peak_anonymous_bytes,
                     predicted_bytes=predicted_bytes,
                 )
     memory = tuple(held.values())
@@ -310,11 +303,9 @@ def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: st
     """Measured there beside predicted; what no program there runs has no figure."""
     yield from rows_of(timed_there(steps, seconds), law_there(seconds), on)
     timed = {(shape.step, shape.part, shape.op) for shape in seconds}
-    for step, part, op in dict.fromkeys(
-        (each.step, one.part, one.op) for each in steps for one in each.passes
-    ):
-        if (step, part, op) not in timed:
-            yield PassFigures(step=step, part=part, op=op, where=on)
+    ran = dict.fromkeys((each.step, one.part, one.op) for each in steps for one in each.passes)
+    for step, part, op in ran.keys() - timed:
+        yield PassFigures(step=step, part=part, op=op, where=on)
 
 
 def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) -> Iterator[Sample]:
