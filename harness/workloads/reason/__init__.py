@@ -97,7 +97,7 @@ def programs(state: Context, problem: str) -> list[str]:
             ends=lambda text: "```" in text,
         )
         try:
-            ends += [str(result) for result in worked(re.sub(r"^```\w*\n", "", text))[-1:]]
+            ends.append(str(worked(re.sub(r"^```\w*\n", "", text))))
         except RefusedError:
             continue
     return ends

@@ -43,36 +43,32 @@ _TIMES = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
 _OPERATOR = re.compile(r"[\d)%]\s*[-+*/]")
 
 
-def worked(program: str) -> list[Fraction]:
-    """What each assignment of a program gives, in order.
+def worked(program: str) -> Fraction:
+    """What the last assignment of a program gives.
 
     Raises:
-        RefusedError: A line is anything else, divides by zero, or passes a cap (2,000 characters, exponents of
+        RefusedError: A line is no assignment, divides by zero, or passes a cap (2,000 characters, exponents of
             64, some 1,200 digits).
     """
     known: dict[str, Fraction] = {}
+    last = ""
     try:
-        if len(program) > _MAX_CHARS:
-            raise ValueError(f"{len(program)} characters")  # noqa: TRY301
-        return [_assigned(line, known) for line in ast.parse(program).body]
+        for line in ast.parse(program if len(program) <= _MAX_CHARS else "").body:
+            match line:
+                case ast.Assign(targets=[ast.Name(id=last)], value=value):
+                    known[last] = _value(value, known)
+                case ast.AugAssign(target=ast.Name(id=last), op=sign, value=value):
+                    known[last] = _value(ast.BinOp(ast.Name(last), sign, value), known)
+                case _:
+                    raise ValueError("no assignment")  # noqa: TRY301
+        return known[last]
     except (SyntaxError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
         raise RefusedError(f"no arithmetic that is worked here ({error}): {program[:60]!r}") from error
 
 
-def _assigned(line: ast.stmt, known: dict[str, Fraction]) -> Fraction:
-    match line:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            known[name] = _value(value, known)
-        case ast.AugAssign(target=ast.Name(id=name), op=sign, value=value):
-            known[name] = _value(ast.BinOp(ast.Name(name), sign, value), known)
-        case _:
-            raise ValueError("no assignment")
-    return known[name]
-
-
 def value_of(expression: str) -> Fraction:
     """The exact value of an arithmetic expression in Python's notation; RefusedError as for a program."""
-    return worked(f"value = {expression.strip()}")[-1]
+    return worked(f"value = {expression.strip()}")
 
 
 def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
