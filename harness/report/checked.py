@@ -13,13 +13,7 @@ from harness.report.state import Figure, State, figures_of
 
 WIDTH: Final = 78
 _BAR: Final = 12
-_MARKS: Final = {
-    State.INSIDE: "●",
-    State.MEASURED: "●",
-    State.EDGE: "○",
-    State.OUTSIDE: "◆",
-    State.DISTURBED: "?",
-}
+_MARKS: Final = {State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?"}
 _MOST_RUNS: Final = 9
 
 
@@ -71,9 +65,7 @@ def _one(record: RunRecord) -> list[str]:
 
 def _word(figure: Figure) -> str:
     """The state; in capitals where it is seen without colour that something is off."""
-    if figure.state is State.OUTSIDE:
-        return f"OUTSIDE, {figure.word}"
-    return figure.word
+    return "OUTSIDE, " * (figure.state is State.OUTSIDE) + figure.word
 
 
 def bar(figure: Figure) -> str:
@@ -91,5 +83,5 @@ def bar(figure: Figure) -> str:
         for index in range(place(figure.predicted.low), place(figure.predicted.high) + 1):
             signs[index] = "━"
     if figure.measured is not None:
-        signs[place(figure.measured)] = _MARKS[figure.state]
+        signs[place(figure.measured)] = _MARKS.get(figure.state, "●")
     return "".join(signs)

@@ -45,14 +45,9 @@ def _models_ini(residents: Sequence[Resident]) -> str:
     for one in residents:
         lines += ["", f"[{_name(one)}]"]
         words = shlex.split(one.command)[1:]
-        for at, word in enumerate(words):
-            if not word.startswith("-"):
-                continue
-            if at + 1 < len(words) and not words[at + 1].startswith("-"):
-                value = words[at + 1]
-            else:
-                value = _SWITCH
-            lines.append(f"{word.lstrip('-')} = {value}")
+        for word, value in zip(words, [*words[1:], "-"], strict=True):
+            if word.startswith("-"):
+                lines.append(f"{word.lstrip('-')} = {_SWITCH if value.startswith('-') else value}")
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ forbids.
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import pairwise
 from math import floor, log, log10
 from typing import Final, NamedTuple
 
@@ -163,15 +162,15 @@ def bar(share: float, y: float, height: float, kind: str, start: float = 0.0) ->
 
 def bullet(figure: Figure, says: str) -> Drawing:
     """A measured figure on its predicted interval, from 0; the end of the axis stands below."""
-    values = [figure.measured or 0.0]
+    divisor = figure.divisor
+    measured = (figure.measured or 0.0) / divisor
+    predicted = figure.predicted.through(lambda value: value / divisor) if figure.predicted else None
+    axis = Axis.from_zero([measured, predicted.high if predicted else 0.0])
     parts = [bar(100, 8, 6, "track")]
-    if figure.predicted is not None:
-        values.append(figure.predicted.high)
-    axis = Axis.from_zero(value / figure.divisor for value in values)
-    if figure.predicted is not None:
-        parts.append(band(axis, figure.predicted.through(lambda value: value / figure.divisor), 11))
+    if predicted is not None:
+        parts.append(band(axis, predicted, 11))
     if figure.measured is not None:
-        parts.append(mark(axis.at(figure.measured / figure.divisor), 11, figure.state))
+        parts.append(mark(axis.at(measured), 11, figure.state))
     end = f"{format_number(axis.high)} {figure.unit_word}"
     return picture(says, 36, [*parts, label(0, 34, "0"), label(100, 34, end)])
 
@@ -210,12 +209,15 @@ def course(
     """
     axis = Axis.from_zero(values)
     steps = at or range(len(values))
-    places = [round(4 + 92 * (step - steps[0]) / ((steps[-1] - steps[0]) or 1), 2) for step in steps]
-    levels = [round(108 - 0.96 * axis.at(value), 1) for value in values]
+    whole = (steps[-1] - steps[0]) or 1
     parts = ['<line class="ground" x1="0" x2="100%" y1="108" y2="108"/>']
-    for (x1, y1), (x2, y2) in pairwise(zip(places, levels, strict=True)):
-        parts.append(f'<line class="joined" x1="{x1}%" y1="{y1}" x2="{x2}%" y2="{y2}"/>')
-    for index, (place, y, value) in enumerate(zip(places, levels, values, strict=True)):
+    before = ""
+    for index, (step, value) in enumerate(zip(steps, values, strict=True)):
+        place = round(4 + 92 * (step - steps[0]) / whole, 2)
+        y = round(108 - 0.96 * axis.at(value), 1)
+        if before:
+            parts.append(f'<line class="joined" {before} x2="{place}%" y2="{y}"/>')
+        before = f'x1="{place}%" y1="{y}"'
         if is_labelled or index in {0, len(values) - 1}:
             parts += [mark(place, y, State.MEASURED), label(place, y - 10, format_number(value), "value")]
     parts += [label(0, 126, ends[0]), label(100, 126, ends[1])]

@@ -54,12 +54,10 @@ def electricity_line(price: str, energy: Energy | None) -> tuple[Interval | None
     Raises:
         InputError: The price is no number, or two.
     """
-    amounts = []
-    for part in price.split(",", 1):
-        try:
-            amounts.append(float(part))
-        except ValueError:
-            amounts.append(-1.0)
+    try:
+        amounts = [float(part) for part in price.split(",", 1)]
+    except ValueError:
+        amounts = [0.0]
     if not all(0 < amount <= _MOST_PRICE for amount in amounts):
         raise InputError(f"--price: found {price!r}, expected a price of a kWh, and one elsewhere: 0.30,0.60")
     joules = None
@@ -69,11 +67,6 @@ def electricity_line(price: str, energy: Energy | None) -> tuple[Interval | None
         return None, "What a million tokens cost is not known: nobody stated the device's power."
     # A joule a token is 1e6 J, a 3.6th of a kWh, for a million.
     cost = joules.through(lambda each: each * amounts[0] / 3.6)
-    elsewhere = ""
-    if len(amounts) > 1:
-        elsewhere = f"; {amounts[1]:g} elsewhere"
-    between = f"{two(cost.low)} to {two(cost.high)}"
-    return (
-        cost,
-        f"A million tokens cost {two(cost.mid)} in electricity ({between}) at {amounts[0]:g} a kWh{elsewhere}.",
-    )
+    elsewhere = "".join(f"; {amount:g} elsewhere" for amount in amounts[1:])
+    said = f"A million tokens cost {two(cost.mid)} in electricity ({two(cost.low)} to {two(cost.high)})"
+    return cost, f"{said} at {amounts[0]:g} a kWh{elsewhere}."

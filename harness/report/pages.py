@@ -17,6 +17,7 @@ from harness.printable import clean
 from harness.records.compare import compare
 from harness.records.derive import TEST_PHASES, summarise
 from harness.report import drawing, words
+from harness.report.answer import READ_TOKENS_PER_S
 from harness.report.changes import gate_of
 from harness.report.courses import courses, ladders, soaks
 from harness.report.drawing import Axis, Drawing, cell, stated
@@ -233,13 +234,13 @@ def _known(run: _Run) -> Section | None:
     speed = run.speed
     if speed.measured is None or not speed.state.is_believed or not others:
         return None
-    ends = [speed.measured, words.READING_TOKENS_PER_S]
+    ends = [speed.measured, READ_TOKENS_PER_S]
     for answer in others:
         if answer.runs:
             likely = answer.prediction.speed.decode_tokens_per_s
             ends += [likely.low, likely.high]
     axis = Axis.of_factors(ends)
-    rules = [drawing.rule(axis.at(words.READING_TOKENS_PER_S), 44, "reading")]
+    rules = [drawing.rule(axis.at(READ_TOKENS_PER_S), 44, "reading")]
     name = words.machine_words(run.record)
     says = f"{name}: measured {speed.number}"
     own = drawing.beside(axis, 44, says, measured=(speed.measured, speed.state), rules=rules)

@@ -80,25 +80,22 @@ def _shown(ranking: Ranking) -> list[Choice]:
     return sorted(front, key=lambda choice: -choice.rank_score)
 
 
-def _between(choice: Choice) -> str:
-    """The 90 % interval of its speed."""
-    return f"{two(choice.tokens_per_s.low)} to {two(choice.tokens_per_s.high)}"
-
-
 def _row(number: int, choice: Choice, share: float) -> str:
     """A choice in 80 columns, with a bar for its share of the fastest speed."""
-    if choice.score is None:
-        quality = "-"
-    else:
+    quality = "-"
+    if choice.score is not None:
         quality = format_number(choice.rank_score, 2)
     memory = format_number(choice.needed_bytes / GIB, 2)
     title = f"{choice.title} {choice.quant}"
-    if len(title) > _TITLE_WIDTH and choice.kind.is_whole:
-        title = textwrap.shorten(title, _WIDTH - _BEFORE_TITLE, placeholder=" ...")
+    how = f"  {_HOW[choice.kind]}"
     if choice.kind.is_whole:
-        how = "" if choice.has_room else "  barely"
-    else:
-        how = f"  {_HOW[choice.kind]}"
+        how = "  barely" * (not choice.has_room)
+        title = (
+            title
+            if len(title) <= _TITLE_WIDTH
+            else textwrap.shorten(title, _WIDTH - _BEFORE_TITLE, placeholder=" ...")
+        )
     bar = "━" * max(round(_BAR * share), 1)
-    speed = f"{_between(choice):<10} {bar:·<{_BAR}}"
+    between = f"{two(choice.tokens_per_s.low)} to {two(choice.tokens_per_s.high)}"
+    speed = f"{between:<10} {bar:·<{_BAR}}"
     return f"  {number}{quality:>6}  {speed} {memory:<5} {title:<{_TITLE_WIDTH}}{how}".rstrip()

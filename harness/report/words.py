@@ -9,16 +9,15 @@ from pathlib import PureWindowsPath
 from typing import Final
 
 from harness.catalog.models import named
-from harness.domain.prediction import Limit, PartKind
+from harness.domain.prediction import Interval, Limit, PartKind
 from harness.domain.quant import split
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Quality, Soak, Speculation, Stream, SystemResult
 from harness.printable import clean
+from harness.report.answer import as_you_read, capital
 from harness.report.state import amount
 from harness.units import GIB, counted, format_number
 
-READING_TOKENS_PER_S: Final = 5.3
-"""4 words a second, 0.75 words a token."""
 QUANTITIES: Final = {
     "decode": "writes",
     "prefill": "reads a prompt",
@@ -191,11 +190,9 @@ def _titles() -> dict[str, str]:
 
 
 def reading_words(tokens_per_s: float) -> str:
-    """A speed beside that of somebody who reads."""
-    times = tokens_per_s / READING_TOKENS_PER_S
-    if times > 1.5:
-        return f"Some {format_number(times, 2 if times >= 10 else 1)} times as fast as you read."
-    return "About as fast as you read." if times > 0.7 else "Slower than you read."
+    """A speed beside that of somebody who reads, as a sentence."""
+    words = as_you_read(Interval(tokens_per_s, tokens_per_s, tokens_per_s))
+    return f"{capital(words)}."
 
 
 def without_folders(words: Sequence[str]) -> tuple[str, ...]:
