@@ -41,6 +41,10 @@ _WORTH_RATIO: Final = 3.0
 """By which another way may be slower and still be named."""
 
 
+Row = tuple[str, str, str]
+"""A row of the first screen: its label, its figure, and what is said of it."""
+
+
 def first_screen(
     answer: Answer, more: Sequence[str] = (), instead: str = "", says: Sequence[str] = ()
 ) -> list[str]:
@@ -112,9 +116,13 @@ def sentence(answer: Answer) -> str:
 
 
 def _yes(answer: Answer) -> str:
-    if _is_barely(answer):
+    """Barely: one run in five needs more than there is, or misses the speed that is wanted."""
+    speed = each(answer)
+    wanted = answer.question.target_tokens_per_s
+    has_no_room = answer.best.kind.is_whole and not answer.best.has_room
+    if has_no_room or (wanted is not None and speed.low < wanted):
         return "Barely"
-    if not answer.reads_only and each(answer).mid < _SLOW_TOKENS_PER_S:
+    if not answer.reads_only and speed.mid < _SLOW_TOKENS_PER_S:
         return "Yes, slowly"
     return "Yes"
 
@@ -132,13 +140,6 @@ def _where(answer: Answer) -> str:
     if any(part.pool == "vram" for part in answer.prediction.memory.parts):
         return ", all of it on the card"
     return ""
-
-
-def _is_barely(answer: Answer) -> bool:
-    """Whether one run in five needs more than there is, or misses the speed that is wanted."""
-    wanted = answer.question.target_tokens_per_s
-    misses = wanted is not None and each(answer).low < wanted
-    return misses or (answer.best.kind.is_whole and not answer.best.has_room)
 
 
 def _drafts(answer: Answer) -> str:
@@ -204,7 +205,7 @@ def _evidence(answer: Answer) -> Evidence:
     return speed.decode_evidence
 
 
-def _writes(answer: Answer) -> tuple[str, str, str]:
+def _writes(answer: Answer) -> Row:
     label = "reads" if answer.reads_only else "writes"
     if _evidence(answer).is_unmeasured:
         return label, "not known", ""
@@ -232,7 +233,7 @@ def _deep(answer: Answer) -> str:
     return ""
 
 
-def _later(answer: Answer) -> tuple[str, str, str] | None:
+def _later(answer: Answer) -> Row | None:
     """The speed after the minutes that were asked for."""
     minutes = answer.question.minutes
     if minutes is None:
@@ -245,30 +246,28 @@ def _later(answer: Answer) -> tuple[str, str, str] | None:
     return "later", *_figured(answer.sustained.tokens_per_s, "tokens/s", f"after {minutes:g} minutes")
 
 
-def _battery(answer: Answer) -> tuple[str, str, str] | None:
+def _battery(answer: Answer) -> Row | None:
     """The share of a charge that the minutes take which were asked for."""
     minutes, late, energy = answer.question.minutes, answer.sustained, answer.energy
     if not (minutes and late and energy and energy.tokens_per_charge):
         return None
-    written = 60 * minutes * late.tokens_per_s.mid
-    share = energy.tokens_per_charge.through(lambda tokens: 100 * written / tokens)
+    percent = 6000 * minutes * late.tokens_per_s.mid
+    share = energy.tokens_per_charge.through(lambda tokens: percent / tokens)
     return "battery", *_figured(share, "%", f"of a charge in {minutes:g} minutes")
 
 
-def _image(answer: Answer) -> tuple[str, str, str] | None:
+def _image(answer: Answer) -> Row | None:
     """What a picture takes, of a model that was asked for as one that sees, or whose command leaves them out."""
     image = _document(answer, ReadingKind.IMAGE)
-    asked = any(part.kind is PartKind.IMAGE_TOWER for part in answer.prediction.memory.parts)
-    left_out = "--no-mmproj" in " ".join(answer.commands[:1])
-    if image is None or not (asked or left_out):
-        return None
-    said = "for each picture"
-    if left_out:
+    said = ""
+    if any(part.kind is PartKind.IMAGE_TOWER for part in answer.prediction.memory.parts):
+        said = "for each picture"
+    elif "--no-mmproj" in " ".join(answer.commands[:1]):
         said = "left out by --no-mmproj"
-    return "image", *_figured(image.seconds, "s", said)
+    return ("image", *_figured(image.seconds, "s", said)) if image and said else None
 
 
-def _quality(answer: Answer) -> tuple[str, str, str] | None:
+def _quality(answer: Answer) -> Row | None:
     """What a quantisation costs that was asked for, and costs twice as much as the usual one."""
     percents = answer.perplexity_percent
     own = percents.get(answer.quant, 0.0)
@@ -278,14 +277,14 @@ def _quality(answer: Answer) -> tuple[str, str, str] | None:
     return "quality", f"{two(own)} % worse", f"perplexity, as of Llama 3; {usual} % at {USUAL_QUANT}"
 
 
-def _together(answer: Answer) -> tuple[str, str, str] | None:
-    if answer.scenario.batch_count == 1 or answer.reads_only:
+def _together(answer: Answer) -> Row | None:
+    users = answer.scenario.batch_count
+    if users == 1 or answer.reads_only:
         return None
-    decode = each(answer).mid * answer.scenario.batch_count
-    return "users", f"{two(decode)} tokens/s", "for all of them together"
+    return "users", f"{two(each(answer).mid * users)} tokens/s", "for all of them together"
 
 
-def _draft(answer: Answer) -> tuple[str, str, str] | None:
+def _draft(answer: Answer) -> Row | None:
     plan = answer.speculation
     if plan is None:
         return None
@@ -301,7 +300,7 @@ def _draft(answer: Answer) -> tuple[str, str, str] | None:
     return "draft", f"{two(low)} to {two(plan.plain_tokens_per_s * helping[-1].speedup)}", said
 
 
-def _starts(answer: Answer) -> tuple[str, str, str] | None:
+def _starts(answer: Answer) -> Row | None:
     speed = answer.prediction.speed
     first = speed.ttft_warm_s
     if speed.prefill_evidence.is_unmeasured:
@@ -324,16 +323,14 @@ def _starts(answer: Answer) -> tuple[str, str, str] | None:
 
 
 def _after_pages(document: Reading) -> str:
-    pages = round(document.tokens / _PAGE_TOKENS)
-    after = "after a page"
-    if pages > 1:
-        after = f"after {pages} pages"
+    pages = max(round(document.tokens / _PAGE_TOKENS), 1)
+    after = "after a page" if pages == 1 else f"after {pages} pages"
     if document.seconds.high > UNSURE_RATIO * document.seconds.low:
         return f"{after} unsure, {between_s(document.seconds)}"
     return f"{seconds(document.seconds.mid)} {after}"
 
 
-def _memory(answer: Answer) -> tuple[str, str, str]:
+def _memory(answer: Answer) -> Row:
     parts = answer.prediction.memory.parts
     needed = answer.prediction.verdict.needed_bytes
     available = answer.prediction.verdict.available_bytes
@@ -355,7 +352,7 @@ def _memory(answer: Answer) -> tuple[str, str, str]:
     return "memory", of_sizes(needed, available), words
 
 
-def _residents(answer: Answer) -> tuple[str, str, str] | None:
+def _residents(answer: Answer) -> Row | None:
     """Which of several models stay in memory together."""
     if not answer.residents:
         return None
@@ -373,7 +370,7 @@ def _residents(answer: Answer) -> tuple[str, str, str] | None:
     return "with", "", words
 
 
-def _how(answer: Answer) -> tuple[str, str, str] | None:
+def _how(answer: Answer) -> Row | None:
     """What lies where, where it is not all in one place."""
     words = way_words(answer.best, answer.layer_count, answer.card_titles)
     return ("how", "", words) if words else None

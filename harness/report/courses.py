@@ -11,7 +11,7 @@ from harness.records.derive import course_of
 from harness.records.ladder import Rung, rungs_of
 from harness.report import drawing, words
 from harness.report.drawing import Drawing, cell
-from harness.report.panels import Panel
+from harness.report.panels import Panel, Pictures
 from harness.report.state import Figure, figures_of
 from harness.units import format_number
 
@@ -21,11 +21,9 @@ _LOW_RATIO: Final = 0.90
 _MOST_POINTS: Final = 12
 _FEW_POINTS: Final = 4
 _MOST_WINDOWS: Final = 120
-Course = tuple[str, list[tuple[str, Drawing]]]
-"""Runs alike over time, or one run over its minutes: the model, what is drawn, and that."""
 
 
-def courses(records: Sequence[RunRecord]) -> list[Course]:
+def courses(records: Sequence[RunRecord]) -> list[Pictures]:
     """Speeds over time: a line joins runs that agree in all but the build; a run that is alone has none."""
     groups: dict[tuple[str, ...], list[tuple[RunRecord, Figure]]] = defaultdict(list)
     for record in records:
@@ -47,7 +45,7 @@ def courses(records: Sequence[RunRecord]) -> list[Course]:
     return found
 
 
-def soaks(records: Sequence[RunRecord]) -> list[Course]:
+def soaks(records: Sequence[RunRecord]) -> list[Pictures]:
     """Speed over the minutes of a run, a picture for each: two soaks of unlike limits have nothing in common."""
     found = []
     for record in records:
@@ -65,7 +63,7 @@ def soaks(records: Sequence[RunRecord]) -> list[Course]:
 
 def _course(
     record: RunRecord, detail: str, values: Sequence[float], at: Sequence[float], ends: tuple[str, str]
-) -> Course:
+) -> Pictures:
     name = words.model_words(record)
     is_labelled = not at and len(values) <= _FEW_POINTS
     return name, [(detail, drawing.course(values, at, ends, f"{name}, {detail}", is_labelled=is_labelled))]

@@ -22,7 +22,7 @@ from harness.report.changes import gate_of
 from harness.report.courses import courses, ladders, soaks
 from harness.report.drawing import Axis, Drawing, cell, stated
 from harness.report.elsewhere import Table, heat, how, known_machines
-from harness.report.panels import Headline, Note, Page, Panel, Section, cleaned, offered
+from harness.report.panels import Headline, Note, Page, Panel, Pictures, Section, cleaned, offered
 from harness.report.results import result_panels
 from harness.report.state import Figure, State, amount, figures_of, tally
 from harness.units import GIB, counted, format_number
@@ -486,7 +486,7 @@ def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     return drawing.beside(axis, 30, says, Interval(1.0, low, high), (measured, speed.state))
 
 
-def _multiples(runs: Sequence[_Run]) -> Iterator[tuple[str, list[tuple[str, Drawing]]]]:
+def _multiples(runs: Sequence[_Run]) -> Iterator[Pictures]:
     """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
     by_model: dict[str, list[_Run]] = defaultdict(list)
     ends = []

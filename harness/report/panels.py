@@ -16,6 +16,10 @@ _LONGEST = 200
 _MOST_ROWS = 200
 
 
+Pictures = tuple[str, Sequence[tuple[str, Drawing]]]
+"""Small pictures of one title, each below its text."""
+
+
 class Panel(NamedTuple):
     """A table, with what stands above and below it.
 
@@ -39,7 +43,7 @@ class Panel(NamedTuple):
     facts: Sequence[tuple[str, str]] = ()
     kind: str = ""
     picture: Drawing = Drawing()
-    pictures: Sequence[tuple[str, Sequence[tuple[str, Drawing]]]] = ()
+    pictures: Sequence[Pictures] = ()
 
 
 class Section(NamedTuple):
