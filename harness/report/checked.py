@@ -50,7 +50,7 @@ def _one(record: RunRecord) -> list[str]:
     lines = textwrap.wrap(said, WIDTH)
     if not headline.number:
         lines += textwrap.wrap(headline.feel, WIDTH)
-    shown = [(title.lower(), figures[name]) for name, title in TILES if name in figures]
+    shown = [(title.lower(), figures[name]) for name, title in TILES]
     rows = [(title, figure) for title, figure in shown if figure.state is not State.NONE]
     if rows:
         lines += ["", f"{'':12}{'measured':14}{'90 % interval':15}0{'':{_BAR}}"]

@@ -10,7 +10,7 @@ from harness.printable import clean
 from harness.records.derive import course_of
 from harness.records.ladder import Rung, rungs_of
 from harness.report import drawing, words
-from harness.report.drawing import Drawing, cell
+from harness.report.drawing import cell
 from harness.report.panels import Panel, Pictures
 from harness.report.state import Figure, figures_of
 from harness.units import format_number

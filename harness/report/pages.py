@@ -6,7 +6,6 @@ All else is folded.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from math import log
 from typing import Final, NamedTuple
 
@@ -147,11 +146,11 @@ def headline_of(record: RunRecord, speed: Figure) -> Headline:
         last = record.detail.strip().rpartition("\n")[2]
         return Headline(f"{name} did not run to its end: {record.outcome}.", feel=clean(last, 300))
     if speed.state is State.DISTURBED:
-        stop = "The figures stand in the table, in brackets. Stop what uses the machine, and run it again; edge-harness "
-        return Headline(
-            f"{name}: not measured. Other programs disturbed the run.",
-            feel=f"{_doubts(record)} {stop}doctor says what.",
+        feel = (
+            f"{_doubts(record)} The figures stand in the table, in brackets. Stop what uses the machine, and run it "
+            "again; edge-harness doctor says what."
         )
+        return Headline(f"{name}: not measured. Other programs disturbed the run.", feel=feel)
     if speed.measured is None:
         return Headline(f"{name}, {words.kind_words(record) or 'no speed'}: what it found stands below.")
     verdicts = {
@@ -176,22 +175,17 @@ def _doubts(record: RunRecord) -> str:
 
 def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
     """The worst surprise of a run, else what was left out of it; None where all went as predicted."""
-    worst = [figures[name] for name, _ in TILES if name in figures and figures[name].state is State.OUTSIDE]
+    worst = [figures[name] for name, _ in TILES if figures[name].state is State.OUTSIDE]
     if worst:
-        worst.sort(key=lambda figure: -abs(log(figure.factor or 1.0)))
-        first = worst[0]
-        if len(worst) == 1:
-            count = "One surprise"
-        else:
-            count = f"{len(worst)} surprises; the largest"
-        name = words.QUANTITIES[first.name]
-        title = f"{count}: {name} {first.number} {first.unit_word}, not {first.between}"
+        first = max(worst, key=lambda figure: abs(log(figure.factor or 1.0)))
+        count = "One surprise" if len(worst) == 1 else f"{len(worst)} surprises; the largest"
+        title = f"{count}: {words.QUANTITIES[first.name]} {first.shown}, not {first.between}"
         return Note(State.OUTSIDE, title, _why(record, first))
-    left = [test for test in summarise(record) if test.phase in TEST_PHASES and test.disturbed_count]
-    if not left or record.outcome != "ok":
+    tests = [test for test in summarise(record) if test.phase in TEST_PHASES and test.disturbed_count]
+    if not tests or record.outcome != "ok":
         return None
-    gone = sum(test.disturbed_count for test in left)
-    whole = gone + sum(test.sample_count for test in left)
+    gone = sum(test.disturbed_count for test in tests)
+    whole = gone + sum(test.sample_count for test in tests)
     title = f"{gone} of {whole} samples were left out"
     return Note(State.DISTURBED, title, f"{_doubts(record)} The figures are of the rest.")
 
@@ -209,7 +203,7 @@ def _why(record: RunRecord, figure: Figure) -> str:
 
 
 def _tile(run: _Run, name: str, title: str) -> tuple[str, Figure, str, Drawing]:
-    figure = run.figures.get(name) or Figure(name, "s", State.NONE)
+    figure = run.figures[name]
     asked = run.record.scenario
     of = {
         "decode": words.kind_words(run.record) or f"{asked.new_tokens:,} tokens",
@@ -217,13 +211,13 @@ def _tile(run: _Run, name: str, title: str) -> tuple[str, Figure, str, Drawing]:
         "peak memory": f"at its highest; the machine has {run.record.machine.ram_bytes / GIB:.0f} GB",
         "load": "when the file is in memory",
     }[name]
-    cold = run.figures.get("load, cold")
+    cold = run.figures["load, cold"]
     if figure.state is State.NONE:
         of = "no such test in this run"
     elif name == "decode" and figure.least is not None and figure.most is not None:
         ends = f"{format_number(figure.least)} to {format_number(figure.most)}"
         of = f"{figure.sample_count} runs of {asked.new_tokens:,} tokens, {ends}; this is the middle one"
-    elif name == "load" and cold and cold.state.is_believed:
+    elif name == "load" and cold.state.is_believed:
         of += f"; {cold.shown} from storage, the first time"
     return title, figure, of, drawing.bullet(figure, f"{title}: {figure.says}")
 
@@ -337,32 +331,29 @@ def _stack(
 
 def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
     """How runs of each machine and engine were measured; what is empty is left out."""
-
-    def place(record: RunRecord) -> str:
-        return f"{words.machine_line(record)} · {words.engine_line(record)}"
-
-    for label, group in groupby(sorted(records, key=place), key=place):
-        runs = list(group)
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[f"{words.machine_line(record)} · {words.engine_line(record)}"].append(record)
+    for label, runs in groups.items():
         record = runs[-1]
         asked = record.scenario
-        model = record.model
-        engine = record.engine
         gone = sum(bool(one.validity.doubts) for run in runs for one in run.samples if not one.warm_up)
         facts = {
-            "ended": "" if record.outcome == "ok" else clean(f"{record.outcome}: {record.detail}", 500),
             "tokens": f"{asked.prompt_tokens:,} random ones as the prompt, then {asked.new_tokens:,} written",
             "shown": "the middle one of the undisturbed repetitions; one warm-up is left out",
-            "disturbed": f"{counted(gone, 'sample')} left out. {_doubts(record)}" if gone else "",
-            "engine": clean(f"{engine.name} {engine.version}, {counted(engine.thread_count, 'thread')}", 300)
-            if engine
-            else "",
-            "system": clean(record.machine.system, 300),
-            "model file": f"{model.size_bytes / 1e6:,.1f} MB, SHA-256 {model.sha256[:12]}" if model else "",
-            "made from": clean(model.requantized_from) if model else "",
-            "command": clean(" ".join(words.without_folders(record.command)), 300),
-            "records": ", ".join(one.run_id for one in runs),
         }
-        kept = [(name, text) for name, text in facts.items() if text]
+        if record.outcome != "ok":
+            facts["ended"] = f"{record.outcome}: {record.detail}"
+        if gone:
+            facts["disturbed"] = f"{counted(gone, 'sample')} left out. {_doubts(record)}"
+        if engine := record.engine:
+            facts["engine"] = f"{engine.name} {engine.version}, {counted(engine.thread_count, 'thread')}"
+        if model := record.model:
+            facts["model file"] = f"{model.size_bytes / 1e6:,.1f} MB, SHA-256 {model.sha256[:12]}"
+            facts["made from"] = model.requantized_from
+        facts["command"] = " ".join(words.without_folders(record.command))
+        facts["records"] = ", ".join(one.run_id for one in runs)
+        kept = [(name, clean(text, 2000)) for name, text in facts.items() if text]
         yield Panel("How it was measured", label, facts=kept)
 
 
