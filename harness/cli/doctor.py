@@ -67,4 +67,4 @@ def _sentence(found: "Sequence[Finding]") -> str:
     if limits:
         return f"Ready, but {'; '.join(limits)}."
     processor = next((f.brief for f in found if f.name == "processor"), "the CPU")
-    return f"Ready: models run here by {' and '.join(engines)}, on {processor}."
+    return f"Ready: models run here on {processor}, by {', '.join(engines)}."

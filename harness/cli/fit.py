@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import click
 import msgspec
@@ -160,9 +160,8 @@ def _one(
     if measured is not None:
         from harness.app.measured import causes
 
-        slower = causes(
-            measured, best_case(found), found.prediction.speed.decode_tokens_per_s, found.sustained
-        )
+        speed = found.prediction.speed.decode_tokens_per_s
+        slower = causes(measured, best_case(found), speed, found.sustained)
         says += measured_lines(measured, found, slower)
         document["measured_speed"] = {"says": says[0], "may_be": slower}
     if measured_prompt is not None:
@@ -172,12 +171,10 @@ def _one(
         cost, line = electricity_line(price, found.energy)
         says.append(line)
         document["electricity"] = cost
-    explanation: Sequence[Any] = ()
     if explained:
         from harness.app.published import neighbours
 
-        explanation = neighbours(best_case(found))
-        document["explanation"] = explanation
+        document["explanation"] = neighbours(best_case(found))
     more = ["--details"] * (not details)
     if found.sustained is not None and found.question.minutes is None and found.runs:
         more.append("--minutes N")
@@ -189,7 +186,7 @@ def _one(
         say(*first_screen(found, more, instead_line(found), says))
         if details:
             say("", *_details.tables(found))
-        if explanation:
-            say(_details.nearest(explanation))
+        if document.get("explanation"):
+            say(_details.nearest(document["explanation"]))
 
     return Answer(document, show, Exit.OK if found.is_wanted else Exit.BROKEN)

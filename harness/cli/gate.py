@@ -49,6 +49,12 @@ class _Shown(Frozen):
     show_all: Annotated[bool, Option("--all", "Print every budget, with its evidence.", "Output")] = False
 
 
+def _time(text: str) -> datetime:
+    """The time that a text tells, in UTC where it does not say."""
+    given = datetime.fromisoformat(text)
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
 class _Gate(Verbs):
     """``gate RESULT...`` judges; ``gate init`` and ``gate live`` are verbs of their own."""
 
@@ -94,7 +100,7 @@ def judge(
             "--since",
             "Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's.",
             metavar="TIME",
-            reads=datetime.fromisoformat,
+            reads=_time,
         ),
     ] = None,
     answers: Annotated[
@@ -124,14 +130,10 @@ def judge(
     else:
         before = gather(baseline)
     everything = gather(results)
-    judged = everything
-    if since is not None:
-        if since.tzinfo is None:
-            since = since.replace(tzinfo=UTC)
-        judged = [record for record in everything if time_of(record) >= since]
-    earlier = {record.run_id: record for record in before}
-    if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
-        raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
+    judged = [record for record in everything if since is None or time_of(record) >= since]
+    for record in judged:
+        if record in before:
+            raise RefusedError(f"run {record.run_id} is in --baseline too: a run says nothing beside itself")
     if answers is None:
         answers = next((Path(name) / ANSWERS for name in results if Path(name).is_dir()), None)
     notes = [_baseline_note(judged, before)] if before else []

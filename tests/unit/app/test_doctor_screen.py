@@ -21,7 +21,7 @@ BLIND = Finding(kind="measuring", name="energy and heat", state="missing", detai
 @pytest.mark.parametrize(
     ("found", "first", "status"),
     [
-        ([CPU, LLAMA, ORT, SERVER], "Ready: models run here by llamacpp and ort, on AMD EPYC (2 threads).", 0),
+        ([CPU, LLAMA, ORT, SERVER], "Ready: models run here on AMD EPYC (2 threads), by llamacpp, ort.", 0),
         ([CPU, LLAMA, SERVER, SMALL], "Ready, but programs may use 4 GiB of 24 GiB.", 0),
         ([CPU, SERVER, NEXT], "Not ready: no engine that runs models is installed.", 0),
         ([CPU, LLAMA, SMALL, TORN], "Not ready: the history: torn.", 4),
