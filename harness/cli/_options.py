@@ -227,18 +227,20 @@ class Measuring(Frozen):
         ``nice`` and CPUs stand in their notes.
         """
         from harness.cli._progress import RunProgress
+        from harness.cpus import allowed_cpus
         from harness.measure.child import Limits
         from harness.measure.pipeline import How
 
-        notes: dict[str, Any] = {}
-        if hasattr(os, "nice") and os.nice(0):  # as `nice -n 5 edge-harness run` sets it
+        notes: dict[str, Any] = {"cpus": self.cpus, "memory_limit_bytes": self.memory_bytes}
+        if hasattr(os, "nice"):  # as `nice -n 5 edge-harness run` sets it
             notes["nice"] = os.nice(0)
-        if self.cpus:
-            notes["cpus"] = self.cpus
-        if self.memory_bytes:
-            notes["memory_limit_bytes"] = self.memory_bytes
+        notes = {name: value for name, value in notes.items() if value}
         if self.cpus and self.target == "local":
-            _check_cpus(self.cpus)
+            allowed = sorted(allowed_cpus())
+            if not hasattr(os, "sched_setaffinity"):
+                raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")
+            if not set(self.cpus) <= set(allowed):
+                raise click.UsageError(f"--cpus: found {list(self.cpus)}, expected some of {allowed}")
         limits = Limits(wall_s=self.timeout_s, memory_bytes=self.memory_bytes, cpus=self.cpus)
         with RunProgress() as progress:
             yield How(resume=self.resume, folder=self.out, limits=limits, listener=progress, notes=notes)
@@ -257,17 +259,6 @@ class Anywhere(Here):
 
     target: On = "local"
     programs: Programs = None
-
-
-def _check_cpus(cpus: tuple[int, ...]) -> None:
-    """Refuse CPUs that this process may not use (UsageError)."""
-    from harness.cpus import allowed_cpus
-
-    if not hasattr(os, "sched_setaffinity"):
-        raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")
-    allowed = sorted(allowed_cpus())
-    if not set(cpus) <= set(allowed):
-        raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
 
 
 def model_file(ref: str, quant: str, how: "How") -> Path:
@@ -310,21 +301,20 @@ def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[Gen
         click.UsageError: A name or a URL is lacking or given twice, or a runtime needs a model and there is
             none.
     """
-    parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
-    if any(not name or bool(url) != (name == "server") for name, url in parts):
-        raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL for a server")
-    if len(set(parts)) < len(parts):
-        raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")
-    if not has_models and any(name != "server" for name, _ in parts):
-        raise click.MissingParameter(param_hint="MODEL", param_type="argument")
     from harness.measure.jobs.served import ServedJob
     from harness.measure.protocol import GenerateJob
     from harness.runtimes.server.stream import Patience
 
-    jobs: list[GenerateJob] = []
-    for name, url in parts:
+    jobs: dict[str, GenerateJob] = {}
+    for part in map(str.strip, runtimes.split(",")):
+        name, _, url = part.partition(":")
+        if not name or part in jobs or bool(url) != (name == "server"):
+            says = "names, each of them once, or server:URL for a server"
+            raise click.UsageError(f"--runtime: found {runtimes!r}, expected {says}")
         if url:
-            jobs.append(ServedJob(url=url, model=server_model, patience=Patience(silence_s=SILENCE_S)))
+            jobs[part] = ServedJob(url=url, model=server_model, patience=Patience(silence_s=SILENCE_S))
+        elif has_models:
+            jobs[part] = GenerateJob(runtime=name)
         else:
-            jobs.append(GenerateJob(runtime=name))
-    return jobs
+            raise click.MissingParameter(param_hint="MODEL", param_type="argument")
+    return list(jobs.values())

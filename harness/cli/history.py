@@ -78,22 +78,17 @@ def history(
             raise UnknownNameError("metric", trend, METRICS)
         courses = trends(past.records(limit=2**62, model=model, device=device), metric)
         return Answer(courses, lambda: say(trend_table(metric, courses)))
-    entries = past.entries(limit=limit, model=model, device=device)
-    return Answer(
-        entries, lambda: _list(past.count(), list(past.records(limit=limit, model=model, device=device)))
-    )
+    which = {"model": model, "device": device}
+    entries = past.entries(limit=limit, **which)
+    return Answer(entries, lambda: _list(past.count(), list(past.records(limit=limit, **which))))
 
 
 def _named(past: "History", name: str) -> str:
-    """A run of the history that is named by the time of day of the list: its own name.
-
-    Any other name as it is.
-    """
-    if not re.fullmatch(r"\d\d:\d\d", name):
-        return name
-    for entry in past.entries(limit=1000):
-        if _when(entry.created).endswith(name):
-            return entry.run_id
+    """A run of the history that is named by the time of day of the list: its own name; any other as it is."""
+    if re.fullmatch(r"\d\d:\d\d", name):
+        for entry in past.entries(limit=1000):
+            if _when(entry.created).endswith(name):
+                return entry.run_id
     return name
 
 
@@ -125,24 +120,17 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
 
 def _row(record: "RunRecord") -> list[str]:
     from harness.cli._records import record_title
-    from harness.domain.result import Stream
     from harness.report.checked import bar
     from harness.report.state import State, figures_of
 
     figures = figures_of(record)
-    kind = record.workload
-    if isinstance(record.result, Stream):
-        kind = record.result.mode
-    state = ""
-    if record.outcome != "ok":
-        state = record.outcome
-    elif any(figure.state is State.OUTSIDE for figure in figures.values()):
+    state = record.outcome * (record.outcome != "ok")
+    if not state and any(figure.state is State.OUTSIDE for figure in figures.values()):
         state = "OUTSIDE"
-    memory = "–"
-    if "peak memory" in figures:
-        memory = figures["peak memory"].shown
+    memory = figures["peak memory"].shown if "peak memory" in figures else "–"
     speed = figures["decode"]
     beside = bar(speed) if speed.predicted else ""
+    kind = getattr(record.result, "mode", record.workload)
     return [_when(record.created), record_title(record), kind, speed.number, beside, memory, state]
 
 

@@ -101,7 +101,7 @@ def stream(
         outlook: Sequence[Streamed] = []
         if says_first and (
             plain_mmap or not draft
-        ):  # with a draft it is said from the model's own costs, timed first
+        ):  # of a draft it is said from the model's own costs, timed first
             outlook = stream_outlook(path, allowed_bytes, scenario, heard=how.listener)
         job = StreamJob(
             model=str(path),
@@ -111,11 +111,8 @@ def stream(
             new_tokens=setting.new_tokens,
             scenario=scenario,
         )
-        jobs = [job]
-        if plain_mmap:
-            jobs.append(job.replace(mode="mapped", draft=""))
         records = []
-        for each in jobs:
+        for each in [job, job.replace(mode="mapped", draft="")][: 1 + plain_mmap]:
             predicted = None
             if outlook and not each.draft:
                 predicted = _beforehand(outlook, each.mode == "mapped", how)
