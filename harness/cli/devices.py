@@ -57,9 +57,8 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> An
     lines = []
     for engine in profile.engines:
         cores = f", {engine.core_count} cores" * bool(engine.core_count)
-        features = ", " * bool(engine.isa) + "+".join(engine.isa or ())
-        apis = "/".join(engine.apis)
-        lines.append(f"{engine.kind}: {engine.name} ({engine.pool}, {apis}){cores}{features}")
+        parts = "/".join(engine.apis), *(engine.isa or ())
+        lines.append(f"{engine.kind}: {engine.name} ({engine.pool}{cores}): {' '.join(parts)}")
     for calibration in profile.calibrations:
         types = ", ".join(cost.type_name for cost in calibration.types)
         lines += [f"calibrated: {calibration.api}, {calibration.engine_version}: {types}"]

@@ -72,13 +72,15 @@ def learn(
         known, unknown = devices_of(named)
         lessons = [learn(resolve_device(name), measured) for name, measured in sorted(known.items())]
 
+    lines_said = [f"skipped: {line}" for line in passed_over]
+    for name, count in sorted(unknown.items()):
+        many = counted(count, "measurement")
+        lines_said.append(f"not used: {many} of an unknown device, {name!r}; name it with --device")
+
     def show() -> None:
         for lesson in lessons:
             _show(lesson)
-        say(*(f"skipped: {line}" for line in passed_over))
-        for name, count in sorted(unknown.items()):
-            many = counted(count, "measurement")
-            say(f"not used: {many} of an unknown device, {name!r}; name it with --device")
+        say(*lines_said)
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)

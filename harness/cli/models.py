@@ -1,5 +1,6 @@
 """``edge-harness models``: the models there are, their shapes, and their files."""
 
+from collections import Counter
 from typing import Annotated
 
 import click
@@ -67,7 +68,6 @@ def _one(name: str, quant: str | None) -> Answer:
 
     from harness.app.resolve import resolve_model
     from harness.catalog.guess import CACHE_RATIOS
-    from harness.domain.ggml import BLOCKS
     from harness.domain.scenario import Scenario
     from harness.predict.kv_cache import kv_cache_bytes
 
@@ -77,12 +77,9 @@ def _one(name: str, quant: str | None) -> Answer:
     context = min(weights.shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
     cache_bytes = kv_cache_bytes(weights.shape, Scenario(context_tokens=context))
     low, high = CACHE_RATIOS if model.guess else (1.0, 1.0)
-    types: dict[str, dict[str, int]] = {}
+    sizes: Counter[str] = Counter()
     for tensor in weights.tensors:
-        sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})
-        sums["tensors"] += 1
-        sums["weights"] += tensor.element_count
-        sums["size_bytes"] += tensor.size_bytes
+        sizes[tensor.type_name] += tensor.size_bytes
     kinds = {"guess": model.guess, "card": card, "file": model.path, "hub": model.repo, "shape": True}
     document = {
         **(msgspec.to_builtins(card) if card else {"parameter_count": weights.weight_count}),
@@ -92,7 +89,7 @@ def _one(name: str, quant: str | None) -> Answer:
         "quant": model.quant,
         "file_bytes": weights.file_bytes,
         "synthetic": weights.synthetic,
-        "types": types,
+        "size_bytes_by_type": sizes,
         "why": model.notes,
         "cache": {
             "context_tokens": context,
@@ -102,12 +99,17 @@ def _one(name: str, quant: str | None) -> Answer:
         },
     }
     between = f", {format_bytes(low * cache_bytes)} to {format_bytes(high * cache_bytes)}" * (low < high)
+    by_type = ", ".join(f"{format_bytes(size)} of {kind}" for kind, size in sizes.items())
     rows = [
         ("taken for", f"{document['kind']} {model.name}"),
-        (f"size in {model.quant}", format_bytes(weights.file_bytes)),
+        (f"size in {model.quant}", f"{format_bytes(weights.file_bytes)}: {by_type}"),
         (f"cache of {context} tokens", f"{format_bytes(cache_bytes)} in F16{between}"),
     ]
+    notes = list(model.notes)
+    title = model.name
     if card:
+        title = card.title
+        notes.append(card.notes)
         parameters = f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token"
         rows += [("licence", card.licence), ("source", card.source), ("parameters", parameters)]
     for key, value in msgspec.to_builtins(weights.shape).items():
@@ -115,19 +117,8 @@ def _one(name: str, quant: str | None) -> Answer:
             rows += [(f"{key}.{inner}", str(each)) for inner, each in value.items()]
         elif value:
             rows.append((key, str(value)))
-    by_type = []
-    for type_name, sums in types.items():
-        bits = f"{BLOCKS[type_name].bits_per_weight:.4g}"
-        size = format_bytes(sums["size_bytes"])
-        by_type.append((type_name, sums["tensors"], f"{sums['weights']:,}", size, bits))
-    notes = [*model.notes, card.notes if card else ""]
-
-    def tell() -> None:
-        say(table(card.title if card else model.name, ("field", "value"), rows))
-        say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type))
-        say(*(f"  {note}" for note in notes if note))
-
-    return Answer(document, tell)
+    shown = table(title, ("field", "value"), rows)
+    return Answer(document, lambda: say(shown, *(f"  {note}" for note in notes if note)))
 
 
 @models.command()

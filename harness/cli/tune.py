@@ -97,9 +97,10 @@ def tune(
             device=this_machine(),
             how=how,
         )
-    alone = tuned.gain.sample_count == 0  # there is nothing to compare with
-    settled = alone or tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
-    settled = settled and not tuned.unproven and not any(runner.left == NOT_RUN for runner in tuned.runners)
+    gain = tuned.gain
+    is_ahead = tuned.winner == tuned.defaults or not gain.sample_count or (gain.low or 0.0) > LEAD_RATIO
+    was_cut = any(runner.left == NOT_RUN for runner in tuned.runners)
+    settled = is_ahead and not tuned.unproven and not was_cut
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
 
