@@ -94,12 +94,7 @@ def sound_names(kind: Kind, load: Callable[[str], object]) -> list[str]:
 
 def learned_file(device: str) -> Path:
     """Where what measurements taught of that device is kept; made by nobody here."""
-    return user_file(f"learned/{device}.json")
-
-
-def user_file(name: str) -> Path:
-    """A file in the folder for the user's own; made by nobody here."""
-    return _home() / name
+    return _home() / "learned" / f"{device}.json"
 
 
 def as_path(ref: str) -> Path | None:

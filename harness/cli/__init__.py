@@ -16,9 +16,7 @@ from typing import ClassVar, Final
 import click
 
 from harness import __version__, plugins
-from harness.catalog.paths import user_file
-from harness.cli._command import CONFIG, Verbs
-from harness.domain.foreign import toml_in
+from harness.cli._command import Verbs
 from harness.errors import Exit, HarnessError
 from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
@@ -54,13 +52,7 @@ class Commands(Verbs):
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The words, with the defaults of the user's file.
-
-        One without text is refused (UsageError): it is a script's variable that was never set, no value.
-        """
-        file = user_file(CONFIG)
-        if file.is_file():
-            ctx.default_map = toml_in(file)
+        """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""
         for before, word in pairwise(["", *args]):
             if not word.strip() or (word.startswith("--") and word.endswith("=")):
                 name = word.strip(" =") or (before if before.startswith("-") else "an argument")
@@ -68,7 +60,14 @@ class Commands(Verbs):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "EDGE_HARNESS",
+    },
+)
 @click.version_option(__version__, prog_name="edge-harness")
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
@@ -76,8 +75,7 @@ def cli() -> None:
     Predict (fit, recommend), measure (check, run), compare the two (history, report), and gate releases on the
     result (gate). `edge-harness COMMAND --help` explains each command.
 
-    Defaults of options can be set in a file edge-harness.toml of the home folder that `doctor --all` names:
-    `repetitions = 10` below `[run]`, the name of the command.
+    Variables set defaults of a command's options: EDGE_HARNESS_RUN_REPETITIONS=10, EDGE_HARNESS_FIT_DEVICES='pixel-8'.
 
     Your shell completes commands and options after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
     (or zsh_source, fish_source).

@@ -1,11 +1,11 @@
-"""How every verb shows itself and what it refuses: headings, an example, defaults of a file.
+"""How every verb shows itself and what it refuses: headings, an example, what excludes what.
 
 Options come from annotations (:mod:`harness.cli._parameters`); the example is the last paragraph of a verb's
 docstring. All of it holds for the verbs of plug-ins too.
 """
 
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import click
 from click import _textwrap
@@ -14,10 +14,7 @@ from click.core import ParameterSource
 from harness.cli._output import Answer
 from harness.cli._parameters import built, parameters_of
 from harness.domain.option import HEADINGS
-from harness.errors import BadDataError, EngineError
-
-CONFIG: Final = "edge-harness.toml"
-"""In the user's home folder: a table for each command, of options by their flags."""
+from harness.errors import EngineError
 
 _textwrap.TextWrapper.wordsep_re = _textwrap.TextWrapper.wordsep_simple_re  # no flag is broken at its hyphen
 
@@ -47,7 +44,7 @@ def typed(context: click.Context) -> set[str]:
 
 
 class Verb(click.Command):
-    """A command with grouped help, an example, and defaults from a file."""
+    """A command with grouped help and an example."""
 
     def __init__(
         self, name: str, callback: Callable[..., Any], params: list[click.Parameter], help: str = ""
@@ -55,33 +52,6 @@ class Verb(click.Command):
         text, _, example = help.partition("Example: ")
         params = [*parameters_of(callback), *params]
         super().__init__(name, callback=callback, params=params, help=text.strip(), epilog=example)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with the defaults of the user's file.
-
-        An option that takes one value and was given two is refused: the last one alone would count.
-        """
-        ctx.default_map = self._defaults(ctx.default_map or {})
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        for option in order:
-            is_single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
-            if is_single and order.count(option) > 1:
-                raise click.UsageError(f"{option.opts[0]}: found more than one, expected it once", ctx)
-        return super().parse_args(ctx, args)
-
-    def _defaults(self, table: Any) -> dict[str, Any]:
-        """Values by the names of parameters, as they would be typed; BadDataError for what is no option."""
-        flags = {flag: parameter for parameter in self.params for flag in parameter.opts}
-        if not isinstance(table, dict):
-            raise BadDataError(CONFIG, self.name or "", repr(table), "a table of options")
-        found = {}
-        for key, value in table.items():
-            parameter = flags.get(f"--{key}")
-            if parameter is None:
-                raise BadDataError(CONFIG, key, repr(value), f"an option of {self.name}")
-            is_itself = parameter.multiple or isinstance(value, bool)
-            found[parameter.name or ""] = value if is_itself else str(value)
-        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; print its answer, if it gives one."""

@@ -23,7 +23,9 @@ _NAMES: Final[dict[type, str]] = {IntType: "count", FloatType: "number"}
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A value as the annotation of its field reads it."""
+    """A value as the annotation of its field reads it; of a variable, several are separated by semicolons."""
+
+    envvar_list_splitter = ";"
 
     def __init__(self, kind: Type, option: Option) -> None:
         self.kind = kind
@@ -49,17 +51,11 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
 
 
 class Flag(click.Option):
-    """An option that knows under which heading the help lists it, and shows a default of the user's file."""
+    """An option that knows under which heading the help lists it."""
 
     def __init__(self, *arguments: Any, heading: Heading, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.heading = heading
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """What the help says of it."""
-        if self.name in (ctx.default_map or {}):
-            self.show_default = True
-        return super().get_help_record(ctx)
 
 
 def parameters_of(verb: Callable[..., Any]) -> Iterator[click.Parameter]:

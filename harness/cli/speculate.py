@@ -74,11 +74,6 @@ def speculate(
         )
 
         def tell(advice: DraftAdvice) -> None:
-            costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-            draft_ms = advice.draft_s * 1e3
-            how.listener.say(
-                f"pass of the target by tokens (ms): {costs}; a drafted token: {draft_ms:.1f} ms"
-            )
             how.listener.say(f"advice: {advice.words}")
 
         record = speculate(job, how=how, on_advice=tell)

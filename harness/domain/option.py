@@ -1,4 +1,4 @@
-"""How a field of a struct is written by people: on a command line, in a configuration file, in the help.
+"""How a field of a struct is written by people: on a command line, in a variable, in the help.
 
 A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds stand in
 msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in :class:`Option`.

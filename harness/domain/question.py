@@ -1,6 +1,6 @@
 """What is asked about: the one type that every verb, file, page and program hands to :func:`harness.app.answer.answer`.
 
-Its fields are the options of the command line, the keys of a configuration file and of JSON, and the
+Its fields are the options of the command line, the keys of JSON, and the
 arguments of the Python API: their words, bounds and help stand here and nowhere else.
 """
 

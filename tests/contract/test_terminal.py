@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from bench.renderers import verbs
 from harness.cli import cli
 from harness.cli._output import table
-from harness.errors import HarnessError
 
 WORDS = st.text("abcdefgh-0123456789", min_size=1, max_size=12)
 CELLS = st.lists(WORDS, max_size=4).map(" ".join)
@@ -186,48 +185,21 @@ def test_no_proc_is_no_traceback() -> None:
     assert done.returncode in {0, 4}
 
 
-def test_a_file_sets_defaults_and_help_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
-    (tmp_path / "edge-harness.toml").write_text(
-        '[fit]\ncontext = 2048\ndevice = ["iphone-15-pro"]\nadvice = false\n[run]\ndepth = "0,64"\n'
-    )
-    asked = json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "--json"]).stdout)
-    assert (asked["prediction"]["device"], asked["scenario"]["context_tokens"], asked["advice"]) == (
-        "iphone-15-pro",
-        2048,
-        [],
-    )
-    over = json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "-c", "4k", "--json"]).stdout)
-    assert over["scenario"]["context_tokens"] == 4096
-    text = CliRunner().invoke(cli, ["fit", "--help"], terminal_width=200).output
-    assert "[default: iphone-15-pro]" in text
-    assert "[default: 2048]" in text
+def test_variables_set_defaults_and_what_is_typed_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_FIT_CONTEXT_TOKENS", "2k")
+    monkeypatch.setenv("EDGE_HARNESS_FIT_DEVICES", "iphone-15-pro")
+    monkeypatch.setenv("EDGE_HARNESS_FIT_ADVISES", "false")
 
+    def asked(*words: str) -> dict:
+        return json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "--json", *words], prog_name="x").stdout)
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[fit]\ndevise = 'x'\n", "devise: found 'x', expected an option of fit"),
-        ("fit = 3\n", "fit: found 3, expected a table of options"),
-        ("[fit]\ncontext = 'many'\n", "found 'many', expected a whole number"),
-        ("[fit]\ncontext = 9\n", "found 9, expected 64 to 16,777,216, or max"),
-        ("[fit]\nadvice = 'never'\n", "'never' is not a valid boolean"),
-        ("[fit\n", "no valid TOML"),
-    ],
-)
-def test_a_wrong_file_of_defaults_is_named(text: str, words: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
-    (tmp_path / "edge-harness.toml").write_text(text)
-    done = CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "-d", "iphone-12"])
-    assert done.exit_code == 2 or isinstance(done.exception, HarnessError), done.output
-    assert words in done.output + str(done.exception)
-
-
-def test_a_file_in_a_strangers_folder_sets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "edge-harness.toml").write_text("[fit]\ncontext = 2048\n")
-    asked = json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "-d", "iphone-12", "--json"]).stdout)
-    assert asked["scenario"]["context_tokens"] == 4096
+    found = asked()
+    assert found["prediction"]["device"] == "iphone-15-pro"
+    assert (found["scenario"]["context_tokens"], found["advice"]) == (2048, [])
+    assert asked("-c", "4k")["scenario"]["context_tokens"] == 4096
+    monkeypatch.setenv("EDGE_HARNESS_FIT_CONTEXT_TOKENS", "9")
+    wrong = CliRunner().invoke(cli, ["fit", "llama-3.2-3b"])
+    assert (wrong.exit_code, "found 9, expected 64 to 16,777,216, or max" in wrong.output) == (2, True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -90,7 +90,6 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
     ("args", "word"),
     [
         (("fit", "llama-3.1-8bb", "-d", "iphone-16-pro"), "Did you mean"),
-        (("fit", "llama-3.1-8b", "-q", "Q8_0", "-q", "Q4_0"), "--quant: found more than one"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-por"), "Did you mean"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "-q", "Q4_K_X"), "quantisation"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "--kv-type", "Q9"), "KV type"),
