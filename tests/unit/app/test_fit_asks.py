@@ -127,15 +127,6 @@ def test_the_answer_and_the_command_are_of_what_was_asked_for(words: tuple[str, 
     assert not more or "-hf" in command  # Ollama fetches by the same tag
 
 
-def test_the_ceiling_of_several_users_is_of_a_pass_of_them_all() -> None:
-    def line(*words: str) -> str:
-        said = fit("llama-3.1-8b", "-d", "rtx-4090-desktop", "--details", *words)
-        return next(row for row in said.splitlines() if "ceiling" in row)
-
-    assert line().rstrip().endswith("GiB a token")
-    assert line("--users", "8").rstrip().endswith("GiB a pass of 8 tokens")
-
-
 def test_a_cpu_beside_a_card_takes_none_of_its_power() -> None:
     asked = ("llama-3.2-1b", "-d", "rtx-4090-desktop")
     by_card, by_cpu = (fit(*asked, "--api", api, "--json")["energy"] for api in ("cuda", "cpu"))
