@@ -84,7 +84,7 @@ def table(
     right = set()
     whole: dict[int, int] = {}
     for at, (name, *column) in enumerate(zip(*cells, strict=True)):
-        whole[at] = max(map(len, [name, *column]))
+        whole[at] = max(1, *map(len, [name, *column]))
         told = set(column) - _NO_NUMBER
         if told and all(map(_NUMBER.fullmatch, told)):
             right.add(at)

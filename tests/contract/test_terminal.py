@@ -45,6 +45,10 @@ def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
     assert "not shown in 60 columns, but by --json: needs" in " ".join(lines)
 
 
+def test_a_table_without_rows_is_its_headings() -> None:
+    assert shown(80, "", ("runs", "", "last"), [])[0] == "runs     last"
+
+
 TABLES = (
     ["devices", "show"],
     ["devices", "show", "iphone-15-pro"],
