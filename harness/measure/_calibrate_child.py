@@ -181,15 +181,18 @@ class _Timing:
             turn = visit * job.rounds + round_number
             for bench, session in sessions:
                 if bench.depth:
-                    self._fill(bench, session, turn)
+                    session.clear()
+                for start in range(0, bench.depth, 512):
+                    self._time(bench, session, 512, start, turn, 0.0)
             for batch in sorted({b for bench in group for b in bench.batches}):
+                stretch_s = job.stretch_s / (2 if batch > 1 else 1)
                 for bench, session in sessions:
                     # Long passes average by themselves.
                     is_timed = (
                         batch > 64 and (bench.type_name, bench.role, batch, bench.depth) in self.settled
                     )
                     if batch in bench.batches and not is_timed:
-                        self._time_bench(bench, session, batch, turn)
+                        self._time(bench, session, batch, bench.depth, turn, stretch_s)
 
     def _tell(self, event: str, bench: Bench, **more: Any) -> None:
         self.emit(event, {"type_name": bench.type_name, "role": bench.role, **more})
@@ -237,35 +240,17 @@ class _Timing:
         self._tell("built", bench, size_bytes=size, load_s=load_s, repacked=repacked)
         return session
 
-    def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:
-        """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
+    def _time(self, bench: Bench, session: Any, batch: int, depth: int, turn: int, stretch_s: float) -> None:
+        """One stretch of passes behind so many tokens in the cache."""
         on_cpu = self.job.api == "cpu"
         self._tell("begin", bench)
         if not on_cpu and not turn:  # a driver compiles its shaders for a batch when it meets it
-            _passes(session, batch, bench.depth, 0.0)
+            _passes(session, batch, depth, 0.0)
+        least_count = _LEAST_PASSES if on_cpu and stretch_s and batch <= 64 else 1
         with Watch(child_probe()) as watch:
-            times = _passes(
-                session,
-                batch,
-                bench.depth,
-                self.job.stretch_s / (2 if batch > 1 else 1),
-                _LEAST_PASSES if on_cpu and batch <= 64 else 1,
-            )
+            times = _passes(session, batch, depth, stretch_s, least_count)
         if on_cpu and sorted(times)[int(0.9 * (len(times) - 1))] > UNEVEN_RATIO * min(times):
             watch.doubt("its passes took unlike times")
-        self._timed(bench, batch, bench.depth, times, turn, watch)
-
-    def _fill(self, bench: Bench, session: Any, turn: int) -> None:
-        """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
-        session.clear()
-        for start in range(0, bench.depth, 512):
-            with Watch(child_probe()) as watch:
-                session.decode([i % 251 for i in range(512)], position=start, logits="none")
-            self._timed(bench, 512, start, [watch.duration_s], turn, watch)
-
-    def _timed(
-        self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, watch: Watch
-    ) -> None:
         doubted = bool(watch.validity.doubts)
         if not doubted:
             self.settled.add((bench.type_name, bench.role, batch, depth))

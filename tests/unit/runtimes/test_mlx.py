@@ -21,7 +21,7 @@ from harness.runtimes.mlx import RUNTIME  # noqa: E402
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4,
     "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 96, "rope_theta": 1e4, "tie_word_embeddings": True,
-    "eos_token_id": [2, 3], "bos_token_id": 1,
+    "eos_token_id": [2, 3],
 }  # fmt: skip
 SCENARIO = Scenario(context_tokens=64, prompt_tokens=8, new_tokens=4, ubatch_tokens=5, thread_count=1)
 TOKENS = [1, 17, 40, 5, 90, 33, 8]
