@@ -169,11 +169,7 @@ def _speeds(root: Path, cpus: list[int], parts: Mapping[int, str]) -> dict[int, 
             speed = _INTEL_KINDS[-1][1]  # it has no part of the last-level cache
         speed = speed or read_int(base / f"cpu{index}/cpu_capacity") or 0
         if not speed:
-            part = parts.get(index, "")
-            midr = read_text(base / f"cpu{index}/regs/identification/midr_el1")
-            if midr and (register := int(midr, 16)):
-                part = f"{register >> 24 & 0xFF:#04x}/{register >> 4 & 0xFFF:#05x}"
-            implementer, _, number = part.partition("/")
+            implementer, _, number = parts.get(index, "").partition("/")
             speed = read_int(base / f"cpu{index}/cpufreq/cpuinfo_max_freq") or 0
             if number and number in _IN_ORDER.get(implementer, "").split():
                 speed *= _SLOW_RATIO

@@ -234,19 +234,15 @@ def _model(root: Path, text: str, parts: list[str]) -> str:
 
 def _nodes(root: Path) -> tuple[int, int]:
     """NUMA nodes that have CPUs, and bytes of those that have none."""
-    with_cpus = 0
-    other = 0
+    with_cpus = other = 0
     for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
         size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo"))
-        listed = folder / "cpulist"
-        mask = read_text(folder / "cpumap") or "1"
-        if numbers(read_text(listed)) if listed.exists() else mask.strip("0,"):
+        mask = read_text(folder / "cpumap").strip("0,")  # of old kernels, which have no list
+        if mask or numbers(read_text(folder / "cpulist")):
             with_cpus += 1
         elif size:
             other += int(size[1]) * 1024
-    if with_cpus:
-        return (with_cpus, other)
-    return (1, 0)
+    return (with_cpus, other) if with_cpus else (1, 0)
 
 
 def _caches(root: Path, allowed: frozenset[int]) -> tuple[Cache, ...]:
