@@ -237,8 +237,9 @@ def _nodes(root: Path) -> tuple[int, int]:
     with_cpus = other = 0
     for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
         size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo"))
-        mask = read_text(folder / "cpumap").strip("0,")  # of old kernels, which have no list
-        if mask or numbers(read_text(folder / "cpulist")):
+        listed = folder / "cpulist"
+        mask = read_text(folder / "cpumap") or "1"
+        if numbers(read_text(listed)) if listed.exists() else mask.strip("0,"):
             with_cpus += 1
         elif size:
             other += int(size[1]) * 1024
