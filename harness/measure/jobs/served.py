@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
+
 from harness.domain.prediction import Prediction
 from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
@@ -120,34 +122,33 @@ class Served(Protocoller):
 
     def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
         super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
-        self.asked, self.server, self.pid = job, server, server.pid
+        self.server = server
+        self.pid = server.pid
 
     def run(self) -> None:
         """Prefill with first token, decode."""
-        s = self.asked.scenario
-        self.emit("engine", self.server.identity(s))
+        self.emit("engine", self.server.identity(self.job.scenario))
         self.emit("memory", memory_mark(self.server, "loaded"))
-        if s.prompt_tokens:
+        if self.job.scenario.prompt_tokens:
             self._repeat(self._first_token)
-        if s.new_tokens:
+        if self.job.scenario.new_tokens:
             self._repeat(self._answer)
         self.emit("memory", memory_mark(self.server, "end"))
 
     def _first_token(self, warm_up: bool) -> bool:
-        tokens = self.asked.scenario.prompt_tokens
+        tokens = self.job.scenario.prompt_tokens
         answer, watch = self._ask(tokens, 1)
-        own_s = answer.first_token_s
-        if answer.prompt_s is not None and answer.prompt_s > BELIEVED * own_s and not answer.doubts(1):
+        wait_s = own_s = answer.first_token_s
+        if answer.prompt_s is not None and answer.prompt_s > BELIEVED * wait_s and not answer.doubts(1):
             own_s = answer.prompt_s
-        prompted = watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, own_s)
-        self.emit("sample", prompted.replace(warm_up=warm_up))
-        label = f"ttft{tokens}{self.suffix}"
-        first = watch.sample("first_token", label, tokens, answer.first_token_s)
-        self.emit("sample", first.replace(warm_up=warm_up, energy_joules=None))
+        prompted = watch.sample("prefill", f"pp{tokens}", tokens, own_s)
+        first = watch.sample("first_token", f"ttft{tokens}", tokens, wait_s).replace(energy_joules=None)
+        for sample in (prompted, first):
+            self.emit("sample", sample.replace(warm_up=warm_up))
         return not watch.validity.doubts
 
     def _answer(self, warm_up: bool) -> bool:
-        wanted = self.asked.scenario.new_tokens
+        wanted = self.job.scenario.new_tokens
         for _ in range(_PROMPTS_MAX):
             # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
             answer, watch = self._ask(1, (1 if warm_up else wanted) + 1)
@@ -161,7 +162,7 @@ class Served(Protocoller):
             watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
             watch.doubt(READ_LATE)
-        made = watch.sample("decode", f"tg{wanted}{self.suffix}", count, duration_s)
+        made = watch.sample("decode", f"tg{wanted}", count, duration_s)
         self.emit("sample", made.replace(warm_up=warm_up, token_times_s=answer.gaps_s()))
         return not watch.validity.doubts
 
@@ -169,7 +170,7 @@ class Served(Protocoller):
         request = Request(
             prompt=self.server.prompt(prompt_tokens, self._random),
             new_tokens=new_tokens,
-            context_tokens=self.asked.scenario.context_tokens,
+            context_tokens=self.job.scenario.context_tokens,
         )
         meter = self._meter if self.server.local else None  # another machine's energy nobody here knows
         with self.watch(meter) as watch:
@@ -184,24 +185,19 @@ class Served(Protocoller):
         return answer, watch
 
 
-def processes_of(server: AttachedServer) -> list[Any]:
-    """The server's process and all below it; none where it runs elsewhere."""
-    import psutil
-
-    if server.pid:
-        with contextlib.suppress(psutil.Error):
-            root = psutil.Process(server.pid)
-            return [root, *root.children(recursive=True)]
-    return []
-
-
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
     """Memory of the server's processes together; a mark that says so where the model lies elsewhere.
 
     That is a server on another machine, one whose model lies on a card, and a proxy that only listens at the
     port: its processes hold less than half of the bytes that the server tells of its model.
     """
-    found = [r for p in processes_of(server) if (r := read_memory(p.pid))]
-    reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
-    elsewhere = not found or reading.rss_bytes < server.described.size_bytes / 2
-    return {"mark": name, "elsewhere": elsewhere, **reading._asdict()}
+    processes = []
+    if server.pid:
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(server.pid)
+            processes = [root, *root.children(recursive=True)]
+    held = Reading(0, 0, 0, 0)
+    for process in processes:
+        held = Reading(*map(sum, zip(held, read_memory(process.pid) or Reading(0, 0, 0, 0), strict=True)))
+    elsewhere = not held.rss_bytes or held.rss_bytes < server.described.size_bytes / 2
+    return {"mark": name, "elsewhere": elsewhere, **held._asdict()}
