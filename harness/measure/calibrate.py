@@ -213,13 +213,12 @@ def calibrate(
     )
     events = _run(job, heard.say)
     costs = fit(events["timing"], missing, size_bytes, cached_bytes, failed_count=len(events["failed"]))
-    held = size_bytes if size_bytes < 2 * cache else cached_bytes
     loads = load_seconds_per_byte(events["built"])
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
     every = list(timed)
     for timed_cost in costs.types:
         name = timed_cost.type_name
-        cost = no_faster(timed_cost, sets, in_cache=held == size_bytes)
+        cost = no_faster(timed_cost, sets)
         every.append(cost.replace(repacked=name in repacked, load_s_per_byte=loads.get(name, 0.0)))
     about = dict(*events["process"])
     rounds = _by_bench(events["timing"]).values()
@@ -229,7 +228,7 @@ def calibrate(
         engine_version=plugins.usable_runtime(runtime).package(),
         thread_count=threads,
         machine=machine.fingerprint().fingerprint,
-        cached_shares=cached_shares(sets, held) if held else (),
+        cached_shares=cached_shares(sets, cached_bytes) if cached_bytes else (),
         process_anonymous_bytes=about.get("anonymous_bytes", 0),
         process_file_bytes=about.get("file_bytes", 0),
         isa=tuple(about["isa"]) if about.get("isa") is not None else None,
@@ -486,27 +485,13 @@ def load_seconds_per_byte(built: Sequence[Mapping[str, Any]]) -> dict[str, float
     return found
 
 
-def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:
-    """The cost of a type none of whose bytes comes faster than memory gives it.
-
-    As it is where that was not read.
-
-    Where it was timed on models that the caches hold, what was timed is the cost of a byte that comes from
-    there.
-    """
+def no_faster(cost: TypeCost, working_sets: WorkingSets) -> TypeCost:
+    """The cost of a type none of whose bytes comes faster than memory gives it, where that was read."""
     if not working_sets:
         return cost
-    memory = (
-        working_sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in working_sets[-2:])
-    )
-    least_s, timed = 1 / memory, cost.batch_seconds_per_byte
-    if in_cache:
-        cost = cost.replace(
-            cached_ratios=tuple((batch, min(seconds / least_s, 1.0)) for batch, seconds in timed)
-        )
-    return cost.replace(
-        batch_seconds_per_byte=tuple((batch, max(seconds, least_s)) for batch, seconds in timed)
-    )
+    least_s = 1 / (_FASTER_THAN_SWEEP * max(speed for _, speed in working_sets[-2:]))
+    costs = tuple((batch, max(seconds, least_s)) for batch, seconds in cost.batch_seconds_per_byte)
+    return cost.replace(batch_seconds_per_byte=costs)
 
 
 def _link_bytes_per_s(times: Times, fill_bytes: int) -> float:

@@ -148,8 +148,6 @@ class Pipeline(contextlib.ExitStack):
         def hear(event: str, data: Any) -> None:
             if event == "sample":
                 self.heard.sample(msgspec.convert(data, Sample))
-            elif event == "said":
-                self.heard.say(data)
             elif event == "steps":
                 self.heard.expect(data)
             if on_event:

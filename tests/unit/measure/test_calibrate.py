@@ -234,12 +234,11 @@ def test_the_cache_s_speed_is_that_of_a_model_that_fits_it() -> None:
     assert cost.cached_ratios == ((1, pytest.approx(0.6, rel=1e-3)),)
 
 
-def test_what_was_timed_in_the_cache_alone_costs_at_least_what_memory_takes() -> None:
-    """Where no tiny model may be larger than the cache: 0.05 ns a byte there, memory gives one in 0.1 ns."""
+def test_no_byte_comes_faster_than_memory_gives_it() -> None:
+    """0.05 ns a byte was timed, and memory gives one in 0.1 ns: an engine may read 1.5 times as fast as the sweep."""
     timed = TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, 5e-11), (8, 1e-10), (512, 4e-9)))
-    found = calibrate.no_faster(timed, ((1 << 28, 1e10),), in_cache=True)
-    assert found.batch_seconds_per_byte == ((1, 1e-10), (8, 1e-10), (512, 4e-9))
-    assert found.cached_ratios == ((1, 0.5), (8, 1.0), (512, 1.0))
+    found = calibrate.no_faster(timed, ((1 << 28, 1e10),))
+    assert found.batch_seconds_per_byte == ((1, pytest.approx(1e-10 / 1.5)), (8, 1e-10), (512, 4e-9))
 
 
 MIB, GIB = 1 << 20, 1 << 30
