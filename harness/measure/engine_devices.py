@@ -8,7 +8,7 @@ from harness.errors import EngineError
 from harness.measure.child import Limits, run_helper
 from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
-from harness.units import GIB, format_bytes
+from harness.units import GIB
 
 
 class Engine(Frozen):
@@ -56,17 +56,13 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
     pools = profile.pools
     if gpu.kind == "gpu":  # an integrated one has no memory of its own
         told = f"as the driver of {gpu.name} reports it"
-        if gpu.free_bytes:
-            held = gpu.total_bytes - gpu.free_bytes
-        else:
-            held = 0
+        held = gpu.total_bytes - (gpu.free_bytes or gpu.total_bytes)
         idle = min(held, round(CARD_IDLE_GIB * GIB))  # what others held at the probe is not theirs for good
-        free = f"{told}, less idle use; {format_bytes(held)} were held when it was probed"
         vram = MemoryPool(
             name="vram",
             technology="as measured",
             total_bytes=measured(gpu.total_bytes, told),
-            usable_bytes=measured(gpu.total_bytes - idle, free),
+            usable_bytes=measured(gpu.total_bytes - idle, f"{told}, less idle use"),
             bandwidth_bytes_per_s=bandwidth,
             measured_read_bytes_per_s=bandwidth,
         )

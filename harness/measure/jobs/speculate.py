@@ -10,7 +10,8 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
-from harness.measure.jobs.timed import TimedAnswers
+from harness.measure.jobs.timed import timed_answer
+from harness.measure.sensors import EnergyMeter
 from harness.ports import Emit
 from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
@@ -147,7 +148,7 @@ def run(job: SpeculationJob, emit: Emit) -> None:
         EngineError: The engine refused a model or a batch.
     """
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = TimedAnswers(emit)
+    meter = EnergyMeter()
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
     for tokens, new in ((pilots, PILOT_TOKENS), (prompts, job.new_tokens)):
@@ -173,7 +174,8 @@ def run(job: SpeculationJob, emit: Emit) -> None:
         # In turns, so that a drifting machine favours neither.
         for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
             drafted = (None, None) if mark else (drafter, policy)
-            answered[mark] = timed.answer(partial(generate, target, prompt, job.new_tokens, *drafted), mark)
+            ask = partial(generate, target, prompt, job.new_tokens, *drafted)
+            answered[mark] = timed_answer(ask, emit, meter, mark=mark)
         slow, fast = answered[PLAIN], answered[""]
         difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit(

@@ -2,14 +2,15 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import drafter_of, weighed
-from harness.measure.jobs.timed import TimedAnswers
+from harness.measure.jobs.timed import timed_answer
+from harness.measure.sensors import EnergyMeter
 from harness.onnx.files import model_files
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME
@@ -64,7 +65,12 @@ def run(job: StreamJob, emit: Emit) -> None:
     """
     path = Path(job.model)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = TimedAnswers(emit, disk_expected=True)
+    meter = EnergyMeter()
+
+    def answer(prompt: list[int], session: LlamaSession, *drafted: Any) -> None:
+        ask = partial(generate, session, prompt, job.new_tokens, *drafted)
+        emit("answer", timed_answer(ask, emit, meter, disk_expected=True))
+
     page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         if (cached := page_cache.cached_ratio(*model_files(path)) or 0.0) > _MOST_CACHED_RATIO:
@@ -75,7 +81,7 @@ def run(job: StreamJob, emit: Emit) -> None:
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for prompt in _prompts(job, session):
-            emit("answer", timed.answer(partial(generate, session, prompt, job.new_tokens)))
+            answer(prompt, session)
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
@@ -103,7 +109,7 @@ def run(job: StreamJob, emit: Emit) -> None:
             emit("advice", advice)
         streamed.reset()
         for prompt in prompts:
-            emit("answer", timed.answer(partial(generate, session, prompt, job.new_tokens, drafter, policy)))
+            answer(prompt, session, drafter, policy)
             streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
