@@ -57,7 +57,7 @@ class Advice(Frozen):
     """One change.
 
     Attributes:
-        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement`` or ``beside``.
+        kind: ``quant``, ``kv``, ``context``, ``entitlement`` or ``beside``.
         change: What to do, in words.
         word: Verdict after it.
         way: What lies where after it.
@@ -103,65 +103,37 @@ class Adviser:
         self._last: dict[tuple[str, str], Advice] = {}
 
     def changes(self) -> Iterator[Change]:
-        """One change each, and several together where none of these alone makes it fit.
+        """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit.
 
         What follows many of a kind that fit costs more quality, and is left out.
         """
-        scenario = self.asked.scenario
-        fits_now = self.now.verdict.word == "fits"
-        quants = _narrower(self.asked.quant)
-        kv_types: tuple[str, ...] = ()
-        contexts: list[int] = []
-        if self.shape.kv_head_count:
-            contexts += _shorter(scenario)
-            # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
-            # room.
-            if not fits_now and scenario.kv_type in _WIDE_CACHES:
-                kv_types = _NARROW
-        single = [self._cut(quant=quant) for quant in quants]
-        single += [self._cut(kv_type=kv_type) for kv_type in kv_types]
-        single += [self._cut(context_tokens=context) for context in contexts]
-        for change in (*single, *self._entitled()):
+        for change in self._listed():
             if self._fitting[change.kind] < MOST_OF_A_KIND:
                 yield change
-        fits = any(one.word == "fits" and one.kind != "entitlement" for one in self.found)
-        if fits or fits_now or not self.shape.kv_head_count:
-            return
-        for quant in ("", *quants):
-            for context in (0, *contexts):
-                change = self._cut(quant, "".join(kv_types[:1]), context)
-                if change.kind == "several" and change.words and self._fitting["several"] < MOST_OF_A_KIND:
-                    yield change
 
-    def _cut(self, quant: str = "", kv_type: str = "", context_tokens: int = 0) -> Change:
-        """Narrower weights, a narrower cache, a shorter context, or several of them."""
+    def _listed(self) -> Iterator[Change]:
         asked = self.asked
-        words = {}
-        if quant:
-            words["quant"] = f"quantise to {quant}"
-            asked = asked._replace(quant=quant)
-        if kv_type:
-            words["kv"] = f"keep the KV cache in {kv_type}"
-            narrow = asked.scenario.replace(kv_type=kv_type, flash_attention=True)
-            asked = asked._replace(scenario=narrow)
-        if context_tokens:
-            words["context"] = f"cut the context to {context_tokens}"
-            asked = asked._replace(scenario=asked.scenario.replace(context_tokens=context_tokens))
-        kind = "several"
-        if len(words) == 1:
-            (kind,) = words
-        return Change(kind, ", ".join(words.values()), asked)
-
-    def _entitled(self) -> Iterator[Change]:
-        """The system's higher limit."""
-        device = self.asked.device
+        scenario = asked.scenario
+        for quant in _narrower(asked.quant):
+            yield Change("quant", f"quantise to {quant}", asked._replace(quant=quant))
+        if self.shape.kv_head_count:
+            # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
+            # room.
+            if self.now.verdict.word != "fits" and scenario.kv_type in _WIDE_CACHES:
+                for kv_type in _NARROW:
+                    narrow = scenario.replace(kv_type=kv_type, flash_attention=True)
+                    yield Change("kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=narrow))
+            for context in _shorter(scenario):
+                cut = scenario.replace(context_tokens=context)
+                yield Change("context", f"cut the context to {context}", asked._replace(scenario=cut))
+        device = asked.device
         limits = [pool.entitled_bytes.value for pool in device.pools if pool.entitled_bytes]
         if limits:
             words = "ask for the higher memory limit"
             if device.os == "macos":  # what Metal may wire, until the next start of the system
                 words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={max(limits) / MIB:.0f}"
             pools = tuple(p.replace(usable_bytes=p.entitled_bytes or p.usable_bytes) for p in device.pools)
-            yield Change("entitlement", words, self.asked._replace(device=device.replace(pools=pools)))
+            yield Change("entitlement", words, asked._replace(device=device.replace(pools=pools)))
 
     def take(self, change: Change, way: Way) -> None:
         """Keep a change by the best way after it, if it is worth its while.
@@ -203,7 +175,7 @@ class Adviser:
         word = self.now.verdict.word
         if SEVERITY[one.word] != SEVERITY[word]:
             return SEVERITY[one.word] < SEVERITY[word]
-        if one.kind == "several" or (one.kind == "kv" and word != "fits with streaming"):
+        if one.kind == "kv" and word != "fits with streaming":
             return False
         return one.speed_ratio > _CLEARLY_FASTER
 
