@@ -10,21 +10,20 @@ Source: llama.cpp, common/fit.cpp (``common_params_fit_impl``); Ollama, server/r
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
 from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
-from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.program import ollama_batch, ollama_context, program_named
 from harness.domain.scenario import Scenario
-from harness.predict.memory import memory_of, total_bytes
+from harness.predict.memory import memory_of
 from harness.units import MIB, format_bytes
 
 LEAST_CONTEXT_TOKENS: Final = 4096
 _STEP_TOKENS: Final = 256
+_OF_CPU: Final = {PartKind.CPU_WEIGHTS, PartKind.CPU_KV_CACHE}
 _OF_GPU: Final = {PartKind.WEIGHTS, PartKind.KV_CACHE, PartKind.COMPUTE, PartKind.DRIVER}
 
 
@@ -60,73 +59,65 @@ def program_fit(
     if not program.fit:
         return None
     api = device.api(scenario.api)
-    shape = weights.shape
     pool = device.pool(device.pool_for(api))
-    trained = shape.context_max_tokens or LEAST_CONTEXT_TOKENS
+    trained = weights.shape.context_max_tokens or LEAST_CONTEXT_TOKENS
     if not context_asked:
-        if program.context_tokens < 0:
+        wanted = program.context_tokens
+        if wanted < 0:
             wanted = ollama_context(pool.total_bytes.value)
-        else:
-            wanted = program.context_tokens
         context_asked = wanted > 0
         scenario = scenario.replace(context_tokens=min(wanted or trained, trained))
     if program.ubatch_tokens < 0:
         scenario = scenario.replace(ubatch_tokens=ollama_batch(scenario.context_tokens))
-    room = pool.usable_bytes.value - program.fit_target_mib * MIB
+    usable = pool.usable_bytes.value
+    room = usable - program.fit_target_mib * MIB
+    shares_ram = pool.name == "ram" and api != "cpu"
 
     def held(one: Scenario) -> int:
-        mine = [p for p in memory_of(weights, one, device).parts if p.pool == pool.name]
-        if (
-            pool.name == "ram" and api != "cpu"
-        ):  # the GPU's limit does not bind what the CPU holds of the same memory
-            mine = [part for part in mine if part.kind in _OF_GPU]
-        return total_bytes(
-            part for part in mine if part.kind not in {PartKind.CPU_WEIGHTS, PartKind.CPU_KV_CACHE}
-        )
+        size = 0
+        for part in memory_of(weights, one, device).parts:
+            # A GPU's limit does not bind what the CPU holds of the same memory.
+            is_counted = part.kind in _OF_GPU or not (shares_ram or part.kind in _OF_CPU)
+            size += part.size_bytes * (part.pool == pool.name and is_counted)
+        return size
 
     def answer(one: Scenario, words: str) -> ProgramFit:
-        left = pool.usable_bytes.value - held(one)
-        fits = left >= 0
-        return ProgramFit(scenario=one, fits=fits, why=f"{program.written} fits the model by itself: {words}")
+        why = f"{program.written} fits the model by itself: {words}"
+        return ProgramFit(scenario=one, fits=held(one) <= usable, why=why)
 
-    everything = f"you get all {scenario.context_tokens:,} tokens of context and all layers on the card"
-    if (most := held(scenario)) <= room:
-        return answer(scenario, everything)
+    context = scenario.context_tokens
+    most = held(scenario)
+    if most <= room:
+        return answer(scenario, f"you get all {context:,} tokens of context and all layers on the card")
     if not context_asked and trained > LEAST_CONTEXT_TOKENS:
-        shortest = scenario.replace(context_tokens=LEAST_CONTEXT_TOKENS)
-        least = held(shortest)
+        scenario = scenario.replace(context_tokens=LEAST_CONTEXT_TOKENS)
+        least = held(scenario)
         if least <= room:
             share = (room - least) / (most - least)
-            tokens = LEAST_CONTEXT_TOKENS + share * (scenario.context_tokens - LEAST_CONTEXT_TOKENS)
-            shorter = scenario.replace(context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
+            tokens = int(LEAST_CONTEXT_TOKENS + share * (context - LEAST_CONTEXT_TOKENS))
+            shorter = scenario.replace(context_tokens=tokens // _STEP_TOKENS * _STEP_TOKENS)
             got = f"you get {shorter.context_tokens:,} of {trained:,} tokens of context"
             return answer(shorter, f"{got}, all layers on the card")
-        scenario = shortest
     engine = device.engine_for(api)
     if layers_asked or engine is None or engine.kind != "gpu":
         return answer(scenario, f"it leaves less than {format_bytes(program.fit_target_mib * MIB)} free")
-    return answer(*_moved(weights, scenario, lambda one: held(one) <= room))
-
-
-def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool]) -> tuple[Scenario, str]:
-    """With as few experts, or else layers, with the CPU as fit, and in words."""
     blocks = weights.shape.layer_count
+    words = f"you get {scenario.context_tokens:,} tokens of context"
 
-    asked = scenario.placement
-
-    def placed(placement: Placement) -> Scenario:
+    def placed(moved: int, *, experts: bool) -> Scenario:
+        placement = scenario.placement.replace(gpu_layers=blocks + 1 - moved)
+        if experts:
+            placement = scenario.placement.replace(cpu_moe=moved)
         return scenario.replace(placement=placement)
 
-    context = f"you get {scenario.context_tokens:,} tokens of context"
-    if weights.shape.experts is not None and fits(placed(asked.replace(cpu_moe=blocks))):
-        moved = bisect_left(
-            range(blocks + 1), True, key=lambda count: fits(placed(asked.replace(cpu_moe=count)))
-        )
-        return placed(
-            asked.replace(cpu_moe=moved)
-        ), f"{context}, experts of {moved} of {blocks} layers with the CPU"
-    moved = bisect_left(
-        range(blocks + 1), True, key=lambda count: fits(placed(asked.replace(gpu_layers=blocks + 1 - count)))
+    def least_moved(*, experts: bool) -> int:
+        return bisect_left(range(blocks + 1), True, key=lambda n: held(placed(n, experts=experts)) <= room)
+
+    if weights.shape.experts is not None and held(placed(blocks, experts=True)) <= room:
+        moved = least_moved(experts=True)
+        words = f"{words}, experts of {moved} of {blocks} layers with the CPU"
+        return answer(placed(moved, experts=True), words)
+    moved = least_moved(experts=False)
+    return answer(
+        placed(moved, experts=False), f"{words}, {blocks + 1 - moved} of {blocks + 1} layers on the card"
     )
-    layers = blocks + 1 - moved
-    return placed(asked.replace(gpu_layers=layers)), f"{context}, {layers} of {blocks + 1} layers on the card"
