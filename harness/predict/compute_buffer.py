@@ -94,10 +94,7 @@ class _Batch(NamedTuple):
 
     def mask_bytes(self, cell_count: int) -> tuple[int, int]:
         """Of the attention mask as an input, and of its copy in F16 where fused attention wants one."""
-        if self.fused:
-            told = self.cells.program.mask_bytes
-        else:
-            told = 4
+        told = self.cells.program.mask_bytes if self.fused else 4
         return min(told, 4) * self.tokens * cell_count, max(told - 4, 0) * self.tokens * cell_count
 
 
@@ -177,10 +174,7 @@ def _recurrent_bytes(facts: Facts, batch: _Batch, side: int) -> int:
 
     On a card one row more, since what was copied there first left a hole.
     """
-    if side == HOST:
-        rows = 2
-    else:
-        rows = 3
+    rows = 2 if side == HOST else 3
     hidden = facts["hidden_dim"]
     inner = facts["ssm_inner_dim"]
     row = facts["ssm_row_dim"]
@@ -204,10 +198,7 @@ def _feed_bytes(facts: Facts, batch: _Batch, side: int, copied: int) -> int:
     comes out.
     """
     hidden = facts["hidden_dim"]
-    if facts["gated_feed_forward"]:
-        matrices = 3
-    else:
-        matrices = 1
+    matrices = 3 if facts["gated_feed_forward"] else 1
     inner = facts.get("dense", 0)
     joined = hidden
     widest = 0
@@ -242,10 +233,7 @@ def scratch_bytes(
     tokens = -(-(tokens or cells.batch) // cells.sequences) * cells.sequences
     batch = _Batch(tokens, min(outputs, tokens), cells, scenario.flash_attention, layout.api)
     stream = 4 * tokens * shape.hidden_dim
-    if layout.is_pipelined:
-        at_once = _OVERLAPPING_BATCHES
-    else:
-        at_once = 1
+    at_once = _OVERLAPPING_BATCHES if layout.is_pipelined else 1
     tables = _table_bytes(shape, batch)
     moments = {HOST: stream + tables}
     kinds: dict[int, set[str]] = {HOST: _ATTENDING & set(shape.layer_kinds)}
@@ -281,16 +269,13 @@ def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple
     for block in _typical(shape, layout):
         weights, experts, cache = layout.blocks[block]
         facts = block_facts(shape, block)
-        kind = shape.layer_kind(block)
         side = _computed_at(weights, batch)
-        if side != weights:
-            copied = matrices
-        else:
-            copied = 0
+        copied = matrices * (side != weights)
         if facts["attention"]:
+            kind = "sliding" if shape.layer_kind(block) == "sliding" else "full"
             size = _attention_bytes(shape, facts, batch, kind, is_here=cache == side)
             yield cache, 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"]), ""
-            yield side, tables + copied + size, "sliding" if kind == "sliding" else "full"
+            yield side, tables + copied + size, kind
         if facts.get("recurrent"):
             if cache != side:  # each state that is kept is written there from a copy of its own
                 rows = tokens + cells.sequences * facts["ssm_kept_taps"]
@@ -298,17 +283,13 @@ def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple
             yield side, tables + copied + _recurrent_bytes(facts, batch, side), ""
         if facts["routed"]:
             side = _computed_at(experts, batch)
-            if side != experts:
-                copied = experts_away
-            else:
-                copied = 0
+            copied = experts_away * (side != experts)
         yield side, tables + _feed_bytes(facts, batch, side, copied), ""
 
 
 def _computed_at(side: int, batch: _Batch) -> int:
     """Where a product is computed whose weight lies at ``side``: long batches by the first card, if there is one."""
-    is_moved = side == HOST and batch.api != "cpu" and batch.tokens >= OFFLOAD_TOKENS
-    if is_moved:
+    if side == HOST and batch.api != "cpu" and batch.tokens >= OFFLOAD_TOKENS:
         return 0
     return side
 
@@ -325,10 +306,7 @@ def _copied_bytes(shape: ModelShape, layout: Layout) -> tuple[int, int]:
     """
     experts = sorted(size for name, size in layout.host_bytes if "_exps" in name)
     others = [size for name, size in layout.host_bytes if "_exps" not in name and name != "output"]
-    if shape.recurrent:
-        kept = 2
-    else:
-        kept = 1
+    kept = 2 if shape.recurrent else 1
     return max(others, default=0), sum(experts[-kept:])
 
 
@@ -344,10 +322,7 @@ def _typical(shape: ModelShape, layout: Layout) -> list[int]:
 
 def whole_layout(shape: ModelShape, api: str) -> Layout:
     """All of a model with one engine."""
-    if api == "cpu":
-        side = HOST
-    else:
-        side = 0
+    side = HOST if api == "cpu" else 0
     return Layout(((side, side, side),) * shape.layer_count, side, api=api)
 
 
@@ -359,17 +334,17 @@ def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     buffer. Embeddings in place of tokens are never touched; the inner activations are quantised beside the
     buffer.
     """
-    s = scenario
     prompt = max(scenario.prompt_tokens, 1)
     together = scenario.batch_count
-    e = shape.experts
-    inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
+    depth = scenario.depth_tokens
+    inner = shape.feed_forward_dim
+    if shape.experts is not None:
+        inner = max(inner, shape.experts.used_count * shape.experts.feed_forward_dim)
     layout = whole_layout(shape, "cpu")
     most = 0
-    for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
-        tokens = max(min(asked, s.ubatch_tokens), 1)
-        scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[
-            HOST
-        ]
+    for asked, cells in ((max(prompt, together), depth + prompt), (depth, depth)):
+        tokens = max(min(asked, scenario.ubatch_tokens), 1)
+        holding = scenario.replace(context_tokens=cells * together)
+        scratch = scratch_bytes(shape, holding, layout, tokens, together)[HOST]
         most = max(most, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
     return _FIXED_BYTES + 4 * together * shape.vocab_count + most

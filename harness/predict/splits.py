@@ -10,7 +10,7 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import MemoryPart
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import block_cache_bytes, cells_of
-from harness.predict.memory import SPREAD_RATIO, driver_share, memory_of, total_bytes, weight_parts
+from harness.predict.memory import SPREAD_RATIO, memory_of, total_bytes
 from harness.predict.placed import cards_of, fullest_card, held_by_card, parts_of, rooms_of
 
 
@@ -23,32 +23,23 @@ def best_split(
 
     What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from
     step to step but for its scratch, which may grow by a matrix: so the search ends with a look at the next
-    few steps. It begins where weights alone have room, since scratch takes a graph to count. The room left on
-    a card is that of the interval of its memory; ``beside_bytes`` of one hold something else. Several cards
-    share by their memory.
+    few steps. The room left on a card is that of the interval of its memory; ``beside_bytes`` of one hold
+    something else. Several cards share by their memory.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     listed = _levelled_steps(weights, device, scenario)
-    api = device.api(scenario.api)
 
-    def has_room(parts: Iterable[MemoryPart], more_bytes: float = beside_bytes) -> bool:
-        return fullest_card(parts, device, more_bytes) * (1 + SPREAD_RATIO) <= 1
+    def has_room(parts: Iterable[MemoryPart]) -> bool:
+        return fullest_card(parts, device, beside_bytes) * (1 + SPREAD_RATIO) <= 1
 
     def is_light_enough(placement: Placement) -> bool:
         return has_room(memory_of(weights, scenario, device, placement).parts)
 
-    def may_be_light_enough(placement: Placement) -> bool:
-        alone = weight_parts(weights, scenario.replace(placement=placement), api, device)
-        return has_room(alone, beside_bytes + driver_share(api, device).mid)
-
-    low = bisect_left(listed, True, key=may_be_light_enough)
-    width = 1
-    while low + width <= len(listed) and not is_light_enough(listed[low + width - 1]):
-        low = low + width
-        width = 2 * width
-    first = bisect_left(listed, True, low, min(low + width - 1, len(listed)), key=is_light_enough)
+    first = 0
+    if not is_light_enough(listed[0]):
+        first = bisect_left(listed, True, 1, key=is_light_enough)
     for placement in listed[first : first + _LOOK_AHEAD]:
         parts = memory_of(weights, scenario, device, placement).parts
         in_ram = total_bytes(part for part in parts if part.pool == "ram")
