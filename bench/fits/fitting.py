@@ -26,9 +26,8 @@ from harness.predict.coefficients import (
     noise_class,
     shipped,
 )
-from harness.predict.decode import decode_base, decode_parts, features
+from harness.predict.decode import LEVEL_WIDTH, decode_base, decode_parts, features, kind_of, prior_of
 from harness.predict.prefill import prefill_base, prefill_parts
-from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
 from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted, setup_of, teaches
 
 Array = NDArray[np.float64]

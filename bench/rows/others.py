@@ -14,7 +14,6 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.fitted import Fitted, few_tokens, machine_of
 from harness.predict.interval import interval
-from harness.predict.moe import cached_experts, expert_bytes
 from harness.predict.passes import Part, Pass
 from harness.predict.speculative import (
     VERIFIED_S,
@@ -22,7 +21,7 @@ from harness.predict.speculative import (
     expected_tokens_per_cycle,
 )
 from harness.predict.streamed import EXPERTS_SPREAD
-from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
+from harness.predict.streaming import BUSY_DISK_RATIO, cached_experts, expert_bytes, mmap_read_s
 from harness.predict.traits import bits_of, quant_class, traits_of
 from harness.published.cells import Cells
 from harness.published.row_work import ModelOf, active_named

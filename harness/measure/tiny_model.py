@@ -7,8 +7,7 @@ from harness.catalog.gguf_write import Value, write_gguf
 from harness.catalog.random_weights import SYNTHETIC_TYPES, BlockSource
 from harness.domain.model import ModelShape, Tensor
 from harness.domain.quant import MIXTURES
-from harness.predict.tensors import tensors_of
-from harness.predict.weights import tensor_of
+from harness.predict.weights import tensor_of, tensors_of
 
 _FILE_ORDER: Final = (
     "attn_norm",

@@ -37,6 +37,7 @@ from harness.predict.decode import (
     decode_gradient,
     decode_seconds,
     features,
+    laws_of,
 )
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass, together
@@ -47,7 +48,6 @@ from harness.predict.prefill import (
     prefill_gradient,
     prefill_seconds,
 )
-from harness.predict.terms import laws_of
 from harness.predict.traits import PHONE_THREADS, Traits, chip_key, quant_class, shader_peak, traits_of
 from harness.predict.weights import read_of
 

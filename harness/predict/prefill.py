@@ -16,8 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.architecture import has
 from harness.domain.model import ModelShape
-from harness.predict.decode import Machine, Work, cap_slope, capped, features
-from harness.predict.terms import gradient_of, laws_of
+from harness.predict.decode import Machine, Work, cap_slope, capped, features, gradient_of, laws_of
 
 BATCH_TOKENS: Final = 512
 """Tokens of a prompt that go through the weights together where nobody says (llama.cpp's ubatch)."""

@@ -10,9 +10,15 @@ from harness.domain.prediction import Limit, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind
 from harness.predict.interval import UNSETTLED_RATIO, interval
-from harness.predict.moe import cached_experts, expert_bytes
 from harness.predict.speed import first_token
-from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s, pass_s, streamed_bytes
+from harness.predict.streaming import (
+    BUSY_DISK_RATIO,
+    cached_experts,
+    expert_bytes,
+    mmap_read_s,
+    pass_s,
+    streamed_bytes,
+)
 
 DENSE_SPREAD: Final = (0.24, 0.41)
 """How far ln(speed) may lie below and above where layers are streamed: published mapped models

@@ -15,7 +15,7 @@ from harness.catalog.parts import keys_of
 from harness.catalog.paths import data_files, table_rows
 from harness.domain.foreign import toml_in
 from harness.domain.model import ModelShape
-from harness.predict.tensors import tensors_of
+from harness.predict.weights import tensors_of
 
 DEVICES, MODELS = device_names(), list(data_files("models"))
 ROWS = sorted(set(model_names()) - set(MODELS))

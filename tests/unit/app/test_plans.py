@@ -106,7 +106,7 @@ def test_experts_are_cached_by_what_has_room() -> None:
 def test_verifying_reads_more_experts() -> None:
     """8 experts, 2 used: two tokens want 8 (1 - (3/4)^2) = 3.5 of them in the mean, 1.75 times those of one."""
     from harness.predict.fitted import experts_read_ratio, work_of
-    from harness.predict.moe import expert_bytes
+    from harness.predict.streaming import expert_bytes
 
     weights = resolve_model("mixtral-8x7b", "Q4_K_M").weights
     routed, rest = expert_bytes(weights)

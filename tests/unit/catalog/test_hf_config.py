@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from harness.catalog.hf_config import read_hf_config, shape_of
 from harness.catalog.names import load_model
 from harness.errors import BadDataError
-from harness.predict.tensors import tensors_of
+from harness.predict.weights import tensors_of
 
 LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,

@@ -19,8 +19,7 @@ from harness.predict.quant_mix import (
     quant_named,
     types_in_order,
 )
-from harness.predict.tensors import tensors_of
-from harness.predict.weights import tensor_of, weights_of
+from harness.predict.weights import tensor_of, tensors_of, weights_of
 from harness.units import GIB
 
 # What `llama-quantize --dry-run` chose (release in llama-cpp-python 0.3.36) for header-only files of these shapes:

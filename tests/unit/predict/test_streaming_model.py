@@ -11,8 +11,15 @@ from bench.rows.others import speculation_rows, streaming_rows
 from harness.app.published import model_of
 from harness.catalog.names import load_model
 from harness.predict.coefficients import shipped
-from harness.predict.moe import cached_experts, hit_ratio, inclusion, popularity
-from harness.predict.streaming import mmap_read_s, pass_s, streamed_bytes
+from harness.predict.streaming import (
+    cached_experts,
+    hit_ratio,
+    inclusion,
+    mmap_read_s,
+    pass_s,
+    popularity,
+    streamed_bytes,
+)
 from harness.predict.weights import weights_of
 from harness.published.score import judge_shipped, report
 
