@@ -175,12 +175,14 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
     text = _graphics(text)
     family, memory = first_cells("gpu_families", text) or ("", "")
-    if peaks := first_cells("chip_peaks", text):
-        peak, matrix = map(float, peaks)
-        return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
     each, ratio = map(float, first_cells("family_peaks", family) or ("45", "2"))
-    flops = each * bandwidth_bytes_per_s
-    return Traits(family, shader_peak(family, flops, memory), ratio * flops, False, memory=memory)
+    peak = each * bandwidth_bytes_per_s
+    matrix = ratio * peak
+    found = first_cells("chip_peaks", text)
+    if found:
+        peak = float(found[0]) * 1e12
+        matrix = float(found[1]) * 1e12 if found[1] else ratio * peak
+    return Traits(family, shader_peak(family, peak, memory), matrix, bool(found), memory=memory)
 
 
 def _is_apple_phone(text: str) -> bool:
