@@ -69,7 +69,7 @@ def test_a_new_name_finds_its_family(chip, api, family, memory, matrix_tflops):
     traits = traits_of(chip, api, 4e11)
     assert (traits.family, traits.memory) == (family, memory)
     if matrix_tflops is not None:
-        assert traits.matrix_flops_per_s == pytest.approx(matrix_tflops * 1e12)
+        assert traits.matrix_flops_per_s == pytest.approx(matrix_tflops * 1e12, rel=0.02)
 
 
 @pytest.mark.parametrize(
