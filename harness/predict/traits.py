@@ -47,7 +47,15 @@ class Traits(NamedTuple):
 _TABLES: Final = {
     name: [tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.predict")]
     for name in (
-        *("apple_gpus", "chip_links", "chip_names", "chip_peaks", "cpu_cores", "driver_share"),
+        *(
+            "apple_gpus",
+            "chip_aliases",
+            "chip_links",
+            "chip_names",
+            "chip_peaks",
+            "cpu_cores",
+            "driver_share",
+        ),
         *("family_peaks", "gpu_families", "int8_ratios", "kernels", "os_limits", "quant_classes"),
     )
 }
@@ -83,14 +91,14 @@ def chip_key(chip: str) -> str:
     """One name for one piece of silicon, whatever a source calls it; used to leave a chip out altogether.
 
     A graphics card in a host counts, not the host. Memory sizes do not, but where makers sell two chips under
-    one name (``chip_names.csv``); a laptop's, a Max-Q's and a PCIe card's cut of a chip are chips of their
+    one name (``chip_aliases.csv``); a laptop's, a Max-Q's and a PCIe card's cut of a chip are chips of their
     own.
     """
     text = _graphics(_plain(chip))
     if apple := _apple(text):
         return f"m{apple[0]}-{apple[1] or 'base'}-{apple[2]}"
-    if alias := first_cells("chip_names", text, "chip"):
-        return alias[1]
+    if alias := first_cells("chip_aliases", text):
+        return alias[0]
     text = _SAID_BESIDE.sub(" ", text)
     for pattern in _NUMBERED:
         if found := re.search(pattern, text):
