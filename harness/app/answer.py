@@ -8,11 +8,10 @@ from typing import Final
 from harness.app.case import Case, case_of
 from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
-from harness.app.placed import image_s, outlook, timing_notes
 from harness.app.plans import SpeculationPlan, plan_speculation
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.app.together import Resident, residents, staying_together
-from harness.app.ways import advice_for, longest_context, ways
+from harness.app.ways import advice_for, image_s, longest_context, outlook, timing_notes, ways
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.option import Option

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from harness.app.case import Case
-from harness.app.placed import predict
+from harness.app.ways import predict
 from harness.domain.base import Frozen
 from harness.domain.device import MemoryPool
 from harness.domain.placement import Placement

@@ -9,8 +9,8 @@ import msgspec
 
 from harness.app.case import Case
 from harness.app.locate import obtain
-from harness.app.placed import predict
 from harness.app.run import RunCell
+from harness.app.ways import predict
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile

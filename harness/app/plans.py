@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.app.case import Case, within_budget
-from harness.app.placed import in_memory
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
+from harness.app.ways import in_memory
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile, measured
 from harness.domain.model import Weights

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from harness import plugins
 from harness.app.case import Case
 from harness.app.locate import Located, obtain
-from harness.app.placed import predict
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.app.this_machine import drifted
+from harness.app.ways import predict
 from harness.catalog.guess import sizes_in
 from harness.catalog.names import match
 from harness.catalog.paths import as_path

@@ -1,19 +1,45 @@
-"""Every way to run a case, best first: whole, split, over several cards, by the CPU, or from storage."""
+"""Every way to run a case, best first: what each placement takes and gives, memory, speed and verdict."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 
-from harness.app.case import Case
-from harness.app.placed import held_to, judged, memory_in, streamed
+from harness.app.case import Case, no_cache
+from harness.app.resolve import ResolvedModel
+from harness.catalog.guess import CACHE_RATIOS, WEIGHTS_RATIOS
 from harness.domain.device import DeviceProfile
+from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
-from harness.domain.prediction import MemoryPrediction, PartKind, Prediction
+from harness.domain.prediction import (
+    Interval,
+    Limit,
+    MemoryPart,
+    MemoryPrediction,
+    PartKind,
+    Prediction,
+    SpeedPrediction,
+)
+from harness.domain.program import program_named
+from harness.domain.scenario import Scenario
 from harness.domain.way import Way, WayKind
 from harness.errors import HarnessError, RefusedError
 from harness.predict.advice import Advice, Adviser, Change, Variant
+from harness.predict.co_resident import shared_speed, with_companions
+from harness.predict.compute_buffer import (
+    UNKNOWN_BUFFER_RATIO,
+    UNKNOWN_BUFFER_SPREAD_RATIO,
+    tower_buffer_bytes,
+)
+from harness.predict.energy import Energy, Sustained, predict_energy, sustained
+from harness.predict.fitted import work_of
+from harness.predict.kv_cache import kv_cache_bytes
+from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
+from harness.predict.placed import fullest_card, with_cards
 from harness.predict.speed import predict_speed
 from harness.predict.splits import best_split
+from harness.predict.streamed import Streamed, streamed_ways
+from harness.predict.timed import matrices
+from harness.predict.verdict import judge, with_target
 from harness.predict.weights import weights_of
 
 _UNBOUNDED_TOKENS = 1 << 17
@@ -28,7 +54,7 @@ def ways(case: Case) -> list[Way]:
     from storage what has no room.
 
     Raises:
-        RefusedError: As :func:`harness.app.placed.memory_in`; several cards on a device that has none.
+        RefusedError: As :func:`harness.app.ways.memory_in`; several cards on a device that has none.
     """
     device = case.device
     if device.card_count > 1 and all(engine.pool == "ram" for engine in device.engines):
@@ -200,3 +226,245 @@ def advice_for(case: Case, now: Way) -> list[Advice]:
                 changed = changed._replace(model=other)
             adviser.take(change, ways(changed)[0])
     return adviser.ranked()
+
+
+def predict(case: Case) -> Prediction:
+    """Memory, speed and verdict of the case placed as its scenario says, and judged by what is wished for.
+
+    Where weights have no room, the speed is that of a mapped file which the system reads again, as llama.cpp
+    runs it.
+
+    Raises:
+        RefusedError: As :func:`memory_in`.
+    """
+    now = in_memory(case)
+    if now.verdict.word == "fits with streaming":
+        mapped = next(way for way in streamed(case, now) if way.kind is WayKind.MAPPED)
+        now = now.replace(speed=mapped.speed)
+    return held_to(case, now)
+
+
+def in_memory(case: Case) -> Prediction:
+    """The same, with the speed that it has if all of its weights stay in memory, and no wish.
+
+    Raises:
+        RefusedError: As :func:`memory_in`.
+    """
+    return judged(case, memory_in(case), predict_speed(case.model.weights, case.device, case.scenario))
+
+
+def memory_in(case: Case) -> MemoryPrediction:
+    """Memory of a model, of a draft for it, of its image tower and of what lives in the app beside them.
+
+    A head of the model's own drafts as many tokens as are asked for, else as its program does.
+
+    Raises:
+        RefusedError: The KV type cannot hold this model's keys, or the draft has another vocabulary.
+    """
+    model = case.model
+    device = case.device
+    scenario = case.scenario
+    draft = case.draft
+    shape = model.weights.shape
+    if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
+        counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
+        raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
+    is_mtp = case.head == "mtp"
+    drafts = scenario.draft_tokens
+    if is_mtp and not drafts:
+        drafts = program_named(scenario.program).drafts
+    drafting = scenario.replace(draft_tokens=drafts)
+    try:
+        memory = memory_of(model.weights, drafting, device)
+        if is_mtp:
+            memory = with_head(memory, model.weights, drafting, device)
+        if draft is not None:
+            memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
+    except ValueError as error:
+        raise no_cache(case, error) from error
+    memory = _widened(_with_tower(memory, case), case)
+    if model.reads_only:
+        memory = without_parts(memory, {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS})
+    for other in case.others:
+        memory = with_parts(memory, other_parts(case, other), SPREAD_RATIO)
+    if case.beside:
+        return with_companions(memory, case.beside)
+    return memory
+
+
+def other_parts(case: Case, other: ResolvedModel) -> tuple[MemoryPart, ...]:
+    """What another model takes in each pool: whole with the same engine, as much context, a process of its own.
+
+    Raises:
+        RefusedError: The KV type cannot hold its keys.
+    """
+    alone = Case(other, case.device, case.scenario.replace(batch_count=1, placement=Placement()))
+    parts = memory_in(alone).parts
+    found = []
+    for pool in dict.fromkeys(part.pool for part in parts):
+        mine = [part for part in parts if part.pool == pool]
+        found.append(
+            MemoryPart(
+                PartKind.COMPANION,
+                sum(part.anonymous_bytes for part in mine),
+                file_bytes=sum(part.file_bytes for part in mine),
+                reason="another model, whole, with a context of its own",
+                pool=pool,
+                name=" ".join(other.shown),
+            )
+        )
+    return tuple(found)
+
+
+def _with_tower(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
+    """The same with what looks at images, where the model is asked for as one that does."""
+    tower = case.model.tower
+    if tower is None or not case.model.tower_bytes:
+        return memory
+    pool = case.device.pool_for(case.scenario.api)
+    why = "what looks at images, in F16 as published"
+    held = MemoryPart(PartKind.IMAGE_TOWER, case.model.tower_bytes, reason=why, pool=pool)
+    memory = with_parts(memory, (held,), SPREAD_RATIO)
+    scratch = tower_buffer_bytes(tower.patch_count, tower.image_tokens, tower.hidden_dim)
+    spread = SPREAD_RATIO
+    why = "its scratch for the largest image"
+    if not tower.hidden_dim:
+        spread = UNKNOWN_BUFFER_SPREAD_RATIO
+        why = "its scratch, estimated by the size of its file"
+    scratch = scratch or round(UNKNOWN_BUFFER_RATIO * case.model.tower_bytes)
+    buffer = MemoryPart(PartKind.IMAGE_BUFFER, scratch, reason=why, pool=pool)
+    return with_parts(memory, (buffer,), spread)
+
+
+def _widened(memory: MemoryPrediction, case: Case) -> MemoryPrediction:
+    """Memory with what may be otherwise of the weights' bits, and of a cache that may be any of the nearest shapes'."""
+    model = case.model
+    held = model.weights.tensor_bytes
+    less, more = ((ratio - 1) * held for ratio in model.weights.size_doubt)
+    if model.guess is not None:
+        cache = kv_cache_bytes(model.weights.shape, case.scenario)
+        less += (CACHE_RATIOS[0] - 1) * cache
+        more += (CACHE_RATIOS[1] - 1) * cache
+        low, high = WEIGHTS_RATIOS
+        less += (low - 1) * held
+        more += (high - 1) * held
+    peak = memory.peak_bytes
+    return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))
+
+
+def judged(case: Case, memory: MemoryPrediction, speed: SpeedPrediction) -> Prediction:
+    """A memory and a speed with their verdict: each of the cards that it is split over must hold its part."""
+    count = len(case.scenario.placement.tensor_split) or 1
+    api = case.scenario.api
+    verdict = judge(memory, speed, with_cards(case.device, count), entitled=case.entitled, api=api)
+    full = 0.0
+    if count > 1:
+        full = fullest_card(memory.parts, case.device)
+    if verdict.word == "fits" and full > 1:
+        left = int(verdict.needed_bytes / full)
+        why = "one of the cards has no room for its part"
+        verdict = verdict.replace(
+            word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,)
+        )
+    name, quant = case.model.shown
+    return Prediction(
+        device=case.device.name,
+        model=name,
+        quant=quant,
+        api=api,
+        memory=memory,
+        speed=speed,
+        verdict=verdict,
+    )
+
+
+def streamed(case: Case, now: Prediction) -> list[Streamed]:
+    """Ways to read from storage what has no room in memory, the fastest first."""
+    return streamed_ways(case.model.weights, case.device, case.scenario, now)
+
+
+def held_to(case: Case, now: Prediction) -> Prediction:
+    """The prediction judged by a wanted speed, with all that lives in the app running, and after the minutes asked for.
+
+    The speed is that after the prompt; of weights from storage, whose reading hides the cache's, that of all
+    depths.
+    """
+    if now.verdict.word == "does not fit":
+        return now
+    wanted = case.target_tokens_per_s
+    judged_speed = now.speed
+    said = tuple[str, ...]()
+    depth = case.scenario.depth_tokens
+    if wanted is not None and now.verdict.word == "fits":
+        depth += case.scenario.prompt_tokens
+        after = predict_speed(case.model.weights, case.device, case.scenario.replace(depth_tokens=depth))
+        judged_speed = judged_speed.replace(decode_tokens_per_s=after.decode_tokens_per_s)
+    if case.beside:
+        judged_speed, said = shared_speed(
+            judged_speed, case.device, case.beside, case.device.pool_for(now.api)
+        )
+    if case.minutes is not None:
+        late = outlook(case, judged_speed.decode_tokens_per_s, case.minutes)[0]
+        if late is None:
+            why = "is not known of this device: judged on its first seconds"
+            said = (*said, f"speed after {case.minutes:g} minutes {why}")
+        else:
+            judged_speed = judged_speed.replace(decode_tokens_per_s=late.tokens_per_s)
+            said = (*said, f"judged on the speed after {case.minutes:g} minutes: {late.evidence}")
+    verdict = now.verdict
+    if wanted is not None:
+        each = judged_speed.decode_tokens_per_s.through(lambda rate: rate / case.scenario.batch_count)
+        judged_speed = judged_speed.replace(decode_tokens_per_s=each)
+        verdict = with_target(verdict, judged_speed, wanted, depth)
+    return now.replace(verdict=verdict.replace(reasons=(*verdict.reasons, *said)))
+
+
+def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | None, Energy | None]:
+    """Decode speed after ``minutes`` and energy of a token, both after the prompt.
+
+    None for what is not known.
+
+    ``decode`` is the speed of the first seconds there, tokens/s. Both laws are of one sequence.
+    """
+    scenario = case.scenario
+    if scenario.batch_count > 1:
+        return None, None
+    depth_tokens = scenario.depth_tokens + scenario.prompt_tokens
+    work = work_of(case.model.weights, scenario, depth_tokens + scenario.new_tokens / 2)
+    after = sustained(case.device, scenario.api, work, decode, minutes)
+    return after, predict_energy(case.device, scenario.api, work, decode, minutes)
+
+
+def image_s(model: ResolvedModel, scenario: Scenario, read: Interval) -> Interval | None:
+    """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s.
+
+    None if it sees none.
+
+    The tower computes at the rate at which the prompt does: nobody published a time of its own, so that the
+    interval reaches from nothing for it to twice that.
+    """
+    if model.tower is None or not model.tower.image_tokens:
+        return None
+    tokens = model.tower.image_tokens
+    more = model.tower.image_flops / (2 * work_of(model.weights, scenario, 0).prompt_weight_count)
+    return Interval(
+        mid=(tokens + more) / read.mid, low=tokens / read.high, high=(tokens + 2 * more) / read.low
+    )
+
+
+def timing_notes(case: Case) -> tuple[str, ...]:
+    """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
+    calibration = case.device.calibration(case.scenario.api)
+    if case.device.doubts:
+        return (f"the profile of this machine is in doubt ({case.device.doubts[0]}): intervals are wider",)
+    if calibration is None:
+        return (
+            "speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",
+        )
+    timed = {cost.type_name for cost in calibration.types}
+    missing = sorted({matrix.tensor.type_name for matrix in matrices(case.model.weights)} - timed - {"F32"})
+    if not missing:
+        return ()
+    return (
+        f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",
+    )

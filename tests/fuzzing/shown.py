@@ -18,8 +18,8 @@ import msgspec
 
 from bench.made_models import metadata_of
 from harness.app.case import Case
-from harness.app.placed import predict
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import predict
 from harness.catalog.gguf_write import Value, header_bytes
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.domain.scenario import Scenario

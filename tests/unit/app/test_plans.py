@@ -4,9 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from harness.app.case import Case, within_budget
-from harness.app.placed import in_memory
 from harness.app.plans import plan_speculation
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import in_memory
 from harness.domain.device import Figure
 from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from harness.app.case import Case
-from harness.app.placed import predict, timing_notes
 from harness.app.resolve import published_file, resolve_device, resolve_model, scenario_from, with_kept_costs
+from harness.app.ways import predict, timing_notes
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import this_machine
 from harness.app.case import Case
-from harness.app.placed import predict, timing_notes
 from harness.app.plans import stream_outlook
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import predict, timing_notes
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, DeviceProfile, Figure, TypeCost
 from harness.domain.scenario import Scenario

@@ -350,8 +350,8 @@ def test_show_says_what_and_why() -> None:
 
 def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:
     from harness.app.case import Case
-    from harness.app.placed import predict
     from harness.app.resolve import resolve_device
+    from harness.app.ways import predict
     from harness.domain.scenario import Scenario
 
     device, scenario = resolve_device("rtx-4090-desktop"), Scenario()

@@ -3,9 +3,8 @@
 import pytest
 
 from harness.app.case import Case
-from harness.app.placed import image_s, in_memory
 from harness.app.resolve import resolve_model
-from harness.app.ways import ways
+from harness.app.ways import image_s, in_memory, ways
 from harness.catalog.devices import load_device
 from harness.catalog.paths import table_rows
 from harness.catalog.vision import tower_of

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bench.rows.others import batch_rows
 from harness.app.case import Case
-from harness.app.placed import predict
 from harness.app.published import model_of
 from harness.app.resolve import resolve_model
+from harness.app.ways import predict
 from harness.catalog.devices import load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.placement import Placement

@@ -3,9 +3,8 @@
 import pytest
 
 from harness.app.case import Case, companion
-from harness.app.placed import predict
 from harness.app.resolve import resolve_model
-from harness.app.ways import advice_for, ways
+from harness.app.ways import advice_for, predict, ways
 from harness.catalog.devices import load_device
 from harness.domain.prediction import Limit
 from harness.domain.scenario import Scenario

@@ -10,9 +10,8 @@ from msgspec.structs import replace
 
 from harness.app.case import Case
 from harness.app.commands import way_flags
-from harness.app.placed import in_memory, memory_in
 from harness.app.resolve import resolve_device, resolve_model
-from harness.app.ways import longest_context, ways
+from harness.app.ways import in_memory, longest_context, memory_in, ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.placement import Placement, placement_of
