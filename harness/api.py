@@ -208,7 +208,7 @@ def run(
     runtime: str = "llamacpp",
     timeout_s: float = 1800.0,
 ) -> Table:
-    """Measure a model on this machine: a row for each depth.
+    """Measure a model on this machine: a row for each figure at each depth.
 
     The records are its ``items``, and in the history.
 
@@ -243,16 +243,10 @@ def check(
     """
     from harness.app.check import check as run_check
     from harness.measure.protocol import GenerateJob
-    from harness.records.compare import compare
 
     job = GenerateJob(repetitions=repetitions)
     _, records = run_check(models, quant, scenario, job, _how(timeout_s), probe_again=probe_again)
-    rows = []
-    for record in records:
-        comparison = compare(record)
-        named = {"model": record.name, "quant": record.quant}
-        rows += [named | msgspec.structs.asdict(row) for row in (comparison.rows if comparison else ())]
-    return Table(rows, records)
+    return _table(records)
 
 
 def load(*references: str | Path) -> list[RunRecord]:
@@ -288,19 +282,13 @@ def _checked(model: str, device: str, options: Options) -> Question:
 
 
 def _table(records: Sequence[RunRecord]) -> Table:
-    from harness.records.derive import summarise
+    from harness.records.compare import rows_of
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for record in records:
-        tests = summarise(record)
-        decode = tests.test("decode")
-        prefill = tests.test("prefill")
-        row: dict[str, Any] = {"run_id": record.run_id, "model": record.name, "quant": record.quant}
-        row |= {"depth_tokens": record.scenario.depth_tokens, "outcome": record.outcome}
-        row["decode_tokens_per_s"] = decode.value if decode else None
-        row["prefill_tokens_per_s"] = prefill.value if prefill else None
-        row["peak_bytes"] = record.memory.peak_rss_bytes if record.memory else None
-        rows.append(row)
+        run: dict[str, Any] = {"run_id": record.run_id, "model": record.name, "quant": record.quant}
+        run |= {"depth_tokens": record.scenario.depth_tokens, "outcome": record.outcome}
+        rows += [run | msgspec.structs.asdict(row) for row in rows_of(record)]
     return Table(rows, records)
 
 
