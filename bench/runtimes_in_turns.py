@@ -20,12 +20,12 @@ from bench.running_servers import PROGRAMS, running
 from harness import plugins
 from harness.app.ladder import Asked, ladder
 from harness.app.run import RunCell, run_in_turns
-from harness.app.this_machine import this_machine
 from harness.app.trend import answer_beside
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.measure.jobs.served import ServedJob
 from harness.measure.pipeline import How
+from harness.measure.probe import own_profile
 from harness.measure.protocol import GenerateJob
 from harness.records.store import save
 from harness.runtimes._threads import default_thread_count
@@ -90,7 +90,7 @@ def main(
         with ExitStack() as stack:
             sides = sides_of(runtimes.split(","), model, repetitions, stack)
             (found,) = run_in_turns(
-                [[(RunCell(str(model), "", scenario), side) for side in sides.values()]], how=how, device=this_machine()
+                [[(RunCell(str(model), "", scenario), side) for side in sides.values()]], how=how, device=own_profile()
             )
         for name, record in zip(sides, found, strict=True):
             named = msgspec.structs.replace(record, extra={**record.extra, "side": name})

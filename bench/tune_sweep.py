@@ -18,10 +18,10 @@ from typing import Any
 import click
 
 from harness.app.run import RunCell
-from harness.app.this_machine import this_machine
 from harness.app.tune import Setting, candidates, door, scenario_of, tune, usable
 from harness.errors import HarnessError
 from harness.measure.pipeline import How, Pipeline
+from harness.measure.probe import own_profile
 from harness.runtimes._threads import default_thread_count
 from harness.units import format_seconds
 
@@ -73,7 +73,7 @@ def main(model: str, minutes: float, peer: bool) -> None:
     """Print the choice's distance from the sweep's best, the share of settings that ran, and the times."""
     settings = grid()
     how = How(keep=False)
-    tuned = tune(model, within_s=60 * minutes, device=this_machine(), how=how)
+    tuned = tune(model, within_s=60 * minutes, device=own_profile(), how=how)
     ran = sum(bool(runner.turns_s) for runner in tuned.runners)
     click.echo(
         f"{tuned.model}: tuner {tuned.seconds:.0f} s, {ran} of {len(tuned.runners)} settings ran, {tuned.winner.words}"

@@ -25,10 +25,10 @@ import click
 from bench._kept import keep
 from bench.versus_llama_bench import a_pair, run_ours
 from harness.app.resolve import with_kept_costs
-from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
+from harness.measure.probe import own_profile
 from harness.predict.speed import predict_speed
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.executable import FOLDER_VARIABLE, program, rows
@@ -76,7 +76,7 @@ def main(
 ) -> None:
     """Compare batches of MODEL with llama-batched-bench; exit 1 where a ratio is not within 3 %."""
     os.environ[FOLDER_VARIABLE] = programs
-    weights, device, threads = read_weights(model), this_machine(), default_thread_count()
+    weights, device, threads = read_weights(model), own_profile(), default_thread_count()
     cells = -(-(prompt + new) // _ROOM) * _ROOM
     scenarios = {
         count: Scenario(context_tokens=count * cells, prompt_tokens=0, depth_tokens=prompt, new_tokens=new,

@@ -217,12 +217,12 @@ def run(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     from harness.app.run import cells_of, run_cells
-    from harness.app.this_machine import this_machine
+    from harness.measure.probe import own_profile
     from harness.measure.protocol import GenerateJob
 
     cells = cells_of((model,), quant, scenario, depth_tokens=tuple(depth_tokens))
     job = GenerateJob(runtime=runtime, repetitions=repetitions)
-    return _table(run_cells(cells, job, how=_how(timeout_s), device=this_machine()))
+    return _table(run_cells(cells, job, how=_how(timeout_s), device=own_profile()))
 
 
 def check(

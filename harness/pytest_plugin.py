@@ -77,8 +77,8 @@ class EdgeModel:
         """
         from harness.app.resolve import scenario_from
         from harness.app.run import cells_of, run_cells
-        from harness.app.this_machine import this_machine
         from harness.measure.pipeline import How
+        from harness.measure.probe import own_profile
         from harness.measure.protocol import GenerateJob
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
@@ -87,7 +87,7 @@ class EdgeModel:
             runtime=self.runtime, repetitions=self.repetitions, cold_loads=0, patience_s=self.patience_s
         )
         how = How(keep=False, folder=Path(folder) if folder else None)
-        (record,) = run_cells(cells, job, how=how, device=this_machine())
+        (record,) = run_cells(cells, job, how=how, device=own_profile())
         return record
 
 

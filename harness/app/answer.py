@@ -10,7 +10,6 @@ from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.plans import SpeculationPlan, plan_speculation
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
-from harness.app.together import Resident, residents, staying_together
 from harness.app.ways import advice_for, image_s, longest_context, outlook, timing_notes, ways
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -45,7 +44,7 @@ class ReadingKind(StrEnum):
     IMAGE = "image"
 
 
-class Reading(Frozen):
+class Reading(Frozen, kw_only=False):
     """How long one user waits for the first token after something long.
 
     Attributes:
@@ -58,14 +57,14 @@ class Reading(Frozen):
     seconds: Interval
 
 
-class DepthSpeed(Frozen):
+class DepthSpeed(Frozen, kw_only=False):
     """Decode speed with so many tokens in the context, of all users together."""
 
     tokens: int
     decode_tokens_per_s: Interval
 
 
-class Subject(Frozen):
+class Subject(Frozen, kw_only=False):
     """A model or a device as it was understood.
 
     Attributes:
@@ -77,6 +76,22 @@ class Subject(Frozen):
     name: str
     title: str
     asked_name: str = ""
+
+
+class Resident(Frozen):
+    """One of several models.
+
+    Attributes:
+        needed_bytes: What it takes in the pool that is fullest, alone.
+        stays: Whether it has room beside the ones before it; else it is loaded in place of others.
+        command: What starts it, as it was placed.
+    """
+
+    name: str
+    quant: str
+    needed_bytes: int
+    stays: bool
+    command: str
 
 
 class Answer(Frozen):
@@ -222,9 +237,9 @@ def answered(question: Question, case: Case) -> Answer:
         title = model.card.title
     return Answer(
         question=question,
-        model=Subject(name=model.name, title=title, asked_name=model.asked_name),
+        model=Subject(model.name, title, model.asked_name),
         quant=model.shown[1],
-        device=Subject(name=case.device.name, title=case.device.title),
+        device=Subject(case.device.name, case.device.title),
         scenario=best.scenario,
         prediction=now,
         ways=tuple(listed),
@@ -276,6 +291,47 @@ def _needs_entitlement(case: Case, way: Way) -> bool:
     return way.prediction.verdict.needed_bytes <= more.value
 
 
+def staying_together(case: Case) -> Case:
+    """The case with those of the other models that stay where all before them and they have room together.
+
+    The model that was asked about comes first: none of it is moved for another one.
+    """
+    kind = ways(case._replace(others=()))[0].kind
+    staying = list[ResolvedModel]()
+    for other in case.others:
+        together = ways(case._replace(others=(*staying, other)))[0]
+        if together.runs and together.has_room and together.kind is kind:
+            staying.append(other)
+    return case._replace(others=tuple(staying))
+
+
+def residents(case: Case, staying: Case) -> tuple[Resident, ...]:
+    """The model that was asked about and the others, in the order asked for; empty where it is alone.
+
+    ``staying`` is what :func:`staying_together` makes of the case.
+    """
+    if not case.others:
+        return ()
+    alone = case._replace(others=())
+    found = [_resident(alone, ways(staying)[0], stays=True)]
+    for other in case.others:
+        mine = alone._replace(model=other, draft=None, head="")
+        found.append(_resident(mine, ways(mine)[0], stays=other in staying.others))
+    return tuple(found)
+
+
+def _resident(case: Case, way: Way, *, stays: bool) -> Resident:
+    commands = commands_of(case, way)
+    name, quant = case.model.shown
+    return Resident(
+        name=name,
+        quant=quant,
+        needed_bytes=way.prediction.verdict.needed_bytes,
+        stays=stays,
+        command=commands[0] if commands else "",
+    )
+
+
 def best_case(found: Answer) -> Case:
     """The case of an answer, as its best way runs it (errors as :func:`answer`)."""
     question = found.question
@@ -305,7 +361,7 @@ def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
     listed = [prompt, *(depth for depth in (each // 2, room) if prompt < depth <= room)]
     for depth in dict.fromkeys(listed):
         speed = predict_speed(case.model.weights, case.device, scenario.replace(depth_tokens=depth))
-        yield DepthSpeed(tokens=depth, decode_tokens_per_s=speed.decode_tokens_per_s)
+        yield DepthSpeed(depth, speed.decode_tokens_per_s)
 
 
 def _reading(case: Case, way: Way) -> Iterator[Reading]:
@@ -321,22 +377,20 @@ def _reading(case: Case, way: Way) -> Iterator[Reading]:
     if tokens <= PAGE_TOKENS:
         room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens - TURN_TOKENS
         tokens = PAGE_TOKENS * min(_PAGES, room // PAGE_TOKENS)
+
+    def first_token(depth: int, prompt: int) -> Interval:
+        alone = scenario.replace(depth_tokens=depth, prompt_tokens=prompt, batch_count=1)
+        return predict_speed(case.model.weights, case.device, alone).ttft_warm_s
+
     if tokens >= PAGE_TOKENS and way.kind.is_read:
-        yield Reading(
-            kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=read.through(lambda rate: tokens / rate)
-        )
+        yield Reading(ReadingKind.DOCUMENT, tokens, read.through(lambda rate: tokens / rate))
     elif tokens >= PAGE_TOKENS:
-        weights = case.model.weights
-        whole = scenario.replace(depth_tokens=0, prompt_tokens=tokens, batch_count=1)
-        first_s = predict_speed(weights, case.device, whole).ttft_warm_s
-        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=first_s)
-        turn = scenario.replace(depth_tokens=tokens, prompt_tokens=TURN_TOKENS, batch_count=1)
-        first_s = predict_speed(weights, case.device, turn).ttft_warm_s
-        yield Reading(kind=ReadingKind.TURN, tokens=TURN_TOKENS, seconds=first_s)
+        yield Reading(ReadingKind.DOCUMENT, tokens, first_token(0, tokens))
+        yield Reading(ReadingKind.TURN, TURN_TOKENS, first_token(tokens, TURN_TOKENS))
     if case.model.tower is not None:
         seconds = image_s(case.model, scenario, read)
         if seconds is not None:
-            yield Reading(kind=ReadingKind.IMAGE, tokens=case.model.tower.image_tokens, seconds=seconds)
+            yield Reading(ReadingKind.IMAGE, case.model.tower.image_tokens, seconds)
 
 
 def flag_of(field: str) -> str:
@@ -402,22 +456,15 @@ _WRITING: Final = frozenset({"new_tokens", "draft", "target_tokens_per_s", "minu
 def _says_the_same(question: Question, found: Answer) -> bool:
     """Whether another question has the same answer; no where it has none."""
     try:
-        case = ready(question)
-        if not case.others and [way.prediction for way in ways(case)] != _predictions(found):
-            return False
-        return _figures(answered(question, case)) == _figures(found)
+        return _figures(answered(question, ready(question))) == _figures(found)
     except HarnessError:
         return False
-
-
-def _predictions(found: Answer) -> list[Prediction]:
-    return [way.prediction for way in found.ways]
 
 
 def _figures(found: Answer) -> tuple[object, ...]:
     """All that an answer says in figures."""
     return (
-        _predictions(found),
+        [way.prediction for way in found.ways],
         found.by_depth,
         found.reading,
         found.sustained,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from harness import plugins
-from harness.app.this_machine import this_machine
 from harness.catalog.engines import all_here
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
@@ -20,6 +19,7 @@ from harness.measure import machine, sensors
 from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
+from harness.measure.probe import own_profile
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import pull_command
 from harness.runtimes.llamacpp.library import installed
@@ -184,7 +184,7 @@ def _machine() -> Found:
         yield Finding("machine", "memory", "limited", detail, detail)
     else:
         yield Finding("machine", "memory", "ok", f"{total}, {format_bytes(memory.available_bytes)} available")
-    if profile := this_machine():
+    if profile := own_profile():
         yield Finding("machine", "machine's profile", "ok", profile.title)
     else:
         brief = "not measured yet: edge-harness devices probe"

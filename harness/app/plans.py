@@ -1,36 +1,25 @@
-"""What ``fit`` says beyond one verdict: whether speculation pays on this device, and how streaming would split."""
+"""What ``fit`` says beyond one verdict: whether speculation pays on this device."""
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from harness.app.case import Case, within_budget
-from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
-from harness.app.ways import in_memory
+from harness.app.case import Case
+from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile, measured
+from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.scenario import Scenario
-from harness.errors import InputError
 from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
 from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
-from harness.predict.speed import closed_loop_tokens_per_s, pass_seconds, predict_speed
-from harness.predict.streamed import Streamed, streamed_ways
-from harness.predict.weights import matrix_types
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import Listener
+from harness.predict.speed import pass_seconds, predict_speed
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the
 others."""
 
 _MAX_GAMMA: Final = 8
-_LOOK_BYTES: Final = 512 * 2**20
-_PASS_TOKENS: Final = 32
-"""Most tokens of a pass while weights are streamed."""
 
 
 class SpeculationCase(BestLength):
@@ -96,56 +85,6 @@ def plan_speculation(case: Case, draft: ResolvedModel | str) -> SpeculationPlan:
         measured=measured,
         cases=tuple(cases),
     )
-
-
-def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener") -> list[Streamed]:
-    """What streaming a file under a budget will do on this machine, said before it runs.
-
-    From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models;
-    Fastest first; empty where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
-    told what is timed first, unless it was kept.
-    """
-    from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
-    from harness.measure.disk import read_rate
-    from harness.measure.lock import alone
-
-    try:
-        plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
-        model = resolve_model(str(path))
-        device = probed(matrix_types(model.weights), plain, heard=heard)
-        # The file may lie elsewhere than the profile looked, and a storage that others share changes by the
-        # hour.
-        with alone(heard.say):
-            looked_bytes = min(path.stat().st_size, _LOOK_BYTES)
-            rates = [read_rate(path, looked_bytes, computing=computing) for computing in (False, True)]
-        if all(rates):
-            waited, busy = (measured(rate or 0.0, "the model's file, four reads at a time") for rate in rates)
-            storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
-            device = device.replace(storage=storage)
-        device = within_budget(device, budget_bytes)
-        plain = plain.replace(api=device.api(plain.api))
-        now = in_memory(Case(model, device, plain))
-        return streamed_ways(model.weights, device, plain, now, limited=True)
-    except InputError:
-        return []
-
-
-def throughput_of(model: str) -> Callable[[Scenario], float]:
-    """New tokens a second of a closed loop on this machine, whose server runs the model.
-
-    Raises:
-        RefusedError: This machine was never probed.
-        UnknownNameError: No such model.
-    """
-    from harness.runtimes._threads import default_thread_count  # it asks the system of its cores
-
-    weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
-
-    def told(scenario: Scenario) -> float:
-        s = scenario.replace(thread_count=default_thread_count())
-        return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
-
-    return told
 
 
 def _verify_cost(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -39,36 +40,24 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
         found = match(name, params_b=params_b, active_b=active_b)
     except (UnknownNameError, RefusedError):
         return None
-    if found.card is not None:
-        shape = found.card.shape
-    elif found.guess is not None:
-        shape = found.guess.shape
-    else:
-        shape = None
-    if shape is None:
+    known = found.card or found.guess
+    if known is None or known.shape is None:
         return None
+    shape = known.shape
     # i1-: made with an importance matrix; _L: the output and the token table in Q8_0. The mixture is the
     # same.
     word = re.sub("^i1-|(?<=^Q[2456]_K)_L$", "", quant.split(" ", maxsplit=1)[0])
-    try:
-        weights = None
-        if found.card is not None:
+    weights = None
+    if found.card is not None:
+        with suppress(UnknownNameError, RefusedError):
             weights = weights_of(shape, quant_named(word))
-    except (UnknownNameError, RefusedError):
-        weights = None
-    if _SAME_BITS_THROUGHOUT.search(word):
-        rest_bits = 0.0
-    else:
-        rest_bits = _REST_BITS
+    rest_bits = 0.0 if _SAME_BITS_THROUGHOUT.search(word) else _REST_BITS
     split = (
         weights is not None and "experts" in quant
     )  # "BF16 (MXFP4 experts)": the first name is of all else
     if weights is not None and split:
         rest_bits = BLOCKS[BASE_TYPE[weights.quant]].bits_per_weight
-    if weights is None:
-        even = weights_of(shape, "F16")
-    else:
-        even = weights
+    even = weights or weights_of(shape, "F16")
     return Known(
         name=found.card.name if found.card is not None else key(name),
         shape=shape,

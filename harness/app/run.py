@@ -113,20 +113,15 @@ def run_in_turns(
     with Pipeline(how) as pipeline:
         for members in groups:
             group = [(_with_threads(cell), job) for cell, job in members]
-            forth = list(range(len(group)))
+            order = list(range(len(group)))
             if len(group) > 1:
-                order = [*forth, *reversed(forth)]
-            else:
-                order = forth
+                order += reversed(order)
             turns: list[list[RunRecord]] = [[] for _ in group]
             answers = [answers_of(*member, pipeline) if len(group) > 1 else () for member in group]
             for index in order:
                 pipeline.heard.plan(coming)
                 coming -= 1
-                if len(group) > 1:
-                    turn = len(turns[index]) + 1
-                else:
-                    turn = 0
+                turn = len(turns[index]) + 1 if len(group) > 1 else 0
                 turns[index].append(run_cell(*group[index], device, pipeline, turn, answers[index]))
                 if turns[index][-1].outcome == "interrupted":
                     return [*done, [_together(records) for records in turns if records]]
@@ -214,12 +209,9 @@ def run_cell(
     job = job.replace(scenario=cell.scenario)
     if (done := pipeline.reused(key, cell.model)) is not None:
         return done
-    depth = ""
+    title = f"{cell.model}, {counted(cell.scenario.thread_count, 'thread')}, {job.runtime}"
     if cell.scenario.depth_tokens:
-        depth = f" @ d{cell.scenario.depth_tokens}"
-    if cell.scenario.batch_count > 1:
-        depth += f", {cell.scenario.batch_count} sequences"
-    title = f"{cell.model}{depth}, {counted(cell.scenario.thread_count, 'thread')}, {job.runtime}"
+        title += f" @ d{cell.scenario.depth_tokens}"
     # Samples of a quiet run, warm-ups included.
     each_count = (job.repetitions + 1) * (
         2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens)

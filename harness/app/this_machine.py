@@ -2,21 +2,28 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from harness.app.resolve import with_costs
-from harness.domain.device import DeviceProfile
+from harness.app.case import Case, within_budget
+from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, with_costs, with_kept_costs
+from harness.app.ways import in_memory
+from harness.domain.device import DeviceProfile, measured
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, MissingPackageError, RefusedError
+from harness.errors import EngineError, InputError, MissingPackageError, RefusedError
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
 from harness.measure.calibrate import calibrate
+from harness.measure.disk import read_rate
 from harness.measure.engine_devices import with_gpu
 from harness.measure.lock import alone
 from harness.measure.pipeline import Listener
 from harness.measure.probe import DEVICE_NAME, own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
+from harness.predict.speed import closed_loop_tokens_per_s
+from harness.predict.streamed import Streamed, streamed_ways
+from harness.predict.weights import matrix_types
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
@@ -26,11 +33,9 @@ believed."""
 _PROBE_S: Final = 10.0
 """What a probe takes, told beforehand."""
 _DRIFT_BYTES: Final = 256 * 2**20
-
-
-def this_machine() -> DeviceProfile | None:
-    """The probed profile of this machine; None when it was never probed, or under other limits."""
-    return own_profile()
+_LOOK_BYTES: Final = 512 * 2**20
+_PASS_TOKENS: Final = 32
+"""Most tokens of a pass while weights are streamed."""
 
 
 def probed(
@@ -50,10 +55,7 @@ def probed(
     leaves the speed of the memory alone, and a GPU is left out: both are said, and there is an answer.
     """
     say = heard.say
-    if again:
-        device = None
-    else:
-        device = this_machine()
+    device = None if again else own_profile()
     if device is not None and device.doubts and not disturbance():
         say("probing this machine again: it is quieter than when its profile was taken")
         device = None
@@ -131,3 +133,47 @@ def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
 def _cause(error: Exception) -> str:
     """Why nothing was timed, without where in the child's code."""
     return str(error).partition(" File ")[0]
+
+
+def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: Listener) -> list[Streamed]:
+    """What streaming a file under a budget will do on this machine, said before it runs.
+
+    From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models;
+    Fastest first; empty where the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is
+    told what is timed first, unless it was kept.
+    """
+    try:
+        plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
+        model = resolve_model(str(path))
+        device = probed(matrix_types(model.weights), plain, heard=heard)
+        # The file may lie elsewhere than the profile looked, and a storage that others share changes by the
+        # hour.
+        with alone(heard.say):
+            looked_bytes = min(path.stat().st_size, _LOOK_BYTES)
+            rates = [read_rate(path, looked_bytes, computing=computing) for computing in (False, True)]
+        if all(rates):
+            waited, busy = (measured(rate or 0.0, "the model's file, four reads at a time") for rate in rates)
+            storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
+            device = device.replace(storage=storage)
+        device = within_budget(device, budget_bytes)
+        plain = plain.replace(api=device.api(plain.api))
+        now = in_memory(Case(model, device, plain))
+        return streamed_ways(model.weights, device, plain, now, limited=True)
+    except InputError:
+        return []
+
+
+def throughput_of(model: str) -> Callable[[Scenario], float]:
+    """New tokens a second of a closed loop on this machine, whose server runs the model.
+
+    Raises:
+        RefusedError: This machine was never probed.
+        UnknownNameError: No such model.
+    """
+    weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
+
+    def told(scenario: Scenario) -> float:
+        s = scenario.replace(thread_count=default_thread_count())
+        return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
+
+    return told

@@ -85,9 +85,9 @@ def run(
     """
     from harness.app.on_target import run_on
     from harness.app.run import cells_of, exit_of, run_in_turns
-    from harness.app.this_machine import this_machine
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
+    from harness.measure.probe import own_profile
 
     with_server = "with --runtime server: it is measured as it already runs"
     has_server = "server:" in runtime
@@ -117,7 +117,7 @@ def run(
         )
         if programs is None:
             groups = run_in_turns(
-                [[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine()
+                [[(cell, job) for job in jobs] for cell in cells], how=how, device=own_profile()
             )
         else:
             groups = [[record] for record in run_on(measuring.target, cells, jobs[0], how, programs)[1]]

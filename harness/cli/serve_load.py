@@ -60,7 +60,7 @@ def serve_load(
 
     Example: edge-harness serve-load --url http://127.0.0.1:8080 --users 1,2,4,8
     """
-    from harness.app.plans import throughput_of
+    from harness.app.this_machine import throughput_of
     from harness.cli._records import answer_of
     from harness.measure.jobs.load import LoadJob, plan
     from harness.measure.pipeline import Pipeline

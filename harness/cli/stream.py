@@ -75,9 +75,9 @@ def stream(
     Example: edge-harness stream qwen2.5-coder-0.5b --ram-budget 0.6x
     """
     from harness.app.case import budget_bytes
-    from harness.app.plans import stream_outlook
     from harness.app.run import exit_of
     from harness.app.speculate import fastest_copy, load_prompts, stream
+    from harness.app.this_machine import stream_outlook
     from harness.catalog.gguf import parts_of
     from harness.cli._records import difference_view, show_record
     from harness.measure.jobs.stream import StreamJob

@@ -80,10 +80,10 @@ def tune(
 
     Example: edge-harness tune smollm2-135m --for chat --within 5m
     """
-    from harness.app.this_machine import this_machine
     from harness.app.tune import LEAD_RATIO, NOT_RUN
     from harness.app.tune import tune as race
     from harness.errors import Exit
+    from harness.measure.probe import own_profile
 
     with measuring.started() as how:
         tuned = race(
@@ -94,7 +94,7 @@ def tune(
             quality_ratio=quality_ratio,
             runtimes=runtimes,
             api=api,
-            device=this_machine(),
+            device=own_profile(),
             how=how,
         )
     gain = tuned.gain

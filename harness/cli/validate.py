@@ -29,9 +29,13 @@ def validate(
 
     Example: edge-harness validate --rows my-rows.csv
     """
-    from harness.app import validate as use
+    from harness.app.published import model_of, shipped_rows
+    from harness.predict.coefficients import shipped
+    from harness.published.rows import read_rows
+    from harness.published.score import judge_shipped, report
 
-    result = use.validate(rows)
+    judged = read_rows(rows, model_of) if rows else shipped_rows()
+    result = report(judged, judge_shipped(judged, shipped()))
     return Answer(result, lambda: render(result, is_taught=rows is None))
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from harness.app.together import Resident
+from harness.app.answer import Resident
 from harness.errors import RefusedError
 
 Format = Literal["llama-swap", "models-ini"]

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
 from harness.domain.base import REFERENCE, shipped_text
 from harness.domain.model import Weights
 from harness.measure.pipeline import make
+from harness.measure.probe import own_profile
 from harness.runtimes.llamacpp.training import TrainingSession
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import figure
@@ -75,7 +75,7 @@ class TrainSystem(System):
             loss = state.session.step(state.tokens[start : start + count + 1])
         rate = count / (parts.meter.taken[-1].seconds or 1e-9)
         mfu = None
-        device = this_machine()
+        device = own_profile()
         for engine in device.engines if device else ():
             if engine.kind == "cpu" and "fp32" in engine.peak_flops_per_s:
                 flops = 6 * read_weights(parts.language.path).weight_count * rate

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import this_machine
 from harness.app.case import Case
-from harness.app.plans import stream_outlook
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.this_machine import stream_outlook
 from harness.app.ways import predict, timing_notes
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, DeviceProfile, Figure, TypeCost
@@ -20,7 +20,7 @@ from harness.errors import CouldNotRunError, EngineError
 from harness.measure import machine
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
-from harness.measure.probe import save_profile
+from harness.measure.probe import own_profile, save_profile
 from harness.predict.speed import DOUBT_RATIO
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
@@ -36,7 +36,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[DeviceProfile]:
     saved: list[DeviceProfile] = []
     monkeypatch.setattr(this_machine, "probe_machine", lambda **_: QUIET)
     monkeypatch.setattr(this_machine, "save_profile", saved.append)
-    monkeypatch.setattr(this_machine, "this_machine", lambda: saved[-1] if saved else None)
+    monkeypatch.setattr(this_machine, "own_profile", lambda: saved[-1] if saved else None)
     return saved
 
 
@@ -71,16 +71,16 @@ def test_a_profile_belongs_to_its_machine(tmp_path: Path, monkeypatch: pytest.Mo
     rough = resolve_device("this")
     assert rough.machine == machine.fingerprint().fingerprint and rough.doubts
     assert rough.engine().core_count == machine.cpu().physical_core_count
-    assert this_machine.this_machine() is None
+    assert own_profile() is None
     save_profile(replace(rough, doubts=()))
-    assert this_machine.this_machine() == replace(rough, doubts=())
+    assert own_profile() == replace(rough, doubts=())
     assert resolve_device("this").doubts == ()
     save_profile(replace(rough, doubts=(), machine="another one"))
-    assert this_machine.this_machine() is None
+    assert own_profile() is None
     assert resolve_device("this").doubts
     (tmp_path / "devices" / "this-machine.toml").write_text("name = 1")
     with pytest.warns(UserWarning, match="skipped .*this-machine.toml"):  # of an older form: taken anew
-        assert this_machine.this_machine() is None
+        assert own_profile() is None
 
 
 @pytest.mark.parametrize(("now", "spread"), [(10e9, 0.0), (8e9, math.log(10 / 8)), (12.5e9, math.log(12.5 / 10))])
@@ -189,7 +189,7 @@ def test_the_storage_of_a_model_to_be_streamed_is_looked_at_with_the_machine_hel
         looks.append(is_held())
         return 2e9 if computing else 3e9
 
-    monkeypatch.setattr("harness.measure.disk.read_rate", look)
+    monkeypatch.setattr(this_machine, "read_rate", look)
     monkeypatch.setattr(this_machine, "probed", lambda *_, **__: QUIET)
     outlook = stream_outlook(path, 4 << 30, Scenario(context_tokens=256), heard=Listener())
     assert outlook is not None and looks == [True, True]
