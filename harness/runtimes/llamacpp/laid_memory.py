@@ -84,15 +84,14 @@ class LaidMemory:
 
         ``through`` is the address of a buffer of at least ``size`` bytes to read by way of.
         """
-        target = through or self.base + offset
+        address = through or self.base + offset
+        buffer = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
         done = 0
-        while done < size:
-            got = self._libc.pread(self._descriptor, target + done, size - done, offset + done)
-            if got < 0:
-                raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
-            if got == 0:  # past the end of the file: the rest of its last page
-                break
-            done += got
+        try:
+            while got := os.preadv(self._descriptor, [buffer[done:]], offset + done):
+                done += got  # past the end of the file: the rest of its last page
+        except OSError as error:
+            raise EngineError(f"reading the model failed (errno {error.errno})") from error
         if through:
             ctypes.memmove(self.base + offset, through, done)
 
@@ -254,7 +253,6 @@ def _libc() -> Any:
         ("mmap", [address, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long], address),
         ("mremap", [address, size, size, ctypes.c_int, address], address),
         ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
-        ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
     ):
         function = getattr(libc, name)
         function.argtypes = arguments

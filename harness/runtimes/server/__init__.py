@@ -67,9 +67,7 @@ class AttachedServer:
             return ""
         return f"{said}, and its tokenizer finds {found} in their text"
 
-    def prompt(
-        self, token_count: int, source: random.Random, *, words: bool = False
-    ) -> str | tuple[int, ...]:
+    def prompt(self, token_count: int, source: random.Random) -> str | tuple[int, ...]:
         """A prompt of shuffled words with exactly ``token_count`` tokens: as ids where the server takes them.
 
         Words are made into ids, or fitted once, by the server's own tokenizer, or by what it says of a
@@ -79,7 +77,7 @@ class AttachedServer:
         Raises:
             ServerError: No text of that many tokens was found.
         """
-        if self.described.vocab_count and not words:
+        if self.described.vocab_count:
             ids = self.dialect.token_ids(" ".join(source.choices(WORDS, k=token_count + 1)))
             if ids is not None and len(ids) >= token_count:
                 return ids[:token_count]
