@@ -9,17 +9,14 @@ import ctypes
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError, RefusedError
+from harness.errors import MissingPackageError
 from harness.plugins import Packaged
-from harness.ports import Tap
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.llamacpp.library import Library
-from harness.runtimes.llamacpp.session import EvalHook, LlamaSession
 
 _NAMES: Final = {
     "llama_model_free": "llama_free_model",
@@ -118,20 +115,6 @@ class IkLlama(Packaged, LlamaCpp):
         if self.missing():
             raise MissingPackageError(*_PACKAGE)
         return f"{_PACKAGE[0]} {version(_PACKAGE[0])}"
-
-    def open(
-        self,
-        path: Path,
-        scenario: Scenario,
-        *,
-        batch_tokens: int = 2048,
-        tap: Tap | None = None,
-        eval_hook: EvalHook | None = None,
-    ) -> LlamaSession:
-        """Load a model as llama.cpp's runtime does; RefusedError for an api that this library has not."""
-        if scenario.api not in {"", "cpu"}:
-            raise RefusedError(f"--api {scenario.api}: the wheel of ik_llama.cpp runs on the CPU")
-        return super().open(path, scenario, batch_tokens=batch_tokens, tap=tap, eval_hook=eval_hook)
 
 
 RUNTIME = IkLlama()

@@ -143,8 +143,11 @@ class LlamaSession(Rows):
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack
-        # A fork has devices of its own kind, and is asked for its CPU alone.
-        held = place(params, scenario.api or "cpu", scenario.placement, lib) if lib.has_devices else None
+        held = None
+        if lib.has_devices:
+            held = place(params, scenario.api or "cpu", scenario.placement, lib)
+        elif scenario.api not in {"", "cpu"}:  # a fork has devices of its own kind
+            raise RefusedError(f"--api {scenario.api}: {lib.brought_by} runs on the CPU here")
         told = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held

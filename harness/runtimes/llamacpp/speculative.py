@@ -18,7 +18,6 @@ draft is asked now and then whether it would have agreed with what came.
 """
 
 import time
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -51,29 +50,7 @@ GoOn = Callable[[Sequence[int]], bool]
 """Asked with the buckets so far whether one more token is worth drafting."""
 
 
-class Drafter(ABC):
-    """Proposes the next tokens of a history."""
-
-    @abstractmethod
-    def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
-        """At most ``limit`` tokens to follow ``history``; may be none."""
-
-    @abstractmethod
-    def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
-        """(bucket, whether it would have proposed the right token) for each position from ``start`` on.
-
-        The bucket is NOTHING where it would have proposed none.
-        """
-
-    def lag_tokens(self, history: Sequence[int]) -> int:  # noqa: ARG002
-        """Tokens of ``history`` that a model would have to be run over before it could draft."""
-        return 0
-
-    def forget(self) -> None:  # noqa: B027  what keeps nothing has nothing to drop
-        """Drop what is cached of the history."""
-
-
-class ModelDrafter(Drafter):
+class ModelDrafter:
     """A language model with the target's vocabulary, the only user of its session."""
 
     def __init__(self, session: LlamaSession) -> None:
@@ -146,7 +123,7 @@ class ModelDrafter(Drafter):
         return pairs
 
 
-class LookupDrafter(Drafter):
+class LookupDrafter:
     """What followed the last time that the same tokens stood in the text (prompt lookup).
 
     Costs no pass of any model.
@@ -154,6 +131,13 @@ class LookupDrafter(Drafter):
     Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no
     match. Source: Saxena 2023, "Prompt Lookup Decoding".
     """
+
+    def lag_tokens(self, _history: Sequence[int]) -> int:
+        """None: it runs no model."""
+        return 0
+
+    def forget(self) -> None:
+        """It keeps nothing."""
 
     def _find(self, history: Sequence[int]) -> tuple[int, int]:
         """(where the continuation starts, tokens that matched); (-1, 0) without a match."""
@@ -189,6 +173,16 @@ class LookupDrafter(Drafter):
             bucket = proposal.buckets[0] if proposal.buckets else NOTHING
             pairs.append((bucket, proposal.tokens == [history[position]]))
         return pairs
+
+
+Drafter = ModelDrafter | LookupDrafter
+"""Where drafted tokens come from.
+
+``propose`` gives at most so many tokens to follow a history, maybe none; ``agreement`` (bucket, whether it
+would have proposed the right token) for each position from one on, NOTHING in place of a bucket where it
+would have proposed none; ``lag_tokens`` says how many tokens a model would have to be run over before it
+could draft.
+"""
 
 
 def _likeliest(logits: NDArray[np.float32]) -> tuple[int, int]:
