@@ -89,15 +89,16 @@ def cached_shares(working_sets: WorkingSets, cached_bytes: int) -> tuple[tuple[i
     """
     if not cache_found(working_sets):
         return ()
-    memory_s = 1 / working_sets[-1][1]
-    cache_s = 1 / float(np.interp(cached_bytes, *np.array(working_sets).T))
+    sizes, speeds = np.array(working_sets).T
+    memory_s = 1 / speeds[-1]
+    cache_s = 1 / np.interp(cached_bytes, sizes, speeds)
     if cache_s >= memory_s:
         return ()
-    shares = [min(max((memory_s - 1 / speed) / (memory_s - cache_s), 0.0), 1.0) for _, speed in working_sets]
-    falling = np.maximum.accumulate(shares[::-1])[
-        ::-1
-    ]  # what fits, fits when it is smaller; the rest is disturbance
-    return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling, strict=True))
+    shares = np.clip((memory_s - 1 / speeds) / (memory_s - cache_s), 0.0, 1.0)
+    falling = np.maximum.accumulate(
+        shares[::-1]
+    )  # what fits, fits when it is smaller; the rest is disturbance
+    return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling[::-1], strict=True))
 
 
 def _pass(

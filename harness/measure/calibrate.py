@@ -172,7 +172,9 @@ def calibrate(
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
     place = _place(thread_count, repack, api, runtime)
-    before = None if fresh else _load(place)
+    before = None
+    if not fresh:
+        before = kept(thread_count=thread_count, repack=repack, api=api, runtime=runtime)
     timed = before.types if before is not None else ()
     missing = [name for name in wanted if name not in {cost.type_name for cost in timed}]
     if before is not None and not missing:
@@ -255,8 +257,10 @@ def kept(
 
     None where nothing is kept.
     """
-    with contextlib.suppress(HarnessError):  # no engine, or no folder to keep anything in
-        return _load(_place(thread_count, repack, api, runtime))
+    # no engine, no folder to keep anything in, nothing kept, or of an older shape: time again
+    with contextlib.suppress(HarnessError, OSError, msgspec.DecodeError):
+        place = _place(thread_count, repack, api, runtime)
+        return msgspec.json.decode(place.read_bytes(), type=Calibration)
     return None
 
 
@@ -546,10 +550,3 @@ def _place(thread_count: int, repack: bool, api: str, runtime: str) -> Path:
     key = engine, thread_count or default_thread_count(), repack, machine.fingerprint().fingerprint, api
     digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
     return home_dir() / "calibrations" / f"{digest}.json"
-
-
-def _load(path: Path) -> Calibration | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
-        return None

@@ -98,14 +98,16 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
 
 def check_scenario(scenario: Scenario) -> None:
     """RefusedError where the scenario does not fit its own context, or a count is out of range."""
-    needed = (scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)) * scenario.batch_count
-    if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
+    s = scenario
+    most = max(s.prompt_tokens, s.new_tokens)
+    needed = (s.depth_tokens + most) * s.batch_count
+    if min(s.prompt_tokens, s.new_tokens, s.depth_tokens) < 0:
         raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
     if needed == 0:
         raise RefusedError("nothing to measure: give a prompt or new tokens")
-    if needed > scenario.context_tokens:
+    if needed > s.context_tokens:
+        together = f" of {s.batch_count} sequences" if s.batch_count > 1 else ""
         raise RefusedError(
-            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens"
-            f"{f' of {scenario.batch_count} sequences' if scenario.batch_count > 1 else ''} do not fit a "
-            f"context of {scenario.context_tokens}: raise --context to at least {needed}"
+            f"depth {s.depth_tokens} + {most} tokens{together} do not fit a context of {s.context_tokens}: "
+            f"raise --context to at least {needed}"
         )

@@ -260,12 +260,12 @@ def _tree_times(own: set[int], pid: int, root: Path) -> dict[str, float]:
 
     Time of descendants that ended counts too, once their parent has waited for them (cutime, cstime).
     """
-    # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
-    folders = (folder for folder in (root / "proc").iterdir() if folder.name.isdigit())
-    stats = {f.name: read_text(f / "stat").rpartition(")")[2].split() for f in folders}
-    processes = {
-        int(name): [int(v) for v in fields[1:15]] for name, fields in stats.items() if len(fields) >= 15
-    }
+    processes = {}
+    for folder in (root / "proc").glob("[0-9]*"):
+        # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
+        fields = read_text(folder / "stat").rpartition(")")[2].split()[1:15]
+        if len(fields) == 14:
+            processes[int(folder.name)] = [int(value) for value in fields]
     members = own & processes.keys()
     while more := {child for child, fields in processes.items() if fields[0] in members} - members:
         members |= more
