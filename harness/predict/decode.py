@@ -128,9 +128,6 @@ CURRENT_YEAR: Final = 2026.7
 BELOW_FOUR_BITS: Final = ("q3k", "q2k", "iq", "ternary", "w2", "w3")
 """Classes of quantisation."""
 
-DEEP_TOKENS: Final = 3000
-"""Mean context from which a row counts as deep."""
-
 
 class Work(NamedTuple):
     """What one decoded token needs.
@@ -306,7 +303,6 @@ def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
         "quant": work.quant_class,
         "family": traits.family or None,
         "any_family": traits.family,
-        "vendor": traits.vendor,
         "gpu_vendor": (on_gpu and traits.vendor) or None,
         "gpu_memory": (on_gpu and traits.memory) or None,
         "isa": traits.isa or None,

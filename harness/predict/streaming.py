@@ -128,12 +128,7 @@ def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes
     layers grows by :func:`margin_bytes`. None where not even the parts on their way fit.
 
     ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime.
-
-    Raises:
-        ValueError: A size is negative.
     """
-    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0:
-        raise ValueError("sizes must be at least 0")
     total = sum(layer_bytes)
     excess = total - (budget_bytes - resident_bytes) + margin_bytes(total)
     if excess <= 0:
@@ -172,8 +167,6 @@ WAITING_S: Final = 0.5e-3
 """Of each block, waiting for its router's choice: 0.3 to 0.6 ms where published systems have all experts in
 memory."""
 
-_LONGEST: Final = 2.0**60
-
 
 def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ...]:
     """Probabilities [expert_count] of a Zipf law, most wanted first."""
@@ -197,14 +190,12 @@ def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) ->
     def rung(time: float) -> tuple[float, ...]:
         return tuple(1 - math.exp(-one * time) for one in p)
 
-    low = 0.0
-    high = 1.0
-    while sum(rung(high)) < used_count and high < _LONGEST:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(rung(middle)) < used_count else (low, middle)
-    return rung(high)
+    time = 0.0
+    for power in range(60, -60, -1):
+        step = 2.0**power
+        if sum(rung(time + step)) < used_count:
+            time += step
+    return rung(time)
 
 
 def hit_ratio(
@@ -214,12 +205,7 @@ def hit_ratio(
 
     ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``used_count`` is k;
     ``skew`` is z, 0 for uniform routing.
-
-    Raises:
-        ValueError: No experts, or a negative number in memory.
     """
-    if expert_count < 1 or cached_count < 0:
-        raise ValueError(f"needs an expert and no negative cache, got {expert_count} and {cached_count}")
     if cached_count >= expert_count:
         return 1.0
     wanted = inclusion(expert_count, used_count, skew)

@@ -56,7 +56,7 @@ _TABLES: Final = {
             "cpu_cores",
             "driver_share",
         ),
-        *("family_peaks", "gpu_families", "int8_ratios", "kernels", "os_limits", "quant_classes"),
+        *("family_peaks", "gpu_families", "int8_ratios", "kernels", "quant_classes"),
     )
 }
 """Tables whose first cell is a regular expression."""

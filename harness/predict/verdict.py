@@ -1,5 +1,6 @@
 """Does it fit, and what binds."""
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,7 +15,6 @@ from harness.domain.prediction import (
     VerdictWord,
 )
 from harness.errors import RefusedError
-from harness.predict.traits import first_cells
 from harness.units import format_bytes, format_rate
 
 STREAMED_WINDOW_RATIO: Final = 1 / 16
@@ -43,18 +43,11 @@ def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, i
 
 def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     """Weights of a pool, each counted once."""
-    held = 0
-    mapped = 0
-    repacked = 0
-    for part in parts:
-        if part.pool != pool or part.drafts:
-            continue
-        if part.kind is PartKind.REPACKED:
-            repacked += part.anonymous_bytes
-        elif part.kind in {PartKind.WEIGHTS, PartKind.TABLE}:
-            held += part.anonymous_bytes
-            mapped += part.file_bytes
-    return held + max(mapped, repacked)
+    own = [part for part in parts if part.pool == pool and not part.drafts]
+    repacked = sum(part.anonymous_bytes for part in own if part.kind is PartKind.REPACKED)
+    weights = [part for part in own if part.kind in {PartKind.WEIGHTS, PartKind.TABLE}]
+    held = sum(part.anonymous_bytes for part in weights)
+    return held + max(sum(part.file_bytes for part in weights), repacked)
 
 
 def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
@@ -95,13 +88,27 @@ def judge(
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
     worst = max(verdicts, key=lambda v: SEVERITY[v.word])
     engine = device.engine_for(device.api(api))
-    if engine is None or engine.kind != "gpu" or engine.pool != "ram":
-        return worst
-    limit = first_cells("os_limits", f"{device.os} {device.vendor} {device.chip}".lower())
     total_bytes = device.pool("ram").total_bytes.value
-    if not limit or not float(limit[0]) * total_bytes < worst.needed_bytes <= total_bytes:
+    is_shared = engine is not None and engine.kind == "gpu" and engine.pool == "ram"
+    words = _LIMITS.get(device.os, "")
+    if device.os == "linux" and not re.search("amd|ryzen|radeon", f"{device.vendor} {device.chip}".lower()):
+        words = ""
+    if not words or not is_shared or not _LIMIT_RATIO * total_bytes < worst.needed_bytes <= total_bytes:
         return worst
-    return worst.replace(reasons=(*worst.reasons[:-1], limit[1], worst.reasons[-1]))  # the last is the cause
+    return worst.replace(reasons=(*worst.reasons[:-1], words, worst.reasons[-1]))  # the last is the cause
+
+
+_LIMIT_RATIO: Final = 0.5
+"""Share of the RAM that a system lets a GPU without memory of its own have."""
+_LIMITS: Final = {
+    "windows": "Windows lets a GPU that shares the RAM have half of it; the driver's settings raise that where it has some",
+    "linux": (
+        "Linux lets an AMD GPU that shares the RAM have half of it (GTT): raise ttm.pages_limit "
+        "or set more aside in the BIOS"
+    ),
+}
+"""What raises it, by system. Sources: Intel, article 000101789 (57 % from Core Ultra 200 on, up to 87 % by its
+driver); rocm.docs.amd.com and mvysny.github.io (GTT)."""
 
 
 def with_target(

@@ -15,7 +15,6 @@ from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.decode import (
     BELOW_FOUR_BITS,
-    DEEP_TOKENS,
     Machine,
     Work,
     decode_gradient,
@@ -26,6 +25,8 @@ from harness.predict.traits import PHONE_THREADS, bits_of, chip_key, quant_class
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
 
+DEEP_TOKENS: Final = 3000
+"""Mean context from which a row counts as deep."""
 TRUSTED: Final = ("A", "B")
 _SEVERAL: Final = re.compile(
     r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines"
