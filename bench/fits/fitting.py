@@ -26,8 +26,16 @@ from harness.predict.coefficients import (
     noise_class,
     shipped,
 )
-from harness.predict.decode import LEVEL_WIDTH, decode_base, decode_parts, features, kind_of, prior_of
-from harness.predict.prefill import prefill_base, prefill_parts
+from harness.predict.laws import (
+    LEVEL_WIDTH,
+    decode_base,
+    decode_parts,
+    features,
+    kind_of,
+    prefill_base,
+    prefill_parts,
+    prior_of,
+)
 from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted, setup_of, teaches
 
 Array = NDArray[np.float64]

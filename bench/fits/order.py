@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from harness.predict.coefficients import Coefficient, Coefficients, engine_key
-from harness.predict.decode import Machine, Work, decode_seconds
+from harness.predict.laws import Machine, Work, decode_seconds
 from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
 from harness.published.rows import Row, teaches
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bench.rows.placements import PlacedRow, placed_rows
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Terms as Seconds
 from harness.predict.fitted import Fitted
+from harness.predict.laws import Terms as Seconds
 from harness.predict.passes import Part, Pass, PlacementTerms
 from harness.published.row_work import ModelOf
 from harness.published.rows import TRUSTED, Row

@@ -11,9 +11,9 @@ from bench.rows.named import device_named, row_weights
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, Work
 from harness.predict.fitted import Fitted, few_tokens, machine_of
 from harness.predict.interval import interval
+from harness.predict.laws import Machine, Work
 from harness.predict.passes import Part, Pass
 from harness.predict.speculative import (
     VERIFIED_S,

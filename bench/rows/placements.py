@@ -20,9 +20,9 @@ from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
+from harness.predict.laws import Machine
 from harness.predict.passes import (
     HOST_SPREAD,
     OFFLOAD_TOKENS,

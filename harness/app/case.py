@@ -18,8 +18,8 @@ from harness.domain.question import Question
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion
-from harness.predict.program_fit import program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO, HEADS
+from harness.predict.splits import program_fit
 from harness.predict.verdict import check_entitlement
 from harness.units import counted, format_bytes, parse_bytes
 

@@ -31,7 +31,7 @@ from harness.predict.coefficients import (
 )
 from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
-from harness.predict.prefill import INT8_RATIO, prefill_base
+from harness.predict.laws import INT8_RATIO, prefill_base
 from harness.predict.speed import predict_speed
 from harness.published.cells import Cells
 from harness.published.posterior import posterior

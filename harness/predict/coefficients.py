@@ -19,8 +19,8 @@ from harness.domain.device import DeviceProfile
 from harness.domain.foreign import json_in, typed
 from harness.domain.prediction import Basis, Evidence
 from harness.errors import BadDataError
-from harness.predict.decode import Machine, Work, prior_of
 from harness.predict.interval import scale_of
+from harness.predict.laws import Machine, Work, prior_of
 
 if TYPE_CHECKING:  # at run time where a machine is learnt: a question starts sooner without it
     import numpy as np

@@ -30,8 +30,8 @@ import msgspec
 from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
-from harness.predict.decode import Work
 from harness.predict.interval import interval, widened
+from harness.predict.laws import Work
 
 FILE: Final = "data/heat_coefficients.json"
 _SHARPNESS: Final = 4.0

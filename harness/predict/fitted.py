@@ -1,6 +1,6 @@
 """Costs of an engine by the laws that were fitted on published rows.
 
-One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them,
+One token takes what ``laws.py`` says, a prompt what ``laws.py`` says. A pass of few tokens between them,
 of several users or of drafts that are verified, reads its weights once and computes with them for each token:
 
     CPU, NPU:  t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k,    t_c(n) = (n - 1) 2 N / (m(n) P)    [s]
@@ -28,9 +28,12 @@ from harness.domain.prediction import Evidence
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import (
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
+from harness.predict.laws import (
+    INT8_RATIO,
     SMOOTHNESS,
     Machine,
+    Prompt,
     Terms,
     Work,
     capped,
@@ -38,16 +41,11 @@ from harness.predict.decode import (
     decode_seconds,
     features,
     laws_of,
-)
-from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass, together
-from harness.predict.prefill import (
-    INT8_RATIO,
-    Prompt,
     prefill_base,
     prefill_gradient,
     prefill_seconds,
 )
+from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass, together
 from harness.predict.traits import PHONE_THREADS, Traits, chip_key, quant_class, shader_peak, traits_of
 from harness.predict.weights import read_of
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.prediction import Interval
-from harness.predict.decode import Machine, Work
+from harness.predict.laws import Machine, Work
 
 UNKNOWN_SCALE: Final = 2.0
 """Half-width in units of the expected spread where no row has told: 90 % of a Student-t of 4 degrees."""

@@ -35,7 +35,7 @@ from typing import Final, NamedTuple, Protocol
 
 from harness.domain.model import Weights
 from harness.domain.prediction import Evidence
-from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work
+from harness.predict.laws import SMOOTHNESS, Machine, Terms, Work
 from harness.predict.traits import first_cells
 
 OFFLOAD_TOKENS: Final = 32

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from harness.domain.base import Frozen
-from harness.predict.decode import Machine
+from harness.predict.laws import Machine
 
 WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""

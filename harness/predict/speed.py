@@ -11,6 +11,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients, believed
 from harness.predict.fitted import SPREAD_BY_LN, fitted_costs, work_of
 from harness.predict.interval import UNSETTLED_RATIO, interval, widened
+from harness.predict.laws import prompt_of
 from harness.predict.passes import (
     HOST_SPREAD,
     MEETING_SPREAD,
@@ -28,7 +29,6 @@ from harness.predict.passes import (
     whole,
 )
 from harness.predict.placed import parts_of
-from harness.predict.prefill import prompt_of
 from harness.predict.streaming import expert_bytes
 from harness.predict.timed import matrices, timed_costs
 from harness.units import format_number

@@ -33,10 +33,9 @@ from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights
 from harness.domain.prediction import Basis, Evidence
-from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.laws import Terms, attention_width, prompt_of
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
-from harness.predict.prefill import attention_width, prompt_of
 
 LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,

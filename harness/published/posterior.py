@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class, source_key
-from harness.predict.decode import kind_of, prior_of
+from harness.predict.laws import kind_of, prior_of
 from harness.published.rows import Row
 
 UPDATES: Final = 4

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from harness.domain.model import ModelShape
-from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
+from harness.predict.laws import Work
 from harness.predict.weights import Read
 
 SAME_FILE_RATIO: Final = 0.1

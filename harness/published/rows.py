@@ -13,14 +13,18 @@ from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
-from harness.predict.decode import (
+from harness.predict.laws import (
+    BATCH_TOKENS,
     BELOW_FOUR_BITS,
     Machine,
+    Prompt,
     Work,
     decode_gradient,
     decode_seconds,
+    prefill_gradient,
+    prefill_seconds,
+    prompt_of,
 )
-from harness.predict.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.traits import PHONE_THREADS, bits_of, chip_key, quant_class, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work

@@ -17,8 +17,8 @@ from harness.domain.device import Calibration, TypeCost
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import shipped
-from harness.predict.decode import decode_seconds
 from harness.predict.fitted import few_tokens, machine_of, work_of
+from harness.predict.laws import decode_seconds
 from harness.predict.passes import Pass
 from harness.predict.speed import pass_seconds, predict_speed
 from harness.published.score import judge_shipped, report

@@ -13,7 +13,6 @@ from harness.domain.base import shipped_table
 from harness.domain.device import Figure, Power
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
-from harness.predict.decode import Work
 from harness.predict.energy import (
     TokenLoad,
     heat_terms,
@@ -24,6 +23,7 @@ from harness.predict.energy import (
     token_joules,
     watts,
 )
+from harness.predict.laws import Work
 from harness.published.score import score
 
 PRIORS = shipped_table("heat_priors.toml", "bench.fits")

@@ -20,9 +20,9 @@ from harness.domain.scenario import Scenario
 from harness.domain.way import WayKind
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
+from harness.predict.laws import Machine, decode_seconds
 from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
 from harness.predict.passes import Engines, Part, Pass, PlacementTerms, Terms, Work, fitted_link, pass_terms, whole
 from harness.predict.placed import card_of, fullest_card, parts_of

@@ -13,7 +13,7 @@ from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import later_parts, memory_of
 from harness.predict.placed import layout_of, parts_of
-from harness.predict.program_fit import program_fit
+from harness.predict.splits import program_fit
 from harness.predict.weights import weights_of
 from harness.units import GIB, MIB
 

@@ -19,10 +19,9 @@ from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, Work, decode_seconds, features
 from harness.predict.fitted import work_of
 from harness.predict.interval import scale_of
-from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
+from harness.predict.laws import Machine, Prompt, Work, decode_seconds, features, prefill_seconds, prompt_of
 from harness.predict.speed import first_token, predict_speed
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of

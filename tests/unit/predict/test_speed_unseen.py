@@ -14,9 +14,16 @@ from bench.fits.leave_out import Whole, fitted, judge_unseen, leave_out, left_ou
 from bench.fits.scales import class_scales
 from harness.app.published import model_of, shipped_rows
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, Measured, shipped
-from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import interval
-from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
+from harness.predict.laws import (
+    Machine,
+    Prompt,
+    Work,
+    decode_gradient,
+    decode_seconds,
+    prefill_gradient,
+    prefill_seconds,
+)
 from harness.predict.traits import chip_key, traits_of
 from harness.published.cells import Cells
 from harness.published.posterior import OWN, OWN_WIDTH, posterior

@@ -12,8 +12,8 @@ from harness.domain.device import Calibration, TypeCost
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.predict import timed
-from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.laws import Terms
 from harness.predict.passes import NOTHING, OFFLOAD_TOKENS, Part, Pass
 from harness.predict.speed import predict_speed
 

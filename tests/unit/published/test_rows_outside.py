@@ -10,7 +10,7 @@ from bench.rows import others as other_rows
 from bench.rows.others import outside, speculation_rows
 from harness.app.published import model_of
 from harness.domain.model import Recurrent
-from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds, prior_of
+from harness.predict.laws import CURRENT_YEAR, Machine, Work, decode_seconds, prior_of
 from harness.predict.traits import traits_of
 from harness.published.cells import Cells
 from harness.published.rows import row_of
