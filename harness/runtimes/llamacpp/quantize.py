@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.arrays import Doubles
 from harness.domain.base import Frozen
+from harness.domain.ggml import BLOCKS
 from harness.domain.quant import MIXTURES
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
@@ -42,13 +43,15 @@ _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
 class QuantizeJob(Frozen):
     """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    ``importance`` is the ``.npz`` file of an importance matrix, empty for none.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; ``pure`` gives every matrix
+    the mixture's main type, embedding and output too.
     """
 
     source: str
     target: str
     quant: str
     importance: str = ""
+    pure: bool = False
 
 
 def run_quantize(job: QuantizeJob, emit: Emit) -> None:
@@ -69,6 +72,9 @@ def run_quantize(job: QuantizeJob, emit: Emit) -> None:
     params = lib.llama_model_quantize_default_params()
     params.ftype = QUANTS[quant]
     params.allow_requantize = True
+    if job.pure:
+        params.pure = True
+        params.output_tensor_type = params.token_embedding_type = BLOCKS[quant].type_id
     entries: Any = None
     if importance:
         entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.app.speculate import PROMPT_CLASSES, load_prompts
+from harness.app.speculate import PROMPT_CLASSES, fastest_copy, load_prompts
+from harness.catalog.gguf import read_weights
 from harness.cli import cli
 from harness.errors import BadDataError
 from harness.measure.jobs.speculate import advise
+from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.llamacpp.speculative import CostTable, DraftPolicy
 
 
@@ -89,3 +91,14 @@ def test_a_file_with_one_prompt_serves_where_no_number_is_given(tmp_path):
     given = ["stream", "./none.gguf", "--ram-budget", "1GB", "--prompts", str(tmp_path / "one.json")]
     assert "none.gguf" in str(CliRunner().invoke(cli, given).exception)  # the model is looked for after the prompts
     assert "1 prompts" in str(CliRunner().invoke(cli, [*given, "--prompt-count", "2"]).exception)
+
+
+@pytest.mark.engine
+def test_a_draft_s_copy_has_every_matrix_in_its_fastest_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "draft.gguf"
+    write_tiny(path, tiny_shape(2, 256, 512, 4, 2), "F16")
+    copy = fastest_copy(path)
+    assert {t.type_name for t in read_weights(copy).tensors if len(t.dims) > 1} == {"Q4_0"}
+    assert fastest_copy(path) == copy
