@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -28,12 +28,12 @@ from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError
 
-_CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
 _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no
 network."""
-_MOST_KEY: Final = "edge_harness_most_bytes"
+_MOST_LEAPS: Final = 8
+"""From one address to the next."""
 _FRESH_S: Final = 86_400.0
 """How long nobody asks whether what is kept of the hub is still what it has."""
 _PAGE_S: Final = 60.0
@@ -309,18 +309,32 @@ def download(
     token = None if url.startswith(f"{_endpoint()}/") else False  # the hub's token is for the hub alone
     headers = _client().utils.build_hf_headers(token=token, library_name="edge-harness")
     headers["Accept-Encoding"] = "identity"
-    asked = {_MOST_KEY: stop or most_bytes}
+    most = stop or most_bytes
+    end_s = time.monotonic() + _PAGE_S + most / _SLOWEST_BYTES_PER_S
+    session = _client().utils.get_session()
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
         if done or stop:
             headers["Range"] = f"bytes={done}-{stop - 1 if stop else ''}"
-        with _session().stream("GET", url, headers=headers, timeout=silence_s, extensions=asked) as answer:
+        request = session.build_request("GET", url, headers=headers, timeout=silence_s)
+        for _ in range(
+            _MOST_LEAPS
+        ):  # followed here: the client would read what stands beside each address whole
+            answer = session.send(request, stream=True, follow_redirects=False)
+            request = answer.next_request
+            if request is None:
+                break
+            answer.close()
+        with closing(answer):
+            host = answer.url.host
             status = answer.status_code
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
             if status not in {200, 206}:
                 why = "there is no such file, or it wants a token"
-                raise FetchError(f"{place}: {answer.url.host} answered {status}: {why}")
+                raise FetchError(f"{place}: {host} answered {status}: {why}")
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                raise FetchError(f"{place}: {host} sent a pressed page, expected one as it was asked for")
             total = "Content-Range"
             if status == 200:  # all of it, whatever was asked for
                 out.truncate(0)
@@ -330,11 +344,12 @@ def download(
             size = int(told[1]) if told else 0
             if size > most_bytes:
                 raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
-            for chunk in answer.iter_bytes(_CHUNK_BYTES):
+            for chunk in answer.iter_raw():
                 done += len(chunk)
-                if done > (stop or most_bytes):
-                    most = f"the {stop or most_bytes} bytes that it may have"
-                    raise FetchError(f"{place}: it sends more than {most}")
+                if done > most:
+                    raise FetchError(f"{place}: {host} sends more than the {most} bytes that it may")
+                if time.monotonic() > end_s:
+                    raise FetchError(f"{place}: {host} was too slow: {done} bytes of at most {most} came")
                 out.write(chunk)
                 progress(done, most_bytes)
             return Fetched(done, size, _tag(answer))
@@ -377,13 +392,13 @@ def _reach(place: str, url: str) -> str:
     Raises:
         FetchError: No word came in time; a thread asks, since looking up a name knows no time limit.
     """
-    session = _session()
+    session = _client().utils.get_session()
     faults = ["no answer"]
     tags = [""]
 
     def ask() -> None:
         try:
-            tags[0] = _tag(session.head(url, timeout=_ANSWER_S))
+            tags[0] = _tag(session.head(url, timeout=_ANSWER_S, headers={"Connection": "close"}))
             faults.clear()
         except Exception as error:  # noqa: BLE001 - of whichever library the client speaks with
             faults[:] = [f"{type(error).__name__}: {error}"]
@@ -394,53 +409,6 @@ def _reach(place: str, url: str) -> str:
     if faults:
         raise FetchError(f"{place}: {url} cannot be reached ({faults[0]})")
     return tags[0]
-
-
-def _session() -> Any:
-    """The client's own session, whose answers are bounded: in bytes, and in the time until the last of them is here.
-
-    The client asks pages of its own accord (what a file is, where it went), whose size a mirror decides.
-    """
-    session = _client().utils.get_session()
-    hooks = session.event_hooks
-    if _bound not in hooks["response"]:
-        hooks["response"].append(_bound)
-        session.event_hooks = hooks
-    return session
-
-
-def _bound(answer: Any) -> None:
-    """Count the bytes of an answer as they come.
-
-    FetchError beyond what its request may have, or at its deadline.
-    """
-    asked = answer.request.extensions
-    most_bytes = asked.get(_MOST_KEY, _LISTING_MAX_BYTES)
-    end_s = time.monotonic() + _PAGE_S + most_bytes / _SLOWEST_BYTES_PER_S
-    if answer.request.method != "HEAD" and answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise FetchError(f"{answer.url.host} sent a pressed page, expected one as it was asked for")
-    base = next(kind for kind in type(answer.stream).__mro__ if kind.__name__ == "SyncByteStream")
-
-    class Counted(base):  # type: ignore[misc, valid-type]  # of whichever library the client speaks with
-        def __init__(self, stream: Any) -> None:
-            self.stream = stream
-
-        def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for chunk in self.stream:
-                size += len(chunk)
-                if size > most_bytes + _CHUNK_BYTES:
-                    raise FetchError(f"{answer.url.host} sends more than the {most_bytes} bytes that it may")
-                if time.monotonic() > end_s:
-                    raise FetchError(
-                        f"{answer.url.host} was too slow: {size} bytes of at most {most_bytes} came"
-                    )
-                yield chunk
-
-        def close(self) -> None:
-            self.stream.close()
-
-    answer.stream = Counted(answer.stream)
 
 
 def _client() -> Any:

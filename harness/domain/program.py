@@ -33,7 +33,6 @@ class Program(Frozen):
         embeddings: Whether the graph has room for embeddings in place of tokens.
         scattered: Whether places in the cache are inputs of the graph (``ggml_set_rows``).
         latent_cache: Whether latent attention keeps one row for all heads.
-        turned: Whether keys and values of a quantised cache are turned by a matrix.
         f16_copies: Whether a GPU's fused attention has its copies of the cache in the compute buffer.
         checkpoints: Saved states a slot of sliding and recurrent layers.
         checkpoint_cells: What of a sliding cache one holds.
@@ -65,7 +64,6 @@ class Program(Frozen):
     scattered: bool = True
     latent_cache: bool = True
     f16_copies: bool = True
-    turned: bool = True
     context_padding: int = 256
     sliding_extra: Literal["batch", "ubatch"] = "ubatch"
     checkpoints: int = 0
