@@ -111,7 +111,6 @@ def soaked(words: list[str], cut_s: float | None, window_s: float, quota_us: int
 @click.option("--minutes", default=10.0, show_default=True)
 @click.option("--cut-at", "cut_minutes", default=4.0, show_default=True, help="Minutes.")
 @click.option("--share", default=0.3, show_default=True, help="Of one CPU, after the cut.")
-@click.option("--window", "window_s", default=5.0, show_default=True, help="Seconds.")
 @click.option("--no-cut", is_flag=True)
 @click.argument("others", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -119,14 +118,14 @@ def main(
     minutes: float,
     cut_minutes: float,
     share: float,
-    window_s: float,
     no_cut: bool,
     others: tuple[str, ...],
 ) -> None:
     """Run it, print what was found beside the truth."""
     if not no_cut and cut_minutes >= minutes:
         raise click.UsageError(f"--cut-at {cut_minutes:g} is not before the end at --minutes {minutes:g}")
-    words = ["--minutes", f"{minutes:g}", "--window", f"{window_s:g}", model, "-t", "1", *others]
+    window_s = 5.0  # as `soak` has them
+    words = ["--minutes", f"{minutes:g}", model, "-t", "1", *others]
     cut_s = None if no_cut else 60 * cut_minutes
     record, cut = soaked(words, cut_s, window_s, round(share * PERIOD_US))
     found = record["result"]

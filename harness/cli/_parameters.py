@@ -8,18 +8,15 @@ returns an :class:`Answer` takes ``--json``.
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 import msgspec
 from msgspec import Meta
-from msgspec.inspect import BoolType, CustomType, FloatType, IntType, LiteralType, Type, type_info
+from msgspec.inspect import BoolType, CustomType, LiteralType, Type, type_info
 
 from harness.cli._output import Answer
 from harness.domain.option import Heading, Option, item_of, kinds_of
-
-_NAMES: Final[dict[type, str]] = {IntType: "count", FloatType: "number"}
-"""What stands in the help for a value of a type."""
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -27,15 +24,11 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
 
     envvar_list_splitter = ";"
 
+    name = "value"
+
     def __init__(self, kind: Type, option: Option) -> None:
         self.kind = kind
         self.option = option
-        self.name = "text"
-        item = item_of(kind)
-        for each in kinds_of(item or kind):
-            self.name = _NAMES.get(type(each), self.name)
-        if item:
-            self.name += ",..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value of the text; a usage error says what was found and expected.

@@ -212,7 +212,7 @@ def update(
 
 @gate.command()
 def init(
-    results: options.Results = (),
+    results: Annotated[tuple[str, ...], Option(metavar="RESULT...")],
     preset: Annotated[
         Literal["limits", "regression", "phone", "first-token"],
         Option(
@@ -223,7 +223,7 @@ def init(
         ),
     ] = "limits",
 ) -> Answer:
-    """Propose budgets from results, or from the run history when none is named, and say what they will find.
+    """Propose budgets from results, and say what they will find.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
     a run that differs in any of these is not evidence for them.
@@ -232,13 +232,8 @@ def init(
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
-    from harness.measure.pipeline import open_history
 
-    records = gather(results)
-    past = open_history()
-    if not results and past.path.exists():
-        records = list(past.records(limit=1000))
-    proposals = propose(records, preset)
+    proposals = propose(gather(results), preset)
     if not proposals:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     for budget, finds in proposals:

@@ -36,11 +36,6 @@ def soak(
     minutes: Annotated[
         float, Meta(gt=0, le=1e9), Option("--minutes", "Length of the soak, in minutes.")
     ] = 10.0,
-    window_s: Annotated[
-        float,
-        Meta(gt=0, le=1e9),
-        Option("--window", "Length of the windows whose speeds are compared, in seconds."),
-    ] = 5.0,
     duty_ratio: Annotated[
         float,
         Meta(gt=0, le=1),
@@ -72,7 +67,6 @@ def soak(
         scenario=setting.scenario(measuring),
         runtime=runtime,
         minutes=minutes,
-        window_s=window_s,
         duty_ratio=duty_ratio,
         celsius_max=celsius_max,
         battery_percent_min=battery_percent_min,
