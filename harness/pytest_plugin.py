@@ -10,9 +10,8 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -57,17 +56,18 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         )
 
 
-@dataclass(frozen=True)
-class EdgeModel:
-    """The model of a test; ``fields`` are those of the scenario, such as ``new_tokens``."""
+_JOB = ("repetitions", "runtime", "patience_s")
+"""Keywords of the marker ``edge_model`` that are not fields of the scenario."""
+
+
+class EdgeModel(NamedTuple):
+    """The model of a test, how it is run (``job``), and its scenario's ``fields``, such as ``new_tokens``."""
 
     request: pytest.FixtureRequest
-    fields: dict[str, Any]
     name: str
-    quant: str = ""
-    repetitions: int = 5
-    runtime: str = "llamacpp"
-    patience_s: float = 20.0
+    quant: str
+    job: dict[str, Any]
+    fields: dict[str, Any]
 
     def run(self, **fields: Any) -> "RunRecord":
         """Measure it in a child process and give the record; ``fields`` change the marker's scenario.
@@ -83,10 +83,8 @@ class EdgeModel:
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self.request.config.getoption("--edge-records")
-        job = GenerateJob(
-            runtime=self.runtime, repetitions=self.repetitions, cold_loads=0, patience_s=self.patience_s
-        )
         how = How(keep=False, folder=Path(folder) if folder else None)
+        job = GenerateJob(cold_loads=0, **self.job)
         (record,) = run_cells(cells, job, how=how, device=own_profile())
         return record
 
@@ -98,8 +96,9 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
     if marker is None or not marker.args:
         raise pytest.UsageError(f"{request.node.nodeid}: mark it with @pytest.mark.edge_model(NAME)")
     fields = dict(marker.kwargs)
-    own = {key: fields.pop(key) for key in ("quant", "repetitions", "runtime", "patience_s") if key in fields}
-    return EdgeModel(request, fields, *marker.args, **own)
+    name, quant = (*marker.args, fields.pop("quant", ""))[:2]
+    job = {key: fields.pop(key) for key in _JOB if key in fields}
+    return EdgeModel(request, name, quant, job, fields)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from harness.cli._command import refuse_typed
 from harness.cli._output import Answer, say
 from harness.domain.base import Frozen
 from harness.domain.option import Option
-from harness.domain.placement import Placement, placement_of
+from harness.domain.placement import placement_of
 from harness.domain.question import MOST_TOKENS, Placed
 from harness.printable import clean_lines
 from harness.units import parse_bytes
@@ -166,12 +166,8 @@ class Setting(Frozen):
     context_tokens: int = 4096
     prompt_tokens: int = 1
     new_tokens: int = 1
-    ubatch_tokens: int = 512
-    kv_type: str = "F16"
-    without: tuple[str, ...] = ()
     thread_count: int = 0
     api: str = ""
-    placement: Placement | None = None
 
     def scenario(self, measuring: "Measuring") -> "Scenario":
         """The scenario that it asks for.

@@ -17,7 +17,7 @@ from harness.printable import clean
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord, Sample
+    from harness.domain.record import Sample
 
 _REDRAW_S: Final = 0.5
 """Drawing takes time on the cores that are being measured."""
@@ -26,8 +26,7 @@ _REDRAW_S: Final = 0.5
 class RunProgress(Listener):
     """Shows what is being done, how many of how many, and about how long all of it still takes.
 
-    The line is drawn on a terminal, and not beside ``--json``; what is said, and how a run ended, is printed
-    anywhere.
+    The line is drawn on a terminal, and not beside ``--json``; what is said is printed anywhere.
     """
 
     def __init__(self, title: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
@@ -94,37 +93,26 @@ class RunProgress(Listener):
             rate = f" {sample.token_count / sample.duration_s:.1f} t/s"
         self.step(f"{sample.label}{rate}{' disturbed' * bool(sample.validity.doubts)}")
 
-    def end(self, record: "RunRecord") -> None:
-        """The outcome stays, when it is not well; why is told with the results."""
-        if record.outcome != "ok":
-            self.say(f"{record.name}: {record.outcome}")
-
     def words(self) -> str:
         """The line: ``2 of 6  about 3 min left  smollm2-135m  tg128 124.2 t/s``.
 
-        A narrow terminal cuts its end off.
+        What is left is told by the time that it takes, else by the parts and steps that are done; not before the
+        first one.
         """
         all_count = self._begun + self._coming
-        place = ""
-        if all_count > 1 and not self._end_s:
-            place = f"{self._begun} of {all_count}"
-        return "  ".join(filter(None, (place, self._left_words(), self._title, self._note)))
-
-    def _left_words(self) -> str:
-        """From the time that it takes, else from the parts and steps that are done; empty before the first one."""
         now_s = self._now_s()
-        if self._end_s:
-            left_s = self._end_s - now_s
-        else:
+        place = left = ""
+        left_s = self._end_s - now_s
+        done = float(bool(self._end_s))
+        if not self._end_s:
+            place = f"{self._begun} of {all_count}" * (all_count > 1)
             done = self._begun - 1 + min(self._done_steps / (self._step_count or float("inf")), 1.0)
-            if done <= 0:
-                return ""
-            left_s = (now_s - self._start_s) / done * (self._begun + self._coming - done)
-        if left_s < 1:
-            return "nearly done"
-        if left_s < 90:
-            return f"about {left_s:.0f} s left"
-        return f"about {left_s / 60:.0f} min left"
+            left_s = (now_s - self._start_s) * (all_count - done) / (done or 1.0)
+        if done > 0:
+            left = f"about {left_s / 60:.0f} min left" if left_s >= 90 else f"about {left_s:.0f} s left"
+        if done > 0 and left_s < 1:
+            left = "nearly done"
+        return "  ".join(filter(None, (place, left, self._title, self._note)))
 
     def _redraw(self) -> None:
         while not self._is_over.wait(_REDRAW_S):
