@@ -62,7 +62,6 @@ class Advice(Frozen):
         word: Verdict after it.
         way: What lies where after it.
         needed_bytes: Memory needed after it.
-        saved_bytes: Memory saved by it.
         decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
         speed_ratio: That speed over the speed before; 0 where it did not run before.
         quality_percent: Growth of perplexity against the mixture asked about, in percent; None where
@@ -74,7 +73,6 @@ class Advice(Frozen):
     word: VerdictWord
     way: WayKind
     needed_bytes: int
-    saved_bytes: int
     decode_tokens_per_s: float
     speed_ratio: float
     quality_percent: float | None = 0.0
@@ -155,7 +153,6 @@ class Adviser:
             word=then.verdict.word,
             way=way.kind,
             needed_bytes=then.verdict.needed_bytes,
-            saved_bytes=self.now.verdict.needed_bytes - then.verdict.needed_bytes,
             decode_tokens_per_s=_speed_of(then),
             speed_ratio=speed_ratio,
             quality_percent=quality,

@@ -137,10 +137,7 @@ def types_in_order(
         elif base in {"F32", "F16", "BF16"}:
             types[one.name] = base
         else:
-            if rules[one.kind]:
-                facts = _tensor_facts(one, base, of_model)
-            else:
-                facts = of_model
+            facts = _tensor_facts(one, base, of_model)
             chosen = next((rule["type"] for rule in rules[one.kind] if holds(rule["when"], facts)), "same")
             types[one.name] = _fitting(base if chosen == "same" else chosen, one.dims[0])
     for group, wanted in zip(GROUPS, bits, strict=False):
@@ -152,18 +149,18 @@ def types_in_order(
             types |= dict.fromkeys((p.name for p in members), next(fitting, "Q8_0"))
         else:
             types |= _types_of_bits(members, wanted, quant)
-    if native := _TABLES["native_experts"].get(shape.architecture):
-        types |= {p.name: native for p in placed if p.group == "experts" and p.quantised}
-    if shape.experts is not None and (kept := shape.experts.native_type):
-        experts = [p.name for p in placed if p.group == "experts" and p.quantised]
-        types |= {name: kept for name in experts if _bits(types[name]) > _bits(kept)}
+    native = _TABLES["native_experts"].get(shape.architecture)
+    kept = shape.experts.native_type if shape.experts is not None else ""
+    for one in placed:
+        if one.group == "experts" and one.quantised:
+            types[one.name] = native or types[one.name]
+            if kept and _bits(types[one.name]) > _bits(kept):
+                types[one.name] = kept
     return types
 
 
 def _bits(type_name: str) -> float:
-    """Bits a weight of a type."""
-    block = BLOCKS[type_name]
-    return 8 * block.size_bytes / block.elements
+    return BLOCKS[type_name].bits_per_weight
 
 
 def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
@@ -173,14 +170,10 @@ def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
     one.
     """
     listed = has(shape.architecture, "heads_by_layer") and shape.layer_kind(0) == "recurrent"
-    if listed or not shape.kv_head_count:
-        queries_a_key = 0
-    else:
+    queries_a_key = 0
+    if shape.kv_head_count and not listed:
         queries_a_key = shape.head_count // shape.kv_head_count
-    if shape.experts:
-        expert_count = shape.experts.expert_count
-    else:
-        expert_count = 0
+    expert_count = shape.experts.expert_count if shape.experts else 0
     return {
         shape.architecture: True,
         "importance_matrix": importance_matrix,
@@ -226,9 +219,8 @@ def _types_of_bits(placed: list[Placed], bits: float, quant: str) -> dict[str, s
     ladder = [BLOCKS[name].bits_per_weight for name in names]
     upper = next((i for i, each in enumerate(ladder) if each >= bits), len(ladder) - 1)
     lower = max(upper - 1, 0)
-    if upper == lower:
-        share = 1.0
-    else:
+    share = 1.0
+    if upper > lower:
         share = (bits - ladder[lower]) / (ladder[upper] - ladder[lower])
     types = dict[str, str]()
     owed = 0.0
