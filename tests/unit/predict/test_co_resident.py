@@ -96,7 +96,7 @@ def test_companions_by_name():
     )
     with pytest.raises(UnknownNameError):
         companion("answr")
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(RefusedError):
         companion("answer:huge")
     with pytest.raises(RefusedError):
         companion("answer:rows=3")
