@@ -378,15 +378,14 @@ def _reading(case: Case, way: Way) -> Iterator[Reading]:
         room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens - TURN_TOKENS
         tokens = PAGE_TOKENS * min(_PAGES, room // PAGE_TOKENS)
 
-    def first_token(depth: int, prompt: int) -> Interval:
-        alone = scenario.replace(depth_tokens=depth, prompt_tokens=prompt, batch_count=1)
-        return predict_speed(case.model.weights, case.device, alone).ttft_warm_s
-
     if tokens >= PAGE_TOKENS and way.kind.is_read:
         yield Reading(ReadingKind.DOCUMENT, tokens, read.through(lambda rate: tokens / rate))
     elif tokens >= PAGE_TOKENS:
-        yield Reading(ReadingKind.DOCUMENT, tokens, first_token(0, tokens))
-        yield Reading(ReadingKind.TURN, TURN_TOKENS, first_token(tokens, TURN_TOKENS))
+        turn = ReadingKind.TURN, tokens, TURN_TOKENS
+        for kind, depth, prompt in ((ReadingKind.DOCUMENT, 0, tokens), turn):
+            alone = scenario.replace(depth_tokens=depth, prompt_tokens=prompt, batch_count=1)
+            speed = predict_speed(case.model.weights, case.device, alone)
+            yield Reading(kind, prompt, speed.ttft_warm_s)
     if case.model.tower is not None:
         seconds = image_s(case.model, scenario, read)
         if seconds is not None:

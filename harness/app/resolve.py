@@ -1,7 +1,7 @@
 """From what a user names (a card, a GGUF file, a config.json, a device, this machine) to domain values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -389,26 +389,24 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
             weights, off = untied, abs(untied.file_bytes / published - 1)
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
-    written = _as_written(quant, mixture) if said else ""
+    written = _as_written(quant, mixture, said)
     return ResolvedModel(card.name, mixture, weights, card=card, notes=tuple(notes), asked_quant=written)
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     mixture, notes = mixture_of(quant, shape.architecture)
     weights = weights_of(shape, quant)
-    written = ""
-    if notes:
-        written = _as_written(quant, mixture)
+    written = _as_written(quant, mixture, notes)
     return ResolvedModel(name, mixture, weights, notes=(*said, *notes), asked_quant=written)
 
 
-def _as_written(quant: str, mixture: str) -> str:
+def _as_written(quant: str, mixture: str, said: Sequence[str]) -> str:
     """A quantisation as it was written, without the owner of a repository.
 
-    Empty where it is the mixture's own name.
+    Empty where it is the mixture's own name, or nothing is ``said`` of what it stands for.
     """
     written = quant.rpartition(":")[2]
-    return "" if written.upper() == mixture else written
+    return written if said and written.upper() != mixture else ""
 
 
 def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:

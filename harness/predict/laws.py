@@ -294,45 +294,15 @@ _LISTED: Final[dict[str, dict[str, list[tuple[str, list[str], str]]]]] = {
 
 
 def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
-    """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them."""
-    listed: Features = {}
-    names = _names_of(work, machine)
-    factors = _factors_of(work, machine, prompt_tokens)
-    for law, terms in _LISTED[phase].items():
-        listed[law] = tuple(
-            (key.format_map(names), factors[factor])
-            for key, places, factor in terms
-            if factors[factor] is not None and all(names[place] is not None for place in places)
-        )
-    return listed
+    """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them.
 
-
-def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
-    """What a key of a term may name; None for what there is not."""
-    traits = machine.traits
-    on_gpu = machine.side == "gpu"
-    return {
-        "side": machine.side,
-        "api": machine.api,
-        "quant": work.quant_class,
-        "family": traits.family or None,
-        "any_family": traits.family,
-        "gpu_vendor": (on_gpu and traits.vendor) or None,
-        "gpu_memory": (on_gpu and traits.memory) or None,
-        "isa": traits.isa or None,
-        "chip": machine.chip or None,
-        "runtime": machine.other_runtime or None,
-        "type": work.type_name or None,
-        "model": work.model or None,
-    }
-
-
-def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str, Any]:
-    """What a term may be multiplied with; None for what there is not."""
+    A key of a term may hold names, and has a factor; None stands for what there is not, and leaves it out.
+    """
     traits = machine.traits
     bandwidth = machine.bandwidth_bytes_per_s
-    is_cpu = machine.side == "cpu"
-    on_gpu = machine.side == "gpu"
+    side = machine.side
+    is_cpu = side == "cpu"
+    on_gpu = side == "gpu"
     threads = max(traits.core_count, 1)
     experts = None
     if work.moe:
@@ -345,7 +315,21 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         cells = first_cells("kernels", key)
         if cells and machine.build_year >= float(cells[0]):
             kernel = 1.0
-    return {
+    names = {
+        "side": side,
+        "api": machine.api,
+        "quant": work.quant_class,
+        "family": traits.family or None,
+        "any_family": traits.family,
+        "gpu_vendor": (on_gpu and traits.vendor) or None,
+        "gpu_memory": (on_gpu and traits.memory) or None,
+        "isa": traits.isa or None,
+        "chip": machine.chip or None,
+        "runtime": machine.other_runtime or None,
+        "type": work.type_name or None,
+        "model": work.model or None,
+    }
+    factors: dict[str, Any] = {
         "one": 1.0,
         "year": machine.year,
         "cpu threads": math.log(threads / 8) if is_cpu else None,
@@ -363,6 +347,14 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
+    listed: Features = {}
+    for law, terms in _LISTED[phase].items():
+        listed[law] = tuple(
+            (key.format_map(names), factors[factor])
+            for key, places, factor in terms
+            if factors[factor] is not None and all(names[place] is not None for place in places)
+        )
+    return listed
 
 
 _LEAST_S: Final = 1e-30
