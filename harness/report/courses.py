@@ -65,8 +65,7 @@ def _course(
     record: RunRecord, detail: str, values: Sequence[float], at: Sequence[float], ends: tuple[str, str]
 ) -> Pictures:
     name = words.model_words(record)
-    is_labelled = not at and len(values) <= _FEW_POINTS
-    return name, [(detail, drawing.course(values, at, ends, f"{name}, {detail}", is_labelled=is_labelled))]
+    return name, [(detail, drawing.course(values, at, ends, f"{name}, {detail}"))]
 
 
 def ladders(records: Sequence[RunRecord]) -> list[Panel]:

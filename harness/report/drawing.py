@@ -200,13 +200,8 @@ def value_bar(share: float, text: str, kind: str) -> Drawing:
     return picture(text, 22, [bar(width, 3, 16, kind), figure])
 
 
-def course(
-    values: Sequence[float], at: Sequence[float], ends: tuple[str, str], says: str, *, is_labelled: bool
-) -> Drawing:
-    """Values from 0, joined, in even steps or where ``at`` says.
-
-    The first and the last are marked, or all.
-    """
+def course(values: Sequence[float], at: Sequence[float], ends: tuple[str, str], says: str) -> Drawing:
+    """Values from 0, joined, in even steps or where ``at`` says; the first and the last are marked."""
     axis = Axis.from_zero(values)
     steps = at or range(len(values))
     whole = (steps[-1] - steps[0]) or 1
@@ -218,7 +213,7 @@ def course(
         if before:
             parts.append(f'<line class="joined" {before} x2="{place}%" y2="{y}"/>')
         before = f'x1="{place}%" y1="{y}"'
-        if is_labelled or index in {0, len(values) - 1}:
+        if index in {0, len(values) - 1}:
             parts += [mark(place, y, State.MEASURED), label(place, y - 10, format_number(value), "value")]
     parts += [label(0, 126, ends[0]), label(100, 126, ends[1])]
     return picture(f"{says}: {', '.join(format_number(value) for value in values)}", 130, parts)

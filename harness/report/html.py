@@ -11,7 +11,6 @@ from typing import Any
 from harness import __version__
 from harness.domain.base import shipped_text
 from harness.errors import optional
-from harness.printable import clean
 from harness.report import words
 from harness.report.drawing import Drawing, stated
 from harness.report.panels import Page
@@ -47,7 +46,6 @@ def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'non
         "policy": policy,
         "css": Drawing(css),
         "stated": stated,
-        "clean": clean,
         "date_words": words.date_words,
     }
     return environment.get_template(template).render(values)

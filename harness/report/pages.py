@@ -23,7 +23,7 @@ from harness.report.drawing import Axis, Drawing, cell, stated
 from harness.report.elsewhere import Table, heat, how, known_machines
 from harness.report.panels import Headline, Note, Page, Panel, Pictures, Section, cleaned, offered
 from harness.report.results import result_panels
-from harness.report.state import Figure, State, amount, figures_of, tally
+from harness.report.state import Figure, State, Tally, amount, figures_of
 from harness.units import GIB, counted, format_number
 
 TILES: Final = (("decode", "Writes"), ("first token", "Starts"), ("peak memory", "Memory"), ("load", "Loads"))
@@ -498,10 +498,10 @@ def _multiples(runs: Sequence[_Run]) -> Iterator[Pictures]:
 
 
 def _headline_of_many(runs: Sequence[_Run], place: str) -> Headline:
-    states = tally(run.speed for run in runs)
+    states = Tally(run.speed.state for run in runs)
     said = []
     for name, what in (("peak memory", "Memory"), ("first token", "The first token")):
-        counts = tally(run.figures[name] for run in runs)
+        counts = Tally(run.figures[name].state for run in runs)
         if counts.judged:
             said.append(f"{what} came out as predicted in {counts[State.INSIDE]} of {counts.judged}.")
     whole = counted(len(runs), "run")

@@ -4,7 +4,6 @@ Every count is made here.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -239,8 +238,3 @@ class Tally(Counter[State]):
     def judged(self) -> int:
         """Those that a prediction was held to."""
         return sum(count for state, count in self.items() if state.is_judged)
-
-
-def tally(figures: Iterable[Figure]) -> Tally:
-    """How many figures are in each state."""
-    return Tally(figure.state for figure in figures)
