@@ -12,7 +12,7 @@ from harness.catalog.models import named
 from harness.domain.prediction import Interval, Limit, PartKind
 from harness.domain.quant import split
 from harness.domain.record import RunRecord
-from harness.domain.result import Load, Quality, Soak, Speculation, Stream, SystemResult
+from harness.domain.result import Load, Quality, Soak, Speculation, Stream
 from harness.printable import clean
 from harness.report.answer import as_you_read, capital
 from harness.report.state import amount
@@ -96,24 +96,16 @@ def engine_line(record: RunRecord) -> str:
     return f"{clean(record.engine.name if record.engine else record.runtime or 'unknown engine')}{drives}"
 
 
-def moment(created: str) -> datetime | None:
-    """The time that a record tells; None where it is none."""
-    try:
-        return datetime.fromisoformat(created)
-    except ValueError:
-        return None
-
-
 def date_words(created: str) -> str:
-    """``1 December 2026, 08:59 UTC``; what stands there where it is no time."""
-    at = moment(created)
-    return f"{at.day} {at:%B %Y, %H:%M} UTC" if at else clean(created, 40)
+    """``1 December 2026, 08:59 UTC``."""
+    at = datetime.fromisoformat(created)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
 def short_date(created: str) -> str:
     """``1 Dec 08:59``."""
-    at = moment(created)
-    return f"{at.day} {at:%b %H:%M}" if at else clean(created, 16)
+    at = datetime.fromisoformat(created)
+    return f"{at.day} {at:%b %H:%M}"
 
 
 def kind_words(record: RunRecord) -> str:
@@ -129,11 +121,7 @@ def kind_words(record: RunRecord) -> str:
         return "all users together"
     if isinstance(result, Quality):
         return "quality"
-    return (
-        clean(record.workload, 40)
-        if isinstance(result, SystemResult) or record.workload != "generate"
-        else ""
-    )
+    return clean(record.workload, 40) * (record.workload != "generate")
 
 
 def _settings(record: RunRecord) -> dict[str, str]:
