@@ -8,7 +8,7 @@ from harness.domain.device import NOT_PROBED
 from harness.domain.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
 from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation
-from harness.records.derive import Measured, summarise
+from harness.records.derive import summarise
 
 
 class ComparedRow(Frozen):
@@ -87,11 +87,17 @@ def rows_of(record: RunRecord) -> list[ComparedRow]:
     tests = summarise(record)
     rows = []
     for name, unit, phase, label, field in _TIMED:
+        row = ComparedRow(name=name, unit=unit)
         test = tests.test(phase, label.format(max(1, asked.prompt_tokens)))
-        if name == "first token, cold" and not asked.is_timed_cold:
-            test = None
-        predicted = getattr(prediction.speed, field) if prediction else None
-        rows.append(_row(name, unit, predicted, test))
+        if test is not None and (asked.is_timed_cold or name != "first token, cold"):
+            row = row.replace(
+                measured=test.doubted_value if test.value is None else test.value,
+                least=test.least,
+                most=test.most,
+                sample_count=test.sample_count,
+                doubted=test.value is None,
+            )
+        rows.append(_beside(row, getattr(prediction.speed, field) if prediction else None))
     decode = tests.test("decode")
     if decode is not None and decode.token_p99_s is not None:
         slow = ComparedRow(
@@ -103,12 +109,10 @@ def rows_of(record: RunRecord) -> list[ComparedRow]:
         used = None
     memory = prediction.memory if prediction else None
     peak = memory.peak_bytes if memory else None
-    rows.append(_row("peak memory", "bytes", peak, reading=used.peak_rss_bytes if used else 0))
+    rows.append(_held("peak memory", used.peak_rss_bytes if used else 0, peak))
     if memory is not None:
         if used is not None and used.peak_anonymous_bytes:
-            rows.append(
-                _row("anonymous memory", "bytes", memory.anonymous, reading=used.peak_anonymous_bytes)
-            )
+            rows.append(_held("anonymous memory", used.peak_anonymous_bytes, memory.anonymous))
         rows += _pools(record, memory)
     return rows
 
@@ -139,24 +143,16 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> Iterator[ComparedRow]
                 predicted += part.anonymous_bytes
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
             interval = Interval(predicted, predicted * (1 - _BUFFER_SPREAD), predicted * (1 + _BUFFER_SPREAD))
-            yield _row(f"buffers in {pool}", "bytes", interval, reading=size)
+            yield _held(f"buffers in {pool}", size, interval)
 
 
-def _row(
-    name: str, unit: str, predicted: Interval | None, test: Measured | None = None, reading: int = 0
-) -> ComparedRow:
-    """The row of a test, or of one ``reading`` of memory in bytes, which is 0 where there is none."""
-    row = ComparedRow(name=name, unit=unit, measured=float(reading) or None, sample_count=int(reading > 0))
-    if test is not None:
-        row = ComparedRow(
-            name=name,
-            unit=unit,
-            measured=test.doubted_value if test.value is None else test.value,
-            least=test.least,
-            most=test.most,
-            sample_count=test.sample_count,
-            doubted=test.value is None and test.doubted_value is not None,
-        )
+def _held(name: str, size: int, predicted: Interval | None) -> ComparedRow:
+    """The row of a reading of memory in bytes; 0 for none."""
+    row = ComparedRow(name=name, unit="bytes", measured=float(size) or None, sample_count=int(size > 0))
+    return _beside(row, predicted)
+
+
+def _beside(row: ComparedRow, predicted: Interval | None) -> ComparedRow:
     if predicted is None:
         return row
     return row.replace(predicted=predicted.mid, low=predicted.low, high=predicted.high)

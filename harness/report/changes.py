@@ -39,7 +39,7 @@ def gate_of(judgements: Sequence[Judgement]) -> Page:
         grouped[judgement.answer].append(judgement)
     ticks = {"−30 %": 0.7, "0": 1.0, "+40 %": 1.4}
     labels = [drawing.label(axis.at(value), 14, text) for text, value in ticks.items()]
-    scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, labels, "scale")
+    scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, labels)
     found = [answer for answer in ANSWERS if grouped[answer]]
     counts = []
     folds = []

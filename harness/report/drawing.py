@@ -78,12 +78,12 @@ class Axis(NamedTuple):
         return inside[:: -(-len(inside) // _MOST_TICKS)]
 
 
-def picture(says: str, height: int, parts: Sequence[str], kind: str = "") -> Drawing:
+def picture(says: str, height: int, parts: Sequence[str]) -> Drawing:
     """One picture; ``says`` is what a screen reader tells of it."""
     label = escape(says, quote=True)
     body = "".join(parts)
     size = f'width="100%" height="{height}"'
-    return Drawing(f'<svg class="draw {kind}" {size} role="img" aria-label="{label}">{body}</svg>')
+    return Drawing(f'<svg class="draw" {size} role="img" aria-label="{label}">{body}</svg>')
 
 
 def band(axis: Axis, interval: Interval, y: float, height: float = 14) -> str:
@@ -178,7 +178,7 @@ def bullet(figure: Figure, says: str) -> Drawing:
 def factor_axis(axis: Axis) -> Drawing:
     """The scale below rows of speeds."""
     ticks = [label(axis.at(value), 14, format_number(value)) for value in axis.ticks()]
-    return picture("Scale: tokens a second", 18, ticks, "scale")
+    return picture("Scale: tokens a second", 18, ticks)
 
 
 def stack(parts: Sequence[tuple[str, float, str]], says: str) -> Drawing:
