@@ -30,7 +30,7 @@ from harness.published.rows import read_rows
 from harness.published.score import Report, judge_shipped, report
 
 SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
-_KEPT = ("left_out", "rows_count", "unpredictable", "headline", "groups", "tables")
+_KEPT = ("left_out", "rows_count", "unpredictable", "groups", "tables")
 BY = (*GROUPS, "chip+source", "time")
 
 

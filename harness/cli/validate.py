@@ -60,14 +60,11 @@ def render(result: "Report", *, is_taught: bool = False) -> None:
             "saw stands in docs/methodology.md; --rows FILE judges it by rows of your own.",
         )
     columns = ("", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score", "best constant")
-    groups = dict(result.groups)
-    if result.headline:
-        groups = {"HEADLINE": result.headline} | groups
     how = result.left_out or "shipped coefficients"
     title = f"Errors of {result.rows_count} rows ({how}); trust A and B unless said"
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     say(
-        table(title, columns, [_cells(name, score) for name, score in groups.items()]),
+        table(title, columns, [_cells(name, score) for name, score in result.groups.items()]),
         f"not predictable: {sum(result.unpredictable.values())} rows ({lost}); the worst rows: --json",
     )
     if not result.rows_count:

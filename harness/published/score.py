@@ -60,11 +60,9 @@ class Report(Frozen):
         left_out: What the fit had not seen of each row; empty for the shipped coefficients.
         rows_count: Rows of the file.
         unpredictable: Rows without a prediction, by reason.
-        headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
         groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all
             rows)``.
-        tables: ``hardware``, ``api``, ``class``, ``quant``, ``runtime``: trusted decode rows split by each;
-            ``hardware of experts``; ``hardware, prompts`` and ``api, prompts``: trusted prefill rows.
+        tables: ``hardware``: trusted decode rows by it; ``hardware, prompts``: trusted prompts.
         worst: Trusted rows farthest off, in the row's unit: line, chip, api, model, quant, test, measured,
             predicted.
     """
@@ -72,7 +70,6 @@ class Report(Frozen):
     left_out: str
     rows_count: int
     unpredictable: dict[str, int]
-    headline: Score | None
     groups: dict[str, Score]
     tables: dict[str, dict[str, Score]]
     worst: tuple[dict[str, str | float], ...]
@@ -101,13 +98,6 @@ class Judged(NamedTuple):
         """Of the interval, in ln."""
         ln, low, high = (math.log(value) for value in (self.row.measured, self.low, self.high))
         return high - low + 2 / MISSED * (max(low - ln, 0.0) + max(ln - high, 0.0))
-
-
-def is_headline(row: Row) -> bool:
-    """Dense decode of the llama.cpp class at short context."""
-    return (
-        row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
-    )
 
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
@@ -182,24 +172,12 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
     groups = {label: score([j for j in chosen if j.row.group == name]) for label, chosen, name in sets}
     decode = [j for j in trusted if j.row.phase == "decode"]
     prompts = [j for j in trusted if j.row.phase == "prefill"]
-    splits: dict[str, Callable[[Row], str]] = {
-        "hardware": hardware_of,
-        "api": lambda r: r.machine.api,
-        "class": lambda r: r.raw.get("device_class", "") or "not stated",
-        "quant": lambda r: r.work.quant_class if r.work is not None else "",
-        "runtime": lambda r: r.machine.runtime,
-    }
-    tables = {name: _split(decode, key) for name, key in splits.items()} | {
-        "hardware of experts": _split([j for j in decode if j.row.group == "moe"], hardware_of),
-        "hardware, prompts": _split(prompts, hardware_of),
-        "api, prompts": _split(prompts, splits["api"]),
-    }
+    tables = {"hardware": _by_hardware(decode), "hardware, prompts": _by_hardware(prompts)}
     worst = sorted(trusted, key=lambda j: -abs(math.log(j.predicted / j.row.measured)))[:15]
     return Report(
         left_out=left_out,
         rows_count=len(rows),
         unpredictable=dict(sorted(reasons.items())),
-        headline=score([j for j in judged if is_headline(j.row)]),
         groups={name: found for name, found in groups.items() if found is not None},
         tables={name: found for name, found in tables.items() if found},
         worst=tuple(
@@ -225,11 +203,10 @@ def hardware_of(row: Row) -> str:
     return name
 
 
-def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:
+def _by_hardware(judged: Sequence[Judged]) -> dict[str, Score]:
+    """Scores by class of hardware, the one with the most votes first."""
     parts: dict[str, list[Judged]] = defaultdict(list)
     for item in judged:
-        parts[key(item.row)].append(item)
-    scores = {name: score(part) for name, part in parts.items()}
-    return dict(
-        sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0]))
-    )
+        parts[hardware_of(item.row)].append(item)
+    scores = [(name, found) for name, part in parts.items() if (found := score(part)) is not None]
+    return dict(sorted(scores, key=lambda pair: (-pair[1].votes_count, pair[0])))
