@@ -85,9 +85,8 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
         path=str(model),
         scenario=scenario,
         repetitions=repetitions,
-        retries=0,
         cold_loads=0,
-        patience_s=600.0,  # every sample is taken, disturbed or not: the pair is judged from outside
+        patience_s=600.0,  # disturbed samples count too: the pair is judged from outside
     )
     done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))
     if done.outcome != "ok":

@@ -40,6 +40,8 @@ from harness.ports import Emit, Runtime, Session
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
+_ATTEMPTS_RATIO: Final = 3
+"""Samples of each test at most, over those that are to be clean."""
 COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
 
@@ -48,8 +50,6 @@ class GenerateJob(Frozen):
     """What the child is to measure; one that many runs have in common names no ``path`` yet.
 
     Attributes:
-        retries: Further samples that may be taken when some are disturbed; None for twice as many as are
-            wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
@@ -58,15 +58,9 @@ class GenerateJob(Frozen):
     scenario: Scenario = Scenario()
     runtime: str = "llamacpp"
     repetitions: int = 5
-    retries: int | None = None
     cold_loads: int = 1
     seed: int = 1
     patience_s: float = 20.0
-
-    @property
-    def attempts_max(self) -> int:
-        """Samples of each test at most."""
-        return self.repetitions + (2 * self.repetitions if self.retries is None else self.retries)
 
 
 def run_generate(job: GenerateJob, emit: Emit) -> None:
@@ -247,7 +241,7 @@ class Protocoller:
             session.decode_rows(tokens[part], positions[part], sequences[part], ends[part])
 
     def _repeat(self, once: Callable[[bool], bool]) -> None:
-        """Warm up, then go on until ``repetitions`` samples are clean, or the retries or the patience are spent.
+        """Warm up, then go on until ``repetitions`` samples are clean, or the attempts or the patience are spent.
 
         Disturbed samples cost patience as the pauses after them do: beside a busy neighbour one sample can
         take a minute, and no further one would be believed.
@@ -257,7 +251,7 @@ class Protocoller:
         start_s = self.now_s()
         if not once(True):
             self._patience_s -= self.now_s() - start_s
-        while clean < self.job.repetitions and attempts < self.job.attempts_max:
+        while clean < self.job.repetitions and attempts < _ATTEMPTS_RATIO * self.job.repetitions:
             attempts += 1
             start_s = self.now_s()
             if once(False):

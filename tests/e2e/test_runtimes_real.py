@@ -240,9 +240,7 @@ HAVE_PROGRAMS = executable.program("llama-bench") is not None
 )
 def test_programs_give_their_raw_samples(tiny: Path, tmp_path: Path, scenario: Scenario, labels: set[str]) -> None:
     # So many that the program outlasts a period of the memory watch.
-    job = GenerateJob(
-        path=str(tiny), scenario=scenario, runtime="executable", repetitions=40, patience_s=60.0, retries=0
-    )
+    job = GenerateJob(path=str(tiny), scenario=scenario, runtime="executable", repetitions=40, patience_s=60.0)
     planned = generate.plan(job, None)
     record = measured(planned, tmp_path)
     assert record.outcome in {"ok", "inconclusive"}, record.detail

@@ -24,7 +24,7 @@ from harness.runtimes.server.stream import Patience
 SCENARIO = Scenario(context_tokens=256, api="vulkan", placement=Placement(gpu_layers=3, kv_on_gpu=False))
 URL = "http://127.0.0.1:1"
 PATIENCE = Patience(answer_s=5.0, silence_s=2.0)
-GENERATE = protocol.GenerateJob(path="a.gguf", scenario=SCENARIO, retries=3, patience_s=1.5)
+GENERATE = protocol.GenerateJob(path="a.gguf", scenario=SCENARIO, patience_s=1.5)
 SERVED = served.ServedJob(url=URL, scenario=SCENARIO, model="m", patience=PATIENCE)
 SENT: list[tuple[Callable[..., None], msgspec.Struct]] = [
     (protocol.run_generate, GENERATE),

@@ -98,7 +98,7 @@ def test_a_disturbed_sample_is_marked_and_taken_again(tmp_path: Path) -> None:
     doubts = ["", "", "busy", "", "busy", "busy", ""]
 
     samples, pauses = run_job(
-        tmp_path, Scenario(prompt_tokens=8, new_tokens=0), doubts=doubts, repetitions=2, cold_loads=0, retries=10
+        tmp_path, Scenario(prompt_tokens=8, new_tokens=0), doubts=doubts, repetitions=2, cold_loads=0
     )
 
     prefill = [s for s in samples if s.phase == "prefill" and not s.warm_up]
@@ -106,15 +106,13 @@ def test_a_disturbed_sample_is_marked_and_taken_again(tmp_path: Path) -> None:
     assert pauses == [0.25, 0.5, 1.0]
 
 
-def test_retries_end(tmp_path: Path) -> None:
+def test_attempts_end(tmp_path: Path) -> None:
     scenario = Scenario(prompt_tokens=8, new_tokens=0)
 
-    samples, pauses = run_job(
-        tmp_path, scenario, doubts=["busy"] * 99, repetitions=2, cold_loads=0, retries=3, patience_s=60.0
-    )
+    samples, pauses = run_job(tmp_path, scenario, doubts=["busy"] * 99, repetitions=2, cold_loads=0, patience_s=60.0)
 
-    assert len([s for s in samples if s.phase == "prefill" and not s.warm_up]) == 5
-    assert pauses == [0.25, 0.5, 1.0, 2.0, 2.0]
+    assert len([s for s in samples if s.phase == "prefill" and not s.warm_up]) == 6  # three for each that is wanted
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
 def test_slow_disturbed_samples_spend_the_patience(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def played(pages):
     samples, failure = [], None
     with replay(pages) as server:
         job = ServedJob(url=server.url, scenario=SCENARIO, patience=PATIENCE._replace(answer_s=5.0, silence_s=2.0),
-                        repetitions=1, retries=0, cold_loads=0)  # fmt: skip
+                        repetitions=1, cold_loads=0)  # fmt: skip
         try:
             run_served(job, lambda name, data: samples.append(data) if name == "sample" else 0)
         except HarnessError as error:
