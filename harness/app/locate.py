@@ -59,9 +59,7 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     if model.path is not None:
         return _here(model.path, quant)
     is_itself = not model.asked_name  # else a file of the card would be another model's
-    card = None
-    if is_itself:
-        card = model.card
+    card = model.card if is_itself else None
     asked = quant or split(ref)[1] * (card is not None and ref != card.name and model.repo == "")
     if card is not None and card.files and not model.repo:
         stands, said = mixture_of(asked) if asked else ("", ())
@@ -96,28 +94,16 @@ def _here(path: Path, quant: str) -> Located:
         label = quant_label(read_graph(graph))
         if quant and quant.upper() != label:
             raise RefusedError(f"{graph} holds {label}, not {quant}")
-        if graph.name == MODEL_FILE:
-            name = graph.absolute().parent.name
-        else:
-            name = graph.stem
+        name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
         return Located(name, label, graph, None)
-    if (
-        path.is_dir()
-        and (path / "config.json").is_file()
-        and (parts := sorted(path.glob("model*.safetensors")))
-    ):
-        return Located(path.absolute().name, quant, parts[0], None)
     if path.is_dir():
-        raise BadDataError(
-            path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX"
-        )
-    if path.suffix == ".json":
-        weights = None
-    else:
-        weights = read_weights(path)
-    label = ""
-    if weights:
-        label = weights.quant
+        parts = sorted(path.glob("model*.safetensors"))
+        if not parts or not (path / "config.json").is_file():
+            expected = "a model file, or a folder of ONNX or MLX"
+            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", expected)
+        return Located(path.absolute().name, quant, parts[0], None)
+    weights = None if path.suffix == ".json" else read_weights(path)
+    label = weights.quant if weights else ""
     if quant and label and quant_named(quant) != label:
         raise RefusedError(f"{path} holds {label}, not {quant}")
     return Located(path.stem, label, path, weights)

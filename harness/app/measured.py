@@ -13,7 +13,6 @@ from harness.domain.prediction import Interval
 from harness.domain.way import Way
 from harness.errors import HarnessError
 from harness.predict.energy import Sustained
-from harness.predict.speed import predict_speed
 from harness.predict.weights import weights_of
 
 if TYPE_CHECKING:
@@ -84,21 +83,13 @@ def _is_same(record: "RunRecord", case: Case, way: Way) -> bool:
 
 
 _SAME_FIELDS: Final = (
-    *(
-        "context_tokens",
-        "prompt_tokens",
-        "depth_tokens",
-        "batch_count",
-        "kv_type",
-        "repack",
-        "mmap",
-        "placement",
-    ),
+    *("context_tokens", "prompt_tokens", "depth_tokens", "batch_count"),
+    *("kv_type", "repack", "mmap", "placement"),
 )
 """Fields of a scenario in which two runs must agree."""
 
 
-class SpeedCause(Frozen):
+class SpeedCause(Frozen, kw_only=False):
     """One thing that may be otherwise than asked, the decode speed that it would give, and what to try."""
 
     cause: str
@@ -115,38 +106,25 @@ def causes(measured: float, case: Case, decode: Interval, late: Sustained | None
     def distance(one: SpeedCause) -> float:
         return max(one.tokens_per_s / measured, measured / one.tokens_per_s)
 
-    near = [
-        one
-        for one in _slower(case, late)
-        if distance(one) < _NEAR_RATIO and one.tokens_per_s < _CLEARLY_SLOWER * decode.mid
-    ]
+    found = []
+    if late is not None:
+        warm = f"the device is warm, as after {late.minutes:g} minutes"
+        found.append(SpeedCause(warm, late.tokens_per_s.mid, "let it cool, or raise its power limit"))
+    for cause, advice, other in _otherwise(case):
+        with suppress(HarnessError):  # the device has no such engine
+            found.append(SpeedCause(cause, predict(other).speed.decode_tokens_per_s.mid, advice))
+    slowest = _CLEARLY_SLOWER * decode.mid
+    near = [one for one in found if distance(one) < _NEAR_RATIO and one.tokens_per_s < slowest]
     return sorted(near, key=distance)[:3]
 
 
-def _slower(case: Case, late: Sustained | None) -> Iterator[SpeedCause]:
-    """Everything that is known to make it slower, with the speed that it would give."""
-    room = case.scenario.context_tokens // case.scenario.batch_count - case.scenario.new_tokens
-    deep = predict_speed(
-        case.model.weights, case.device, case.scenario.replace(depth_tokens=max(room, 0))
-    ).decode_tokens_per_s
-    yield SpeedCause(
-        cause=f"{room:,} tokens are in the cache", tokens_per_s=deep.mid, advice="start a new conversation"
-    )
-    if late is not None:
-        warm = f"the device is warm, as after {late.minutes:g} minutes"
-        advice = "let it cool, or raise its power limit"
-        yield SpeedCause(cause=warm, tokens_per_s=late.tokens_per_s.mid, advice=advice)
-    for cause, advice, other in _otherwise(case):
-        with suppress(HarnessError):  # the device has no such engine
-            now = predict(other)
-            yield SpeedCause(cause=cause, tokens_per_s=now.speed.decode_tokens_per_s.mid, advice=advice)
-
-
 def _otherwise(case: Case) -> Iterator[tuple[str, str, Case]]:
-    """A cause, what to try, and the case as it then is."""
+    """What is known to make it slower, what to try, and the case as it then is."""
     model = case.model
     device = case.device
     read_log = "look for `offloaded` in the program's log"
+    room = max(case.scenario.context_tokens // case.scenario.batch_count - case.scenario.new_tokens, 0)
+    yield f"{room:,} tokens are in the cache", "start a new conversation", case.at(depth_tokens=room)
     if any(engine.kind == "gpu" for engine in device.engines):
         on_cpu = case.at(api="cpu", placement=Placement())
         yield "all layers are run by the CPU", f"install the build for your GPU, and {read_log}", on_cpu

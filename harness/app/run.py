@@ -307,21 +307,18 @@ def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
 
 def _check_format(located: Located, runtime: str) -> None:
     """Refuse a model whose format the runtime does not read, naming a runtime that does."""
-
-    def formats(name: str) -> tuple[str, ...]:  # empty when it does not say
-        return tuple(getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ()))
-
-    takes = formats(runtime)
-    if not takes or located.format in takes:
-        return
-    others = [name for name in plugins.names("harness.runtimes") if located.format in formats(name)]
-    hint = ""
-    if others:
-        hint = f": take --runtime {' or '.join(others)}"
-    runs = " and ".join(takes).upper()
-    raise RefusedError(
-        f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}"
-    )
+    formats: dict[str, tuple[str, ...]] = {}
+    for name in plugins.names("harness.runtimes"):
+        # Nothing where it does not say.
+        formats[name] = getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ())
+    takes = formats[runtime]
+    if takes and located.format not in takes:
+        others = " or ".join(name for name, of in formats.items() if located.format in of)
+        hint = f": take --runtime {others}" if others else ""
+        runs = " and ".join(takes).upper()
+        raise RefusedError(
+            f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}"
+        )
 
 
 def _at_this_moment(
