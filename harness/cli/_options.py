@@ -67,7 +67,6 @@ Prompts = Annotated[
         "--prompts",
         "A set of prompts that ships with edge-harness, or a file: a JSON list of strings.",
         "Request",
-        "code|prose|FILE",
     ),
 ]
 PromptCount = Annotated[
@@ -88,7 +87,7 @@ Seed = Annotated[
 ]
 Runtime = Annotated[
     str,
-    Option("--runtime", "Software that executes the model.", "Engine and placement", "NAME"),
+    Option("--runtime", "Software that executes the model.", "Engine and placement"),
 ]
 ServerModel = Annotated[
     str,
@@ -96,12 +95,9 @@ ServerModel = Annotated[
         "--server-model",
         "Which of the server's models to use, by the server's own name for it.",
         "Engine and placement",
-        "NAME",
     ),
 ]
-Split = Annotated[
-    Placed, Option("--placement", heading="Engine and placement", metavar="FLAGS", reads=placement_of)
-]
+Split = Annotated[Placed, Option("--placement", heading="Engine and placement", reads=placement_of)]
 Repetitions = Annotated[
     int,
     Meta(ge=1, le=1000),
@@ -113,13 +109,12 @@ MemoryLimit = Annotated[
         "--memory-limit",
         "Kill the run when it uses more memory than this: 900MB, 1.5GiB.",
         "Device and limits",
-        metavar="SIZE",
         reads=parse_bytes,
     ),
 ]
 Cpus = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=4095)], ...],
-    Option("--cpus", "CPUs to run on, such as 0,2.", "Device and limits", "N,N", default="all"),
+    Option("--cpus", "CPUs to run on, such as 0,2.", "Device and limits", default="all"),
 ]
 On = Annotated[
     str,

@@ -24,11 +24,10 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
 
     envvar_list_splitter = ";"
 
-    name = "value"
-
     def __init__(self, kind: Type, option: Option) -> None:
         self.kind = kind
         self.option = option
+        self.name = option.flags.partition(" ")[0].strip("-")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value of the text; a usage error says what was found and expected.

@@ -116,7 +116,6 @@ def probe(
             "--out -o",
             "File to write.",
             "Output",
-            metavar="FILE",
             reads=options.ending(".toml"),
             default="in your own devices folder, where --device finds it",
         ),

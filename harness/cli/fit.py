@@ -33,7 +33,6 @@ def fit(
             "--device -d",
             "Device: a name, a pattern ('iphone-*'), a line of parts or a file; repeat it to compare "
             "several.",
-            metavar="DEVICE",
             default="this machine",
             is_repeated=True,
         ),

@@ -42,7 +42,6 @@ class _Shown(Frozen):
             "(JUnit), .svg (badge). Repeatable.",
             "Output",
             is_repeated=True,
-            metavar="FILE",
             reads=options.ending(*FILES),
         ),
     ] = ()
@@ -91,7 +90,6 @@ def judge(
         Option(
             "--against",
             "Git commit to read the folders of --baseline from, instead of the working tree.",
-            metavar="COMMIT",
         ),
     ] = None,
     since: Annotated[
@@ -99,7 +97,6 @@ def judge(
         Option(
             "--since",
             "Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's.",
-            metavar="TIME",
             reads=_time,
         ),
     ] = None,
@@ -149,12 +146,9 @@ def live(
         Option(
             "--candidate",
             "Command that runs the new build and prints one record, such as: edge-harness run MODEL --json",
-            metavar="COMMAND",
         ),
     ],
-    baseline: Annotated[
-        str, Option("--baseline", "The same for the build to compare with.", metavar="COMMAND")
-    ],
+    baseline: Annotated[str, Option("--baseline", "The same for the build to compare with.")],
     budget: options.Budget,
     shown: _Shown,
     max_turns: Annotated[

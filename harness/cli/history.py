@@ -40,7 +40,6 @@ def history(
         Option(
             "--trend",
             "Show how a metric, such as decode_tokens_per_s, changed over comparable runs.",
-            metavar="METRIC",
         ),
     ] = None,
 ) -> Answer:

@@ -26,9 +26,7 @@ def ladder(
     measuring: options.Here,
     quants: Annotated[
         tuple[str, ...],
-        Option(
-            "--quants", "Quantisations to make and measure.", metavar="Q,Q,...", default="fifteen usual ones"
-        ),
+        Option("--quants", "Quantisations to make and measure.", default="fifteen usual ones"),
     ] = (),
     text: Annotated[
         Path | None,

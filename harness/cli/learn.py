@@ -25,7 +25,6 @@ def learn(
         Option(
             "--device",
             "Attribute every measurement to this device, whatever device it names.",
-            metavar="DEVICE",
         ),
     ] = None,
     lines: Annotated[

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @verb
 def report(
     out: Annotated[
-        Path, Option("--out -o", "File to write.", "Output", "FILE", reads=options.ending(".html", ".htm"))
+        Path, Option("--out -o", "File to write.", "Output", reads=options.ending(".html", ".htm"))
     ],
     results: options.Results = (),
     devices: Annotated[

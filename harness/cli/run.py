@@ -58,7 +58,6 @@ def run(
             "Software that executes the model; server:URL for a server that is already running; "
             "several with commas are measured in turns: llamacpp,ik.",
             "Engine and placement",
-            "NAME",
         ),
     ] = "llamacpp",
     server_model: options.ServerModel = "",

@@ -24,7 +24,7 @@ def _limit(text: str) -> tuple[str, float]:
 @verb
 def serve_load(
     measuring: options.Measuring,
-    url: Annotated[str, Option("--url", "Address of the server: http://127.0.0.1:8080.", metavar="URL")],
+    url: Annotated[str, Option("--url", "Address of the server: http://127.0.0.1:8080.")],
     named: Annotated[str, Option(metavar="[MODEL]")] = "",
     server_model: options.ServerModel = "",
     users: Annotated[

@@ -33,14 +33,13 @@ def speculate(
             "--draft",
             "Draft model, a name or a file, which runs as a copy in plain Q4_0; or 'lookup' for "
             "prompt lookup.",
-            metavar="M",
         ),
     ],
     setting: _Setting,
     measuring: options.Here,
     gamma: Annotated[
         Annotated[int, Meta(ge=1, le=63)] | Literal["auto"],
-        Option("--gamma", "Tokens drafted in each cycle; auto adapts it.", metavar="N|auto"),
+        Option("--gamma", "Tokens drafted in each cycle; auto adapts it."),
     ] = "auto",
     quant: Quant = "",
     prompts: options.Prompts = "code",

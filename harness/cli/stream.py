@@ -32,7 +32,6 @@ def stream(
             "--ram-budget",
             "RAM that the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file.",
             "Device and limits",
-            "SIZE",
         ),
     ],
     setting: _Setting,
@@ -43,7 +42,6 @@ def stream(
             "--draft",
             "Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' "
             "for prompt lookup.",
-            metavar="M",
         ),
     ] = "",
     quant: Quant = "",

@@ -85,7 +85,7 @@ ProgramName = Annotated[
 Api = Annotated[
     str,
     Meta(description="How the chip is driven: cpu, metal, cuda, vulkan, ..."),
-    Option("--api", heading="Engine and placement", metavar="API", default="the device's usual one"),
+    Option("--api", heading="Engine and placement", default="the device's usual one"),
 ]
 Threads = Annotated[
     int,
@@ -102,7 +102,7 @@ Without = Annotated[
         description="Features of the engine to switch off: flash-attention, repack (rewriting weights for the CPU), "
         "mmap (mapping the file instead of reading it)."
     ),
-    Option("--without", heading="Engine and placement", metavar="PART,..."),
+    Option("--without", heading="Engine and placement"),
 ]
 Placed = Annotated[
     Placement | None,
@@ -113,7 +113,6 @@ Placed = Annotated[
     Option(
         "--placement",
         heading="Engine and placement",
-        metavar="FLAGS",
         default="the fastest that fits",
         reads=placement_of,
     ),
@@ -160,7 +159,7 @@ class Asked(Frozen):
             description="Draft model for speculative decoding: a name (NAME:QUANT for its quantisation) or a file; or "
             "a head on the model itself: mtp, eagle or dflash (mtp:3 drafts 3 tokens at a time)."
         ),
-        Option("--draft", metavar="MODEL|HEAD"),
+        Option("--draft"),
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,
@@ -183,7 +182,7 @@ class Asked(Frozen):
             description="RAM that the app may use: 2GiB, 600MB, or 0.6x the size of the model's file. The rest is "
             "read from storage."
         ),
-        Option("--ram-budget", heading="Device and limits", metavar="SIZE"),
+        Option("--ram-budget", heading="Device and limits"),
     ] = ""
 
 

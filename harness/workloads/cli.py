@@ -43,7 +43,6 @@ def run(
         Option(
             "--encoder",
             "Sentence encoder: a GGUF file, or a folder with model.onnx.",
-            metavar="FILE",
             default="MiniLM",
         ),
     ] = None,
