@@ -91,8 +91,8 @@ def table(
     prose = max(set(whole) - right, key=whole.__getitem__, default=0)
     words = " ".join(row[prose] for row in cells).split()
     least = max(min(_PROSE_WIDTH, whole[prose]), *map(len, words), 1)
-    spared = [names.index(name) for name in spare if name in names]
-    spared += [at for at in reversed(whole) if at not in {0, prose, *spared}]
+    order = dict.fromkeys([*map(names.index, spare), *reversed(whole)])
+    spared = [at for at in order if at not in {0, prose}]
     most = screen_width()
     widths = dict(whole)
     while sum(widths.values()) - widths[prose] + least + 2 * len(widths) - 2 > most and spared:

@@ -45,6 +45,12 @@ def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
     assert "not shown in 60 columns, but by --json: needs" in " ".join(lines)
 
 
+def test_the_column_that_wraps_is_never_spared() -> None:
+    lines = shown(60, "", ("a", "words", "b"), [("x" * 20, "a b " * 30, "y" * 20)], spare=("words", "b"))
+    assert "not shown in 60 columns, but by --json: b" in lines
+    assert max(map(len, lines)) <= 60
+
+
 def test_a_table_without_rows_is_its_headings() -> None:
     assert shown(80, "", ("runs", "", "last"), [])[0] == "runs     last"
 
