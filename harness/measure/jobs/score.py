@@ -59,20 +59,16 @@ def run_quality(job: QualityJob, emit: Emit) -> None:
 
 
 class TextJob(Frozen):
-    """A runtime and the file that it loads; ``scenario`` as it is timed.
-
-    Without a ``text`` file the shipped text is read.
-    """
+    """A runtime and the file that it loads; ``scenario`` as it is timed."""
 
     runtime: str
     scenario: Scenario
     path: str
     chunk_count: int = 4
-    text: str = ""
 
 
 def run_text(job: TextJob, emit: Emit) -> None:
-    """Child's entry: how well a runtime predicts a text; emits ``nll`` [n], where it gives one.
+    """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
 
     A prediction that is no number counts as ``_NO_NUMBER_NATS``.
 
@@ -80,14 +76,9 @@ def run_text(job: TextJob, emit: Emit) -> None:
         RefusedError: The runtime gives no log-probabilities of a text.
         HarnessError: It or the model cannot be used.
     """
-    if job.text:
-        text = Path(job.text).read_text(encoding="utf-8")
-    else:
-        text = shipped_text(REFERENCE)
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if isinstance(runtime, LlamaCpp):
-        with runtime.open(Path(job.path), job.scenario) as session:
-            losses = text_nll(session, text, job.chunk_count)
-            emit("nll", np.nan_to_num(losses, nan=_NO_NUMBER_NATS, posinf=_NO_NUMBER_NATS).tolist())
-    else:
+    if not isinstance(runtime, LlamaCpp):
         raise RefusedError("only llama.cpp and ik in process can be scored on a text")
+    with runtime.open(Path(job.path), job.scenario) as session:
+        losses = text_nll(session, shipped_text(REFERENCE), job.chunk_count)
+    emit("nll", np.nan_to_num(losses, nan=_NO_NUMBER_NATS, posinf=_NO_NUMBER_NATS).tolist())
