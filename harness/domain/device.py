@@ -63,7 +63,6 @@ class MemoryPool(Frozen):
         entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is
             none.
         bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
-        measured_copy_bytes_per_s: The same for a copy, counting read and written bytes.
         working_sets: Pairs (bytes that all cores go through again and again, bytes/s), measured, smallest
             first: where the speed falls the caches end. Empty where nobody measured.
     """
@@ -75,7 +74,6 @@ class MemoryPool(Frozen):
     bandwidth_bytes_per_s: Figure
     entitled_bytes: Figure | None = None
     measured_read_bytes_per_s: Figure | None = None
-    measured_copy_bytes_per_s: Figure | None = None
     working_sets: Curve = ()
 
 
@@ -109,7 +107,6 @@ class Storage(Frozen):
 
     technology: str
     sequential_read_bytes_per_s: Figure
-    random_read_bytes_per_s: Figure | None = None
     mapped_read_bytes_per_s: Figure | None = None
     busy_read_bytes_per_s: Figure | None = None
 

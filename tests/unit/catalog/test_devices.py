@@ -222,7 +222,6 @@ def pools(draw: st.DrawFn, name: str) -> MemoryPool:
         entitled_bytes=draw(st.none() | less),
         bandwidth_bytes_per_s=draw(figures),
         measured_read_bytes_per_s=draw(maybe),
-        measured_copy_bytes_per_s=draw(maybe),
     )
 
 
@@ -274,9 +273,7 @@ def profiles(draw: st.DrawFn) -> DeviceProfile:
         year=draw(st.integers(1990, 2100)),
         pools=(draw(pools("ram")), *([draw(pools("vram"))] if with_card else [])),
         engines=tuple(draw(st.lists(engines, min_size=1, max_size=3))),
-        storage=Storage(
-            technology=draw(texts), sequential_read_bytes_per_s=draw(figures), random_read_bytes_per_s=draw(maybe)
-        ),
+        storage=Storage(technology=draw(texts), sequential_read_bytes_per_s=draw(figures)),
         power=Power(battery_joules=draw(maybe), sustained_watts=draw(maybe), peak_watts=draw(maybe)),
         calibrations=tuple(draw(st.lists(calibrations, max_size=2))),
         notes=draw(texts),
