@@ -26,7 +26,7 @@ MODEL_WORDS: Final = frozenset({
 })  # fmt: skip
 """Words that a table about a model may use."""
 BLOCK_WORDS: Final = MODEL_WORDS | {
-    "full", "sliding", "recurrent", "none", "routed", "drafts", "stored", "attention", "latent", "shares_keys", "feeds",
+    "full", "sliding", "recurrent", "none", "heads", "low_rank", "second_mamba", "routed", "drafts", "stored", "attention", "latent", "shares_keys", "feeds",
     "dense", "value_dim", "query_row_dim", "key_row_dim", "value_row_dim", "cache_key_dim", "cache_value_dim",
     "attended_value_dim", "block_feed_forward_dim", "moe_width", "moe_shared_dim",
 }  # fmt: skip
@@ -146,6 +146,11 @@ def block_facts(shape: ModelShape, block: int) -> Facts:
     }
     if both:
         facts["recurrent"] = True
+    compresses = bool(shape.latent)
+    mixers = ("delta_net", "short_convolution", "first_mamba")
+    facts["heads"] = attends and not compresses
+    facts["low_rank"] = attends and compresses
+    facts["second_mamba"] = "recurrent" in facts and not any(facts[word] for word in mixers)
     _add_attention(facts, shape, slides=kind == "sliding")
     inner = shape.feed_forward_dim
     if not stored and shape.kv_shared_feed_forward_dim:
