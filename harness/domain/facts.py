@@ -26,7 +26,8 @@ MODEL_WORDS: Final = frozenset({
 })  # fmt: skip
 """Words that a table about a model may use."""
 BLOCK_WORDS: Final = MODEL_WORDS | {
-    "full", "sliding", "recurrent", "none", "heads", "low_rank", "second_mamba", "routed", "drafts", "stored", "attention", "latent", "shares_keys", "feeds",
+    "full", "sliding", "recurrent", "none", "heads", "low_rank", "second_mamba", "routed", "drafts", "stored",
+    "attention", "latent", "shares_keys", "feeds",
     "dense", "value_dim", "query_row_dim", "key_row_dim", "value_row_dim", "cache_key_dim", "cache_value_dim",
     "attended_value_dim", "block_feed_forward_dim", "moe_width", "moe_shared_dim",
 }  # fmt: skip

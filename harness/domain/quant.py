@@ -59,7 +59,7 @@ class Mixture(Frozen):
     flags: frozenset[str]
 
 
-_FLAGS: Final = {"importance_matrix", "throughout", "rung", "read_only", "unmade"}
+_FLAGS: Final = {"importance_matrix", "throughout", "rung", "low_bits", "read_only", "unmade"}
 MIXTURES: Final = {
     row["mixture"]: Mixture(
         file_type=int(row["file_type"]),

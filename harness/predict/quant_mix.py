@@ -42,7 +42,7 @@ _RULES: Final = checked_rows(
     {*ARCHITECTURES, *_OF_MODEL, *_OF_TENSOR},
     cells={
         "tensor": {"any", "other", *(kind for _, kind in _TABLES["kinds"])},
-        "mixtures": {"any", *QUANTS},
+        "mixtures": {"any", "low_bits", *QUANTS},
         "type": {"same", *BLOCKS},
     },
 )
@@ -121,10 +121,9 @@ def types_in_order(
     ``importance_matrix`` changes a few choices.
     """
     base = BASE_TYPE[quant]
+    named = {quant, "any"} | MIXTURES[quant].flags
     rules = {
-        kind: [
-            r for r in _RULES if r["tensor"] in {kind, "any"} and {quant, "any"} & set(r["mixtures"].split())
-        ]
+        kind: [r for r in _RULES if r["tensor"] in {kind, "any"} and named & set(r["mixtures"].split())]
         for kind in {one.kind for one in placed}
     }
     of_model = _model_facts(shape, importance_matrix)
