@@ -75,6 +75,9 @@ def predict_speed(
     load_cold = _load(weights, device, scenario, from_storage=True)
     load_warm = _load(weights, device, scenario, from_storage=False)
     first = first_token(scenario, prefill)
+    cold = Interval(
+        load_cold.mid + first.mid, load_cold.low + first.low, load_cold.high + first.high
+    )  # both may be late at once
     terms = pass_terms(split, engines, step)
     total_s = float(terms.total_s)
     parts = [part.work for part in (split.main, split.cpu, split.experts)]
@@ -82,7 +85,7 @@ def predict_speed(
     return SpeedPrediction(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,
-        ttft_cold_s=_sum(load_cold, first),
+        ttft_cold_s=cold,
         ttft_warm_s=first,
         load_cold_s=load_cold,
         load_warm_s=load_warm,
@@ -298,11 +301,3 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
             if cost is not None and not (is_table and cost.repacked):
                 seconds += matrix.tensor.size_bytes * (cost.load_s_per_byte - mapping_s)
     return interval(seconds, spread)
-
-
-def _sum(one: Interval, two: Interval) -> Interval:
-    """Sum of independent quantities: the widths add in squares."""
-    mid = one.mid + two.mid
-    low = math.hypot(one.mid - one.low, two.mid - two.low)
-    high = math.hypot(one.high - one.mid, two.high - two.mid)
-    return Interval(mid, max(mid - low, 0.0), mid + high)

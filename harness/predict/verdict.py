@@ -50,18 +50,6 @@ def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     return held + max(sum(part.file_bytes for part in weights), repacked)
 
 
-def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
-    """What one app may use of a pool.
-
-    With the higher limit where it is ``entitled`` to one and the system has it.
-    """
-    if entitled and pool.entitled_bytes:
-        figure = pool.entitled_bytes
-    else:
-        figure = pool.usable_bytes
-    return int(figure.value)
-
-
 def check_entitlement(entitled: bool, device: DeviceProfile) -> None:
     """Refuse to ask for the higher limit where the system offers none (RefusedError)."""
     if entitled and not any(pool.entitled_bytes for pool in device.pools):
@@ -134,7 +122,10 @@ def _judge_pool(
 ) -> Verdict:
     held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped
-    available = available_bytes_of(pool, entitled=entitled)
+    limit = pool.usable_bytes
+    if entitled and pool.entitled_bytes:
+        limit = pool.entitled_bytes
+    available = int(limit.value)
     place = "memory one app may use"
     if pool.name == "vram":
         place = "the card's memory"
@@ -180,11 +171,8 @@ def _judge_pool(
         reasons.append(
             f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights"
         )
-    if pool.name == "vram":
-        limit = Limit.CARD_MEMORY
-    else:
-        limit = Limit.APP_MEMORY
-    return verdict.replace(word=word, binding_limit=limit, reasons=tuple(reasons))
+    binding = Limit.CARD_MEMORY if pool.name == "vram" else Limit.APP_MEMORY
+    return verdict.replace(word=word, binding_limit=binding, reasons=tuple(reasons))
 
 
 def largest_limit(speed: SpeedPrediction) -> Limit:
