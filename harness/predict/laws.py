@@ -34,7 +34,7 @@ layers, at most four, as batches follow one another through them (ggml-backend.c
 
 import math
 from collections.abc import Mapping
-from string import Formatter
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from harness.domain.architecture import has
@@ -280,17 +280,8 @@ class Terms(NamedTuple):
         return Terms(*(own + more for own, more in zip(self, other, strict=True)))
 
 
-_LISTED: Final[dict[str, dict[str, list[tuple[str, list[str], str]]]]] = {
-    phase: {
-        law: [
-            (key, [place for _, place, _, _ in Formatter().parse(key) if place], factor)
-            for key, factor in terms.items()
-        ]
-        for law, terms in laws.items()
-    }
-    for phase, laws in shipped_table("data/terms.toml", "harness.predict").items()
-}
-"""Terms by phase and law: key, names in it, factor."""
+_TERMS: Final[dict[str, dict[str, dict[str, str]]]] = shipped_table("data/terms.toml", "harness.predict")
+"""By phase and law: key of a term, and its factor."""
 
 
 def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
@@ -347,13 +338,15 @@ def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 51
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
+    there = {name: word for name, word in names.items() if word is not None}
     listed: Features = {}
-    for law, terms in _LISTED[phase].items():
-        listed[law] = tuple(
-            (key.format_map(names), factors[factor])
-            for key, places, factor in terms
-            if factors[factor] is not None and all(names[place] is not None for place in places)
-        )
+    for law, terms in _TERMS[phase].items():
+        applying = []
+        for key, factor in terms.items():
+            if factors[factor] is not None:
+                with suppress(KeyError):  # a name that is not there
+                    applying.append((key.format_map(there), factors[factor]))
+        listed[law] = tuple(applying)
     return listed
 
 
