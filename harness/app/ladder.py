@@ -13,6 +13,7 @@ from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE
 from harness.domain.foreign import read_limited
+from harness.domain.model import Weights
 from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.quant import MIXTURES
 from harness.domain.record import ModelIdentity, RunRecord
@@ -81,53 +82,55 @@ def ladder(
         )
     records = []
     with ExitStack() as stack:
-        shipped = stack.enter_context(as_file(files("harness") / REFERENCE))
+        path = text or stack.enter_context(as_file(files("harness") / REFERENCE))
         try:
-            read_limited(text or shipped).decode()
-            folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="edge-harness-ladder-")))
-            pipeline = stack.enter_context(Pipeline(how))
-            shop = _Workshop(source, text or shipped, folder, keep is not None, asked, pipeline)
+            read_limited(path).decode()
+            made_from = (
+                source.stem,
+                sha256_of(source)[:12],
+                sha256_of(path)[:8],
+                brought_by("").replace(" ", "-"),
+            )
+            place = keep or Path(stack.enter_context(TemporaryDirectory(prefix="edge-harness-ladder-")))
+            folder = place.absolute() / "-".join(made_from)
+            folder.mkdir(parents=True, exist_ok=True)
         except UnicodeDecodeError as error:
-            raise BadDataError(
-                text or shipped, f"byte {error.start}", "no UTF-8", "a text file in UTF-8"
-            ) from error
+            raise BadDataError(path, f"byte {error.start}", "no UTF-8", "a text file in UTF-8") from error
         except OSError as error:
             raise CouldNotRunError(
                 f"{keep or 'temporary folder'}: cannot make files here ({error.strerror})"
             ) from error
+        pipeline = stack.enter_context(Pipeline(how))
+        shop = _Workshop(source.absolute(), path.absolute(), folder, header.weights(), asked, pipeline)
         for index, quant in enumerate(quants):
             pipeline.heard.plan((len(quants) - index) * (1 + bool(asked.scenario)))
             made = shop.rung(quant)
+            if keep is None:
+                (folder / f"{quant}.gguf").unlink(missing_ok=True)
             for rung in rungs_of(made):
                 pipeline.heard.say(f"{rung.quant}: {rung.outcome}")
             records += made
     return records
 
 
-class _Workshop:
+class _Workshop(NamedTuple):
     """Makes, scores and times the rungs of one source, in a folder.
 
-    All that a file in the folder depends on is in the name of its own folder there (hashes of the source and
-    the text, version of the engine); what a result depends on beyond that is in the key of its record.
-
-    Raises:
-        OSError: The folder cannot be written.
+    All that a file in the folder depends on is in the folder's name (hashes of the source and the text, version
+    of the engine); what a result depends on beyond that is in the key of its record.
     """
 
-    def __init__(
-        self, source: Path, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline
-    ) -> None:
-        weights = read_gguf(source).weights()
-        self.requantized = "" if weights.quant in {"F32", "F16", "BF16"} else weights.quant
-        self.source, self.text = source.absolute(), text.absolute()
-        self.is_kept = is_kept
-        self.asked = asked
-        self.pipeline = pipeline
-        hashes = sha256_of(source)[:12], sha256_of(text)[:8]
-        self._made_from = "-".join([source.stem, *hashes, brought_by("").replace(" ", "-")])
-        self.folder = folder.absolute() / self._made_from
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._weights = weights
+    source: Path
+    text: Path
+    folder: Path
+    weights: Weights
+    asked: Asked
+    pipeline: Pipeline
+
+    @property
+    def requantized_from(self) -> str:
+        """The source's quantisation, where it has one."""
+        return "" if self.weights.quant in {"F32", "F16", "BF16"} else self.weights.quant
 
     def rung(self, quant: str) -> list[RunRecord]:
         """The records of one rung: its quality, and its speed where that is asked for.
@@ -136,27 +139,24 @@ class _Workshop:
         """
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
-        quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, machine)
+        quality_key = key_of("quality", self.folder.name, quant, asked.chunk_count, machine)
         try:
             records = [self.pipeline.reused(quality_key, quant) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
                 raise RefusedError(records[0].detail)
             if records[0].result is not None and (scenario := asked.scenario) is not None:
                 told = scenario, asked.repetitions, engine_of("llamacpp"), machine
-                key = key_of("speed", self._made_from, quant, *told)
+                key = key_of("speed", self.folder.name, quant, *told)
                 records.append(self.pipeline.reused(key, quant) or self._timed(quant, scenario, key))
         except (EngineError, OSError) as error:
             named = {"model": self.source.stem, "quant": quant}
             return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), named)]
-        finally:
-            if not self.is_kept:
-                (self.folder / f"{quant}.gguf").unlink(missing_ok=True)
         if any(record.outcome == "interrupted" for record in records):
             raise KeyboardInterrupt
         return records
 
     def _scored(self, quant: str, key: str) -> RunRecord:
-        if self.requantized:
+        if self.requantized_from:
             reference = self._file("F16", "reference.gguf")
         else:
             reference = self.source
@@ -208,7 +208,7 @@ class _Workshop:
 
     def _identity(self, quant: str, path: Path) -> ModelIdentity:
         identity = identify(path, read_gguf(path).weights(), name=self.source.stem)
-        return identity.replace(quant=quant, requantized_from=self.requantized)
+        return identity.replace(quant=quant, requantized_from=self.requantized_from)
 
     def _file(self, quant: str, name: str) -> Path:
         """A file of the rung's folder, made once; EngineError where the quantizer or the disk cannot."""
@@ -220,7 +220,7 @@ class _Workshop:
             of_text = {"model": str(self.source), "text": str(self.text)}
             job["importance"] = str(self._made("importance.npz", "run_importance", of_text))
         try:
-            needed_bytes = weights_of(self._weights.shape, quant).tensor_bytes
+            needed_bytes = weights_of(self.weights.shape, quant).tensor_bytes
             check_room(self.folder, needed_bytes, advice="--keep names a folder on another disk")
         except RefusedError as error:
             raise EngineError(f"{quant} was not made: {error}") from error
