@@ -19,7 +19,7 @@ from harness.cli._output import Answer
 from harness.domain.option import Heading, Option, item_of, kinds_of
 
 
-class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+class Typed(click.ParamType):  # type: ignore[type-arg]
     """A value as the annotation of its field reads it; of a variable, several are separated by semicolons."""
 
     envvar_list_splitter = ";"
