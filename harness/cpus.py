@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from harness.errors import CouldNotRunError
 from harness.outside import output_of
 
+ROOT: Final = Path("/")
+"""Of the system that this runs on; that of a target or of a recorded machine is a folder of copied files."""
 _IN_ORDER: Final = {
     "0x41": "0xc05 0xc07 0xd01 0xd02 0xd03 0xd04 0xd05 0xd46 0xd80",  # Cortex-A5, A7, A32 to A55, A510, A520
     "0x51": "0x801 0x803 0x805",  # the silver Kryos
@@ -66,7 +68,7 @@ class Cores(NamedTuple):
         return max(taken, 1)
 
 
-def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cores:
+def cores(*, root: Path = ROOT, affinity: frozenset[int] | None = None) -> Cores:
     """The cores; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
     allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
@@ -224,7 +226,7 @@ def read_int(path: Path) -> int | None:
 
 
 def cgroup_folders(
-    controller: str, *, pid: int | str = "self", root: Path = Path("/")
+    controller: str, *, pid: int | str = "self", root: Path = ROOT
 ) -> Iterator[tuple[int, Path]]:
     """Folders of a process's group and of all its ancestors, innermost first, for ``memory``, ``cpu`` ...
 
@@ -258,7 +260,7 @@ def cgroup_folders(
                 break
 
 
-def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
+def cpu_quota_count(*, root: Path = ROOT) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
     quotas: list[float] = []
     names = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}

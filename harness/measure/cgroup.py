@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from harness.cpus import cgroup_folders, cpu_quota_count, read_int, read_text
+from harness.cpus import ROOT, cgroup_folders, cpu_quota_count, read_int, read_text
 
 __all__ = ["cpu_quota_count", "read_int", "read_text"]
 """What others read of the kernel's files by this module, beside its own functions."""
@@ -38,7 +38,7 @@ def labelled_int(path: Path, label: str) -> int | None:
     return None
 
 
-def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
+def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
     """Smallest memory limit on the way from the process's group to the root; None without any."""
     names = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}
     folders = cgroup_folders("memory", root=root)
@@ -46,7 +46,7 @@ def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
     return min((limit for limit in limits if limit is not None and limit < UNLIMITED_BYTES), default=None)
 
 
-def memory_room_bytes(*, root: Path = Path("/")) -> int | None:
+def memory_room_bytes(*, root: Path = ROOT) -> int | None:
     """Bytes that the tightest group still has: its limit less what its processes hold, files in the page cache aside.
 
     None without any limit.
@@ -64,7 +64,7 @@ def memory_room_bytes(*, root: Path = Path("/")) -> int | None:
     return min(rooms, default=None)
 
 
-def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
+def throttled_s(*, pid: int | str = "self", root: Path = ROOT) -> float:
     """Seconds that the process's groups were held back by a CPU quota since they exist."""
     told = {1: ("throttled_time", 1e9), 2: ("throttled_usec", 1e6)}
     found = [
@@ -86,7 +86,7 @@ class LimitGroup:
         self._limit, self._swap, self._usage, self._peak = (folder / name for name in _NAMES[version])
 
     @classmethod
-    def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
+    def make(cls, limit_bytes: int | None, *, root: Path = ROOT) -> "LimitGroup | None":
         """Make a group below this process's own, or below the nearest ancestor that allows it.
 
         None if none does.

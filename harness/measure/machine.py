@@ -16,6 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from harness.cpus import (
+    ROOT,
     Cores,
     allowed_cpus,
     cores,
@@ -73,11 +74,6 @@ class Cpu(NamedTuple):
         return self.cores.logical_count
 
     @property
-    def quota_count(self) -> float | None:
-        """CPUs' worth of time that a quota allows; None without one."""
-        return self.cores.quota_count
-
-    @property
     def thread_count(self) -> int:
         """Threads worth starting, by the rule of :mod:`harness.cpus`."""
         return self.cores.thread_count
@@ -104,7 +100,7 @@ class Ram(NamedTuple):
     other_bytes: int = 0
 
 
-def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
+def cpu(*, root: Path = ROOT, affinity: frozenset[int] | None = None) -> Cpu:
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
     allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
@@ -125,7 +121,7 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     )
 
 
-def memory(*, root: Path = Path("/")) -> Ram:
+def memory(*, root: Path = ROOT) -> Ram:
     """RAM and the limit that binds; what others in a group with a limit hold is not available."""
     text = read_text(root / "proc/meminfo")
     if not text:
@@ -139,7 +135,7 @@ def memory(*, root: Path = Path("/")) -> Ram:
     return Ram(total, min(free, cgroup.memory_room_bytes(root=root) or free), limit, node_count, other)
 
 
-def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
+def fingerprint(*, root: Path = ROOT) -> MachineFingerprint:
     """What identifies the machine for comparison of runs.
 
     The short hash covers what changes speed and stays through a restart: the chip's own signature, cores by
@@ -164,7 +160,16 @@ def fingerprint_of(
     if ram.limit_bytes < ram.total_bytes:
         limit = ram.limit_bytes
     chip = processor.model, processor.signature, processor.board, processor.isa, processor.caches
-    parts = (system, *chip, kinds, processor.logical_cpu_count, processor.quota_count, size, limit, ram.nodes)
+    parts = (
+        system,
+        *chip,
+        kinds,
+        processor.logical_cpu_count,
+        processor.cores.quota_count,
+        size,
+        limit,
+        ram.nodes,
+    )
     return MachineFingerprint(
         system=system,
         kernel=kernel,

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from harness.cpus import read_int, read_text
+from harness.cpus import ROOT, read_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 
 _BOARDS: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board"}
@@ -36,7 +36,7 @@ class _Energy(NamedTuple):
     wrap_joules: float = 0.0
 
 
-def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
+def energy_counters(*, root: Path = ROOT) -> tuple[EnergyCounter, ...]:
     """Readable energy counters that do not overlap: the packages, and DRAM where it is counted apart.
 
     Cores and uncore are parts of their package and left out. Many systems let only root read these files.
@@ -55,7 +55,7 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
 class EnergyMeter:
     """Joules between two moments: of counters and cards, else of power sensors, else of the battery."""
 
-    def __init__(self, *, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._clock = clock
         self.start()
@@ -113,7 +113,7 @@ class EnergyMeter:
         return used
 
 
-def sensor_watts(*, root: Path = Path("/")) -> float | None:
+def sensor_watts(*, root: Path = ROOT) -> float | None:
     """Sum of hwmon's power sensors (microwatts), of each its average where it tells one.
 
     None without any, or on battery, whose own reading counts more.
@@ -135,19 +135,19 @@ def _batteries(root: Path) -> list[Path]:
     return [f for f in supplies if read_text(f / "type") == "Battery" and read_text(f / "scope") != "Device"]
 
 
-def battery_percent(*, root: Path = Path("/")) -> float | None:
+def battery_percent(*, root: Path = ROOT) -> float | None:
     """Charge of the emptiest battery; None without one."""
     levels = (read_int(folder / "capacity") for folder in _batteries(root))
     return min((level for level in levels if level is not None), default=None)
 
 
-def battery_watts(*, root: Path = Path("/")) -> float | None:
+def battery_watts(*, root: Path = ROOT) -> float | None:
     """Power drawn from all discharging batteries; None on mains power or without a battery."""
     draining = [f for f in _batteries(root) if read_text(f / "status") == "Discharging"]
     return _total(draining, "power_now", "current_now", "voltage_now")
 
 
-def battery_joules(*, root: Path = Path("/")) -> float | None:
+def battery_joules(*, root: Path = ROOT) -> float | None:
     """Energy of full batteries; None without any."""
     watt_hours = _total(_batteries(root), "energy_full", "charge_full", "voltage_min_design")
     return watt_hours and watt_hours * 3600
@@ -168,7 +168,7 @@ def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> floa
     return sum(told) if told else None
 
 
-def thermal_zones(*, root: Path = Path("/")) -> tuple[tuple[str, float], ...]:
+def thermal_zones(*, root: Path = ROOT) -> tuple[tuple[str, float], ...]:
     """Pairs (name, degrees Celsius) of thermal zones and of temperature sensors."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
     named = [(read_text(zone / "type") or zone.name, zone / "temp") for zone in zones]
@@ -179,7 +179,7 @@ def thermal_zones(*, root: Path = Path("/")) -> tuple[tuple[str, float], ...]:
     return tuple((name, value / 1000) for name, value in told if value is not None and 0 < value < 150_000)
 
 
-def hottest_celsius(*, root: Path = Path("/")) -> float | None:
+def hottest_celsius(*, root: Path = ROOT) -> float | None:
     """Temperature of the hottest sensor; None without any."""
     return max((celsius for _, celsius in thermal_zones(root=root)), default=None)
 
@@ -190,24 +190,24 @@ def _of_cpus(root: Path, name: str) -> list[int]:
     return [value for value in told if value is not None]
 
 
-def throttle_count(*, root: Path = Path("/")) -> int | None:
+def throttle_count(*, root: Path = ROOT) -> int | None:
     """Times that the CPU said it throttled for heat (Intel); None where it does not count."""
     counts = _of_cpus(root, "thermal_throttle/*_throttle_count")
     return sum(counts) if counts else None
 
 
-def cpu_frequency_hz(*, root: Path = Path("/")) -> float | None:
+def cpu_frequency_hz(*, root: Path = ROOT) -> float | None:
     """Mean current frequency of all CPUs; None where the system does not tell."""
     if scaled := _of_cpus(root, "cpufreq/scaling_cur_freq"):
         return 1000.0 * sum(scaled) / len(scaled)
     frequency = None
-    if root == Path("/"):
+    if root == ROOT:
         with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
             frequency = psutil.cpu_freq()
     return frequency.current * 1e6 if frequency and frequency.current else None
 
 
-def report(*, root: Path = Path("/")) -> tuple[dict[str, list[str]], list[str]]:
+def report(*, root: Path = ROOT) -> tuple[dict[str, list[str]], list[str]]:
     """All sensors there are, by kind, and a note for each kind that is missing."""
     there = {
         "energy counter": [counter.name for counter in energy_counters(root=root)],

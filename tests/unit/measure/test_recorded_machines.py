@@ -101,7 +101,7 @@ def test_threads_of_unlike_cores(cpus: dict[str, machine.Cpu], name: str, thread
 
 def test_threads_are_as_many_as_cores_where_all_are_alike(cpus: dict[str, machine.Cpu]) -> None:
     for name, cpu in cpus.items():
-        if len(cpu.cores.kinds) == 1 and cpu.quota_count is None:
+        if len(cpu.cores.kinds) == 1 and cpu.cores.quota_count is None:
             assert cpu.thread_count == cpu.physical_core_count, name
 
 
