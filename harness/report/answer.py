@@ -527,13 +527,13 @@ def several(answers: Sequence[Answer]) -> list[str]:
 
 def _most_wanted(answers: Sequence[Answer]) -> list[int]:
     """Places of the answers that a first screen has room for: the fastest, or the slowest that are fast enough."""
-    places = list(range(len(answers)))
-    if len(answers) <= _MOST_SHOWN:
-        return places
-    wanted = [at for at in places if answers[at].is_wanted] or places
     is_wished = answers[0].question.target_tokens_per_s is not None
-    wanted.sort(key=lambda at: each(answers[at]).mid, reverse=not is_wished)
-    return sorted(wanted[:_MOST_SHOWN])
+    places = list(range(len(answers)))
+    if len(places) > _MOST_SHOWN:
+        wanted = [at for at in places if answers[at].is_wanted] or places
+        wanted.sort(key=lambda at: each(answers[at]).mid, reverse=not is_wished)
+        places = sorted(wanted[:_MOST_SHOWN])
+    return places
 
 
 def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:

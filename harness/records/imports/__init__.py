@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -52,11 +51,11 @@ def read_results(path: Path) -> list[RunRecord]:
     )
 
 
-def _document(text: str, path: Path) -> Any:
+def _document(text: str, path: Path) -> object:
     """The file as one JSON document, or else the list of its JSON lines."""
     try:
         return json_of(text.encode(), path, "results of a tool")
     except BadDataError:
         with suppress(msgspec.DecodeError, RecursionError):
-            return [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
+            return msgspec.json.Decoder().decode_lines(text)
         raise
