@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself: ports, nodes, tensors and where they lie; weights are never read.
+"""What an ONNX file says of itself: nodes, tensors and where they lie; weights are never read.
 
 The file is mapped, and the package ``onnx`` parses what is left of it without the weights: at most 64 MiB. A
 file of 2 GiB is more than protobuf allows: such a model keeps its weights in files beside it. Source: the
@@ -37,14 +37,6 @@ _MAX_ITEMS: Final = 2_000_000
 _MOST_DIMS: Final = 64
 
 
-class Port(NamedTuple):
-    """An input or output: its shape has names where it is free."""
-
-    name: str
-    dtype: str
-    dims: tuple[int | str, ...]
-
-
 class Node(NamedTuple):
     """One operation; only integer attributes are kept."""
 
@@ -65,13 +57,11 @@ class GraphTensor(NamedTuple):
 class OnnxGraph(NamedTuple):
     """The header of one ONNX file.
 
-    Inputs are without those that are only default values; nodes are those of inner graphs too; tensors are
+    Nodes are those of inner graphs too; tensors are
     initializers and constants.
     """
 
     path: Path
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
     tensors: tuple[GraphTensor, ...]
 
@@ -107,11 +97,8 @@ def read_graph(path: Path) -> OnnxGraph:
             if node.op_type == "Constant":
                 constants = [a.t for a in node.attribute if a.HasField("t")]
                 stored += [_tensor(path, tensor, (*node.output, tensor.name)[0]) for tensor in constants]
-    names = {tensor.name for tensor in stored}
     return OnnxGraph(
         path=path,
-        inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
-        outputs=tuple(map(_port, model.graph.output)),
         nodes=tuple(nodes),
         tensors=tuple(stored),
     )
@@ -196,9 +183,3 @@ def _tensor(path: Path, tensor: Any, name: str) -> GraphTensor:
 
 def _dtype(number: int) -> tuple[str, int]:
     return _DTYPES.get(number, (f"type {number}", 0))
-
-
-def _port(port: Any) -> Port:
-    tensor = port.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
-    return Port(port.name, _dtype(tensor.elem_type)[0], tuple(dims))

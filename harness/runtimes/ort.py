@@ -5,7 +5,7 @@ The last run's outputs are the next one's inputs.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,10 @@ from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
-from harness.onnx.graph import read_graph
 from harness.onnx.session import OnnxSession, providers_for, runtime
 from harness.plugins import Packaged
 from harness.runtimes._rows import TOKENIZER_FILE, OneSequence, Tokenized
 from harness.runtimes._threads import default_thread_count
-
-_DTYPES: Final[dict[str, Any]] = {"F32": np.float32, "F16": np.float16}
 
 
 class OrtSession(Tokenized, OneSequence):
@@ -39,7 +36,6 @@ class OrtSession(Tokenized, OneSequence):
     engine = "ONNX Runtime"
 
     def __init__(self, path: Path, scenario: Scenario) -> None:
-        self.ports = decoder_ports(read_graph(path))
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
             raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
@@ -49,12 +45,14 @@ class OrtSession(Tokenized, OneSequence):
             providers=providers_for(scenario.api),
             prepack=scenario.repack,
         )
+        raw = self._engine.raw
+        self.ports = decoder_ports(raw.get_inputs(), raw.get_outputs(), f"{path.parent.name}/{path.name}")
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
         self._step_tokens = scenario.ubatch_tokens
-        self._binding = self._engine.raw.io_binding()
-        dtype = _DTYPES[self.ports.dtype]
-        self._hold([_value_of(np.zeros((1, heads, 0, size), dtype)) for heads, size in self.ports.sizes])
+        self._binding = raw.io_binding()
+        empty = [np.zeros((1, heads, 0, size), self.ports.dtype) for heads, size in self.ports.sizes]
+        self._hold(list(map(_value_of, empty)))
         self._keep_nothing()
 
     def _hold(self, values: Sequence[Any]) -> None:
