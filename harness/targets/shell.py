@@ -61,6 +61,7 @@ class Frame(NamedTuple):
 
     at_s: float
     files: Mapping[str, str]
+    size_bytes: int = 0
 
     def write(self, root: Path) -> None:
         """Lay the files out under ``root``, so that readers of a file system's root can read them.
@@ -250,7 +251,7 @@ class CounterFrames:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.frames: list[Frame] = []
-        self._sizes: list[int] = []
+        self._slow: dict[str, str] = {}  # what Android's services said last
         self.ended = False
         self._more = threading.Condition()
         threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
@@ -259,29 +260,24 @@ class CounterFrames:
         taken: list[str] = []
         size = 0
         while size <= _FRAME_MAX_BYTES and (line := stream.readline(_LINE_MAX_BYTES)):
-            if line.startswith(b"==> /end"):
-                try:
-                    self._add(files_in(taken), size)
-                except BadDataError:
-                    break
-                taken = []
-                size = 0
-            else:
+            size += len(line)
+            if not line.startswith(b"==> /end"):
                 taken.append(line.decode("utf-8", "replace").rstrip("\n"))
-                size += len(line)
+                continue
+            try:
+                files = files_in(taken)
+            except BadDataError:
+                break
+            self._slow |= {name: text for name, text in files.items() if name.startswith("/dumpsys/")}
+            with self._more:
+                self.frames = [*self.frames, Frame(time.monotonic(), {**self._slow, **files}, size)]
+                while sum(frame.size_bytes for frame in self.frames) > _FRAMES_MAX_BYTES:
+                    self.frames = self.frames[1:]
+                self._more.notify_all()
+            taken = []
+            size = 0
         with self._more:
             self.ended = True
-            self._more.notify_all()
-
-    def _add(self, files: Mapping[str, str], size: int) -> None:
-        last = self.frames[-1].files if self.frames else {}
-        slow = {name: text for name, text in last.items() if "/dumpsys/" in name}
-        with self._more:
-            self.frames = [*self.frames, Frame(time.monotonic(), {**slow, **files})]
-            self._sizes.append(size)
-            while sum(self._sizes) > _FRAMES_MAX_BYTES:
-                self.frames = self.frames[1:]
-                del self._sizes[0]
             self._more.notify_all()
 
     def around(self, start_s: float, end_s: float, *, patience_s: float = 5.0) -> list[Frame]:
