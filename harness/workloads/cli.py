@@ -24,19 +24,13 @@ def run(
     name: Annotated[str, Option(metavar="[NAME]")] = "",
     cases: Annotated[
         Path | None,
-        Option(
-            "--cases",
-            "Your own cases, as JSON lines.",
-            path="file",
-            is_here=True,
-        ),
+        Option("--cases", "Your own cases, as JSON lines.", path="file", is_here=True),
     ] = None,
     size: Annotated[
         str, Option("--size", "A named size, or changes to the default one, such as entry_count=5000.")
     ] = "default",
     model: Annotated[
-        str | None,
-        Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL"),
+        str | None, Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL")
     ] = None,
     encoder: Annotated[
         Path | None,
@@ -66,10 +60,9 @@ def run(
     Example: edge-harness workloads run memory
     """
     from harness.app.run import exit_of
+    from harness.workloads import run as runs
     from harness.workloads.child import SystemJob
     from harness.workloads.page import COLUMNS, SCORE_COLUMNS, rows_of, score_rows, title_of
-    from harness.workloads.run import run as run_here
-    from harness.workloads.run import run_on
     from harness.workloads.system import load, size_of
 
     if not name:
@@ -91,9 +84,9 @@ def run(
         )
         how.listener.plan(1)
         if measuring.programs is None:
-            record = run_here(job, how)
+            record = runs.run(job, how)
         else:
-            record = run_on(job, measuring.target, measuring.programs, how)
+            record = runs.run_on(job, measuring.target, measuring.programs, how)
     status = Exit.BROKEN if "WrongAnswerError" in record.detail else exit_of([record])
     title = title_of(record)
     times = table(f"time and memory of {title}", COLUMNS, rows_of(record))

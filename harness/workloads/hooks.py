@@ -7,7 +7,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.co_resident import Companion
 from harness.workloads.child import SystemJob
 from harness.workloads.passes import Op, Pass, law_of
-from harness.workloads.run import Plan, plan_of
+from harness.workloads.run import plan_of
 from harness.workloads.system import load, names, size_of
 
 _USUAL_TOKENS = 16
@@ -28,21 +28,16 @@ def companion(text: str) -> Companion:
     """
     name, _, size = text.partition(":")
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
-    return Companion(
-        f"{name} {size or 'default'}",
-        sum(filter(None, plan.held_bytes().values())),
-        sum(weights.tensor_bytes for weights in plan.weights.values()),
-        plan.system.title,
-        lambda device: _drawn(plan, device),
-    )
 
+    def drawn(device: DeviceProfile) -> float:
+        """Bytes/s of the part that draws most: its weights once a text of usual length."""
+        law = law_of(plan.weights, device, Scenario())
+        rates = [0.0]
+        for part, weights in plan.weights.items():
+            seconds = law(Pass(part=part, op=Op.EMBED, tokens=_USUAL_TOKENS))
+            rates.append(weights.tensor_bytes / seconds if seconds else 0.0)
+        return max(rates)
 
-def _drawn(plan: Plan, device: DeviceProfile) -> float:
-    """Bytes/s of the part that draws most: its weights once a text of usual length."""
-    law = law_of(plan.weights, device, Scenario())
-    drawn = 0.0
-    for part, weights in plan.weights.items():
-        seconds = law(Pass(part=part, op=Op.EMBED, tokens=_USUAL_TOKENS))
-        if seconds:
-            drawn = max(drawn, weights.tensor_bytes / seconds)
-    return drawn
+    held_bytes = sum(filter(None, plan.held_bytes().values()))
+    file_bytes = sum(weights.tensor_bytes for weights in plan.weights.values())
+    return Companion(f"{name} {size or 'default'}", held_bytes, file_bytes, plan.system.title, drawn)

@@ -116,11 +116,11 @@ class MemoryStore:
         ``vectors`` [texts, dim] are theirs if already made; ``created_s`` None means now.
 
         Raises:
-            RefusedError: A text is empty, or the time is not finite.
+            RefusedError: A text is empty.
         """
         when_s = time.time() if created_s is None else created_s
-        if not all(text.strip() for text in texts) or not abs(when_s) < float("inf"):
-            raise RefusedError("an empty text, or one without a finite time, cannot be remembered")
+        if not all(text.strip() for text in texts):
+            raise RefusedError("an empty text cannot be remembered")
         if vectors is None:
             vectors = self._encoder.embed(texts)
         insert = "INSERT INTO memories(content, source, created_s, vector) VALUES (?, ?, ?, ?)"
@@ -163,8 +163,7 @@ class MemoryStore:
             cosines = np.einsum("ij,j->i", self._vectors[: len(self)], unit)
         scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
         count = min(max(top_k, _COMPARED), len(self))
-        near = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
-        best = near[np.argsort(-scores[near], kind="stable")][:count]
+        best = np.argsort(-scores, kind="stable")[:count]
         memories = [self._chosen("id = ?", int(self._ids[at]))[0] for at in best]
         newer = _newer(_stems(query), memories, self._vectors[best])
         lifted = scores[best].astype(np.float64)

@@ -59,10 +59,9 @@ def test_what_is_of_another_thing_lifts_nothing(store, newer, axis):
     assert (first.content, first.newer) == ("Nora lives in Oslo", ())
 
 
-@pytest.mark.parametrize(("text", "created_s"), [("  ", None), ("x", float("inf")), ("x", float("nan"))])
-def test_bad_memories_are_refused_whole(store, text, created_s):
+def test_bad_memories_are_refused_whole(store):
     with pytest.raises(RefusedError):
-        store.store(["good", text], ["", ""], created_s)
+        store.store(["good", "  "], ["", ""])
     assert len(store) == 0
 
 
