@@ -242,6 +242,8 @@ class InspectSystem(System):
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
         """Dictionaries, what they are fitted to, and the copies of a text's logits that a loss makes."""
+        if "language" not in weights:
+            return 0
         shape = weights["language"].shape
         features = size["expansion_ratio"] * shape.hidden_dim
         logits = _LOGIT_COPIES * _CASE_TOKENS * shape.vocab_count

@@ -105,7 +105,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
         raise RefusedError(f"{job.name} needs {part}: name one with {OPTIONS[part]}")
     for part in sorted(paths.keys() - needed.union(system.options)):
         raise RefusedError(f"{job.name}: no case that is run needs {part}: leave out {OPTIONS[part]}")
-    parts = system.part_files(paths, cache_dir())
+    parts = paths if is_beside else system.part_files(paths, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
     return Plan(system, job.replace(parts=parts), weights)
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.errors import RefusedError
+from harness.workloads.hooks import companion
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def test_what_says_nothing_without_a_name_is_refused(said):
     result = said("--evaluate")
     assert isinstance(result.exception, click.UsageError)
     assert "'--evaluate' has no meaning without a NAME" in result.exception.format_message()
+
+
+@pytest.mark.parametrize("name", ["answer", "inspect", "oversight", "reason", "see", "train"])
+def test_every_system_can_live_beside_a_model_that_is_its_language_model(name):
+    held = companion(name)
+    assert (held.name, held.file_bytes) == (f"{name} default", 0)
+    assert (held.anonymous_bytes > 0) == (name == "see")
