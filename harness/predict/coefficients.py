@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
@@ -21,10 +23,6 @@ from harness.domain.prediction import Basis, Evidence
 from harness.errors import BadDataError
 from harness.predict.interval import scale_of
 from harness.predict.laws import Machine, Work, prior_of
-
-if TYPE_CHECKING:  # at run time where a machine is learnt: a question starts sooner without it
-    import numpy as np
-    from numpy.typing import NDArray
 
 FILE: Final = "data/coefficients.json"
 NOISE: Final = 0.15
@@ -55,10 +53,8 @@ class Covariance(Frozen):
     correlations: str = ""
 
     @staticmethod
-    def of(keys: Iterable[str], matrix: "NDArray[np.float64]") -> "Covariance":
+    def of(keys: Iterable[str], matrix: NDArray[np.float64]) -> "Covariance":
         """From a covariance matrix [keys, keys]."""
-        import numpy as np
-
         spread = np.sqrt(np.diag(matrix))
         lower = (matrix / spread / spread[:, None])[np.tril_indices(len(matrix), -1)]
         return Covariance(
@@ -138,10 +134,8 @@ class Coefficients(Frozen, dict=True):
             return self.terms[key].spread
         return prior_of(key, self.widths)[1]
 
-    def covariance_of(self, keys: Iterable[str]) -> "NDArray[np.float64]":
+    def covariance_of(self, keys: Iterable[str]) -> NDArray[np.float64]:
         """Covariance [keys, keys]; a term that no row spoke for stands alone."""
-        import numpy as np
-
         listed = list(keys)
         result = np.eye(len(listed))
         for row, key in enumerate(listed):
@@ -149,16 +143,6 @@ class Coefficients(Frozen, dict=True):
                 result[row, column] = result[column, row] = self._correlation(key, other)
         spreads = np.array([self.spread_of(key) for key in listed])
         return np.asarray(result * spreads * spreads[:, None])
-
-    def _variance(self, gradient: Mapping[str, float]) -> float:
-        """G' S g of ln t: what is not known of the terms."""
-        pulls = [(key, slope * self.spread_of(key)) for key, slope in gradient.items()]
-        total = 0.0
-        for place, (key, own) in enumerate(pulls):
-            total += own**2
-            for other, its in pulls[:place]:
-                total += 2 * own * its * self._correlation(key, other)
-        return max(total, 0.0)
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
@@ -169,7 +153,9 @@ class Coefficients(Frozen, dict=True):
         if not any(key.startswith(source) for key in gradient):
             gradient = {**gradient, source: 1.0}
         noise = self.noise.get(noise_class(phase, machine), NOISE)
-        return math.sqrt(self._variance(gradient) + noise**2)
+        slopes = np.array(list(gradient.values()))
+        variance = float(slopes @ self.covariance_of(gradient) @ slopes)
+        return math.sqrt(max(variance, 0.0) + noise**2)
 
     def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
         """Half of the 90 % interval of ln(measured / predicted)."""
