@@ -7,7 +7,7 @@ repository tells.
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.base import Frozen, shipped_rows, shipped_table
 
@@ -73,12 +73,15 @@ _MIXTURES: Final = {name for name, one in MIXTURES.items() if "read_only" not in
 
 def _recipes() -> Iterator[tuple[str, str, str, Quantisation]]:
     """Owner, architectures, pattern of a name, and what fits it, as ``data/quantisations.toml`` has them."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"why": why, "only": "".join(only), "rows": {pattern: cells}}
         for pattern, cells, why, *only in _TABLES["rules"]
     ]
     for group in sorted([*groups, *_TABLES["recipes"]], key=lambda group: "owner" not in group):
-        for pattern, (*cells, low, high) in group["rows"].items():
+        for pattern, row in group["rows"].items():
+            cells: list[Any] = [*row, *group.get("interval", ())]
+            high = cells.pop()
+            low = cells.pop()
             mixture = pattern
             if cells and isinstance(cells[0], str):
                 mixture = cells.pop(0)
