@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import EngineError
-from harness.onnx.decoder import KEEP_INPUT
+from harness.runtimes.ort import KEEP_INPUT
 
 VOCAB_COUNT: Final = 256
 HIDDEN_DIM: Final = 64

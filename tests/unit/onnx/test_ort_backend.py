@@ -8,11 +8,10 @@ import pytest
 
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
-from harness.onnx.decoder import decoder_ports
 from harness.onnx.files import quantization
 from harness.onnx.graph import read_graph
 from harness.ports import Session
-from harness.runtimes.ort import RUNTIME
+from harness.runtimes.ort import RUNTIME, decoder_ports
 from tests.tiny_onnx import keep_last_logits, quantize, reference_logits, store, tiny_weights, write_tiny_decoder
 
 onnx = pytest.importorskip("onnx")
