@@ -42,7 +42,6 @@ class FitExtras(TypedDict, total=False):
 
     explanation: tuple[Neighbour, ...]
     measured_speed: Measured
-    measured_prompt: str
     electricity: Interval | None
 
 

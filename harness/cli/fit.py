@@ -44,10 +44,6 @@ def fit(
             "Decode speed that you measured, in tokens/s: explain how it differs from the prediction.",
         ),
     ] = None,
-    measured_prompt: Annotated[
-        Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Option("--measured-prompt", "The same for the speed at which the prompt was read."),
-    ] = None,
     price: Annotated[
         str,
         Option(
@@ -105,7 +101,7 @@ def fit(
     )
     questions = [Question(model=model, device=device, **fields) for model, device in pairs]
     if len(questions) > 1:
-        if measured or measured_prompt or price or explained or details:
+        if measured or price or explained or details:
             raise RefusedError(
                 "--measured, --price, --details and --explain are about one model on one device"
             )
@@ -117,7 +113,7 @@ def fit(
         text = configuration(found.residents, form)
         return Answer(found.residents, lambda: click.echo(text, nl=False))
     found = answer(questions[0], advises=advises)
-    return _one(found, measured, measured_prompt, price, details=details, explained=explained)
+    return _one(found, measured, price, details=details, explained=explained)
 
 
 def _several(questions: Sequence[Question]) -> Answer:
@@ -143,7 +139,6 @@ def _several(questions: Sequence[Question]) -> Answer:
 def _one(
     found: "Answered",
     measured: float | None,
-    measured_prompt: float | None,
     price: str,
     *,
     details: bool,
@@ -152,7 +147,7 @@ def _one(
     """One model on one device, with what was asked beside the answer."""
     from harness.app.answer import best_case
     from harness.report.answer import first_screen, instead_line
-    from harness.report.measured import electricity_line, measured_lines, prompt_line
+    from harness.report.measured import electricity_line, measured_lines
 
     document = msgspec.structs.asdict(found)
     says = list[str]()
@@ -163,9 +158,6 @@ def _one(
         slower = causes(measured, best_case(found), speed, found.sustained)
         says += measured_lines(measured, found, slower)
         document["measured_speed"] = {"says": says[0], "may_be": slower}
-    if measured_prompt is not None:
-        says.append(prompt_line(measured_prompt, found))
-        document["measured_prompt"] = says[-1]
     if price:
         cost, line = electricity_line(price, found.energy)
         says.append(line)

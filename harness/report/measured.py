@@ -33,12 +33,6 @@ def measured_lines(measured: float, answer: Answer, slower: Sequence[SpeedCause]
     return [f"{line}.", *causes]
 
 
-def prompt_line(measured: float, answer: Answer) -> str:
-    """What a measured speed of the prompt says beside the prediction."""
-    speed = answer.prediction.speed.prefill_tokens_per_s
-    return f"You measured {measured:g} tokens/s of prompt; {_beside(measured, speed)}."
-
-
 def _beside(measured: float, predicted: Interval) -> str:
     between = f"{two(predicted.low)} to {two(predicted.high)} was predicted"
     if measured > predicted.high:

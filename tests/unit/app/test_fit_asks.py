@@ -67,14 +67,6 @@ def test_a_measured_speed_is_explained(measured: float, says: str, cause: str) -
     assert all(1 / 1.3 < one["tokens_per_s"] / measured < 1.3 for one in found["may_be"])
 
 
-def test_a_measured_prompt_speed_is_held_against_the_prediction() -> None:
-    asked = ("llama-3.1-8b", "-d", "rtx-4060-desktop")
-    read = fit(*asked, "--json")["prediction"]["speed"]["prefill_tokens_per_s"]
-    assert "as expected" in one_line(*asked, "--measured-prompt", str(read["mid"]))
-    assert "faster than expected" in one_line(*asked, "--measured-prompt", str(1.01 * read["high"]))
-    assert "50 % of the likeliest" in one_line(*asked, "--measured-prompt", str(0.5 * read["mid"]))
-
-
 def test_more_than_memory_can_deliver_is_a_fault_of_the_profile() -> None:
     assert "The memory cannot deliver that" in one_line("llama-3.1-8b", "-d", "rtx-4060-desktop", "--measured", "90")
 
