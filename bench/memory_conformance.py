@@ -45,8 +45,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.measure.machine import cpu
     from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
     from harness.predict.kv_cache import kv_cache_bytes
-    from harness.predict.memory import weight_parts
-    from harness.predict.repack import repacked_bytes
+    from harness.predict.memory import repacked_bytes, weight_parts
     from harness.predict.weights import weights_of
     from harness.runtimes.llamacpp.library import ENGINE_LOG
     from harness.runtimes.llamacpp.session import LlamaSession

@@ -11,8 +11,14 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Tensor, Weights
 from harness.domain.prediction import MemoryPrediction, PartKind
 from harness.domain.scenario import Scenario
-from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, memory_of
-from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes, rewritten_bytes
+from harness.predict.memory import (
+    RUNTIME_ANONYMOUS_BYTES,
+    kept_bytes,
+    mapped_bytes,
+    memory_of,
+    repacked_bytes,
+    rewritten_bytes,
+)
 from harness.predict.weights import weights_of
 from harness.units import MIB
 

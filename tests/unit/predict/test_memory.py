@@ -10,8 +10,16 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, scratch_bytes, tower_buffer_bytes, whole_layout
-from harness.predict.memory import driver_bytes, later_parts, memory_of, with_draft, with_head, without_parts
-from harness.predict.repack import repacked_bytes, repacked_types
+from harness.predict.memory import (
+    driver_bytes,
+    later_parts,
+    memory_of,
+    repacked_bytes,
+    repacked_types,
+    with_draft,
+    with_head,
+    without_parts,
+)
 from harness.predict.weights import weights_of
 from harness.units import MIB
 
