@@ -179,7 +179,7 @@ def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:
 
     grid = ask(devices=["rtx 3080 laptop", "raspberry-pi-5"], models=["smollm2-135m"])
 
-    assert [device.name for device in grid.devices] == ["geforce-rtx-3080-laptop", "raspberry-pi-5"]
+    assert [question.device for question, _ in grid] == ["geforce-rtx-3080-laptop", "raspberry-pi-5"]
 
 
 @pytest.mark.parametrize(
