@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import click
 
-from harness.cli._output import console, json_document, table
+from harness.cli._output import json_document, table
 from harness.errors import Exit
 from tests.faults import children, commands, servers
 from tests.faults.children import Inject
@@ -119,11 +119,10 @@ def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
             for line in lines
         ]
         total = [sum(n) for n in zip(*((s.injected, s.lost, s.torn, s.hangs, s.unnamed) for s in lines), strict=True)]
-        console().print(table("", columns, rows))
-        console().print(
+        click.echo(table("", columns, rows))
+        click.echo(
             f"{total[0]} faults of {len(lines)} kinds in {time.monotonic() - began_s:.0f} s: {total[1]} results lost, "
-            f"{total[2]} records torn, {total[3]} hangs, {total[4]} without a cause",
-            markup=False,
+            f"{total[2]} records torn, {total[3]} hangs, {total[4]} without a cause"
         )
         for line in broken:
             for failure in line.failures[:3]:
