@@ -287,7 +287,7 @@ def engine_of(runtime: str) -> str:
     """
     with contextlib.suppress(HarnessError):
         package = getattr(plugins.usable_runtime(runtime), "package", str)()
-        return f"{package} {state_of(Path(package))}"
+        return package and f"{package} {state_of(Path(package))}"
     return ""
 
 
