@@ -104,25 +104,19 @@ class LanguageModel:
         self,
         prompt: Prompt,
         most_tokens: int,
-        *,
-        temperature: float = 0.0,
-        seed: int = 0,
         ends: Callable[[str], bool] = lambda text: "\n" in text,
     ) -> tuple[str, float]:
-        """An answer, greedily or drawn at a temperature, up to the model's own end or a text that ``ends`` it.
+        """An answer, written greedily up to the model's own end or a text that ``ends`` it.
 
         With the geometric mean probability of its tokens, the ending one included.
         """
         held = self.tokens(prompt)
         self.read(held)
-        rng = np.random.default_rng(seed)
         drawn: list[int] = []
         logs: list[float] = []
         while True:
             chances = log_probabilities(self.session.logits())
             token = int(chances.argmax())
-            if temperature > 0:
-                token = int((chances + temperature * rng.gumbel(size=len(chances))).argmax())
             logs.append(float(chances[token]))
             if self.session.is_end(token) or ends(self.session.detokenize([token])):
                 break

@@ -100,8 +100,7 @@ def test_a_check_stands_beside_one_that_accepts_all():
     assert (alarms.name, alarms.value, alarms.count) == ("false_alarm_ratio", 0, 2)
 
 
-def test_a_vote_stands_beside_one_program():
-    cases = [Solve(problem="p", answer="1,000"), Solve(problem="p", answer="2")]
-    answers = [{"answers": ["7", "1000", "1000"], "voted": "1000"}, {"answers": [], "voted": ""}]
-    (score,) = SYSTEM.score(cases, answers)
-    assert (score.name, score.value, score.nulls) == ("right_ratio", 0.5, {"one program": 0.0})
+def test_right_answers_stand_beside_the_commonest_one():
+    cases = [Solve(problem="p", answer=answer) for answer in ("1,000", "2", "2")]
+    (score,) = SYSTEM.score(cases, [{"answer": "1000"}, {"answer": ""}, {"answer": "2"}])
+    assert (score.name, score.value, score.nulls) == ("right_ratio", 2 / 3, {"the commonest answer": 2 / 3})

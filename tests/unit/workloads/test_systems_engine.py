@@ -54,11 +54,10 @@ def test_a_systems_answers_are_json_and_are_scored(system, parts, tmp_path):
     assert all(score.count for score in system.score(cases, answers))
 
 
-def test_programs_are_written_and_worked(parts, tmp_path):
-    state = REASON.prepare(Context(parts, {"program_count": 2}, tmp_path))
+def test_a_program_is_written_and_worked(parts, tmp_path):
+    state = REASON.prepare(Context(parts, {}, tmp_path))
     parts.meter.drain()
-    solved = REASON.step(state, Solve(problem="1 + 1?", answer="2"))
-    assert len(solved["answers"]) <= 2
+    assert isinstance(REASON.step(state, Solve(problem="1 + 1?", answer="2"))["answer"], str)
     assert {one.op for one in parts.meter.drain()} <= {Op.READ, Op.WRITE}
 
 
