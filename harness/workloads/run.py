@@ -212,12 +212,14 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
             asked = GenerateJob(path=plan.job.parts[part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(asked, weights), target, known, programs)
             record = records[shape] = pipeline.measure(planned)
-            if not record.samples or not record.memory:
+            if not record.samples:
                 raise EngineError(f"{part} on {on}: {record.detail}", record.outcome)
+            use = record.memory
+            if use is None:  # it ended before its counters were read
+                continue
             predicted_bytes = plan.bytes_of(part, scenario, None)
             if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
                 predicted_bytes += 4 * weights.shape.vocab_count * tokens
-            use = record.memory
             if part not in held or use.peak_anonymous_bytes > (held[part].anonymous_bytes or 0):
                 held[part] = PartMemory(
                     part=part,
@@ -237,7 +239,9 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
         samples=tuple(samples_of(steps, records)),
         memory=MemoryUse(
             peak_rss_bytes=own_bytes + file_bytes, peak_anonymous_bytes=own_bytes, peak_file_bytes=file_bytes
-        ),
+        )
+        if held
+        else None,
         prediction=None,
         result=result_of(plan, here, None).replace(
             prepare_s=None,
