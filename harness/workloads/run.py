@@ -247,7 +247,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
             prepare_s=None,
             passes=tuple(rows_there(steps, seconds, on)),
             memory=memory,
-            predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory),
+            predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory) or None,
         ),
         extra={"target": on, "answers": "given here, by the same files"},
     )
