@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.renderers import verbs
@@ -25,6 +25,7 @@ def shown(width: int, *given: object, **named: object) -> list[str]:
         return table(*given, **named).splitlines()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that others use
 @given(st.data(), st.integers(1, 9), st.sampled_from([60, 80, 120]))
 def test_a_table_fits_and_breaks_no_word(data: st.DataObject, count: int, width: int) -> None:
     columns = data.draw(st.lists(WORDS, min_size=count, max_size=count))
