@@ -215,7 +215,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
             if not record.samples:
                 raise EngineError(f"{part} on {on}: {record.detail}", record.outcome)
             use = record.memory
-            if use is None:  # it ended before its counters were read
+            if use is None or not shape.step:  # it ended before its counters were read, or is a probe's
                 continue
             predicted_bytes = plan.bytes_of(part, scenario, None)
             if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
