@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from harness.predict.coefficients import Coefficient, Coefficients, engine_key
 from harness.predict.laws import Machine, Work, decode_seconds
 from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
@@ -80,10 +82,10 @@ def ordered(belief: Coefficients, rows: Sequence[Row]) -> Coefficients:
 def pooled(pair: Pair, over: float, belief: Coefficients) -> Coefficients:
     """Both as fast, each moved by its share of their variances."""
     keys = [f"w/chip {engine_key(machine)}" for machine in pair]
-    squares = [belief.spread_of(key) ** 2 for key in keys]
+    squares = np.diag(belief.covariance_of(keys))
     terms = dict(belief.terms)
     for key, square, sign in zip(keys, squares, (1, -1), strict=True):
-        old = terms.get(key, Coefficient(value=0.0, spread=belief.spread_of(key)))
+        old = terms.get(key, Coefficient(value=0.0, spread=float(square**0.5)))
         terms[key] = old.replace(value=round(old.value + sign * over * square / sum(squares), 4))
     return belief.replace(terms=terms)
 

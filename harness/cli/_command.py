@@ -5,7 +5,7 @@ docstring. All of it holds for the verbs of plug-ins too.
 """
 
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import click
 from click import _textwrap
@@ -43,6 +43,10 @@ def typed(context: click.Context) -> set[str]:
     }
 
 
+HANDED: Final = "edge-harness: the answer is handed back"
+"""Of a context that prints no answer."""
+
+
 class Verb(click.Command):
     """A command with grouped help and an example."""
 
@@ -54,21 +58,17 @@ class Verb(click.Command):
         super().__init__(name, callback=callback, params=params, help=text.strip(), epilog=example)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; print its answer, if it gives one."""
-        as_json = ctx.params.get("as_json")
-        answer = self.answer(ctx)
-        if isinstance(answer, Answer):
-            return answer.told(path_of(ctx) if as_json else "")
-        return answer
-
-    def answer(self, ctx: click.Context) -> Any:
-        """What the verb's function gives for the words of a context."""
+        """Run the verb; print its answer, if it gives one and the context does not want to have it (``HANDED``)."""
         assert self.callback is not None
         given = built(self.callback, ctx.params)
         measuring = given.get("measuring")
         if measuring is not None and measuring.is_handed_over:
-            return measuring.handed_over()
-        return ctx.invoke(self.callback, **given)
+            answer = measuring.handed_over()
+        else:
+            answer = ctx.invoke(self.callback, **given)
+        if isinstance(answer, Answer) and not ctx.meta.get(HANDED):
+            return answer.told(path_of(ctx) if ctx.params.get("as_json") else "")
+        return answer
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings."""

@@ -79,6 +79,7 @@ def _fit(question: Question) -> bytes:
 def _said(path: str, *words: str) -> bytes:
     """The document that a verb prints with ``--json`` for these words."""
     from harness.cli import cli
+    from harness.cli._command import HANDED
     from harness.cli._output import json_document
 
     command: click.Command | None = cli
@@ -87,4 +88,5 @@ def _said(path: str, *words: str) -> bytes:
         command = command.get_command(click.Context(cli), name)
     assert isinstance(command, Verb)
     with command.make_context(path, list(words)) as context:
-        return json_document(command.answer(context).document, path)
+        context.meta[HANDED] = True
+        return json_document(command.invoke(context).document, path)

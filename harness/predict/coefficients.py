@@ -120,28 +120,20 @@ class Coefficients(Frozen, dict=True):
     def _packed(self) -> bytes:
         return base64.b64decode(self.covariance.correlations)
 
-    def _correlation(self, one: str, other: str) -> float:
-        """Of two terms; 0 for any that no row spoke for."""
-        if one not in self._places or other not in self._places:
-            return 0.0
-        column, row = sorted((self._places[one], self._places[other]))
-        # Of the lower triangle, two bytes an entry.
-        return float(_CORRELATION.unpack_from(self._packed, row * (row - 1) + 2 * column)[0])
-
-    def spread_of(self, key: str) -> float:
-        """Standard error of one term; the prior's where no row spoke for it."""
-        if key in self.terms:
-            return self.terms[key].spread
-        return prior_of(key, self.widths)[1]
-
     def covariance_of(self, keys: Iterable[str]) -> NDArray[np.float64]:
         """Covariance [keys, keys]; a term that no row spoke for stands alone."""
         listed = list(keys)
         result = np.eye(len(listed))
+        spreads = np.zeros(len(listed))
+        packed = self._packed
         for row, key in enumerate(listed):
+            spreads[row] = self.terms[key].spread if key in self.terms else prior_of(key, self.widths)[1]
             for column, other in enumerate(listed[:row]):
-                result[row, column] = result[column, row] = self._correlation(key, other)
-        spreads = np.array([self.spread_of(key) for key in listed])
+                if key in self._places and other in self._places:
+                    left, below = sorted((self._places[key], self._places[other]))
+                    # Of the lower triangle, two bytes an entry.
+                    (told,) = _CORRELATION.unpack_from(packed, below * (below - 1) + 2 * left)
+                    result[row, column] = result[column, row] = told
         return np.asarray(result * spreads * spreads[:, None])
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:

@@ -229,12 +229,12 @@ class Machine(NamedTuple):
     @property
     def hardware(self) -> str:
         """Class of hardware whose measurements scatter alike."""
-        if self.side == "npu":
+        if self.api == "npu":
             return "NPU"
         if self.phone:
-            return f"phone {self.side.upper()}"
+            return "phone CPU" if self.api == "cpu" else "phone GPU"
         family = self.traits.family
-        if self.side == "cpu":
+        if self.api == "cpu":
             if family.endswith(("server-cpu", "neoverse-cpu")):
                 return "server CPU"
             return "desktop CPU"
@@ -396,7 +396,7 @@ def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -
 
 def capped(share: Any) -> Any:
     """``share``, a number or an array [rows], with a soft limit of 1: never above it."""
-    return share * cap_slope(share) ** (1 / CAP_SHARPNESS)
+    return share * (1 / (1 + share**CAP_SHARPNESS)) ** (1 / CAP_SHARPNESS)
 
 
 def cap_slope(share: Any) -> Any:

@@ -231,14 +231,21 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
         beside = link.main
     elif away and split.expert_ratio < 1:
         beside = link.prompt_experts
-    if away and asked.is_prompt and batch >= link.copies_from:
+    is_copied = bool(away) and asked.is_prompt and batch >= link.copies_from
+    on_cards = [] if split.main.is_empty else [split.main]
+    if is_copied:
+        on_cards = [split.main, *away]
+    shared = [(card, share) for card, share in zip(engines.cards, engines.shares, strict=True) if share]
+    seconds = Terms()
+    if on_cards and len(shared) == 1:
+        seconds = shared[0][0].seconds(on_cards, asked).times(beside)
+    elif on_cards:
+        each = [card.seconds([scaled(part, share) for part in on_cards], asked) for card, share in shared]
+        seconds = _of_cards(each, on_cards, split.hidden_dim, engines, asked).times(beside)
+    if is_copied:
         touched = 1 - (1 - split.expert_ratio) ** batch
         copied = split.copied_bytes + touched * split.copied_expert_bytes
-        seconds = _cards_terms([split.main, *away], split.hidden_dim, engines, asked).times(beside)
         return seconds.plus(Terms(link_s=batches * copied / link.copy_bytes_per_s))
-    seconds = Terms()
-    if not split.main.is_empty:
-        seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)
     for part, factor in ((split.cpu, link.cpu), (split.experts, link.experts)):
         if not part.is_empty:
             own = engines.host.seconds([part], asked)
@@ -252,12 +259,10 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
     return seconds.plus(Terms(link_s=batches * (crossings * link.crossing_s + moved_s)))
 
 
-def _cards_terms(parts: Sequence[Part], hidden_dim: float, engines: Engines, asked: Pass) -> Terms:
-    """Seconds of what lies with the cards."""
-    shared = [(card, share) for card, share in zip(engines.cards, engines.shares, strict=True) if share]
-    if len(shared) == 1:
-        return shared[0][0].seconds(parts, asked)
-    each = [card.seconds([scaled(part, share) for part in parts], asked) for card, share in shared]
+def _of_cards(
+    each: Sequence[Terms], parts: Sequence[Part], hidden_dim: float, engines: Engines, asked: Pass
+) -> Terms:
+    """Seconds of what lies with several cards, whose own seconds are ``each``."""
     slowest = max(each, key=lambda one: float(one.total_s))
     if engines.meeting is not None:
         meetings = 2 * sum(part.work.layer_count for part in parts)
