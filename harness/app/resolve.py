@@ -410,16 +410,19 @@ def _as_written(quant: str, mixture: str, said: Sequence[str]) -> str:
 
 
 def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
-    """What a name means that says itself where it is read: a hub, an address.
+    """What a name means that says itself where it is read: a hub, a registry, an address.
 
     None for other names.
     """
     if is_hub(ref):
         return _from_hub(ref, quant)
-    if not ref.startswith(("http://", "https://")):
+    registry = re.match(r"ollama:|(?:https://)?(?:registry\.ollama\.ai|ollama\.com)/", ref)
+    if not registry and not ref.startswith(("http://", "https://")):
         return None
-    from harness.catalog.hub import read_url
+    from harness.catalog.hub import read_ollama, read_url
 
+    if registry:
+        return _as_read(ref, read_ollama(ref[registry.end() :].removeprefix("library/")), quant)
     return _as_read(ref, read_url(ref), quant)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -44,6 +44,7 @@ _FIRST_BYTES: Final = 1 << 20
 _EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
+_OLLAMA: Final = "https://registry.ollama.ai"
 _USUAL_FILES: Final = (
     "Q4_K_M", "MXFP4_MOE", "UD-Q4_K_XL", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0", "F16", "BF16",
 )  # fmt: skip
@@ -65,6 +66,21 @@ class _Listing(msgspec.Struct):
 
     siblings: list[_File]
     sha: str = "main"
+
+
+class _Layer(msgspec.Struct):
+    mediaType: str  # noqa: N815 - the registry's own name
+    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+    size: int
+
+
+class _Manifest(msgspec.Struct):
+    """What is read of Ollama's registry about a model."""
+
+    layers: list[_Layer]
+
+
+_Read = TypeVar("_Read", _Listing, _Manifest)
 
 
 class Repository(NamedTuple):
@@ -132,6 +148,32 @@ def read_url(url: str) -> Repository:
     name = _flat(url.partition("?")[0].partition("://")[2])[-_NAME_MAX:]
     weights = _header(url, url, folder_of("url") / name).weights()
     return Repository(weights.shape, weights, f"header of {url}", url)
+
+
+def read_ollama(name: str) -> Repository:
+    """A model of Ollama's registry, ``qwen3:8b`` or ``user/name:tag``, by the header of its file.
+
+    Raises:
+        RefusedError: That is no such name.
+        FetchError: The registry does not answer, or has no such model.
+        BadDataError: Its answer names no model file.
+    """
+    told = re.fullmatch(r"([\w.-]+/)?([\w.-]+)(?::([\w.-]+))?", name)
+    if told is None:
+        raise RefusedError(f"{name!r} is no name of Ollama's registry: write ollama:name:tag")
+    place = f"ollama:{name}"
+    folder = _flat(place)
+    base = f"{_OLLAMA}/v2/{told[1] or 'library/'}{told[2]}"
+    manifest = _document(
+        folder, "manifest.json", f"{base}/manifests/{told[3] or 'latest'}", _LISTING_MAX_BYTES
+    )
+    layers = {layer.mediaType.rpartition(".")[2]: layer for layer in _read(place, manifest, _Manifest).layers}
+    if "model" not in layers:
+        raise BadDataError(place, "layers", "no model file", "a layer of a model")
+    digest = layers["model"].digest
+    weights = _header(place, f"{base}/blobs/{digest}", folder_of(folder) / _flat(digest)).weights()
+    tower = layers.get("projector")
+    return Repository(weights.shape, weights, f"header of {place}", "", tower.size if tower else 0)
 
 
 def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
@@ -252,11 +294,14 @@ def _listing(repo: str) -> _Listing:
     """A repository's commit and files; BadDataError where the hub's listing is no such list."""
     url = f"{_endpoint()}/api/models/{repo}?blobs=true"
     listing = _document(repo, "listing.json", url, _LISTING_MAX_BYTES)
+    return _read(f"{repo}: the hub's listing", listing, _Listing)
+
+
+def _read(place: str, document: Path, kind: type[_Read]) -> _Read:
     try:
-        return msgspec.json.decode(read_limited(listing), type=_Listing)
+        return msgspec.json.decode(read_limited(document), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        listing.unlink(missing_ok=True)  # asked for anew
-        place = f"{repo}: the hub's listing"
+        document.unlink(missing_ok=True)  # asked for anew
         raise BadDataError(place, "", f"no such list ({error})", "names of files") from error
 
 

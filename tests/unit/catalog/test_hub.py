@@ -62,6 +62,9 @@ class Hub(BaseHTTPRequestHandler):
         if self.server.elsewhere and "/resolve/" in self.path:  # weights lie with another host
             self.send(b"", 302, body, {"Location": f"{self.server.elsewhere}{self.path}"})
             return
+        if self.path.startswith("/v2/"):
+            self.registry(body=body)
+            return
         listing = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/\w+|/tree/\w+)?(?:\?.*)?", self.path)
         resolved = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([^?]+)", self.path)
         if listing:
@@ -81,6 +84,24 @@ class Hub(BaseHTTPRequestHandler):
         digest = self.server.digest or hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         self.part(resolved[2], data, body, headers)
+
+    def registry(self, *, body: bool) -> None:
+        """What Ollama's registry answers: a manifest of layers, and blobs by their digests."""
+        blobs = {"sha256:" + hashlib.sha256(data).hexdigest(): data for data in self.server.blobs.values()}
+        manifest = re.fullmatch(r"/v2/(library/\w+)/manifests/([\w.]+)", self.path)
+        if manifest and self.server.blobs:
+            kinds = {"model": "image.model", "tower": "image.projector", "licence": "image.license"}
+            layers = [
+                {"mediaType": f"application/vnd.ollama.{kinds[kind]}", "size": len(data), "digest": digest}
+                for (kind, data), digest in zip(self.server.blobs.items(), blobs, strict=True)
+            ]
+            self.send(json.dumps({"schemaVersion": 2, "layers": layers}).encode(), 200, body, {})
+            return
+        digest = self.path.rpartition("/")[2]
+        if digest in blobs:
+            self.part(digest, blobs[digest], body, {})
+            return
+        self.send(b"unknown", 404, body, {})
 
     def part(self, name: str, data: bytes, body: bool, headers: dict[str, str]) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -108,7 +129,7 @@ class Hub(BaseHTTPRequestHandler):
 def serving() -> Any:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.ranges, server.sent_bytes, server.most_bytes, server.digest = {}, [], 0, 1 << 40, ""
-    server.token, server.tokens, server.elsewhere = "", [], ""
+    server.token, server.tokens, server.elsewhere, server.blobs = "", [], "", {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -384,6 +405,27 @@ def test_an_address_of_a_file_is_a_model_and_no_token_goes_there(
     assert not any(token for _, token in other.tokens)
     other.shutdown()
     other.server_close()
+
+
+def test_a_name_of_ollamas_registry_is_read_by_its_blob(hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_OLLAMA", f"http://127.0.0.1:{hub.server_port}")
+    hub.blobs = {"licence": b"free", "model": gguf.read_bytes(), "tower": b"x" * 700}
+
+    found = resolve_model("ollama:quokka:8b")
+
+    assert found.weights == read_gguf(gguf).weights()
+    assert found.tower_bytes == 700
+    read_bytes = sum(end - start for _, start, end in hub.ranges)
+    assert read_bytes < len(hub.blobs["model"]) / 2
+    hub.blobs = {}
+    assert resolve_model("ollama:quokka:8b").weights == found.weights  # of the cache
+    with pytest.raises(FetchError, match=r"emu.*404"):
+        resolve_model("ollama:emu")
+    with pytest.raises(RefusedError, match="Ollama's registry"):
+        resolve_model("ollama:../../etc:8b")
+    hub.blobs = {"tower": b"x" * 700}
+    with pytest.raises(BadDataError, match="no model file"):
+        resolve_model("https://ollama.com/library/wombat")
 
 
 @pytest.mark.parametrize(
