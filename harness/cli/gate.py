@@ -216,16 +216,20 @@ def init(
             "the time to the first token.",
         ),
     ] = "limits",
+    out: Annotated[
+        Path | None, Option("--out -o", "File to write.", "Output", path="file", default="stdout")
+    ] = None,
 ) -> Answer:
     """Propose budgets from results, and say what they will find.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
     a run that differs in any of these is not evidence for them.
 
-    Example: edge-harness gate init results/ > budgets.toml
+    Example: edge-harness gate init results/ -o budgets.toml
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
+    from harness.records.store import write_atomically
 
     proposals = propose(gather(results), preset)
     if not proposals:
@@ -233,7 +237,9 @@ def init(
     for budget, finds in proposals:
         click.echo(f"{budget.metric}, {budget.model}: {finds}", err=True)
     text = to_toml(proposals)
-    return Answer([budget for budget, _ in proposals], lambda: click.echo(text, nl=False))
+    if out:
+        write_atomically(out, text.encode())
+    return Answer([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
 
 
 def _baseline_note(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> str:

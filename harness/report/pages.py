@@ -120,7 +120,7 @@ def _next(record: RunRecord) -> Section:
     commands = {
         "Is there a faster setting? Tries threads, buffers and engines.": f"edge-harness tune {name}",
         "Which larger model would run well here?": "edge-harness recommend this",
-        "Keep it this fast: limits that a later build must meet.": "edge-harness gate init -o budgets.toml",
+        "Keep it this fast: limits for later builds.": f"edge-harness gate init {record.run_id} -o b.toml",
         "Would it run on a phone?": f'edge-harness fit {name} -d "iphone 16 pro"',
     }
     rows = [(text, cell(command, "command")) for text, command in commands.items()]

@@ -1,8 +1,10 @@
 """Every format renders every answer, and no name from a file can break out of it."""
 
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from click.testing import CliRunner
 
 from harness.domain.budget import Budget
 from harness.gates import formats
@@ -91,3 +93,14 @@ def test_each_budget_is_named_by_file_and_line(tmp_path, monkeypatch, capsys) ->
     assert "file=my budgets/b.toml,line=7,title=" in said["github"]
     file.write_text("budget = [{ metric = 'ttft_s', ceiling = 1.0 }]\n")
     assert budget_lines(file, 1) == [1]
+
+
+def test_proposed_budgets_are_written_where_asked_and_hold(tmp_path: Path) -> None:
+    from harness.cli.gate import gate as COMMAND
+
+    run, file = "reports/check/default.json", str(tmp_path / "b.toml")
+    printed = CliRunner().invoke(COMMAND, ["init", run])
+    written = CliRunner().invoke(COMMAND, ["init", run, "-o", file])
+    assert (written.exit_code, written.stdout) == (0, "")
+    assert Path(file).read_text() == printed.stdout
+    assert CliRunner().invoke(COMMAND, ["--budget", file, run]).stdout.startswith("PASS: 4 of 4 budgets")
