@@ -12,15 +12,15 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from harness.app.answer import Answer, answer
 from harness.app.matrix import ask
-from harness.domain.placement import Placement
+from harness.domain.foreign import typed
 from harness.domain.prediction import Interval
-from harness.domain.question import Asked, EnginePart, Question
+from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import MissingPackageError
@@ -29,32 +29,7 @@ from harness.gates.judge import Judgement
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
 
-__all__ = ["Fit", "Options", "Table", "check", "fit", "judge", "load", "matrix", "run"]
-
-
-class Options(TypedDict, total=False):
-    """Fields of :class:`harness.domain.question.Asked`: what may be asked of a model on a device."""
-
-    quant: str
-    context_tokens: int | str | None
-    prompt_tokens: int
-    new_tokens: int
-    depth_tokens: int
-    users: int | str
-    ubatch_tokens: int
-    kv_type: str
-    value_type: str
-    program: str | None
-    api: str
-    thread_count: int
-    without: tuple[EnginePart, ...]
-    placement: Placement | None
-    beside: tuple[str, ...]
-    draft: str
-    target_tokens_per_s: float | None
-    minutes: float | None
-    entitled: bool
-    ram_budget: str
+__all__ = ["Fit", "Table", "check", "fit", "judge", "load", "matrix", "run"]
 
 
 class Fit:
@@ -150,15 +125,16 @@ def _html_row(tag: str, values: Iterable[Any]) -> str:
     return f"<tr>{cells}</tr>"
 
 
-def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
+def fit(model: str, device: str = "this", **options: object) -> Fit:
     """Whether a model fits on a device, and how fast it runs.
 
-    ``model`` is a name or a file, ``device`` a name, a line of parts, a file, or ``this`` for this machine.
+    ``model`` is a name or a file, ``device`` a name, a line of parts, a file, or ``this`` for this machine;
+    the options are the fields of :class:`harness.domain.question.Asked`.
 
     Raises:
         InputError: A name or a value is wrong, or an option would change nothing.
     """
-    return Fit(answer(_checked(model, device, options)))
+    return Fit(answer(typed({"model": model, "device": device, **options}, Question, "question")))
 
 
 def matrix(
@@ -167,35 +143,36 @@ def matrix(
     *,
     quants: Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
-    **options: Unpack[Options],
+    **options: object,
 ) -> Table:
-    """Every combination of what the patterns match, a row each.
+    """Every combination of what the patterns match, a row each; options as :func:`fit` takes them.
 
     Raises:
         UnknownNameError: A pattern matches nothing.
         InputError: There are too many combinations.
     """
-    asked = msgspec.convert(options, Asked)
-    pairs = list(ask(devices, models, quants, contexts, asked))
+    pairs = list(ask(devices, models, quants, contexts, typed(options, Asked, "question")))
     return Table([_answer_row(*pair) for pair in pairs], [found for _, found in pairs])
+
+
+_TOLD: Final = (
+    *("verdict", "way", "needed_bytes", "available_bytes"),
+    *("decode_tokens_per_s", "decode_low_tokens_per_s", "decode_high_tokens_per_s"),
+)
 
 
 def _answer_row(question: Question, found: Answer | None) -> dict[str, Any]:
     row: dict[str, Any] = {"device": question.device, "model": question.model, "quant": question.quant}
-    row |= {"context_tokens": question.context_tokens, "verdict": "impossible", "way": ""}
-    row |= dict.fromkeys(("needed_bytes", "available_bytes"))
-    row |= dict.fromkeys(("decode_tokens_per_s", "decode_low_tokens_per_s", "decode_high_tokens_per_s"))
-    if found is None:
-        return row
-    verdict = found.prediction.verdict
-    row |= {"verdict": verdict.word, "way": found.best.kind.value}
-    row |= {"needed_bytes": verdict.needed_bytes, "available_bytes": verdict.available_bytes}
-    if found.runs:
-        speed = found.prediction.speed.decode_tokens_per_s
-        row["decode_tokens_per_s"] = speed.mid
-        row["decode_low_tokens_per_s"] = speed.low
-        row["decode_high_tokens_per_s"] = speed.high
-    return row
+    row["context_tokens"] = question.context_tokens
+    told: list[Any] = ["impossible", "", None, None]
+    speed: list[float | None] = [None, None, None]
+    if found is not None:
+        verdict = found.prediction.verdict
+        told = [verdict.word, found.best.kind.value, verdict.needed_bytes, verdict.available_bytes]
+        if found.runs:
+            decode = found.prediction.speed.decode_tokens_per_s
+            speed = [decode.mid, decode.low, decode.high]
+    return row | dict(zip(_TOLD, [*told, *speed], strict=True))
 
 
 def run(
@@ -272,13 +249,6 @@ def judge(
     from harness.gates.evaluate import evaluate
 
     return evaluate(load_budgets(Path(budgets)), records, baseline=baseline)
-
-
-def _checked(model: str, device: str, options: Options) -> Question:
-    """The question, its values within their bounds."""
-    from harness.domain.foreign import typed
-
-    return typed({"model": model, "device": device, **options}, Question, "question")
 
 
 def _table(records: Sequence[RunRecord]) -> Table:

