@@ -62,7 +62,7 @@ def run(
     from harness.app.run import exit_of
     from harness.workloads import run as runs
     from harness.workloads.child import SystemJob
-    from harness.workloads.page import COLUMNS, SCORE_COLUMNS, rows_of, score_rows, title_of
+    from harness.workloads.page import panel
     from harness.workloads.system import load, size_of
 
     if not name:
@@ -88,11 +88,11 @@ def run(
         else:
             record = runs.run_on(job, measuring.target, measuring.programs, how)
     status = Exit.BROKEN if "WrongAnswerError" in record.detail else exit_of([record])
-    title = title_of(record)
-    times = table(f"time and memory of {title}", COLUMNS, rows_of(record))
-    scores = table(f"figures of {title}", SCORE_COLUMNS, score_rows(record))
-    told = f"{record.outcome}: {record.detail}".rstrip(": ")
-    return Answer(record, lambda: say(times, scores, told), status)
+    shown = panel(record)
+    assert shown
+    times = table(f"time and memory of {shown.label}", shown.columns, shown.rows)
+    scores = table("", ["figure", "with its interval, beside the hardest null"], shown.facts)
+    return Answer(record, lambda: say(times, scores, shown.outcome), status)
 
 
 def _listed() -> Answer:

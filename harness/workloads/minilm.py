@@ -22,15 +22,6 @@ MEMBERS = {
     f"{_FOLDER}/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 _BLOCK_COUNT = 6
-_SPECIAL = {
-    "bos": "[CLS]",
-    "cls": "[CLS]",
-    "eos": "[SEP]",
-    "seperator": "[SEP]",
-    "unknown": "[UNK]",
-    "padding": "[PAD]",
-    "mask": "[MASK]",
-}
 
 
 def minilm_file(cache: Path) -> Path:
@@ -52,7 +43,10 @@ def minilm_file(cache: Path) -> Path:
 
 
 def write(path: Path, arrays: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
-    """Write a BERT of 6 blocks as llama.cpp reads it, matrices of the blocks and the token table as F16."""
+    """Write a BERT of 6 blocks as llama.cpp reads it, matrices of the blocks and the token table as F16.
+
+    Its special tokens stand where llama.cpp looks for those of a BERT of which nothing else is told.
+    """
     with optional("gguf", "llama"):
         from gguf import MODEL_ARCH, GGUFWriter, PoolingType, TokenType, get_tensor_name_map
     out = GGUFWriter(path, "bert")
@@ -67,20 +61,18 @@ def write(path: Path, arrays: Mapping[str, Any], vocabulary: Mapping[str, int]) 
     out.add_causal_attention(False)
     out.add_pooling_type(PoolingType.MEAN)
     out.add_tokenizer_model("bert")
-    out.add_tokenizer_pre("default")
     out.add_token_type_count(2)
     spelled = []
     kinds = []
     for token in sorted(vocabulary, key=vocabulary.__getitem__):
         is_special = token.startswith("[") and token.endswith("]")
         kinds.append(TokenType.CONTROL if is_special else TokenType.NORMAL)
-        # what begins a word is marked, and not what goes on with one
-        plain = token.removeprefix("##") if token.startswith("##") else f"\u2581{token}"
-        spelled.append(token if is_special else plain)
+        text = token if is_special else f"\u2581{token}"
+        spelled.append(
+            text.removeprefix("\u2581##")
+        )  # what begins a word is marked, not what goes on with one
     out.add_token_list(spelled)
     out.add_token_types(kinds)
-    for name, token in _SPECIAL.items():
-        out.add_uint32(f"tokenizer.ggml.{name}_token_id", vocabulary[token])
     names = get_tensor_name_map(MODEL_ARCH.BERT, _BLOCK_COUNT)
     for name, array in arrays.items():
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))

@@ -1,6 +1,6 @@
-"""Systems as tables: time and memory of each step and part, measured beside predicted; figures beside their nulls."""
+"""Systems as a table: time and memory of each step and part, measured beside predicted; figures beside their nulls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from harness.domain.record import RunRecord
@@ -9,66 +9,53 @@ from harness.report.panels import Panel
 from harness.units import format_bytes, format_seconds
 
 COLUMNS = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p95", "error")
-SCORE_COLUMNS = ("of", "figure", "value", "cases", "null", "which says")
-
-
-def title_of(record: RunRecord) -> str:
-    """The system with its parts, each with the model that it was."""
-    assert isinstance(record.result, SystemResult)
-    parts = ", ".join(f"{name} {model}" for name, model in record.result.parts.items())
-    return f"{record.workload}, parts: {parts or 'none'}"
-
-
-def rows_of(record: RunRecord) -> list[list[str]]:
-    """Medians of the passes of each step; anonymous memory of each part, and of all together."""
-    result = record.result
-    assert isinstance(result, SystemResult)
-    cells = []
-    for one in result.passes:
-        tokens = f"{one.tokens:g}" if one.tokens else "-"
-        seconds = (one.p50_s, one.p95_s, one.predicted_p50_s, one.predicted_p95_s)
-        cells.append([one.step, one.part or "-", one.op, tokens, *_compared(seconds, format_seconds)])
-    for part in result.memory:
-        sizes = map(format_bytes, (part.file_bytes, part.cache_bytes, part.arena_bytes))
-        told = "file {}, cache {}, arena {}".format(*sizes)
-        held = (part.anonymous_bytes, None, part.predicted_bytes, None)
-        cells.append(["memory", part.part, told, "-", *_compared(held, format_bytes)])
-    if record.memory:
-        held = (record.memory.peak_anonymous_bytes, None, result.predicted_anonymous_bytes, None)
-        cells.append(["memory", "-", "all", "-", *_compared(held, format_bytes)])
-    return cells
-
-
-def _compared(figures: Sequence[Any], spelled: Callable[[Any], str]) -> list[str]:
-    cells = ["-" if figure is None else spelled(figure) for figure in figures]
-    error = "-"
-    if figures[0] and figures[2] is not None:
-        error = f"{figures[2] / figures[0] - 1:+.0%}"
-    return [*cells, error]
-
-
-def score_rows(record: RunRecord) -> list[list[str]]:
-    """Figures, each beside its hardest null, and what that says."""
-    assert isinstance(record.result, SystemResult)
-    cells = []
-    for score in record.result.scores:
-        value = "-" if score.value is None else f"{score.value:.3g}"
-        if score.low is not None and score.high is not None:
-            value += f" ({score.low:.3g} to {score.high:.3g})"
-        null = score.best_null
-        beside = f"{null}: {score.nulls[null]:.3g}" if null else "-"
-        says = {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null]
-        name = score.name.replace("_", " ")
-        cells.append([score.group or "all", name, value, str(score.count), beside, says])
-    return cells
 
 
 def panel(record: RunRecord) -> Panel | None:
-    """The section of a system's run in a report; None for any other record."""
-    if not isinstance(record.result, SystemResult):
+    """The section of a system's run in a report, and what its verb prints; None for any other record.
+
+    Rows are medians of the passes of each step, anonymous memory of each part, and of all together.
+    """
+    result = record.result
+    if not isinstance(result, SystemResult):
         return None
-    facts = [
-        (f"{row[0]}: {row[1]}", f"{row[2]}, {row[3]} cases; {row[4]} {row[5]}") for row in score_rows(record)
-    ]
+    rows = []
+    for one in result.passes:
+        tokens = f"{one.tokens:g}" if one.tokens else "-"
+        cells = _compared(format_seconds, one.p50_s, one.predicted_p50_s, one.p95_s, one.predicted_p95_s)
+        rows.append([one.step, one.part or "-", one.op, tokens, *cells])
+    for part in result.memory:
+        sizes = map(format_bytes, (part.file_bytes, part.cache_bytes, part.arena_bytes))
+        told = "file {}, cache {}, arena {}".format(*sizes)
+        cells = _compared(format_bytes, part.anonymous_bytes, part.predicted_bytes)
+        rows.append(["memory", part.part, told, "-", *cells])
+    if record.memory:
+        cells = _compared(format_bytes, record.memory.peak_anonymous_bytes, result.predicted_anonymous_bytes)
+        rows.append(["memory", "-", "all", "-", *cells])
+    facts = []
+    for score in result.scores:
+        told = "-" if score.value is None else f"{score.value:.3g}"
+        if score.low is not None and score.high is not None:
+            told += f" ({score.low:.3g} to {score.high:.3g})"
+        told += f", {score.count} cases"
+        null = score.best_null
+        if null:
+            told += f"; {null}: {score.nulls[null]:.3g}"
+        if score.beats_null is not None:
+            told += " beats it" if score.beats_null else " does not beat it"
+        facts.append((f"{score.group or 'all'}: {score.name.replace('_', ' ')}", told))
+    parts = ", ".join(f"{name} {model}" for name, model in result.parts.items())
+    label = f"{record.workload}, parts: {parts or 'none'}"
     outcome = f"{record.outcome}: {record.detail}".rstrip(": ")
-    return Panel("Systems", title_of(record), outcome, COLUMNS, rows_of(record), facts)
+    return Panel("Systems", label, outcome, COLUMNS, rows, facts)
+
+
+def _compared(
+    spelled: Callable[[Any], str], measured: Any, predicted: Any, p95: Any = None, predicted_p95: Any = None
+) -> list[str]:
+    figures = (measured, p95, predicted, predicted_p95)
+    cells = ["-" if figure is None else spelled(figure) for figure in figures]
+    error = "-"
+    if measured and predicted is not None:
+        error = f"{predicted / measured - 1:+.0%}"
+    return [*cells, error]

@@ -17,12 +17,11 @@ from typing import NamedTuple
 from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
-from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import PartKind
 from harness.domain.record import MemoryUse, ModelIdentity, RunRecord, Sample
-from harness.domain.result import PartMemory, PassFigures, Score, SystemResult
+from harness.domain.result import PartMemory, PassFigures, SystemResult
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import ChildResult, run_helper
@@ -144,33 +143,28 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
     """What a child told of a system; its answers are scored here, since statistics are no part of what it holds."""
     law = law_of(plan.weights, device, Scenario(thread_count=plan.job.thread_count)) if device else unknown
     answers = ended.told("answer")
-    scores: Sequence[Score] = ()
-    if answers:
-        cases = asked_cases(plan.system, plan.job)[: len(answers)]
-        scores = plan.system.score(cases, [each["answer"] for each in answers])
+    cases = asked_cases(plan.system, plan.job)[: len(answers)]
+    scores = plan.system.score(cases, [each["answer"] for each in answers]) if answers else ()
     held = plan.held_bytes(device)
     all_held = [INTERPRETER_BYTES, *held.values()]
-    memory = [part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)]
     return SystemResult(
         size=plan.job.size,
         prepare_s=dict(ended.events).get("prepared_s"),
         parts={part: Path(path).name for part, path in plan.job.parts.items()},
         scores=tuple(scores),
         passes=tuple(rows_of(ended.told("step", StepTime), law)),
-        memory=tuple(memory),
+        memory=tuple(
+            part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)
+        ),
         predicted_anonymous_bytes=None if None in all_held else sum(filter(None, all_held)),
         answers=tuple(answers[:_MOST_ANSWERS]),
     )
 
 
-class Shape(Frozen):
+class Shape(Pass):
     """Passes that are alike in one kind of step; those of a probe are of none."""
 
-    step: str
-    part: str
-    op: Op
-    tokens: int
-    depth: int = 0
+    step: str = ""
 
 
 def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
@@ -271,7 +265,7 @@ def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, f
             token_s = median((one.seconds or 0.1) / one.tokens for one in alike)
             depth = round(median(one.depth for one in alike))
             for tokens in _PROBED[probed]:
-                shapes.setdefault(Shape(step="", part=part, op=probed, tokens=tokens), token_s * tokens)
+                shapes.setdefault(Shape(part=part, op=probed, tokens=tokens), token_s * tokens)
             for tokens in map(round, quantiles([one.tokens for one in alike])):
                 shapes[Shape(step=step, part=part, op=op, tokens=tokens, depth=depth)] = token_s * tokens
     return shapes

@@ -1,7 +1,7 @@
 """Scores that several systems give, each with its 95 % interval and beside its nulls."""
 
-from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from harness.domain.result import Score
 from harness.stats.intervals import RESAMPLES, share_interval
 
-Nulls = Mapping[str, float]
+Nulls = dict[str, float]
 _NONE: Nulls = {}
 
 
@@ -21,9 +21,10 @@ def figure(name: str, value: float, group: str, count: int, *, more_is_better: b
 def share(name: str, hits: Sequence[Any], group: str = "", nulls: Nulls = _NONE) -> Score:
     """A share of cases, with Wilson's interval; no value without cases."""
     estimate = share_interval(sum(hits), len(hits))
-    value = estimate.mid if hits else None
-    score = Score(name=name, value=value, group=group, low=estimate.low, high=estimate.high)
-    return score.replace(count=len(hits), nulls=dict(nulls))
+    score = figure(name, estimate.mid, group, len(hits)).replace(
+        low=estimate.low, high=estimate.high, nulls=nulls
+    )
+    return score if hits else score.replace(value=None)
 
 
 def mean_of(rows: Any) -> float:
@@ -35,12 +36,11 @@ def resampled(name: str, rows: Any, group: str, nulls: Nulls, of: Callable[[Any]
     """A figure of rows ``[n, ...]``, at least one, with the interval of cases drawn with replacement."""
     table = np.asarray(rows)
     count = len(table)
-    score = figure(name, of(table), group, count).replace(nulls=dict(nulls))
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES // 4, count))
-    found = [value for value in (of(table[draw]) for draw in draws) if isfinite(value)]
-    if not found or not isfinite(of(table)):
+    score = figure(name, of(table), group, count).replace(nulls=nulls)
+    if isnan(of(table)):
         return score.replace(value=None)
-    low, high = np.percentile(found, [2.5, 97.5]).tolist()
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES // 4, count))
+    low, high = np.nanpercentile([of(table[draw]) for draw in draws], [2.5, 97.5]).tolist()
     return score.replace(low=low, high=high)
 
 
