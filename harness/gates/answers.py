@@ -15,6 +15,7 @@ from harness.domain.foreign import json_in, typed
 from harness.errors import BadDataError
 from harness.gates.judge import GateAnswer, Judgement
 from harness.gates.pins import lasting
+from harness.grouping import grouped
 from harness.records.store import write_atomically
 
 _MOST_BYTES: Final = 8 << 20
@@ -58,10 +59,8 @@ def keep_answers(
     path: Path, earlier: Sequence[Answered], judgements: Sequence[Judgement], now: datetime
 ) -> None:
     """Add the answers of a gate; CouldNotRunError where that cannot be written."""
-    by_budget: dict[str, list[Answered]] = {}
-    for each in (*earlier, *(_answered(judgement, now) for judgement in judgements)):
-        by_budget.setdefault(each.budget, []).append(each)
-    kept = [each for answers in by_budget.values() for each in answers[-_KEPT:]]
+    every = (*earlier, *(_answered(judgement, now) for judgement in judgements))
+    kept = [each for answers in grouped(every, lambda one: one.budget).values() for each in answers[-_KEPT:]]
     whole = _File(answers=tuple(sorted(kept, key=lambda each: datetime.fromisoformat(each.at))))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 

@@ -7,6 +7,7 @@ from typing import Final
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, InputError, RefusedError
 from harness.gates.pins import pins_of
+from harness.grouping import grouped
 from harness.outside import output_of
 from harness.records.store import decode, load, save
 
@@ -32,10 +33,9 @@ def update(folder: Path, records: Iterable[RunRecord]) -> tuple[int, int]:
     added = [record for record in good if record.run_id not in there]
     for record in added:
         save(record, folder / f"{record.run_id}.json")
-    kinds: dict[str, list[RunRecord]] = {}
-    for record in [*there.values(), *added]:
-        kinds.setdefault(repr((record.workload, record.name, pins_of(record))), []).append(record)
-    old = [each for runs in kinds.values() for each in sorted(runs, key=lambda r: r.created)[:-KEPT_RUNS]]
+    newest_last = sorted([*there.values(), *added], key=lambda run: run.created)
+    kinds = grouped(newest_last, lambda run: repr((run.workload, run.name, pins_of(run))))
+    old = [each for runs in kinds.values() for each in runs[:-KEPT_RUNS]]
     for record in old:
         (folder / f"{record.run_id}.json").unlink(missing_ok=True)
     return len(added), len(old)

@@ -17,11 +17,12 @@ from harness.domain.question import Question
 from harness.domain.record import RunRecord, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import Errors, Judgement, judge, judgement_of, limit_of
+from harness.gates.judge import Errors, GateAnswer, Judgement, judge, judgement_of, limit_of, worst_of
 from harness.gates.pins import difference, kind_of, unlike
 from harness.gates.sittings import alternate, comparable, time_of
+from harness.grouping import grouped
 from harness.stats.intervals import Estimate
-from harness.stats.runs import Runs, estimate, spread_of
+from harness.stats.runs import Runs, Spread, estimate, spread_of
 from harness.units import format_bytes
 
 _FASTEST: Final = 0.2
@@ -29,16 +30,25 @@ _FASTEST: Final = 0.2
 them."""
 _WELL: Final = frozenset({"ok", "inconclusive"})
 """Outcomes of runs that measured something."""
-_WORST_FIRST: Final = ("fail", "could not run", "inconclusive", "pass")
+_ENDS: Final[dict[GateAnswer, Exit]] = {
+    "fail": Exit.BROKEN,
+    "could not run": Exit.COULD_NOT_RUN,
+    "inconclusive": Exit.INCONCLUSIVE,
+    "pass": Exit.OK,
+}
 
 
 class _Case(NamedTuple):
-    """A budget with the runs that it judges, the earlier ones that it may compare them with, and how it may err."""
+    """A budget with the runs that it judges, the earlier ones that it may compare them with, and how it may err.
+
+    ``in_turns``: both sides were measured so by this gate, beside each other.
+    """
 
     budget: Budget
     runs: Sequence[RunRecord]
     earlier: Sequence[RunRecord]
     errors: Errors
+    in_turns: bool = False
 
     @property
     def compares(self) -> bool:
@@ -83,15 +93,13 @@ def evaluate(
         if budget.predicted:
             judgements.append(_judge_prediction(budget))
         else:
-            judgements.append(_judge_measured(budget, records, baseline, errors, astray, in_turns=in_turns))
+            judgements.append(_judge_measured(_Case(budget, records, baseline, errors, in_turns), astray))
     return judgements
 
 
 def exit_code(judgements: Sequence[Judgement]) -> Exit:
     """Exit status of a gate: broken before could-not-run before inconclusive before well."""
-    answers = {j.answer for j in judgements}
-    ends = {"fail": Exit.BROKEN, "could not run": Exit.COULD_NOT_RUN, "inconclusive": Exit.INCONCLUSIVE}
-    return next((status for answer, status in ends.items() if answer in answers), Exit.OK)
+    return _ENDS[worst_of([judgement.answer for judgement in judgements])]
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -108,52 +116,42 @@ def matches(budget: Budget, record: RunRecord) -> bool:
     )
 
 
-def _judge_measured(
-    budget: Budget,
-    records: Sequence[RunRecord],
-    baseline: Sequence[RunRecord],
-    errors: Errors,
-    astray: Sequence[RunRecord],
-    *,
-    in_turns: bool,
-) -> Judgement:
-    named = [record for record in records if matches(budget, record)]
-    runs = [record for record in named if not difference(budget, record)]
+def _judge_measured(given: _Case, astray: Sequence[RunRecord]) -> Judgement:
+    """The answer of a budget from all that is ``given``: it takes what matches."""
+    budget = given.budget
+    runs, earlier = (
+        [record for record in side if matches(budget, record) and not difference(budget, record)]
+        for side in (given.runs, given.earlier)
+    )
     broken = [record for record in (*astray, *runs) if record.outcome not in _WELL]
     if broken:
-        return _Case(budget, broken, (), errors).could_not_run(_how_it_broke(broken[-1], astray))
+        return given._replace(runs=broken, earlier=()).could_not_run(_how_it_broke(broken[-1], astray))
     if not runs:
-        return _Case(budget, runs, (), errors).could_not_run(_what_is_there(budget, records, named))
-    earlier = [record for record in baseline if matches(budget, record) and not difference(budget, record)]
-    kinds: dict[str, list[RunRecord]] = {}
-    for record in runs:
-        kinds.setdefault(kind_of(record), []).append(record)
-    shared = Errors(errors.alarm / len(kinds), errors.missed)
-    judged = []
+        return given._replace(runs=(), earlier=()).could_not_run(_what_is_there(budget, given.runs))
+    kinds = grouped(runs, kind_of)
+    baselines = grouped(earlier, kind_of)
+    shared = given.errors._replace(alarm=given.errors.alarm / len(kinds))
+    judged: dict[GateAnswer, Judgement] = {}
     for kind, alike in kinds.items():
-        beside = [record for record in earlier if kind_of(record) == kind]
-        case = _Case(budget, alike, beside or earlier, shared)
-        found = _judge_kind(case, in_turns=in_turns)
+        case = given._replace(runs=alike, earlier=baselines.get(kind, earlier), errors=shared)
+        found = _judge_kind(case)
         if len(kinds) > 1:
             found = found.replace(reason=f"{alike[0].name}, of {len(kinds)} kinds of runs: {found.reason}")
-        judged.append(found)
-    return min(judged, key=lambda each: _WORST_FIRST.index(each.answer))
+        judged.setdefault(found.answer, found)
+    return judged[worst_of(judged)]
 
 
-def _judge_kind(case: _Case, *, in_turns: bool) -> Judgement:
+def _judge_kind(case: _Case) -> Judgement:
     """The answer from runs that differ in nothing but build and day."""
-    runs = case.runs
-    earlier = case.earlier
-    if case.compares and (fault := _baseline_fault(case, in_turns=in_turns)):
-        return case.could_not_run(fault)
-    taken_in_turns = case.compares and (in_turns or alternate(runs, earlier))
-    if taken_in_turns:
-        judged = _judge_turns(case, beside=in_turns)
+    shown = list(case.runs)
+    if case.compares:
+        if fault := _baseline_fault(case):
+            return case.could_not_run(fault)
+        shown += case.earlier
+    if case.compares and (case.in_turns or alternate(case.runs, case.earlier)):
+        judged = _judge_turns(case)
     else:
         judged = _judge_runs(case)
-    shown = list(runs)
-    if case.compares:
-        shown += earlier
     if judged is None:
         judged = _without_clean(case, shown)
     elif judged.answer == "inconclusive":
@@ -161,7 +159,7 @@ def _judge_kind(case: _Case, *, in_turns: bool) -> Judgement:
     return judged
 
 
-def _baseline_fault(case: _Case, *, in_turns: bool) -> str:
+def _baseline_fault(case: _Case) -> str:
     """Why the baseline is none for these runs, in words; empty where it is one.
 
     In turns the two sides are whatever their commands make: two settings may be what is compared.
@@ -170,11 +168,7 @@ def _baseline_fault(case: _Case, *, in_turns: bool) -> str:
         return "no baseline run matches this budget: name some with --baseline"
     if worse := [record for record in case.earlier if record.outcome not in _WELL]:
         return f"the baseline's run {worse[-1].run_id} ended as {worse[-1].outcome}: take it out"
-    if in_turns:
-        apart = ""
-    else:
-        apart = unlike(case.runs[-1], case.earlier[-1])
-    if apart:
+    if not case.in_turns and (apart := unlike(case.runs[-1], case.earlier[-1])):
         return f"the baseline's runs are of another kind: {apart}"
     return ""
 
@@ -187,8 +181,8 @@ def _how_it_broke(record: RunRecord, astray: Sequence[RunRecord]) -> str:
     return reason
 
 
-def _what_is_there(budget: Budget, records: Sequence[RunRecord], named: Sequence[RunRecord]) -> str:
-    if named:
+def _what_is_there(budget: Budget, records: Sequence[RunRecord]) -> str:
+    if named := [record for record in records if matches(budget, record)]:
         return f"no run matches this budget: {difference(budget, named[-1])}"
     there = sorted({f"{record.workload} {record.name} on {record.machine.device}" for record in records})
     if not there:
@@ -205,11 +199,11 @@ def _judge_runs(case: _Case) -> Judgement | None:
     None without a clean sample.
     """
     budget = case.budget
-    figure = FIGURES[case.budget.metric]
-    values = zip(case.runs, _values(budget, case.runs), strict=True)
-    old = zip(case.earlier, _values(budget, case.earlier), strict=True)
-    new_side = [(record, taken) for record, taken in values if taken]
-    old_side = [(record, taken) for record, taken in old if taken]
+    figure = FIGURES[budget.metric]
+    new_side, old_side = (
+        [(record, taken) for record, taken in zip(side, _values(budget, side), strict=True) if taken]
+        for side in (case.runs, case.earlier)
+    )
     if not new_side or (case.compares and not old_side):
         return None
     new: Runs = [taken for _, taken in new_side]
@@ -220,15 +214,17 @@ def _judge_runs(case: _Case) -> Judgement | None:
     if case.compares:
         unit, new, before = comparable(new_side, old_side)
     spread = spread_of([new, before] if before else [new], figure.spread, unit)
-    if case.compares:
-        compared = before
-    else:
-        compared = []
-    ends = case.errors.ends(higher_is_better=figure.higher_is_better)
-    value = estimate(new, spread, *ends, compared)._replace(
-        sample_count=sum(len(taken) for _, taken in new_side)
-    )
-    return judge(budget, value, spread, (len(new), len(compared)), errors=case.errors, evidence=case.evidence)
+    if not case.compares:
+        before = []
+    return _judged(case, new, spread, sum(len(taken) for _, taken in new_side), before)
+
+
+def _judged(case: _Case, new: Runs, spread: Spread, sample_count: int, before: Runs = ()) -> Judgement:
+    """The answer from values of the build, or from their ratio to those of ``before``."""
+    ends = case.errors.ends(higher_is_better=FIGURES[case.budget.metric].higher_is_better)
+    value = estimate(new, spread, *ends, before)._replace(sample_count=sample_count)
+    counts = (len(new), len(before))
+    return judge(case.budget, value, spread, counts, errors=case.errors, evidence=case.evidence)
 
 
 def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
@@ -267,19 +263,19 @@ def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
         return values
     ratios = []
     for record, taken in zip(records, values, strict=True):
-        if record.prediction:
-            reference = _reference(budget, record.prediction, record.scenario)
-        else:
-            reference = 0.0
+        reference = _reference(budget, record)
         ratios.append([value / reference for value in taken] if reference > 0 else [])
     return ratios
 
 
-def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> float:
+def _reference(budget: Budget, record: RunRecord) -> float:
     """What a budget's ratio is to; 0 where that was not predicted."""
+    prediction = record.prediction
+    if prediction is None:
+        return 0.0
     if budget.roofline_ratio is not None:
         return prediction.speed.roofline_tokens_per_s
-    interval = predicted_interval(prediction, budget, scenario)
+    interval = predicted_interval(prediction, budget, record.scenario)
     if interval:
         return interval.mid
     return 0.0
@@ -309,19 +305,19 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
     }.get(budget.metric)
 
 
-def _judge_turns(case: _Case, *, beside: bool) -> Judgement | None:
+def _judge_turns(case: _Case) -> Judgement | None:
     """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one.
 
     Where a figure of tokens stays undecided, or most turns are disturbed, the fastest fifth of each run's
     tokens decides (``_spared``); both share the error that is allowed. Disturbed turns count only where both
-    sides were measured by this gate, ``beside`` each other.
+    sides were measured by this gate, beside each other.
     """
     figure = FIGURES[case.budget.metric]
     if figure.is_of_tokens:
         case = case._replace(errors=Errors(case.errors.alarm / 2.0, case.errors.missed / 2.0))
     read = partial(metric_values, metric=case.budget.metric, label=case.budget.label)
     ratios = _ratios(case, read)
-    disturbed = beside and figure.is_of_tokens and 2 * len(ratios) < len(case.runs)
+    disturbed = case.in_turns and figure.is_of_tokens and 2 * len(ratios) < len(case.runs)
     if (
         disturbed
     ):  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
@@ -347,10 +343,7 @@ def _ratios(case: _Case, read: Callable[[RunRecord], list[float]]) -> list[list[
 
 
 def _judge_ratios(case: _Case, ratios: Runs) -> Judgement:
-    spread = spread_of([ratios], None, "turn")
-    ends = case.errors.ends(higher_is_better=FIGURES[case.budget.metric].higher_is_better)
-    value = estimate(ratios, spread, *ends)
-    return judge(case.budget, value, spread, (len(ratios), 0), errors=case.errors, evidence=case.evidence)
+    return _judged(case, ratios, spread_of([ratios], None, "turn"), len(ratios))
 
 
 def _spared(case: _Case, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:

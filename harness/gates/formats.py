@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from harness.domain.base import shipped_table, shipped_text
 from harness.domain.budget import Budget
 from harness.domain.figure import FIGURES
-from harness.gates.judge import GateAnswer, Judgement
+from harness.gates.judge import GateAnswer, Judgement, worst_of
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.units import counted, format_amount
@@ -41,7 +41,7 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     At most 14 lines.
     """
     counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
-    worst = next(answer for answer in _WORDS if counts[answer])
+    worst = worst_of(counts)
     others = [
         f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst
     ]
@@ -217,7 +217,7 @@ def junit(judgements: Sequence[Judgement]) -> str:
 def badge(judgements: Sequence[Judgement]) -> str:
     """A small picture (SVG) of the worst answer, and of how many budgets passed."""
     answers = [j.answer for j in judgements]
-    worst = next(answer for answer in _SHOWN if answer in answers)
+    worst = worst_of(answers)
     right = f"{worst}: {answers.count('pass')} of {len(answers)} budgets kept"
     width = 82 + 7 * len(right)
     picture = shipped_text("data/badge.svg")

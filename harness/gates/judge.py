@@ -9,9 +9,9 @@ The two ends of the interval are no pair: the one that accuses a build errs in 1
 whatever the number of its budgets and looks; the one that acquits it in 5 of 100 gates of a budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import log, sqrt
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from harness.catalog.budgets import LIMITS
 from harness.domain.base import Frozen
@@ -27,7 +27,8 @@ FALSE_ALARM_RATIO: Final = 0.01
 MISSED_RATIO: Final = 0.05
 """Share of gates that pass a build on a budget whose limit it just misses."""
 
-GateAnswer = Literal["pass", "fail", "inconclusive", "could not run"]
+GateAnswer = Literal["fail", "could not run", "inconclusive", "pass"]
+"""The worst first: the order of exit statuses."""
 
 
 class Errors(NamedTuple):
@@ -80,6 +81,11 @@ class Judgement(Frozen):
     evidence: tuple[str, ...] = ()
     file: str = ""
     line: int = 0
+
+
+def worst_of(answers: Collection[GateAnswer]) -> GateAnswer:
+    """The worst of some answers: what a gate as a whole came to."""
+    return next((answer for answer in get_args(GateAnswer) if answer in answers), "pass")
 
 
 def limit_of(budget: Budget) -> tuple[float, str]:

@@ -17,6 +17,7 @@ from harness.domain.record import RunRecord
 from harness.gates.judge import FALSE_ALARM_RATIO, Errors, limit_of
 from harness.gates.pins import pins_of
 from harness.gates.sittings import comparable
+from harness.grouping import grouped
 from harness.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
 from harness.units import counted
 
@@ -49,11 +50,8 @@ def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Pro
     between releases, on the same model, quantisation, backend and settings). ``first-token`` limits that
     alone. Where builds are compared the runtime's version is not pinned: another one may be what is new.
     """
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        if record.outcome == "ok" and record.model is not None:
-            kind = (record.machine.device, record.name, record.workload, pins_of(record))
-            groups.setdefault(repr(kind), []).append(record)
+    good = [record for record in records if record.outcome == "ok" and record.model is not None]
+    groups = grouped(good, lambda run: repr((run.machine.device, run.name, run.workload, pins_of(run))))
     count = sum(bool(_values(runs, metric)) for runs in groups.values() for metric in _RULES[preset])
     return [proposal for _, runs in sorted(groups.items()) for proposal in _proposals(runs, preset, count)]
 

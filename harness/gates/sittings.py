@@ -11,6 +11,7 @@ from math import exp
 from typing import Final
 
 from harness.domain.record import RunRecord
+from harness.grouping import grouped
 from harness.stats.runs import Runs, value_of
 
 _BREAK: Final = timedelta(hours=1)
@@ -52,9 +53,9 @@ def comparable(new: Side, old: Side) -> tuple[str, Runs, Runs]:
     beside = [values for record, values in old if number[id(record)] in own]
     if beside and len(own) == 1:
         return "run", [values for _, values in new], beside
-    by_sitting = [_by_sitting(side, number) for side in (new, old)]
+    by_sitting = [grouped(side, lambda one: number[id(one[0])]).values() for side in (new, old)]
     most = min(map(len, by_sitting[0]))
-    sides = [[[exp(value_of(runs[:most]))] for runs in side] for side in by_sitting]
+    sides = [[[exp(value_of([values for _, values in runs[:most]]))] for runs in side] for side in by_sitting]
     return "sitting", sides[0], sides[1]
 
 
@@ -65,10 +66,3 @@ def alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> 
     made = [(time_of(record), 0) for record in candidate] + [(time_of(record), 1) for record in baseline]
     sides = [side for _, side in sorted(made)]
     return all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))
-
-
-def _by_sitting(side: Side, number: dict[int, int]) -> list[list[Sequence[float]]]:
-    groups: dict[int, list[Sequence[float]]] = {}
-    for record, values in side:
-        groups.setdefault(number[id(record)], []).append(values)
-    return list(groups.values())

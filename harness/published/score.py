@@ -6,13 +6,14 @@ one card.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from harness.domain.base import Frozen
+from harness.grouping import grouped
 from harness.predict.coefficients import Coefficients
 from harness.predict.interval import interval
 from harness.published.rows import Row, is_trusted, predictable
@@ -130,9 +131,7 @@ def score(judged: Sequence[Judged]) -> Score | None:
     """Errors of these rows, one vote each; None without any."""
     if not judged:
         return None
-    by_vote: dict[tuple[str, ...], list[Judged]] = defaultdict(list)
-    for item in judged:
-        by_vote[item.row.vote].append(item)
+    by_vote = grouped(judged, lambda one: one.row.vote)
 
     def votes(value: Callable[[Judged], float], join: Callable[..., Any] = np.median) -> list[float]:
         return [float(join([value(item) for item in items])) for items in by_vote.values()]
@@ -205,8 +204,6 @@ def hardware_of(row: Row) -> str:
 
 def _by_hardware(judged: Sequence[Judged]) -> dict[str, Score]:
     """Scores by class of hardware, the one with the most votes first."""
-    parts: dict[str, list[Judged]] = defaultdict(list)
-    for item in judged:
-        parts[hardware_of(item.row)].append(item)
+    parts = grouped(judged, lambda one: hardware_of(one.row))
     scores = [(name, found) for name, part in parts.items() if (found := score(part)) is not None]
     return dict(sorted(scores, key=lambda pair: (-pair[1].votes_count, pair[0])))

@@ -1,12 +1,12 @@
 """The answers of a gate on a page: one line a budget, the worst first."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.prediction import Interval
 from harness.gates.formats import row_words
 from harness.gates.judge import GateAnswer, Judgement
+from harness.grouping import grouped
 from harness.printable import clean
 from harness.report import drawing
 from harness.report.drawing import Axis, Drawing, cell, stated
@@ -34,22 +34,21 @@ def gate_of(judgements: Sequence[Judgement]) -> Page:
         if change := _change(judgement):
             ends += [change.low, change.high]
     axis = Axis.of_factors(ends)
-    grouped: dict[GateAnswer, list[Judgement]] = defaultdict(list)
-    for judgement in sorted(judgements, key=lambda one: one.margin_ratio or 0.0):
-        grouped[judgement.answer].append(judgement)
+    worst_first = sorted(judgements, key=lambda one: one.margin_ratio or 0.0)
+    answered = grouped(worst_first, lambda one: one.answer)
     ticks = {"−30 %": 0.7, "0": 1.0, "+40 %": 1.4}
     labels = [drawing.label(axis.at(value), 14, text) for text, value in ticks.items()]
     scale = drawing.picture("Scale: per cent of the baseline, or of the limit", 18, labels)
-    found = [answer for answer in ANSWERS if grouped[answer]]
+    found = [answer for answer in ANSWERS if answer in answered]
     counts = []
     folds = []
     opened = []
     for answer in found:
         word, state, *_ = ANSWERS[answer]
-        rows = [_row(judgement, axis) for judgement in grouped[answer]]
+        rows = [_row(judgement, axis) for judgement in answered[answer]]
         counts.append((stated(state, word), len(rows)))
         rows.append([Drawing(), Drawing(), scale, Drawing()])
-        title = f"{len(grouped[answer])} {word}"
+        title = f"{len(answered[answer])} {word}"
         folds.append(
             Panel(title, columns=("of", "change", "beside the limit", "answer"), rows=rows, kind="rows")
         )
@@ -59,9 +58,9 @@ def gate_of(judgements: Sequence[Judgement]) -> Page:
     *_, verb, verdict = ANSWERS[worst]
     lead = ""
     if worst != "pass":
-        how_much, whose, what, _ = row_words(grouped[worst][0])
+        how_much, whose, what, _ = row_words(answered[worst][0])
         lead = f"The worst: {whose}, {what}: {how_much}."
-    number = str(len(grouped[worst]))
+    number = str(len(answered[worst]))
     unit = f"of {len(judgements)} budgets {verb}"
     section = Section(
         "changes",
