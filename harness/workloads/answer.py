@@ -86,7 +86,7 @@ class AnswerSystem(System):
             true = [case.supported for case, _ in claims]
             chances = [answer["support"] for _, answer in claims]
             said = [chance >= 0.5 for chance in chances]
-            right = [one == two for one, two in zip(said, true, strict=True)]
+            right = np.equal(said, true).tolist()
             scores.append(f1_score(said, true, "support"))
             scores.append(auc_score(chances, true, "support"))
             scores.append(share("right_ratio", right, "support", {"the commoner answer": always(true)}))
@@ -117,7 +117,8 @@ def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> li
         chances = [answer[name] for _, answer in rows]
         pairs = np.column_stack([chances, right])
         scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
-        scores.append(resampled("accuracy_of_surer_half", pairs, group, {"all": mean_of(right)}, _surer_half))
+        surer = resampled("accuracy_of_surer_half", pairs, group, {"all": mean_of(right)}, _surer_half)
+        scores.append(surer)
         scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
         if len(right) >= FEWEST_ROWS:
             off = metrics.ece(chances, right)
@@ -126,7 +127,7 @@ def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> li
 
 
 def _surer_half(rows: Any) -> float:
-    return float(metrics.accuracy_at(rows[:, 0], rows[:, 1] > 0, 0.5))
+    return metrics.accuracy_at(rows[:, 0], rows[:, 1], 0.5)
 
 
 SYSTEM = AnswerSystem()

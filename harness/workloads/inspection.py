@@ -152,21 +152,12 @@ class Dictionary(NamedTuple):
         made = self._replace(encoder=units.T)
         products: Any = np.zeros((count, count))
         sums: Any = np.zeros(units.shape)
-        for start in range(0, len(x), WINDOW_TOKENS):
-            batch = x[start : start + WINDOW_TOKENS]
+        for batch in np.split(x, range(WINDOW_TOKENS, len(x), WINDOW_TOKENS)):
             z = made.encode(batch)
             products += z.T @ z
             sums += z.T @ (batch - self.mean)
         products += np.eye(count) * (_RIDGE * max(products.trace() / count, 1e-9))
         return made._replace(decoder=np.linalg.solve(products, sums).astype(np.float32))
-
-
-class InspectState(NamedTuple):
-    """The stream, the dictionary, and what replaces activations in a loss, by name."""
-
-    stream: Stream
-    dictionary: Dictionary
-    changes: dict[str, Change]
 
 
 class InspectSystem(System):
@@ -197,14 +188,14 @@ class InspectSystem(System):
             cases.append(Probe(text=" ".join(stretch), label=number % 2 == 0))
         return cases
 
-    def prepare(self, context: Context) -> InspectState:
-        """Open the model with a tap, and fit the dictionary and its nulls."""
+    def prepare(self, context: Context) -> Any:
+        """The stream, the dictionary fitted to it, and what replaces activations in a loss, by name."""
         size = context.size
         stream = Stream(context.parts, context.thread_count)
         text = shipped_text(REFERENCE)
         ids = stream.language.session.tokenize(text[: int(len(text) * _TRAIN_SHARE)])[: size["train_tokens"]]
-        windows = [ids[at : at + WINDOW_TOKENS] for at in range(0, len(ids) - 1, WINDOW_TOKENS)]
-        x: Singles = np.concatenate([usual(stream.read(window)) for window in windows])
+        places = range(0, len(ids) - 1, WINDOW_TOKENS)
+        x: Singles = np.concatenate([usual(stream.read(ids[at : at + WINDOW_TOKENS])) for at in places])
         mean = x.mean(axis=0)
         rng = np.random.default_rng(1)
         count = size["expansion_ratio"] * stream.dim
@@ -224,16 +215,17 @@ class InspectSystem(System):
             "as many principal components": lambda values: (values - mean) @ axes @ axes.T + mean,
             "as many random features": random_one.rebuilt,
         }
-        return InspectState(stream, dictionary, changes)
+        return stream, dictionary, changes
 
-    def step(self, state: InspectState, case: Any) -> Any:
+    def step(self, state: Any, case: Any) -> Any:
         """The loss under each change, or the mean activation of ordinary tokens and how many features are active."""
-        tokens = state.stream.tokens(case.text)
+        stream, dictionary, changes = state
+        tokens = stream.tokens(case.text)
         if isinstance(case, Loss):
-            return {name: state.stream.loss(tokens, change) for name, change in state.changes.items()}
-        x = usual(state.stream.read(tokens))
-        with state.stream.language.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
-            z = state.dictionary.encode(x)
+            return {name: stream.loss(tokens, change) for name, change in changes.items()}
+        x = usual(stream.read(tokens))
+        with stream.language.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
+            z = dictionary.encode(x)
         mean = x.mean(axis=0, dtype=np.float64)
         return {
             "activation": [float(f"{value:.4g}") for value in mean],
@@ -254,10 +246,11 @@ class InspectSystem(System):
         scores = []
         losses = [answer for _, answer in of_kind(cases, answers, Loss)]
         if losses:
-            tables = {name: [(row["zeros"], row["clean"], row[name]) for row in losses] for name in losses[0]}
-            spliced = tables.pop("dictionary")
-            nulls = {name: _recovered(np.array(tables[name])) for name in tables.keys() - {"clean", "zeros"}}
-            scores.append(resampled("recovered_ratio", spliced, "loss", nulls, _recovered))
+            table = np.array([list(row.values()) for row in losses])
+            nulls = {}
+            for at, name in enumerate([*losses[0]][3:], 3):
+                nulls[name] = _recovered(table[:, [0, 1, at]])
+            scores.append(resampled("recovered_ratio", table[:, :3], "loss", nulls, _recovered))
         probed = of_kind(cases, answers, Probe)
         labels = np.array([case.label for case, _ in probed], np.bool_)
         if min(labels.sum(), (~labels).sum()) > 1:
@@ -269,8 +262,8 @@ class InspectSystem(System):
 
 
 def _recovered(rows: Any) -> float:
-    """Of rows [n, (zeros, clean, spliced)]."""
-    zeros, clean, spliced = rows.mean(axis=0)
+    """Of rows [n, (clean, zeros, spliced)]."""
+    clean, zeros, spliced = rows.mean(axis=0)
     return float((zeros - spliced) / (zeros - clean))
 
 

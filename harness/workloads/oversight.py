@@ -69,15 +69,13 @@ class OversightSystem(System):
         answered = {side: argued(state, case, side, opened[not side]) for side in (True, False)}
         honest = len(case.passage) % 2 == 0
         arms: dict[str, Speeches] = {
+            "alone": [],
             "debate": [*opened.items(), *answered.items()],
             "consultancy": [(honest, opened[honest])],
         }
-        odds = {"alone": verdict(state.parts.language, case, [])}
-        for arm, speeches in arms.items():
-            odds[arm] = verdict(state.parts.language, case, speeches)
-            odds[f"{arm}, placebo"] = verdict(
-                state.parts.language, case, [(side, PLACEBO) for side, _ in speeches]
-            )
+        for arm in ("debate", "consultancy"):
+            arms[f"{arm}, placebo"] = [(side, PLACEBO) for side, _ in arms[arm]]
+        odds = {arm: verdict(state.parts.language, case, speeches) for arm, speeches in arms.items()}
         return {"log_odds": odds, "speeches": [text for _, text in arms["debate"]]}
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
@@ -105,13 +103,15 @@ def argued(state: Context, case: Dispute, side: bool, heard: str = "") -> str:
 
 def verdict(language: LanguageModel, case: Dispute, speeches: Speeches) -> float:
     """The judge's log-odds of the true claim, the mean over every arrangement of letter and order."""
+    from scipy.special import logit
+
     odds = []
     orders = (True, False) if len(speeches) > 1 else (True,)
     for true_is_a, true_first in product((True, False), orders):
         text = question(case, speeches, true_is_a=true_is_a, true_first=true_first)
         chances = language.options([("system", _JUDGE), ("user", text)], ("A", "B"))
-        chance = np.clip(chances[0 if true_is_a else 1], 1e-12, 1 - 1e-12)
-        odds.append(np.log(chance / (1 - chance)))
+        odds_a = logit(np.clip(chances[0], 1e-12, 1 - 1e-12))
+        odds.append(odds_a if true_is_a else -odds_a)
     return mean_of(odds)
 
 

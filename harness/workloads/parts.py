@@ -111,19 +111,16 @@ class LanguageModel:
         With the geometric mean probability of its tokens, the ending one included.
         """
         held = self.tokens(prompt)
-        self.read(held)
         drawn: list[int] = []
         logs: list[float] = []
-        while True:
+        for _ in range(most_tokens):
+            self.read([*held, *drawn], op=Op.WRITE if drawn else Op.READ)
             chances = log_probabilities(self.session.logits())
             token = int(chances.argmax())
             logs.append(float(chances[token]))
             if self.session.is_end(token) or ends(self.session.detokenize([token])):
                 break
             drawn.append(token)
-            if len(drawn) == most_tokens:
-                break
-            self.read([*held, *drawn], op=Op.WRITE)
         return self.session.detokenize(drawn).strip(), exp(mean(logs))
 
     def options(self, prompt: Prompt, options: Sequence[str] = ("Yes", "No")) -> Doubles:
@@ -222,14 +219,14 @@ def scenario_of(context_tokens: int, thread_count: int) -> Scenario:
 
 def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_count: int = 1) -> Parts:
     """Open the parts that are named."""
-    parts = Parts(meter=Meter())
-    if "language" in paths:
-        path = Path(paths["language"])
-        language = LanguageModel.open(path, parts.meter, context_tokens, thread_count)
-        parts = parts._replace(language=language)
-    if "encoder" in paths:
-        parts = parts._replace(encoder=Encoder(Path(paths["encoder"]), parts.meter, thread_count))
-    return parts
+    meter = Meter()
+    opened: dict[str, Any] = {}
+    for name, path in paths.items():
+        if name == "language":
+            opened[name] = LanguageModel.open(Path(path), meter, context_tokens, thread_count)
+        else:
+            opened[name] = Encoder(Path(path), meter, thread_count)
+    return Parts(meter=meter, **opened)
 
 
 def plain_words(*roles: str) -> Sequence[str]:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from harness.domain.model import Weights
 from harness.errors import BadDataError, optional
 from harness.workloads.passes import Op, Pass
-from harness.workloads.scores import mean_of, share
+from harness.workloads.scores import mean_of, of_kind, share
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
 _COPY_PX = 448
@@ -26,7 +26,7 @@ Box = tuple[Side, Side, Side, Side]
 """Left, top, right and bottom in shares of the picture."""
 
 
-class Read(Case):
+class Picture(Case):
     """A picture, or the seed of one that is made, the part of it that is read, and its text."""
 
     image: str = ""
@@ -35,7 +35,11 @@ class Read(Case):
     text: str = ""
 
 
-class Copy(Read):
+class Read(Picture):
+    """Read from its own pixels."""
+
+
+class Copy(Picture):
     """The same from a small copy."""
 
 
@@ -77,11 +81,10 @@ class SeeSystem(System):
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
         """The share of texts that were read exactly, beside the small copy."""
-        hits: dict[bool, list[bool]] = {True: [], False: []}
-        for case, answer in zip(cases, answers, strict=True):
-            hits[isinstance(case, Copy)].append(answer["hit"])
-        nulls = {"a small copy": mean_of(hits[True])} if hits[True] else {}
-        return [share("right_ratio", hits[False], "read", nulls)]
+        hits = [answer["hit"] for _, answer in of_kind(cases, answers, Read)]
+        copies = [answer["hit"] for _, answer in of_kind(cases, answers, Copy)]
+        nulls = {"a small copy": mean_of(copies)} if copies else {}
+        return [share("right_ratio", hits, "read", nulls)]
 
 
 def pixels(box: Box, size: tuple[int, int]) -> list[int]:

@@ -9,7 +9,7 @@ et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.catalog.gguf import read_weights
 from harness.domain.base import REFERENCE, shipped_text
@@ -27,14 +27,6 @@ class Step(Case):
 
     needs = ("language",)
     place: int
-
-
-class TrainState(NamedTuple):
-    """What it runs with; the model that is trained, and the text."""
-
-    context: Context
-    session: TrainingSession
-    tokens: list[int]
 
 
 class TrainSystem(System):
@@ -60,19 +52,19 @@ class TrainSystem(System):
         """Batches of the text that ships, one after the other, and a first one that warms up."""
         return [Step(place=at * size["batch_tokens"]) for at in range(size["step_count"] + 1)]
 
-    def prepare(self, context: Context) -> TrainState:
-        """Read the model into memory of its own, and make room for gradients and moments."""
+    def prepare(self, context: Context) -> Any:
+        """The parts, the model in memory of its own with room for gradients and moments, and the text."""
         path = context.parts.language.path
         session = TrainingSession(path, context.size["batch_tokens"], context.thread_count)
-        return TrainState(context, session, session.tokenize(shipped_text(REFERENCE)))
+        return context.parts, session, session.tokenize(shipped_text(REFERENCE))
 
-    def step(self, state: TrainState, case: Any) -> Any:
+    def step(self, state: Any, case: Any) -> Any:
         """The loss of a batch, tokens a second, and MFU: None where nobody knows the chip's peak."""
-        parts = state.context.parts
-        count = state.session.batch_tokens
-        start = case.place % (len(state.tokens) - count - 1)
+        parts, session, tokens = state
+        count = session.batch_tokens
+        start = case.place % (len(tokens) - count - 1)
         with parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
-            loss = state.session.step(state.tokens[start : start + count + 1])
+            loss = session.step(tokens[start : start + count + 1])
         rate = count / (parts.meter.taken[-1].seconds or 1e-9)
         mfu = None
         device = own_profile()

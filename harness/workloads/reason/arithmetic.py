@@ -96,11 +96,12 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
 def wrong_equality(step: str) -> str:
     """The first equality of a step that does not hold; empty where all that can be worked hold."""
     for left, right in _equalities(step):
+        plain = _plain(right)
         try:
-            exact, stated = value_of(_plain(left)), value_of(_plain(right))
+            exact, stated = value_of(_plain(left)), value_of(plain)
         except RefusedError:
             continue
-        places = len(right.strip().strip("$").partition(".")[2])
+        places = len(plain.partition(".")[2])
         # Rounded to its places; a half to the next whole number is an error more often than a rounding.
         rounded = Fraction(1, 2) / 10**places if places else Fraction(49, 100)
         if abs(exact - stated) > (0 if _OPERATOR.search(right) else rounded):
