@@ -6,6 +6,7 @@ fetched.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Final, Literal, NamedTuple
 
 from harness.app.answer import answered, ready
@@ -40,6 +41,13 @@ class Scale(NamedTuple):
         """Of its scores."""
         return _MONTHS[self.column]
 
+    @property
+    def is_old(self) -> bool:
+        """Whether its scores are more than half a year old."""
+        year, month = map(int, self.month.split("-"))
+        today = date.today()
+        return 12 * (today.year - year) + today.month - month > _OLD_MONTHS
+
 
 _INDEX: Final = Scale("intelligence", "Artificial Analysis Intelligence Index")
 _MMLU: Final = Scale("mmlu_pro", "MMLU-Pro")
@@ -55,6 +63,7 @@ SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
 """Scales of a task, the one that counts first."""
 LONG_TOKENS: Final = 32_768
 """Context of the task of reading long texts, where nobody asks for another."""
+_OLD_MONTHS: Final = 6
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
 _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
@@ -100,6 +109,8 @@ class Ranking(Frozen):
         winner: The best that lies whole in memory, and not barely; of what is read from storage none.
         choices: On the first scale of the task that any of them has, best first; then those on the next.
         left_out: Why each other model with a score is none of them.
+        unscored: Titles of models that run whole and have no score for the task, the most fetched first.
+        scores_are_old: Whether those of the first scale are more than half a year old.
     """
 
     device: str
@@ -107,6 +118,8 @@ class Ranking(Frozen):
     winner: Choice | None
     choices: tuple[Choice, ...]
     left_out: dict[str, str]
+    unscored: tuple[str, ...]
+    scores_are_old: bool
 
 
 class _Case(NamedTuple):
@@ -118,8 +131,10 @@ class _Case(NamedTuple):
     room_bytes: float
 
 
-def recommend(device: str, task: Task, asked: Asked) -> Ranking:
+def recommend(device: str, task: Task, asked: Asked, instead_of: str = "") -> Ranking:
     """Models with the best mixture of each that fits and is fast enough, best first.
+
+    With ``instead_of`` (another device) those alone that it does not run, or not whole.
 
     Raises:
         UnknownNameError: No such device.
@@ -131,16 +146,33 @@ def recommend(device: str, task: Task, asked: Asked) -> Ranking:
     case = _Case(device, profile, asked, pool.usable_bytes.value * profile.card_count)
     choices = list[Choice]()
     left_out = dict[str, str]()
-    if task == "embedding":
-        choices = _readers(case)
     for row, scale in _candidates(task):
         found = _best_of(row["model"], case)
         if isinstance(found, str):
             left_out[row["model"]] = found
         else:
             choices.append(_ranked(found, row, scale, float(row[scale.column])))
-    listed = tuple(_with_front(choices, [scale.column for scale in SCALES[task]]))
-    return Ranking(device=profile.title, task=task, winner=_winner(listed), choices=listed, left_out=left_out)
+    unscored = _unscored(task, case)
+    if instead_of:
+        before = recommend(instead_of, task, asked)
+        unscored = [choice for choice in unscored if choice.title not in before.unscored]
+        for choice in before.choices:
+            if choice.kind.is_whole:
+                left_out[choice.model] = f"{instead_of} runs it too"
+    if task == "embedding":
+        choices, unscored = unscored, []
+    new = [choice for choice in choices if choice.model not in left_out]
+    listed = tuple(_with_front(new, [scale.column for scale in SCALES[task]]))
+    old = [scale.column for scale in SCALES[task] if scale.is_old]
+    return Ranking(
+        device=profile.title,
+        task=task,
+        winner=_winner(listed),
+        choices=listed,
+        left_out=left_out,
+        unscored=tuple(choice.title for choice in unscored),
+        scores_are_old=any(choice.scale in old for choice in listed[:1]),
+    )
 
 
 def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
@@ -244,15 +276,23 @@ def _is_native(model: ResolvedModel) -> bool:
     return bool(shape.experts.native_type) or has(shape.architecture, "four_bit_experts")
 
 
-def _readers(case: _Case) -> list[Choice]:
-    """Models that write nothing and run whole, which have no score: the most fetched first, then the largest."""
-    downloads = {row["model"].lower(): int(row["downloads"] or 0) for row in _ROWS}
+def _unscored(task: Task, case: _Case) -> list[Choice]:
+    """Models without a score for the task that run whole: the most fetched first, then the largest.
+
+    For embedding all that write nothing; for another task those alone that somebody fetches.
+    """
+    scored = [row["model"] for row, _ in _candidates(task)]
+    downloads = {
+        row["model"].lower(): int(row["downloads"] or 0) for row in _ROWS if row["model"] not in scored
+    }
     found = list[Choice]()
     for name in model_names():
-        if load_card(name).purpose == "reads":
+        fetched = downloads.get(name, 0)
+        reads = load_card(name).purpose == "reads"
+        if reads == (task == "embedding") and (reads or fetched):
             choice = _asked(resolve_model(name), name, "", case)
             if choice is not None and choice.kind.is_whole:
-                found.append(choice.replace(downloads=downloads.get(name, 0), perplexity_percent=None))
+                found.append(choice.replace(downloads=fetched, perplexity_percent=None))
     return sorted(found, key=lambda choice: (-choice.downloads, -choice.needed_bytes))
 
 

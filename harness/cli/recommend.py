@@ -26,6 +26,10 @@ def recommend(
         Annotated[float, Meta(gt=0, le=1e5)] | None,
         Option("--minutes", "Require that speed after this many minutes, throttling included."),
     ] = None,
+    instead_of: Annotated[
+        str,
+        Option("--instead-of", "Only models that this other device does not run whole and fast enough."),
+    ] = "",
     context_tokens: options.ContextLength = 4096,
     kv_type: KvType = "F16",
     api: Api = "",
@@ -46,6 +50,6 @@ def recommend(
         minutes=minutes,
         target_tokens_per_s=min_speed,
     )
-    ranking = rank(device, task, asked)
+    ranking = rank(device, task, asked, instead_of)
 
     return Answer(ranking, lambda: say(*lines(ranking, device)), Exit.OK if ranking.winner else Exit.BROKEN)

@@ -41,7 +41,7 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     """The screen of ``recommend``, at most 14 lines; ``device`` as it was typed."""
     winner = ranking.winner
     if winner is None:
-        yield f"{_FOR[ranking.task]} on {ranking.device}: nothing with a published score runs fast enough."
+        yield f"{_FOR[ranking.task]} on {ranking.device}: nothing with a published score does what is asked."
         yield "  Ask for less: a lower --min-speed, or another --task."
         return
     speed = two(winner.tokens_per_s.mid)
@@ -58,13 +58,15 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     yield ""
     for scale in SCALES[ranking.task]:
         if any(choice.scale == scale.column for choice in shown):
-            yield f"  Quality: {scale.title}, {scale.month}."
+            yield f"  Quality: {scale.title}, {scale.month}{', out of date' * ranking.scores_are_old}."
             break
     later = [choice for choice in ranking.choices if choice.scale and choice.scale != shown[0].scale]
     if later:
         title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
         named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
         yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
+    if ranking.unscored:
+        yield f"  No score: {ranking.unscored[0]}{'...' * (len(ranking.unscored) > 1)}"
     yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.app.answer import answer
-from harness.app.recommend import _ROWS, SCALES, Ranking, Task, recommend
+from harness.app.recommend import _MONTHS, _ROWS, SCALES, Ranking, Task, recommend
 from harness.app.resolve import resolve_model
 from harness.cli.recommend import recommend as COMMAND
 from harness.domain.question import Asked, Question
@@ -19,8 +20,8 @@ CARD = "rtx 3060 12gb"
 
 
 @cache
-def ranked(device: str, task: Task = "chat", least: float = 5.0) -> Ranking:
-    return recommend(device, task, Asked(target_tokens_per_s=least))
+def ranked(device: str, task: Task = "chat", least: float = 5.0, instead_of: str = "") -> Ranking:
+    return recommend(device, task, Asked(target_tokens_per_s=least), instead_of)
 
 
 def test_every_score_is_of_a_model_that_is_known() -> None:
@@ -65,6 +66,41 @@ def test_what_is_read_from_storage_never_wins() -> None:
 def test_experts_trained_in_four_bits_lose_nothing() -> None:
     (oss,) = (choice for choice in ranked(CARD).choices if choice.model == "gpt-oss-20b")
     assert (oss.quant, oss.rank_score, oss.perplexity_percent) == ("MXFP4_MOE", oss.score, 0.0)
+
+
+@pytest.mark.parametrize("task", ["code", "embedding"])
+def test_a_new_card_is_told_by_what_it_adds(task: Task) -> None:
+    old, new = ranked("rtx 3050 4gb", task), ranked("rtx 3090", task)
+    gained = ranked("rtx 3090", task, instead_of="rtx 3050 4gb")
+    before = {choice.model for choice in old.choices if choice.kind.is_whole}
+    assert gained.winner
+    assert before
+    assert {choice.model for choice in gained.choices} == {choice.model for choice in new.choices} - before
+    assert set(gained.unscored) == set(new.unscored) - set(old.unscored)
+
+
+def test_what_has_no_score_for_the_task_is_named_apart() -> None:
+    ranking = ranked(CARD, "vision")
+    # in the table with downloads, and without a score of pictures
+    (row,) = (row for row in _ROWS if row["model"].lower() == "gemma-4-e2b")
+    assert (row["mmmu_pro"], row["mmmu"]) == ("", "")
+    assert "Gemma 4 E2B IT" in ranking.unscored
+    assert not {choice.title for choice in ranking.choices} & set(ranking.unscored)
+    assert f"  No score: {ranking.unscored[0]}..." in list(lines(ranking, CARD))
+
+
+@pytest.mark.parametrize(("month", "old"), [("2026-06", False), ("2026-05", True), ("2025-12", True)])
+def test_scores_of_more_than_half_a_year_are_called_old(month: str, old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Today(date):
+        @classmethod
+        def today(cls) -> date:
+            return date(2026, 12, 1)
+
+    monkeypatch.setattr("harness.app.recommend.date", Today)
+    monkeypatch.setitem(_MONTHS, "intelligence", month)
+    ranking = recommend(CARD, "chat", Asked(target_tokens_per_s=5.0))
+    assert ranking.scores_are_old is old
+    assert any(line.endswith(f"{month}{', out of date' * old}.") for line in lines(ranking, CARD))
 
 
 def test_long_texts_are_asked_with_a_long_context() -> None:
