@@ -45,7 +45,7 @@ def run_there(
         CouldNotRunError: It does not answer, or broke off.
         BadDataError: What came back is no record.
     """
-    if not target.shell(f"{_FOUND}; command -v {PROGRAM} || true").strip():
+    if not target.shell(f"{_FOUND}; command -v {shlex.quote(PROGRAM)} || true").strip():
         raise RefusedError(
             f"{target.name} has no edge-harness: install it, or --programs names a folder with llama-bench for it"
         )

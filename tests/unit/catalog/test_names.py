@@ -367,8 +367,8 @@ def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:
 
 def test_what_is_said_of_a_recipe_is_said_of_the_models_architecture() -> None:
     notes = resolve_model("unsloth/Qwen3.5-9B-GGUF:UD-Q6_K_XL").notes
-    assert [note for note in notes if "0.976 to 1.024" in note]
-    assert not [note for note in notes if "0.96 to 1.04" in note]
+    assert [note for note in notes if "0.975 to 1.025" in note]
+    assert not [note for note in notes if "0.95 to 1.052" in note]
 
 
 @pytest.mark.parametrize(
