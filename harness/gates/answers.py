@@ -1,18 +1,17 @@
 """What gates answered before, kept beside the results: for a budget that must not stay undecided for ever."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from harness.domain.base import Frozen
 from harness.domain.budget import Budget
 from harness.domain.foreign import json_in, typed
-from harness.errors import BadDataError
 from harness.gates.judge import GateAnswer, Judgement
 from harness.gates.pins import lasting
 from harness.grouping import grouped
@@ -28,7 +27,7 @@ class Answered(Frozen):
     """One answer to one budget: at what time, about which runs (a digest of their names)."""
 
     budget: str
-    at: str
+    at: Annotated[datetime, Meta(tz=True)]
     build: str
     answer: GateAnswer
 
@@ -45,14 +44,7 @@ def read_answers(path: Path) -> tuple[Answered, ...]:
     """
     if not path.exists():
         return ()
-    answers = typed(json_in(path, "answers of gates", _MOST_BYTES), _File, path).answers
-    for index, each in enumerate(answers):
-        zone = None
-        with suppress(ValueError):
-            zone = datetime.fromisoformat(each.at).tzinfo
-        if zone is None:
-            raise BadDataError(path, f"answers[{index}].at", repr(each.at)[:40], "a time with its zone")
-    return answers
+    return typed(json_in(path, "answers of gates", _MOST_BYTES), _File, path).answers
 
 
 def keep_answers(
@@ -61,7 +53,7 @@ def keep_answers(
     """Add the answers of a gate; CouldNotRunError where that cannot be written."""
     every = (*earlier, *(_answered(judgement, now) for judgement in judgements))
     kept = [each for answers in grouped(every, lambda one: one.budget).values() for each in answers[-_KEPT:]]
-    whole = _File(answers=tuple(sorted(kept, key=lambda each: datetime.fromisoformat(each.at))))
+    whole = _File(answers=tuple(sorted(kept, key=lambda each: each.at)))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 
 
@@ -79,8 +71,8 @@ def with_deadlines(
         if judgement.answer == "inconclusive":
             open_since = _undecided_since(budget, earlier)
             builds = {each.build for each in open_since} | {_build(judgement)}
-            first = min((datetime.fromisoformat(each.at) for each in open_since), default=now)
-            days = (now.astimezone(UTC) - first).days
+            first = min((each.at for each in open_since), default=now)
+            days = (now - first).days
             if budget.undecided_days is not None and days >= budget.undecided_days:
                 late = f"undecided for {days} days, {budget.undecided_days} are allowed"
             elif budget.undecided_builds is not None and len(builds) >= budget.undecided_builds:
@@ -108,8 +100,8 @@ def _undecided_since(budget: Budget, earlier: Sequence[Answered]) -> list[Answer
 
 
 def _answered(judgement: Judgement, now: datetime) -> Answered:
-    at = now.astimezone(UTC).isoformat(timespec="seconds")
-    return Answered(budget=_name(judgement.budget), at=at, build=_build(judgement), answer=judgement.answer)
+    name = _name(judgement.budget)
+    return Answered(budget=name, at=now, build=_build(judgement), answer=judgement.answer)
 
 
 def _name(budget: Budget) -> str:

@@ -32,7 +32,14 @@ _OTHERS: Final[dict[GateAnswer, str]] = {
     "inconclusive": "undecided",
     "pass": "passed",
 }
+_ADVICE: Final[dict[GateAnswer, str]] = {
+    "fail": " Do not release this build.",
+    "could not run": " Nothing is proven.",
+}
 _ROWS: Final = 3
+_DATA: Final = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_FIELD: Final = _DATA | {":": "%3A", ",": "%2C"}
+"""How a workflow command writes what would end it, in its text and in its fields."""
 
 
 def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
@@ -46,8 +53,8 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
         f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst
     ]
     first = f"{counts[worst]} of {counted(len(judgements), 'budget')}"
-    lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_advice(worst)}", ""]
-    shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=_badness)
+    lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_ADVICE.get(worst, '')}", ""]
+    shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=margin_of)
     lines += _aligned([row_words(judgement) for judgement in shown[:_ROWS]])
     if len(shown) > _ROWS:
         lines.append(f"  and {len(shown) - _ROWS} more")
@@ -68,18 +75,9 @@ def _why(judgement: Judgement) -> str:
     return "To be sure: edge-harness gate live."
 
 
-def _advice(worst: GateAnswer) -> str:
-    if worst == "fail":
-        return " Do not release this build."
-    if worst == "could not run":
-        return " Nothing is proven."
-    return ""
-
-
-def _badness(judgement: Judgement) -> float:
-    if judgement.margin_ratio is not None:
-        return judgement.margin_ratio
-    return 0.0
+def margin_of(judgement: Judgement) -> float:
+    """How far inside its limit a figure lies, to order judgements by; 0 without a figure."""
+    return judgement.margin_ratio or 0.0
 
 
 def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
@@ -91,17 +89,14 @@ def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
     what = FIGURES[budget.metric].title + (f", after {depth:,} tokens" if depth else "")
     if judgement.value is None:
         return "not measured", whose, what, ""
-    how_much = judgement.change.partition(" than ")[0] or f"{abs(_badness(judgement)):.0%} outside"
+    how_much = judgement.change.partition(" than ")[0] or f"{abs(margin_of(judgement)):.0%} outside"
     number, percent, words = how_much.partition("%")
     if percent:
         how_much = f"{float(number):.0f} %{words}"
     if judgement.relative_to and judgement.low is not None and judgement.high is not None:
         ends = sorted((judgement.low - 1.0, judgement.high - 1.0), key=abs)
-        if judgement.value > 1.0:
-            sign = 1
-        else:
-            sign = -1
-        return how_much, whose, what, f"{100 * sign * ends[0]:.0f} to {100 * sign * ends[1]:.0f} %"
+        percent_of = 100 if judgement.value > 1.0 else -100
+        return how_much, whose, what, f"{percent_of * ends[0]:.0f} to {percent_of * ends[1]:.0f} %"
     return how_much, whose, what, f"{_quantity(judgement.value, judgement)}, {_limit(judgement)}"
 
 
@@ -163,20 +158,16 @@ def markdown(judgements: Sequence[Judgement]) -> str:
 
 def github(judgements: Sequence[Judgement]) -> str:
     """Workflow annotations, one a budget; data is escaped so that no text can begin another command."""
-
-    def data(text: str) -> str:
-        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-    def field(text: str) -> str:
-        return data(text).replace(":", "%3A").replace(",", "%2C")
-
+    data = str.maketrans(_DATA)
+    field = str.maketrans(_FIELD)
     lines = []
     for j in judgements:
         place = ""
         if j.file:
-            place = f"file={field(j.file)},line={j.line},"
-        head = f"::{_SHOWN[j.answer]['level']} {place}title={field(_title(j.budget))}"
-        lines.append(f"{head}::{data(f'{j.answer}: {_message(j)}')}\n")
+            place = f"file={j.file.translate(field)},line={j.line},"
+        head = f"::{_SHOWN[j.answer]['level']} {place}title={_title(j.budget).translate(field)}"
+        text = f"{j.answer}: {_message(j)}".translate(data)
+        lines.append(f"{head}::{text}\n")
     return "".join(lines)
 
 
@@ -226,9 +217,7 @@ def badge(judgements: Sequence[Judgement]) -> str:
 
 def _title(budget: Budget) -> str:
     """What a budget is about: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
-    label = ""
-    if budget.label:
-        label = f" {budget.label}"
+    label = f" {budget.label}".rstrip()
     if budget.workload == "generate":
         what = ""
     else:

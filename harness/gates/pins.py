@@ -19,9 +19,8 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
     """
     machine = record.machine
     scenario = record.scenario
-    if machine.memory_limit_bytes < machine.ram_bytes:
-        limit = machine.memory_limit_bytes
-    else:
+    limit = machine.memory_limit_bytes
+    if limit >= machine.ram_bytes:
         limit = 0
     values: dict[str, Any] = {
         "machine": f"{machine.cpu_model}, {machine.core_count} cores",
@@ -33,9 +32,8 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
         "runtime_version": record.engine.version if record.engine else "",
     }
     for name in PINS[len(values) :]:
-        values[name] = (
-            getattr(scenario, name, None) if hasattr(scenario, name) else getattr(scenario.placement, name)
-        )
+        part = scenario if hasattr(scenario, name) else scenario.placement
+        values[name] = getattr(part, name)
     return values
 
 
@@ -55,10 +53,9 @@ def difference(budget: Budget, record: RunRecord) -> str:
     Of a run that got nowhere, what nobody knows of its model and engine does not count.
     """
     values = pins_of(record)
+    unknown = set()
     if record.model is None:
         unknown = {key for key in (*_OF_THE_MODEL, *_OF_THE_BUILD) if not values[key]}
-    else:
-        unknown = set()
     return "; ".join(
         f"{key} is {values[key]!r}, pinned is {pinned!r}"
         for key, pinned in budget.pin.items()

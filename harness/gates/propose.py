@@ -136,10 +136,9 @@ def _finds(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> s
         found_by = "no number of runs is sure to find"
         if needed is not None:
             found_by = f"{counted(needed, 'run')} of a build find"
-        if spread.unit == "run":
-            found_by = f"within the hour, {found_by}"
         hours = ""
         if spread.unit == "run":
+            found_by = f"within the hour, {found_by}"
             hours = "; at another hour only gate live can tell"
         return f"{told}; beside them, {found_by} {_SLOWDOWN:.0%}{hours}"
     mid = median(value for taken in values for value in taken)

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ from harness.catalog.paths import home_dir
 from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, HarnessError, RefusedError
+from harness.grouping import grouped
 from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
@@ -364,10 +366,7 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
 
 def _by_bench(events: Iterable[Mapping[str, Any]]) -> dict[Key, list[Mapping[str, Any]]]:
     """Every round's event of each bench."""
-    rounds: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        rounds[event["type_name"], event["role"], event["batch"], event["depth"]].append(event)
-    return rounds
+    return grouped(events, itemgetter("type_name", "role", "batch", "depth"))
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:

@@ -277,16 +277,8 @@ def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
     """Phase, tokens of the test, tokens before it, and whether the name was understood."""
     text = test.lower()
     before = _tokens(depth)
-    for pattern in (
-        r"@ ?d(\d+k?)",
-        r"@ ?ctx ?(\d+k?)",
-        r"after pp(\d+k?)",
-        r"prompt (\d+k?)",
-        r"ctx (\d+k?)",
-    ):
-        found = re.search(pattern, text)
-        if found:
-            before = max(before, _tokens(found[1]))
+    for stated in re.findall(r"(?:@ ?d|@ ?ctx ?|after pp|prompt |ctx )(\d+k?)", text):
+        before = max(before, _tokens(stated))
     found = re.search(r"\bpp ?(\d+k?)?", text)
     if found and not re.match(r"tg|gen|ollama", text):
         return "prefill", _tokens(found[1] or "512") or 512, before, True

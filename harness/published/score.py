@@ -8,7 +8,8 @@ one card.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from statistics import fmean, median
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Judged(NamedTuple):
     @property
     def interval_score(self) -> float:
         """Of the interval, in ln."""
-        ln, low, high = (math.log(value) for value in (self.row.measured, self.low, self.high))
+        ln, low, high = map(math.log, (self.row.measured, self.low, self.high))
         return high - low + 2 / MISSED * (max(low - ln, 0.0) + max(ln - high, 0.0))
 
 
@@ -133,8 +134,8 @@ def score(judged: Sequence[Judged]) -> Score | None:
         return None
     by_vote = grouped(judged, lambda one: one.row.vote)
 
-    def votes(value: Callable[[Judged], float], join: Callable[..., Any] = np.median) -> list[float]:
-        return [float(join([value(item) for item in items])) for items in by_vote.values()]
+    def votes(value: Callable[[Judged], float], join: Callable[..., float] = median) -> list[float]:
+        return [join([value(item) for item in items]) for items in by_vote.values()]
 
     errors = votes(lambda j: j.error_ratio)
     best = None
@@ -147,12 +148,12 @@ def score(judged: Sequence[Judged]) -> Score | None:
     return Score(
         votes_count=len(errors),
         rows_count=len(judged),
-        median_ratio=float(np.median(errors)),
+        median_ratio=median(errors),
         p90_ratio=float(np.quantile(errors, 0.9)),
-        within_ratio=float(np.mean(votes(lambda j: 1 / 1.3 < j.predicted / j.row.measured < 1.3, np.mean))),
-        coverage_ratio=float(np.mean(votes(lambda j: j.covered, np.mean))) if spans else None,
-        width_ratio=float(np.median(votes(lambda j: j.high / j.low))) if spans else None,
-        interval_score=float(np.mean(votes(lambda j: j.interval_score, np.mean))) if spans else None,
+        within_ratio=fmean(votes(lambda j: 1 / 1.3 < j.predicted / j.row.measured < 1.3, fmean)),
+        coverage_ratio=fmean(votes(lambda j: j.covered, fmean)) if spans else None,
+        width_ratio=median(votes(lambda j: j.high / j.low)) if spans else None,
+        interval_score=fmean(votes(lambda j: j.interval_score, fmean)) if spans else None,
         best_constant=best,
     )
 
@@ -163,12 +164,12 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
     reasons = Counter(row.reason or "left aside" for row in rows if row.work is None and id(row) not in said)
     trusted = [j for j in judged if is_trusted(j.row)]
     names = dict.fromkeys((*GROUPS, *(j.row.group for j in judged)))
-    sets = (
-        (label, chosen, name)
-        for name in names
-        for label, chosen in ((name, trusted), (f"{name} (all rows)", judged))
-    )
-    groups = {label: score([j for j in chosen if j.row.group == name]) for label, chosen, name in sets}
+    groups = {}
+    for name in names:
+        for label, chosen in ((name, trusted), (f"{name} (all rows)", judged)):
+            found = score([j for j in chosen if j.row.group == name])
+            if found is not None:
+                groups[label] = found
     decode = [j for j in trusted if j.row.phase == "decode"]
     prompts = [j for j in trusted if j.row.phase == "prefill"]
     tables = {"hardware": _by_hardware(decode), "hardware, prompts": _by_hardware(prompts)}
@@ -177,7 +178,7 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
         left_out=left_out,
         rows_count=len(rows),
         unpredictable=dict(sorted(reasons.items())),
-        groups={name: found for name, found in groups.items() if found is not None},
+        groups=groups,
         tables={name: found for name, found in tables.items() if found},
         worst=tuple(
             {"line": j.row.raw.line, **j.row.described, "measured": j.row.measured, "predicted": j.predicted}

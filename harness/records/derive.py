@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
+from harness.grouping import grouped
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
@@ -87,11 +88,8 @@ def summarise(record: RunRecord) -> Tests:
 
 def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
     """Samples by phase and label, disturbed ones among them, in the order they were taken; no warm-ups."""
-    groups: dict[tuple[Phase, str], list[Sample]] = {}
-    for sample in record.samples:
-        if not sample.warm_up:
-            groups.setdefault((sample.phase, sample.label), []).append(sample)
-    return groups
+    timed = (sample for sample in record.samples if not sample.warm_up)
+    return grouped(timed, lambda sample: (sample.phase, sample.label))
 
 
 def speeds_of(record: RunRecord) -> dict[str, float]:
@@ -132,9 +130,7 @@ def disturbances(record: RunRecord, repetitions: int) -> list[str]:
 
 def _most_telling(doubts: list[str]) -> str:
     """One doubt of each kind (the words without the numbers), the most frequent kinds first."""
-    kinds: dict[str, list[str]] = {}
-    for doubt in doubts:
-        kinds.setdefault(re.sub(r"[\d.%]", "", doubt), []).append(doubt)
+    kinds = grouped(doubts, lambda doubt: re.sub(r"[\d.%]", "", doubt))
     ordered = sorted(kinds.values(), key=len, reverse=True)
     return "; ".join(group[len(group) // 2] for group in ordered[:3]) or "too few samples"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.prediction import Interval
-from harness.gates.formats import row_words
+from harness.gates.formats import margin_of, row_words
 from harness.gates.judge import GateAnswer, Judgement
 from harness.grouping import grouped
 from harness.printable import clean
@@ -34,7 +34,7 @@ def gate_of(judgements: Sequence[Judgement]) -> Page:
         if change := _change(judgement):
             ends += [change.low, change.high]
     axis = Axis.of_factors(ends)
-    worst_first = sorted(judgements, key=lambda one: one.margin_ratio or 0.0)
+    worst_first = sorted(judgements, key=margin_of)
     answered = grouped(worst_first, lambda one: one.answer)
     ticks = {"−30 %": 0.7, "0": 1.0, "+40 %": 1.4}
     labels = [drawing.label(axis.at(value), 14, text) for text, value in ticks.items()]

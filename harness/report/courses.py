@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Soak
+from harness.grouping import grouped
 from harness.printable import clean
 from harness.records.derive import course_of
 from harness.records.ladder import Rung, rungs_of
@@ -70,10 +71,7 @@ def _course(
 
 def ladders(records: Sequence[RunRecord]) -> list[Panel]:
     """Quantisations of a model by falling bits: size, speed, and how often the next token is the same."""
-    by_model: dict[str, list[Rung]] = defaultdict(list)
-    for rung in rungs_of(records):
-        if _same_ratio(rung):
-            by_model[rung.model].append(rung)
+    by_model = grouped(filter(_same_ratio, rungs_of(records)), lambda rung: rung.model)
     return [_ladder(model, rungs) for model, rungs in by_model.items() if len(rungs) > 1]
 
 

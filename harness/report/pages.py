@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.gates.judge import Judgement
+from harness.grouping import grouped
 from harness.printable import clean
 from harness.records.compare import compare
 from harness.records.derive import TEST_PHASES, summarise
@@ -331,9 +332,7 @@ def _stack(
 
 def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
     """How runs of each machine and engine were measured; what is empty is left out."""
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        groups[f"{words.machine_line(record)} · {words.engine_line(record)}"].append(record)
+    groups = grouped(records, lambda run: f"{words.machine_line(run)} · {words.engine_line(run)}")
     for label, runs in groups.items():
         record = runs[-1]
         asked = record.scenario

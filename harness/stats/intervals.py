@@ -99,7 +99,11 @@ def ratio_interval(
     """
     from scipy.special import ndtr, stdtrit
 
-    logs = _log_ratios(candidate, baseline)
+    if len(candidate) != len(baseline):
+        raise ValueError(
+            f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples"
+        )
+    logs = _logs(candidate) - _logs(baseline)
     n = len(logs)
     mid = float(np.exp(hodges_lehmann(logs)))
     if n < 3:
@@ -109,14 +113,6 @@ def ratio_interval(
     tail = ndtr(sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0))
     low, high = np.exp(np.quantile(hodges_lehmann(resampled), [tail, 1.0 - tail]))
     return Estimate(mid, float(low), float(high), n)
-
-
-def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> Doubles:
-    if len(candidate) != len(baseline):
-        raise ValueError(
-            f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples"
-        )
-    return _logs(candidate) - _logs(baseline)
 
 
 def _logs(samples: Sequence[float]) -> Doubles:

@@ -26,6 +26,7 @@ from harness.domain.record import (
 )
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.grouping import grouped
 from harness.records.store import decode, encode
 
 Row = Mapping[str, Any]
@@ -69,9 +70,7 @@ def of_llama_bench(rows: Sequence[Row], source: Path | str) -> list[RunRecord]:
     Raises:
         BadDataError: A row holds no time, or names no model.
     """
-    runs: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        runs.setdefault(tuple(str(row.get(name, "")) for name in _SAME), []).append(row)
+    runs = grouped(rows, lambda row: tuple(str(row.get(name, "")) for name in _SAME))
     return [record_of("llama-bench", members, source) for members in runs.values()]
 
 
