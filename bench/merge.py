@@ -1,4 +1,4 @@
-"""Rows that people shared: checked against the law, and added to the shipped ones.
+"""Rows that people shared (`edge-harness learn --share RUN`): checked against the law, and added to the shipped ones.
 
     python -m bench merge rows.csv            # what they say, and what contradicts
     python -m bench merge rows.csv --write    # add those that do not

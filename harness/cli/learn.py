@@ -38,6 +38,14 @@ def learn(
     forgotten: Annotated[
         bool, Option("--forget", "Forget everything that was learnt about --device.")
     ] = False,
+    share: Annotated[
+        tuple[str, ...],
+        Option(
+            "--share",
+            "Print this run as rows of the published tables, to send to the project; repeatable.",
+            is_repeated=True,
+        ),
+    ] = (),
 ) -> Answer:
     """Learn from measurements, so that later predictions for those devices are better.
 
@@ -52,7 +60,13 @@ def learn(
     """
     from harness.app.learn import devices_of, forget, learn, pasted_line
     from harness.app.resolve import resolve_device
+    from harness.app.results import gather
+    from harness.app.share import shared
 
+    if share:
+        refuse_typed({"records", "device", "lines", "forgotten"}, "with --share")
+        text = shared(gather(share))
+        return Answer({"shared": text}, lambda: click.echo(text, nl=False))
     if not (records or device) or ((lines or forgotten) and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
     refuse_typed({"records", "lines"}, "with --forget", when=forgotten)
