@@ -3,10 +3,12 @@
 import csv
 import io
 import re
+from contextlib import suppress
 
+from harness.app.resolve import resolve_device
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.errors import RefusedError
+from harness.errors import HarnessError, RefusedError
 from harness.published.cells import speed_columns
 from harness.records.derive import speeds_of
 
@@ -53,6 +55,11 @@ def shared(records: list[RunRecord]) -> str:
             "notes": f"{command}; edge-harness {record.harness_version}; {machine.core_count} cores; {machine.system}",
             "trust": "B",
         }
+        with suppress(HarnessError):  # of an unknown chip whoever merges the rows has to tell it
+            device = resolve_device(chip)
+            bandwidth = device.pool(device.pool_for(record.scenario.api)).bandwidth_bytes_per_s
+            cells["memory_bandwidth_gb_s"] = bandwidth.value / 1e9
+            cells["bw_confidence"] = bandwidth.confidence
         for label, speed in speeds.items():
             test, _, depth = label.partition(" @ d")
             row = {"test": test, "context_depth": depth or 0, "tokens_per_s": f"{speed:.6g}"}

@@ -9,6 +9,7 @@ from harness.cli._command import refuse_typed, verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.errors import BadDataError, Exit, HarnessError
+from harness.printable import clean_lines
 from harness.units import counted, format_number
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def learn(
 
     if share:
         refuse_typed({"records", "device", "lines", "forgotten"}, "with --share")
-        text = shared(gather(share))
+        text = clean_lines(shared(gather(share)))
         return Answer({"shared": text}, lambda: click.echo(text, nl=False))
     if not (records or device) or ((lines or forgotten) and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
