@@ -109,8 +109,6 @@ def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> li
         return []
     untold = mean_of([case.answer is None for case, _ in rows])
     scores = [share("right_ratio", right, "answer", {"always unknown": untold})]
-    if all(right) or not any(right):
-        return scores
     own_word = auc_score([not answer["is_unknown"] for _, answer in rows], right, "").value or 0.5
     for name in ("confidence", "agreed"):
         group = f"answer by {name}"

@@ -30,13 +30,10 @@ def companion(text: str) -> Companion:
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
 
     def drawn(device: DeviceProfile) -> float:
-        """Bytes/s of the part that draws most: its weights once a text of usual length."""
+        """Bytes/s of the encoder, the one part beside the model: its weights once a text of usual length."""
         law = law_of(plan.weights, device, Scenario())
-        rates = [0.0]
-        for part, weights in plan.weights.items():
-            seconds = law(Pass(part=part, op=Op.EMBED, tokens=_USUAL_TOKENS))
-            rates.append(weights.tensor_bytes / seconds if seconds else 0.0)
-        return max(rates)
+        seconds = law(Pass(part="encoder", op=Op.EMBED, tokens=_USUAL_TOKENS))
+        return file_bytes / seconds if seconds else 0.0
 
     held_bytes = sum(filter(None, plan.held_bytes().values()))
     file_bytes = sum(weights.tensor_bytes for weights in plan.weights.values())

@@ -50,7 +50,6 @@ def write(path: Path, arrays: Mapping[str, Any], vocabulary: Mapping[str, int]) 
     with optional("gguf", "llama"):
         from gguf import MODEL_ARCH, GGUFWriter, PoolingType, TokenType, get_tensor_name_map
     out = GGUFWriter(path, "bert")
-    out.add_name("all-MiniLM-L6-v2")
     out.add_file_type(1)
     out.add_block_count(_BLOCK_COUNT)
     out.add_context_length(512)

@@ -6,7 +6,7 @@ core has no law for (a graph of ONNX Runtime, a reader of pictures) has no predi
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
@@ -148,6 +148,11 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
     return p50, p95
 
 
+def seconds_of(passes: Iterable[Pass]) -> float:
+    """What they took together."""
+    return sum(one.seconds or 0.0 for one in passes)
+
+
 def rows_of(steps: Sequence[StepTime], law: Law, where: str = "") -> Iterator[PassFigures]:
     """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
 
@@ -156,7 +161,7 @@ def rows_of(steps: Sequence[StepTime], law: Law, where: str = "") -> Iterator[Pa
     """
     for step in dict.fromkeys(each.step for each in steps):
         own = [each for each in steps if each.step == step]
-        glue = [max(0.0, each.duration_s - sum(one.seconds or 0.0 for one in each.passes)) for each in own]
+        glue = [max(0.0, each.duration_s - seconds_of(each.passes)) for each in own]
         whole = PassFigures(step=step, part="", op=WHOLE, where=where)
         passes = [each.passes for each in own]
         yield _filled(whole, [each.duration_s for each in own], passes, law, quantiles(glue)[0])
@@ -164,16 +169,16 @@ def rows_of(steps: Sequence[StepTime], law: Law, where: str = "") -> Iterator[Pa
             alike = [[one for one in each if (one.part, one.op) == (part, op)] for each in passes]
             tokens = float(np.median([sum(one.tokens for one in each) for each in alike]))
             row = whole.replace(part=part, op=op, tokens=tokens)
-            yield _filled(row, [sum(one.seconds or 0.0 for one in each) for each in alike], alike, law)
+            yield _filled(row, [*map(seconds_of, alike)], alike, law)
         if not where:
-            yield _filled(whole.replace(op=GLUE), glue)
+            yield _filled(whole.replace(op=GLUE), glue, [], law)
 
 
 def _filled(
     row: PassFigures,
     seconds: Sequence[float],
-    cases: Sequence[Sequence[Pass]] = (),
-    law: Law = unknown,
+    cases: Sequence[Sequence[Pass]],
+    law: Law,
     extra_s: float = 0.0,
 ) -> PassFigures:
     p50_s, p95_s = quantiles(seconds)

@@ -39,7 +39,18 @@ from harness.workloads.child import SystemJob, asked_cases
 from harness.workloads.child import run as child_run
 from harness.workloads.minilm import minilm_file
 from harness.workloads.parts import ENCODER_TOKENS, OPTIONS, scenario_of
-from harness.workloads.passes import Law, Op, Pass, StepTime, law_of, line, quantiles, rows_of, unknown
+from harness.workloads.passes import (
+    Law,
+    Op,
+    Pass,
+    StepTime,
+    law_of,
+    line,
+    quantiles,
+    rows_of,
+    seconds_of,
+    unknown,
+)
 from harness.workloads.system import System, load
 
 CHILD = f"{child_run.__module__}:{child_run.__name__}"
@@ -292,8 +303,7 @@ def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> li
         law = law_there(seconds, each.step)
         passes = tuple(one.replace(seconds=law(one)) for one in each.passes if law(one) is not None)
         if passes:
-            duration_s = sum(one.seconds or 0.0 for one in passes)
-            found.append(StepTime(step=each.step, duration_s=duration_s, passes=passes))
+            found.append(each.replace(duration_s=seconds_of(passes), passes=passes))
     return found
 
 
@@ -314,13 +324,6 @@ def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) ->
         for row in zip(*own.values(), strict=False):
             seconds = {shape: one.duration_s for shape, one in zip(own, row, strict=True)}
             taken = quantiles([each.duration_s for each in timed_there(asked, seconds)])
-            validity = max((one.validity for one in row), key=lambda one: len(one.doubts))
+            doubted = max(row, key=lambda one: len(one.validity.doubts))
             for label, duration_s in zip((step, f"{step} @ p95"), taken, strict=True):
-                yield Sample(
-                    phase="workload",
-                    label=label,
-                    token_count=1,
-                    duration_s=duration_s,
-                    started_unix_s=row[0].started_unix_s,
-                    validity=validity,
-                )
+                yield doubted.replace(phase="workload", label=label, token_count=1, duration_s=duration_s)

@@ -6,15 +6,14 @@ token is the time of reading it.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.domain.model import Weights
 from harness.workloads.memory.store import OF_WORDS, Memory, MemoryStore
-from harness.workloads.parts import Parts
 from harness.workloads.scores import mean_of, of_kind, resampled, share
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
 
@@ -31,53 +30,35 @@ _INSTRUCTION = (
 _PLACES = ("cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn")
 
 
-class Tell(Case):
-    """Something to remember, under an id of the user's; told at ``time_s`` (Unix time), now unless given."""
+class Turn(Case):
+    """A turn of a conversation, at ``time_s`` (Unix time), now unless given."""
+
+    conversation: str = ""
+    time_s: float | None = None
+
+
+class Tell(Turn):
+    """Something to remember, under an id of the user's."""
 
     needs = ("encoder",)
     id: str
     text: str
-    conversation: str = ""
-    time_s: float | None = None
 
 
-class Ask(Case):
+class Ask(Turn):
     """A question; ``expect`` are ids of what answers it, ``outdated`` those that were true before."""
 
     needs = ("encoder",)
     text: str
-    conversation: str = ""
     expect: list[str] = []
     outdated: list[str] = []
-    time_s: float | None = None
 
 
-class Forget(Case):
+class Forget(Turn):
     """What is to be forgotten: by ids, or all that holds every word of a text."""
 
     ids: list[str] = []
     text: str = ""
-    conversation: str = ""
-    time_s: float | None = None
-
-
-class MemoryState:
-    """One open store, that of the conversation that is going on: others neither move a score nor show through it."""
-
-    def __init__(self, folder: Path, parts: Parts) -> None:
-        self._folder, self.parts = folder, parts
-        self._conversation, self._store = "", self._opened("")
-
-    def store_of(self, conversation: str) -> MemoryStore:
-        """Its store; the one before is closed, and read again when it is asked for."""
-        if conversation != self._conversation:
-            self._store.close()
-            self._conversation, self._store = conversation, self._opened(conversation)
-        return self._store
-
-    def _opened(self, conversation: str) -> MemoryStore:
-        name = sha256(conversation.encode()).hexdigest()[:32]
-        return MemoryStore(self._folder / f"{name}.db", self.parts.encoder, self.parts.meter)
 
 
 class MemorySystem(System):
@@ -106,19 +87,30 @@ class MemorySystem(System):
             told.append(Ask(text=f"Where is box {box}?", expect=ids[:1], outdated=ids[1:]))
         return [*told, *(Forget(ids=[f"t{at}"]) for at in range(20))]
 
-    def prepare(self, context: Context) -> MemoryState:
-        """A store that holds so many other memories, with vectors drawn by the seed."""
-        state = MemoryState(context.folder, context.parts)
+    def prepare(self, context: Context) -> Any:
+        """The language model if any, and what opens a conversation's store.
+
+        The first one holds so many other memories, with vectors drawn by the seed. One is open, that of the
+        conversation that is going on: others neither move a score nor show through it.
+        """
+        parts = context.parts
+
+        @lru_cache(maxsize=1)
+        def store_of(conversation: str) -> MemoryStore:
+            name = sha256(conversation.encode()).hexdigest()
+            return MemoryStore(context.folder / f"{name}.db", parts.encoder, parts.meter)
+
         rng = np.random.default_rng(1)
         count = context.size["entry_count"]
         texts = [f"Somebody left item q{at:08d}z in the {rng.choice(_PLACES)}." for at in range(count)]
-        vectors = rng.standard_normal((count, state.parts.encoder.dim), dtype=np.float32)
-        state.store_of("").store(texts, [""] * count, 0.0, vectors / np.float32(vectors.shape[1] ** 0.5))
-        return state
+        vectors = rng.standard_normal((count, parts.encoder.dim), dtype=np.float32)
+        store_of("").store(texts, [""] * count, 0.0, vectors / np.float32(vectors.shape[1] ** 0.5))
+        return parts.language, store_of
 
-    def step(self, state: MemoryState, case: Any) -> Any:
+    def step(self, state: Any, case: Any) -> Any:
         """Tell, ask or forget."""
-        store = state.store_of(case.conversation)
+        language, store_of = state
+        store = store_of(case.conversation)
         if isinstance(case, Tell):
             return {"id": store.store([case.text], [case.id], case.time_s)[0]}
         if isinstance(case, Forget):
@@ -132,8 +124,8 @@ class MemorySystem(System):
             "found": [hit.source for hit in hits],
             "newer_exists": [hit.source for hit in hits if hit.newer],
         }
-        if state.parts.language is not None:
-            answer["text"], _ = state.parts.language.write(prompt_of(case.text, hits), _ANSWER_TOKENS)
+        if language is not None:
+            answer["text"], _ = language.write(prompt_of(case.text, hits), _ANSWER_TOKENS)
         return answer
 
     def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:

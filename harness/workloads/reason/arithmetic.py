@@ -66,11 +66,6 @@ def worked(program: str) -> Fraction:
         raise RefusedError(f"no arithmetic that is worked here ({error}): {program[:60]!r}") from error
 
 
-def value_of(expression: str) -> Fraction:
-    """The exact value of an arithmetic expression in Python's notation; RefusedError as for a program."""
-    return worked(f"value = {expression.strip()}")
-
-
 def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
     match node:
         case ast.Constant(value=int() | float() as number):
@@ -96,12 +91,11 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
 def wrong_equality(step: str) -> str:
     """The first equality of a step that does not hold; empty where all that can be worked hold."""
     for left, right in _equalities(step):
-        plain = _plain(right)
         try:
-            exact, stated = value_of(_plain(left)), value_of(plain)
+            exact, stated = _exact(left), _exact(right)
         except RefusedError:
             continue
-        places = len(plain.partition(".")[2])
+        places = len(right.strip().strip("$").partition(".")[2])
         # Rounded to its places; a half to the next whole number is an error more often than a rounding.
         rounded = Fraction(1, 2) / 10**places if places else Fraction(49, 100)
         if abs(exact - stated) > (0 if _OPERATOR.search(right) else rounded):
@@ -136,5 +130,7 @@ def _equalities(step: str) -> Iterator[tuple[str, str]]:
                 yield left, right.rstrip(" .,")
 
 
-def _plain(side: str) -> str:
-    return re.sub(r"(?<=\d),(?=\d{3})", "", side).replace("$", "").strip(" ,").rstrip(".")
+def _exact(side: str) -> Fraction:
+    """The value of one side; RefusedError as for a program."""
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", side).replace("$", "")
+    return worked("value = " + plain.strip(" ,").rstrip("."))
