@@ -147,10 +147,7 @@ class Header(Keys):
         value_head = self.number("attention.value_length", head)
         window = self.window()
         # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
-        if has(self.architecture, "twenty_own_caches"):
-            sharing = max(0, layers - _OWN_CACHES)
-        else:
-            sharing = 0
+        sharing = max(0, layers - _OWN_CACHES) * has(self.architecture, "twenty_own_caches")
         row, rows = self.table_of_n_grams()
         latent = self.latent()
         if latent:
@@ -254,10 +251,7 @@ class Header(Keys):
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
         most = self.number("attention.head_count_kv", heads)
         each, slides = self.listed("attention.head_count_kv"), self.slides()  # as many as blocks, or none
-        if each and slides:
-            counts = list(zip(each, slides, strict=True))
-        else:
-            counts = []
+        counts = list(zip(each, slides, strict=True)) if each and slides else []
         full, own = (max((n for n, slid in counts if slid is kind), default=most) for kind in (False, True))
         sliding = self.number("attention.head_count_kv_swa", own)
         return full or sliding, sliding if sliding != full else 0
@@ -275,11 +269,8 @@ class Header(Keys):
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
-        if has(self.architecture, "own_full_heads"):
-            widths = self.listed("feed_forward_length")
-        else:
-            widths = ()
-        if widths and widths[-1] != widths[0]:
+        widths = self.listed("feed_forward_length")
+        if has(self.architecture, "own_full_heads") and widths and widths[-1] != widths[0]:
             return widths[-1]
         return 0
 
@@ -337,10 +328,7 @@ class Header(Keys):
             return self.number("leading_dense_block_count", 0), self.number(
                 "interleave_moe_layer_step", 1
             ) or 1
-        if len(places) > 1:
-            step = places[1] - places[0]
-        else:
-            step = 1
+        step = places[1] - places[0] if len(places) > 1 else 1
         return max(0, places[0] - (step - 1)), step
 
     def vocab(self) -> int:
@@ -349,10 +337,7 @@ class Header(Keys):
         if table is not None and len(table) > 1:
             return table[1]
         tokens = self.values.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, tuple):
-            count = len(tokens)
-        else:
-            count = getattr(tokens, "element_count", 0)
+        count = len(tokens) if isinstance(tokens, tuple) else getattr(tokens, "element_count", 0)
         return count or self.number("vocab_size", 0)
 
     def sliding_step(self, layers: int) -> int:

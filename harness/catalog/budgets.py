@@ -61,18 +61,13 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
         )
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
-        limits = "no limit"
-        if given:
-            limits = " and ".join(given)
+        limits = " and ".join(given) or "no limit"
         raise BadDataError(path, place, limits, f"exactly one of: {', '.join(LIMITS)}")
     name, limit = next(iter(given.items()))
     if limit == float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a finite number")
-    higher = FIGURES[budget.metric].higher_is_better
-    if (name == "floor" and not higher) or (name == "ceiling" and higher):
-        right = "ceiling"
-        if higher:
-            right = "floor"
+    right = "floor" if FIGURES[budget.metric].higher_is_better else "ceiling"
+    if name in {"floor", "ceiling"} and name != right:
         raise BadDataError(
             path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric"
         )

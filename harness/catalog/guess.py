@@ -94,8 +94,8 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     if not told and not routed and total >= _MIXTURES_FROM_B:
         above = math.log(total / _usual_active(total))
     cards = [card for card in _cards(tuple(data_files("models"))) if _is_like(card, name, routed=routed)]
-    family = re.match(r"[a-z]*", name.lower())
-    cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
+    family = re.split(r"[^a-z]", name.lower())[0]
+    cards.sort(key=lambda card: _distance(card, total, active, family))
     near = cards[:_NEAREST_COUNT]
     base = _usual_base(total, active)
     if base is not None and not _RECURRENT.search(name):
@@ -184,17 +184,11 @@ def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
         )
         rest = active_b * 1e9 - per_width * width * experts.used_count
         count = max(experts.used_count, round((total_b * 1e9 - rest) / (per_width * width)))
-        if experts.shared_feed_forward_dim:
-            shared = width * experts.shared_count
-        else:
-            shared = 0
+        shared = width * experts.shared_count * bool(experts.shared_feed_forward_dim)
         experts = experts.replace(feed_forward_dim=width, expert_count=count, shared_feed_forward_dim=shared)
         return shape.replace(layer_count=layers, experts=experts)
     missing = (total_b - own * layers / shape.layer_count) * 1e9
-    if shape.feed_forward_dim:
-        inner = _width(shape.feed_forward_dim, missing, per_width)
-    else:
-        inner = 0
+    inner = shape.feed_forward_dim and _width(shape.feed_forward_dim, missing, per_width)
     if shape.recurrent is not None and not shape.feed_forward_dim:  # all weights are in the mixers
         layers = max(2, round(shape.layer_count * total_b / own))
     return shape.replace(layer_count=layers, feed_forward_dim=inner)

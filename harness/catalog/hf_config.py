@@ -76,10 +76,8 @@ class _Config(Keys):
             header["attention.key_length_mla"] += header["rope.dimension_count"]
         if kind:
             header |= self.recurrent(kind, header["embedding_length"])
-        if self.number(*KEYS["config"]["experts"]["expert_count"]) > 1:
-            experts = self.part("experts")
-        else:
-            experts = {}
+        routes = self.number(*KEYS["config"]["experts"]["expert_count"]) > 1
+        experts = self.part("experts") if routes else {}
         header |= experts
         everywhere = (
             experts and not experts["leading_dense_block_count"] and experts["interleave_moe_layer_step"] <= 1
@@ -106,10 +104,8 @@ class _Config(Keys):
         except BadDataError as error:
             key = self.written(error.field)
             if self.values.get(key) == 0:
-                values = ("0", "at least 1")
-            else:
-                values = (error.found, error.expected)
-            raise BadDataError(self.source, key, *values) from error
+                raise BadDataError(self.source, key, "0", "at least 1") from error
+            raise BadDataError(self.source, key, error.found, error.expected) from error
 
     def written(self, key: str) -> str:
         """The key of config.json that gave a header's; itself where none did."""
@@ -151,18 +147,11 @@ class _Config(Keys):
         """Window of the local layers, and which of them slide: a flag each, or every so manyth that does not."""
         window = self.number("sliding_window", 0)
         listed = self.values.get("layer_types")
-        kinds: list[Any]
-        if isinstance(listed, list):
-            kinds = listed
-        else:
-            kinds = []
+        kinds: list[Any] = listed if isinstance(listed, list) else []
         if not self.flag("use_sliding_window", default=True) or (kinds and "sliding_attention" not in kinds):
             return {}
         step = self.number("sliding_window_pattern", 0)
-        if window:
-            slides = tuple(kind == "sliding_attention" for kind in kinds)
-        else:
-            slides = ()
+        slides = tuple(kind == "sliding_attention" for kind in kinds if window)
         return {"attention.sliding_window": window, "attention.sliding_window_pattern": slides or step}
 
     def recurrent(self, kind: str, hidden: int) -> dict[str, int]:

@@ -202,7 +202,11 @@ def _chosen(repo: str, names: Iterable[str], quant: str) -> str:
             files.append(name)
     for wanted in (quant,) if quant else _USUAL_FILES:
         mixture = _mixture(wanted)
-        fitting = [name for name in files if mixture and mixture == _mixture(_quant_of(name))]
+        fitting = [
+            name
+            for name in files
+            if mixture and mixture == _mixture(split(SPLIT.sub("", name).removesuffix(".gguf"))[1])
+        ]
         if fitting:  # one that is called so, else one that is no other recipe
             return min(fitting, key=lambda name: (wanted.lower() not in name.lower(), "ud-" in name.lower()))
     if quant or not files:
@@ -212,15 +216,9 @@ def _chosen(repo: str, names: Iterable[str], quant: str) -> str:
     return files[0]
 
 
-def _quant_of(name: str) -> str:
-    return split(SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-"
-
-
 def _mixture(quant: str) -> str:
     meant = understood(quant)
-    if meant is None:
-        return ""
-    return meant.mixture
+    return meant.mixture if meant else ""
 
 
 def _flat(path: str) -> str:

@@ -174,10 +174,7 @@ def _named(run: str, before: Sequence[str], after: Sequence[str]) -> Named | Non
     count = _PATTERNS["count"].search(run)
     bare = _PATTERNS["count"].sub("", run, count=1)
     rest, memory = memory_in(bare)
-    if count:
-        number = _number(next(filter(None, count.groups())))
-    else:
-        number = 1
+    number = _number(next(filter(None, count.groups()))) if count else 1
     if len(squashed(bare)) < _SHORT and not _is_silent([*before, *after]):
         return None
     if before and of_maker(before[-1]) and not find(f"{before[-1]} {bare}"):
@@ -196,10 +193,7 @@ def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
     """
     length = len(squashed(name))
     is_told = re.search(r"\d", name) or length > _LONG or (" " in name and length > _SHORT)
-    if is_told and tells(name):
-        hits = find(name)
-    else:
-        hits = []
+    hits = find(name) if is_told and tells(name) else []
     if not hits or (gb and not any(hit.layer == "cards" and gb in hit.sizes_gb for hit in hits)):
         return False
     if hits[0].layer != "devices":
@@ -249,10 +243,7 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
             f"{text!r}: found storage of {stated[:-1].strip()} {stated[-1].upper()}B/s, expected a rate above 0"
         )
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
-    if stated:
-        source = SAID
-    else:
-        source = f"usual of {kind}"
+    source = SAID if stated else f"usual of {kind}"
     rate = Figure(stated_bytes or usual * GB, source, "secondary" if stated else "assumed")
     rest = f"{text[: hit.start()]} {text[hit.end() :]}"
     return rest, Storage(technology=kind, sequential_read_bytes_per_s=rate)

@@ -28,10 +28,7 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
         head = file.read_bytes().decode(errors="replace").partition("\n[shape]")[0]
         title = re.search(r'^title = "(.*)"$', head, re.MULTILINE)
         aliases = re.search(r"^aliases = \[(.*?)\]", head, re.MULTILINE | re.DOTALL)
-        if aliases:
-            written = re.findall(r'"([^"]*)"', aliases[1])
-        else:
-            written = []
+        written = re.findall(r'"([^"]*)"', aliases[1] if aliases else "")
         yield name, (title[1] if title else name, *written, *also.get(name, ()))
     for name, row in _shapes().items():
         if name not in files:

@@ -121,11 +121,9 @@ def model_facts(shape: ModelShape) -> Facts:
     if mixer is not None:
         facts["ssm_group_dim"] = mixer.inner_dim // mixer.group_count
         facts["ssm_kept_taps"] = mixer.conv_dim - 1
-        if facts["first_mamba"]:
-            in_row = 0
-        else:
-            in_row = 2 * mixer.group_count * mixer.state_dim
-        facts["ssm_row_dim"] = mixer.inner_dim + in_row
+        facts["ssm_row_dim"] = mixer.inner_dim
+        if not facts["first_mamba"]:
+            facts["ssm_row_dim"] += 2 * mixer.group_count * mixer.state_dim
     return facts
 
 
@@ -188,12 +186,9 @@ def _add_attention(facts: Facts, shape: ModelShape, *, slides: bool) -> None:
         "value_row_dim": kv_heads * value,
     }
     facts["shares_keys"] = facts["own_full_heads"] and not facts["stored"]
-    if facts["every_head_cached"]:
-        compressed = None
-    else:
-        compressed = shape.latent
-    facts["latent"] = compressed is not None
-    if compressed is None:
+    compressed = shape.latent
+    facts["latent"] = compressed is not None and not facts["every_head_cached"]
+    if compressed is None or not facts["latent"]:
         facts |= {
             "cache_key_dim": kv_heads * head,
             "cache_value_dim": kv_heads * value,

@@ -176,14 +176,12 @@ def found_at(document: Any, path: str, otherwise: str) -> str:
 
 def say(value: Any) -> str:
     """What was found, in a few words."""
-    if value is None or isinstance(value, dict):
-        if value is None:
-            return "nothing"
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
-        if value:
-            return "an array"
-        return "an empty array"
+        return "an array" if value else "an empty array"
     text = repr(value)
     if len(text) <= 60:
         return text

@@ -59,13 +59,15 @@ class Option(Frozen, kw_only=False):
             if not all(parts):
                 raise ValueError(f"found {text!r}, expected values with a comma between")
             return tuple(dict.fromkeys(self.value(part, item) for part in parts))
-        words: list[str] = []
+        words = list[str]()
+        number = None
         for each in kinds_of(kind):
             if isinstance(each, inspect.LiteralType):
                 words += map(str, each.values)
-        for each in kinds_of(kind):
-            if isinstance(each, inspect.IntType | inspect.FloatType) and text not in words:
-                return _number(text, each, words)
+            elif isinstance(each, inspect.IntType | inspect.FloatType):
+                number = each
+        if number and text not in words:
+            return _number(text, number, words)
         if text in words or not words:
             return text
         raise ValueError(f"found {text!r}, expected {' or '.join(words)}")

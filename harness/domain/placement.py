@@ -46,10 +46,8 @@ class Placement(Frozen):
         Source: llama.cpp, src/llama-model.cpp (``i_gpu_start``).
         """
         if isinstance(self.gpu_layers, str):
-            layers = block_count + 1
-        else:
-            layers = self.gpu_layers
-        return max(block_count + 1 - layers, 0)
+            return 0
+        return max(block_count + 1 - self.gpu_layers, 0)
 
     def flags(self, block_count: int) -> str:
         """The same as options of llama.cpp's programs."""
@@ -121,25 +119,17 @@ def _blocks_away(overrides: list[str]) -> int:
 
     ValueError for others.
     """
-    patterns = [override.removesuffix("=CPU") for override in overrides]
-
-    def hit(name: str) -> bool:
-        return any(re.search(pattern, name) for pattern in patterns)
-
     try:
-        experts, others = (
-            [[hit(f"blk.{block}.{part}.weight") for part in parts] for block in range(_BLOCKS_MAX)]
-            for parts in _OPTIONS["pattern_hits"].values()
-        )
+        hits = re.compile("|".join(f"(?:{text.removesuffix('=CPU')})" for text in overrides)).search
     except re.error as error:
         raise ValueError(f"found {overrides}, expected regular expressions ({error})") from error
-    away = [all(hits) for hits in experts]
-    count = sum(away)
-    if (
-        not all(text.endswith("=CPU") for text in overrides)
-        or any(map(any, others))
-        or not all([count, *away[:count]])
-    ):
+    names = _OPTIONS["pattern_hits"]
+    count = 0
+    while count < _BLOCKS_MAX and all(hits(f"blk.{count}.{part}.weight") for part in names["experts"]):
+        count += 1
+    left = [f"blk.{block}.{part}.weight" for block in range(_BLOCKS_MAX) for part in names["others"]]
+    left += [f"blk.{block}.{part}.weight" for block in range(count, _BLOCKS_MAX) for part in names["experts"]]
+    if not count or any(map(hits, left)) or not all(text.endswith("=CPU") for text in overrides):
         raise ValueError(f"found {overrides}, expected patterns that leave the experts of the first blocks, or of all, "
                          r"with the CPU, such as -ot exps=CPU or -ot 'blk\.[0-9]\.ffn_.*_exps=CPU'")  # fmt: skip
     return count

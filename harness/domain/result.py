@@ -186,11 +186,8 @@ class Score(Frozen):
     @property
     def best_null(self) -> str:
         """The null that is hardest to beat; empty without any."""
-        if self.more_is_better:
-            sign = 1
-        else:
-            sign = -1
-        return max(self.nulls, key=lambda name: sign * self.nulls[name], default="")
+        hardest = max if self.more_is_better else min
+        return hardest(self.nulls, key=self.nulls.__getitem__, default="")
 
     @property
     def beats_null(self) -> bool | None:
