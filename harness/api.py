@@ -12,15 +12,16 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import msgspec
 
 from harness.app.answer import Answer, answer
 from harness.app.matrix import ask
 from harness.domain.foreign import typed
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
-from harness.domain.question import Asked, Question
+from harness.domain.question import Asked, EnginePart, Question
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import MissingPackageError
@@ -29,7 +30,32 @@ from harness.gates.judge import Judgement
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
 
-__all__ = ["Fit", "Table", "check", "fit", "judge", "load", "matrix", "run"]
+__all__ = ["Fit", "Options", "Table", "check", "fit", "judge", "load", "matrix", "run"]
+
+
+class Options(TypedDict, total=False):
+    """Fields of :class:`harness.domain.question.Asked`: what may be asked of a model on a device."""
+
+    quant: str
+    context_tokens: int | str | None
+    prompt_tokens: int
+    new_tokens: int
+    depth_tokens: int
+    users: int | str
+    ubatch_tokens: int
+    kv_type: str
+    value_type: str
+    program: str | None
+    api: str
+    thread_count: int
+    without: tuple[EnginePart, ...]
+    placement: Placement | None
+    beside: tuple[str, ...]
+    draft: str
+    target_tokens_per_s: float | None
+    minutes: float | None
+    entitled: bool
+    ram_budget: str
 
 
 class Fit:
@@ -125,11 +151,10 @@ def _html_row(tag: str, values: Iterable[Any]) -> str:
     return f"<tr>{cells}</tr>"
 
 
-def fit(model: str, device: str = "this", **options: object) -> Fit:
+def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
     """Whether a model fits on a device, and how fast it runs.
 
-    ``model`` is a name or a file, ``device`` a name, a line of parts, a file, or ``this`` for this machine;
-    the options are the fields of :class:`harness.domain.question.Asked`.
+    ``model`` is a name or a file, ``device`` a name, a line of parts, a file, or ``this`` for this machine.
 
     Raises:
         InputError: A name or a value is wrong, or an option would change nothing.
@@ -143,9 +168,9 @@ def matrix(
     *,
     quants: Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
-    **options: object,
+    **options: Unpack[Options],
 ) -> Table:
-    """Every combination of what the patterns match, a row each; options as :func:`fit` takes them.
+    """Every combination of what the patterns match, a row each.
 
     Raises:
         UnknownNameError: A pattern matches nothing.

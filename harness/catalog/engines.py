@@ -91,10 +91,10 @@ def builds_here(api: str = "") -> list[Build]:
         UnknownNameError: None is known for that api.
     """
     here = all_here()
-    wanted = api or (here[0].api if here else "cpu")
-    chosen = [build for build in here if build.api == wanted]
     if not here:
         raise RefusedError(f"no build of llama.cpp is known for {sys.platform} on {platform.machine()}")
+    wanted = api or here[0].api
+    chosen = [build for build in here if build.api == wanted]
     if not chosen:
         raise UnknownNameError("api", wanted, dict.fromkeys(build.api for build in here))
     return chosen

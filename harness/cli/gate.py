@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
 """Format of a file by its ending."""
 
+_Given = Annotated[tuple[str, ...], Option(metavar="RESULT...")]
+
 
 class _Shown(Frozen):
     """How a judgement is shown, and where it is written."""
@@ -185,7 +187,7 @@ def live(
 
 @gate.command()
 def update(
-    results: Annotated[tuple[str, ...], Option(metavar="RESULT...")],
+    results: _Given,
     folder: Annotated[
         Path, Option("--to", "Folder of the baseline, best kept in the repository.", path="folder")
     ],
@@ -206,7 +208,7 @@ def update(
 
 @gate.command()
 def init(
-    results: Annotated[tuple[str, ...], Option(metavar="RESULT...")],
+    results: _Given,
     preset: Annotated[
         Literal["limits", "regression", "phone", "first-token"],
         Option(

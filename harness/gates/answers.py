@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -64,8 +65,8 @@ def with_deadlines(
 
     Only a pass or a fail begins anew. What a budget's limit says does not matter: a changed one goes on.
     """
-    answers = []
-    for judgement in judgements:
+    answers = list(judgements)
+    for index, judgement in enumerate(judgements):
         budget = judgement.budget
         late = ""
         if judgement.answer == "inconclusive":
@@ -80,23 +81,14 @@ def with_deadlines(
         if late:
             advice = "leave a core free, make more runs, or gate in turns (gate live)"
             reason = f"{late}: {advice}; {judgement.reason}"
-            answers.append(judgement.replace(answer="fail", reason=reason))
-        else:
-            answers.append(judgement)
+            answers[index] = judgement.replace(answer="fail", reason=reason)
     return answers
 
 
 def _undecided_since(budget: Budget, earlier: Sequence[Answered]) -> list[Answered]:
-    """Answers since the budget's last conclusive one."""
-    since: list[Answered] = []
-    for each in earlier:
-        if each.budget != _name(budget):
-            continue
-        if each.answer in _CONCLUSIVE:
-            since = []
-        else:
-            since.append(each)
-    return since
+    """Answers since the budget's last conclusive one, newest first."""
+    own = (each for each in reversed(earlier) if each.budget == _name(budget))
+    return list(takewhile(lambda each: each.answer not in _CONCLUSIVE, own))
 
 
 def _answered(judgement: Judgement, now: datetime) -> Answered:

@@ -258,19 +258,19 @@ def _without_clean(case: _Case, runs: Sequence[RunRecord]) -> Judgement:
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
     """Values of each run, in their order, as ratios to its prediction where the budget's limit is one."""
-    values = [metric_values(record, budget.metric, budget.label) for record in records]
-    if limit_of(budget)[1] in {"", "baseline"}:
-        return values
-    ratios = []
-    for record, taken in zip(records, values, strict=True):
+    values = []
+    for record in records:
         reference = _reference(budget, record)
-        ratios.append([value / reference for value in taken] if reference > 0 else [])
-    return ratios
+        taken = metric_values(record, budget.metric, budget.label)
+        values.append([value / reference for value in taken if reference > 0])
+    return values
 
 
 def _reference(budget: Budget, record: RunRecord) -> float:
-    """What a budget's ratio is to; 0 where that was not predicted."""
+    """What a budget's ratio is to, 1 where it is to none or to the baseline; 0 where that was not predicted."""
     prediction = record.prediction
+    if limit_of(budget)[1] in {"", "baseline"}:
+        return 1.0
     if prediction is None:
         return 0.0
     if budget.roofline_ratio is not None:

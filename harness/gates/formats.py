@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 from xml.etree import ElementTree as ET
 
 from harness.domain.base import shipped_table, shipped_text
@@ -19,23 +19,6 @@ _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold."""
 
 
-_WORDS: Final[dict[GateAnswer, str]] = {
-    "fail": "FAIL",
-    "could not run": "NO EVIDENCE",
-    "inconclusive": "UNDECIDED",
-    "pass": "PASS",
-}
-"""The one word that stands first, the worst first: the order of exit statuses."""
-_OTHERS: Final[dict[GateAnswer, str]] = {
-    "fail": "failed",
-    "could not run": "without evidence",
-    "inconclusive": "undecided",
-    "pass": "passed",
-}
-_ADVICE: Final[dict[GateAnswer, str]] = {
-    "fail": " Do not release this build.",
-    "could not run": " Nothing is proven.",
-}
 _ROWS: Final = 3
 _DATA: Final = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _FIELD: Final = _DATA | {":": "%3A", ",": "%2C"}
@@ -49,11 +32,10 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     """
     counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
     worst = worst_of(counts)
-    others = [
-        f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst
-    ]
-    first = f"{counts[worst]} of {counted(len(judgements), 'budget')}"
-    lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_ADVICE.get(worst, '')}", ""]
+    parts = [f"{counts[worst]} of {counted(len(judgements), 'budget')}"]
+    others = [answer for answer in get_args(GateAnswer) if counts[answer] and answer != worst]
+    parts += [f"{counts[answer]} {_SHOWN[answer]['others']}" for answer in others]
+    lines = [f"{_SHOWN[worst]['word']}: {', '.join(parts)}.{_SHOWN[worst].get('advice', '')}", ""]
     shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=margin_of)
     lines += _aligned([row_words(judgement) for judgement in shown[:_ROWS]])
     if len(shown) > _ROWS:

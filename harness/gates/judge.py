@@ -121,10 +121,7 @@ def decide(
     """
     if estimate.low is None or estimate.high is None:
         return "inconclusive"
-    if higher_is_better:
-        sign = -1
-    else:
-        sign = 1
+    sign = -1 if higher_is_better else 1
     best, worst = sorted((sign * estimate.low, sign * estimate.high))
     is_broken = best > sign * limit
     if finds_slowdown:
@@ -172,11 +169,10 @@ def judge(
             needed = runs_needed(log(distance), counts, spread, errors.alarm)
         settles = _settled(needed, counts, spread)
         reason += f": the interval holds the limit; {spread.words()}; {settles}"
+    elif finds_slowdown and answer == "fail":
+        reason += ": beyond noise"
     elif finds_slowdown:
-        if answer == "fail":
-            reason += ": beyond noise"
-        else:
-            reason += ": the interval leaves that out"
+        reason += ": the interval leaves that out"
     else:
         reason += ", with the whole interval on that side"
     return judgement_of(

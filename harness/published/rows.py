@@ -185,10 +185,9 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
+        read_count = 0.0
         if known is not None and known.shape.experts is not None:
             read_count = known.read.weight_count
-        else:
-            read_count = 0.0
         active = active_named(raw.get("model", "")) or read_count / 1e9
     reason = why_not(
         (ok, "unknown test"),
@@ -213,11 +212,10 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
             card_count=int(cards[1] or cards[2]) if cards else 1,
             batch_tokens=int(batch[1]) if batch else BATCH_TOKENS,
         )
-        words = raw.get("quant", "").upper().split()
         work = row_work(known, size, quant, mean_depth)._replace(
             moe=moe,
             prompt_bytes=size if moe else 0.0,
-            type_name=words[0] if words else "",
+            type_name=raw.get("quant", "").upper().partition(" ")[0],
             model=known.name,
         )
         promised = bandwidth / (size * (active / params if moe else 1.0))

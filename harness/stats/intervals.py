@@ -1,7 +1,6 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
 
@@ -35,26 +34,19 @@ def quantile_interval(samples: Sequence[float], share: float = 0.5) -> Estimate:
     Source:
         H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
+    from scipy.special import bdtr
+
     ordered = sorted(_finite(samples).tolist())
     n = len(ordered)
-    low, high = _ends(n, share)
+    below = bdtr(np.arange(n + 1.0), n, share)
+    low = int(np.searchsorted(below, 0.025, side="right"))
+    high = int(np.searchsorted(below, 0.975, side="left")) + 1
     return Estimate(
         float(np.quantile(ordered, share)),
         ordered[low - 1] if low else None,
         ordered[high - 1] if high <= n else None,
         n,
     )
-
-
-@lru_cache(maxsize=1024)
-def _ends(n: int, share: float) -> tuple[int, int]:
-    """The l and u of :func:`quantile_interval`: they depend on the number of samples alone."""
-    from scipy.special import bdtr
-
-    below = bdtr(np.arange(n + 1.0), n, share)
-    low = np.searchsorted(below, 0.025, side="right")
-    high = np.searchsorted(below, 0.975, side="left") + 1
-    return int(low), int(high)
 
 
 def hodges_lehmann(samples: Doubles) -> Doubles:
