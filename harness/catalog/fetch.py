@@ -52,9 +52,7 @@ def _fault(path: Path, file: ModelFile) -> str:
         return "found no file"
     if (size := path.stat().st_size) != file.size_bytes:
         return f"found {size} bytes, expected {file.size_bytes}"
-    digest = ""
-    if file.sha256:
-        digest = sha256_of(path)
+    digest = file.sha256 and sha256_of(path)
     if digest != file.sha256:
         return f"found SHA-256 {digest}, expected {file.sha256}"
     return ""

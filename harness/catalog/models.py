@@ -47,10 +47,7 @@ def load_card(ref: str) -> ModelCard:
     path = as_path(ref)
     if path is not None and (path.suffix == ".toml" or path.exists()):
         if path.suffix != ".toml":
-            if path.is_file():
-                instead = f"the ending {path.suffix!r}"
-            else:
-                instead = what_is_there(path)
+            instead = f"the ending {path.suffix!r}" if path.is_file() else what_is_there(path)
             raise BadDataError(path, "", instead, "a .gguf, config.json or .toml")
         return _checked(*_card(path))
     known = data_files("models")

@@ -180,9 +180,7 @@ def _hits(key: str, text: str) -> list[Part]:
     for layer in LAYERS:
         for row in _index(layer).get(key, ()):
             rival = named and row["maker"] in _MAKERS.values() and row["maker"] not in named
-            cpu = None
-            if layer == "chips":
-                cpu = next(iter(_index("cpus").get(key, ())), None)
+            cpu = next(iter(_index("cpus").get(key, ())), None) if layer == "chips" else None
             if cpu and cpu["name"] != row["name"]:  # a sibling: its own memory, the row's GPU
                 row = row | {column: cpu[column] for column in cpu if column != "keys"}  # noqa: PLW2901
             if not rival:

@@ -4,8 +4,9 @@ A condition is words that must hold, or with a ``!`` before them must not. Each 
 against the words that are declared, so that a slip is an error and never a line that silently does not hold.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
+from itertools import chain
 from math import prod
 from typing import Final
 
@@ -53,16 +54,12 @@ def checked_rows(
     for number, row in enumerate(rows, 1):
         used = [("when", word) for word, _ in _words(row["when"])]
         for column in sums:
-            used += [(column, name) for text in row[column].split() for name in _names(text)]
+            for term in chain.from_iterable(map(_terms, row[column].split())):
+                used += [(column, name) for name in term if isinstance(name, str)]
         for column, word in used:
             if word not in words:
                 raise BadDataError(path, f"row {number}, {column}", repr(word), "a word that is declared")
     return rows
-
-
-def _names(text: str) -> Iterator[str]:
-    for term in _terms(text):
-        yield from (name for name in term if isinstance(name, str))
 
 
 @cache

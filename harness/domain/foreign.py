@@ -143,9 +143,7 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     """Turn msgspec's sentence about a document into the four things a user wants to know."""
     text, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").removeprefix(".")
-    inside = ""
-    if path:
-        inside = f"{path}."
+    inside = path and f"{path}."
     if key := re.match(r"Object contains unknown field `(.*)`", text):
         known = ", ".join(_keys(into, path)) or "no such key"
         return BadDataError(place, inside + clean(key[1]), "an unknown key", f"one of: {known}")
@@ -195,10 +193,9 @@ def _keys(kind: Any, path: str) -> list[str]:
             kind, *others = (k for k in get_args(kind) if k is not type(None))
             if others:  # one of several structs: which, its tag would say
                 return []
+        fields = {}
         if hasattr(kind, "__struct_fields__"):
             fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
-        else:
-            fields = {}
         if step is None:
             return list(fields or map(str, get_args(kind)))
         if step.endswith("]"):  # an item; or a key of a hostile file that looks like one

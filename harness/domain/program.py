@@ -100,10 +100,7 @@ def _settings(name: str, version: tuple[int, ...], build: tuple[int, ...]) -> di
     """
     own = [row for row in _ROWS if row["program"] == name]
     like = next((row["value"] for row in own if row["setting"] == "like"), "")
-    if like:
-        settings = _settings(like, build, build)
-    else:
-        settings = {}
+    settings = _settings(like, build, build) if like else {}
     return settings | {row["setting"]: row["value"] for row in own if _key(row["since"]) <= version}
 
 
@@ -138,10 +135,7 @@ def program_named(text: str) -> Program:
         )
     newest = asked or (10**9,)
     of_llama = name.startswith("llama-") and name != "llama-cpp-python"
-    if of_llama and asked:
-        build = asked
-    else:
-        build = _key(_settings(name, newest, newest).get("build", "0"))
+    build = asked if of_llama and asked else _key(_settings(name, newest, newest).get("build", "0"))
     fields = _settings("engine", build, build) | _settings(name, newest, build)
     fields |= {"name": name, "version": version, "build": str(build[0])} | _options(rest)
     fields.pop("like", None)

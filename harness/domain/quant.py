@@ -110,9 +110,7 @@ def split(name: str) -> tuple[str, str]:
     rest = name
     for match in reversed(quantisations):
         rest = rest[: match.start()] + rest[match.end() :]
-    found = ""
-    if quantisations:
-        found = quantisations[0][1]
+    found = quantisations[0][1] if quantisations else ""
     if found.lower().startswith("ud") and re.search(r"(?i)\bqat\b", rest):
         found = f"qat-{found}"
     return rest.strip(" -_.:"), found

@@ -58,9 +58,7 @@ class Scenario(Frozen):
         Raises:
             UnknownNameError: No such program.
         """
-        slots = ""
-        if self.program and self.batch_count > 1:
-            slots = f" -np {self.batch_count}"
+        slots = f" -np {self.batch_count}" if self.program and self.batch_count > 1 else ""
         return program_named(f"{self.program}{slots}")
 
     @property
@@ -68,9 +66,7 @@ class Scenario(Frozen):
         """What of it llama.cpp's programs do not do unasked, as their options: neither context nor placement."""
         usual = Scenario()
         keys = self.kv_type.lower()
-        unified = ""
-        if self.served.unified:
-            unified = " --kv-unified"
+        unified = " --kv-unified" if self.served.unified else ""
         options = {
             f"-ctk {keys} -ctv {(self.value_type or keys).lower()}": keys != "f16" or self.value_type,
             f"-np {self.batch_count}{unified}": self.batch_count > 1,
