@@ -36,10 +36,7 @@ def load_device(ref: str) -> DeviceProfile:
     file: Traversable | None = known.get(ref) or (
         path if path and (path.suffix == ".toml" or path.exists()) else None
     )
-    if file is None:
-        profile = _described(ref)
-    else:
-        profile = read_device(file)
+    profile = _described(ref) if file is None else read_device(file)
     learned = learned_file(profile.name)
     if learned.is_file():
         return profile.replace(learned=str(learned))

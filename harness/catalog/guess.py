@@ -122,10 +122,7 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
 
 def _usual_base(total_b: float, active_b: float) -> ModelCard | None:
     """The model that most of those called by this size are made of; None where there is no such."""
-    if active_b in {0, total_b}:
-        size = f"{total_b:g}b"
-    else:
-        size = f"{total_b:g}b-a{active_b:g}b"
+    size = f"{total_b:g}b" if active_b in {0, total_b} else f"{total_b:g}b-a{active_b:g}b"
     name = _BASES.get(size)
     if name:
         return load_card(name)

@@ -256,10 +256,7 @@ def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
     own = f" @ d{record.scenario.depth_tokens} "
     for sample in record.samples:
         is_usual = "@" not in f"{sample.label} ".replace(own, "")
-        if label:
-            is_asked = sample.label == label
-        else:
-            is_asked = is_usual
+        is_asked = sample.label == label if label else is_usual
         if is_asked and not sample.warm_up and not sample.validity.doubts:
             parts.setdefault(sample.phase, []).append(sample)
     if isinstance(record.result, SystemResult):  # a label names the kind of case

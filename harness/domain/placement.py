@@ -88,10 +88,7 @@ def placement_of(text: str) -> Placement:
             raise ValueError(
                 f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo"
             )
-        if field == "kv_on_gpu":
-            value = ""
-        else:
-            value = next(words, "")
+        value = "" if field == "kv_on_gpu" else next(words, "")
         if field == "patterns":
             patterns += re.split(r"(?<==CPU),", value)  # other commas are of a pattern
         else:
