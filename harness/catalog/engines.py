@@ -28,8 +28,8 @@ from harness.catalog.fetch_registry import DAMAGED, copy_within
 from harness.catalog.hub import download
 from harness.catalog.paths import cache_dir, cache_place
 from harness.domain.base import Frozen, shipped_rows
-from harness.domain.foreign import inside, read_limited, typed
-from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
+from harness.domain.foreign import inside, json_in, typed
+from harness.errors import FetchError, RefusedError, UnknownNameError
 from harness.outside import output_of
 from harness.units import MIB
 
@@ -110,10 +110,7 @@ def pulled(folder: Path | None = None) -> Build | None:
     note = (folder or engine_folder()) / _NOTE
     if not note.is_file():
         return None
-    try:
-        return msgspec.json.decode(read_limited(note, 1 << 16), type=Build)
-    except msgspec.DecodeError as error:
-        raise BadDataError(note, "", str(error), "what `engines pull` wrote; pull again") from None
+    return typed(json_in(note, "what `engines pull` wrote; pull again", 1 << 16), Build, note)
 
 
 def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> Answer:

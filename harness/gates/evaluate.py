@@ -394,10 +394,7 @@ def _judge_prediction(budget: Budget) -> Judgement:
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a figure that is predicted")
     higher = FIGURES[budget.metric].higher_is_better
-    if higher:
-        worst = interval.low
-    else:
-        worst = interval.high
+    worst = interval.low if higher else interval.high
     margin = (worst / limit_of(budget)[0] - 1.0) * (1 if higher else -1)
     reason = f"for {budget.device}: the {'lower' if higher else 'upper'} end of the 90 % interval counts"
     if not found.runs:

@@ -93,10 +93,9 @@ def terminal(judgements: Sequence[Judgement]) -> str:
     """One block a budget: answer, limit, value, what could have been seen, reason and evidence."""
     blocks = []
     for j in judgements:
+        seen = counted(j.sample_count, "sample")
         if j.budget.predicted:
             seen = "predicted"
-        else:
-            seen = counted(j.sample_count, "sample")
         lines = [
             f"{j.answer.upper():>13}  {_title(j.budget)}",
             f"{'limit':>13}  {_limit(j)}",
@@ -119,9 +118,8 @@ def markdown(judgements: Sequence[Judgement]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for j in judgements:
-        if j.detectable_ratio is None:
-            seen = "-"
-        else:
+        seen = "-"
+        if j.detectable_ratio is not None:
             seen = f"{j.detectable_ratio:.1%}"
         cells = (
             _title(j.budget),
@@ -200,9 +198,8 @@ def badge(judgements: Sequence[Judgement]) -> str:
 def _title(budget: Budget) -> str:
     """What a budget is about: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
     label = f" {budget.label}".rstrip()
-    if budget.workload == "generate":
-        what = ""
-    else:
+    what = ""
+    if budget.workload != "generate":
         what = f"{budget.workload}: "
     return clean(f"{what}{budget.metric}{label}, {budget.model} on {budget.device}", 300)
 
