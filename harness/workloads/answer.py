@@ -8,7 +8,7 @@ The threshold is the confidence at which half of the answers are given, with the
 and El-Yaniv 2017, "Selective Classification for Deep Neural Networks").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class AnswerSystem(System):
         return scores
 
 
-def is_right(case: Question, answer: Mapping[str, Any]) -> bool:
+def is_right(case: Question, answer: Any) -> bool:
     """Whether the right answer stands in the text.
 
     Where the passage tells none, whether the model says so.
@@ -103,7 +103,7 @@ def is_right(case: Question, answer: Mapping[str, Any]) -> bool:
     return case.answer.lower() in answer["text"].lower()
 
 
-def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> list[Score]:
+def _scores_of_answers(rows: Sequence[Any]) -> list[Score]:
     right = [is_right(case, answer) for case, answer in rows]
     if not rows:
         return []
@@ -115,17 +115,20 @@ def _scores_of_answers(rows: Sequence[tuple[Question, Mapping[str, Any]]]) -> li
         chances = [answer[name] for _, answer in rows]
         pairs = np.column_stack([chances, right])
         scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
-        surer = resampled("accuracy_of_surer_half", pairs, group, {"all": mean_of(right)}, _surer_half)
-        scores.append(surer)
+        scores.append(
+            resampled(
+                "accuracy_of_surer_half",
+                pairs,
+                group,
+                {"all": mean_of(right)},
+                lambda table: metrics.accuracy_at(table[:, 0], table[:, 1], 0.5),
+            )
+        )
         scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
         if len(right) >= FEWEST_ROWS:
             off = metrics.ece(chances, right)
             scores.append(figure("ece", off, group, len(right), more_is_better=False))
     return scores
-
-
-def _surer_half(rows: Any) -> float:
-    return metrics.accuracy_at(rows[:, 0], rows[:, 1], 0.5)
 
 
 SYSTEM = AnswerSystem()

@@ -13,7 +13,7 @@ et al. 2024, "Massive Activations in Large Language Models"). They are told apar
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -21,14 +21,13 @@ import numpy as np
 from harness.arrays import Flags, Singles
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE, shipped_text
-from harness.domain.model import Weights
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.parts import LanguageModel, Parts
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import always, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 
 WINDOW_TOKENS = 512
 """Most tokens of a text that are read: one physical batch, so that a tap sees them together."""
@@ -114,14 +113,13 @@ class Stream:
         self.language.forget()
 
 
-def ordinary(values: Singles) -> Flags:
+def ordinary(values: Singles) -> Any:
     """Which tokens [tokens] are not massive."""
     norms = np.linalg.norm(values, axis=1)
-    flags: Flags = norms <= MASSIVE_RATIO * np.median(norms)
-    return flags
+    return norms <= MASSIVE_RATIO * np.median(norms)
 
 
-def usual(values: Singles) -> Singles:
+def usual(values: Singles) -> Any:
     """Activations [tokens, dim] of the ordinary tokens."""
     return values[ordinary(values)]
 
@@ -232,7 +230,7 @@ class InspectSystem(System):
             "active_count": float(np.count_nonzero(z)) / len(x),
         }
 
-    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+    def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Dictionaries, what they are fitted to, and the copies of a text's logits that a loss makes."""
         if "language" not in weights:
             return 0

@@ -47,11 +47,8 @@ class LanguageModel:
             :meth:`forget` then.
     """
 
-    def __init__(
-        self, session: LlamaSession, words: ChatWords, meter: Meter | None = None, path: Path = Path()
-    ) -> None:
-        self.session, self.words, self.path = session, words, path
-        self.meter = meter or Meter()
+    def __init__(self, session: LlamaSession, words: ChatWords, meter: Meter, path: Path = Path()) -> None:
+        self.session, self.words, self.meter, self.path = session, words, meter, path
         self._held: list[int] = []
 
     @classmethod

@@ -296,20 +296,18 @@ def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
     return law
 
 
-def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> list[StepTime]:
+def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> Iterator[StepTime]:
     """The steps with the seconds that their passes take there, without passes that no program there runs."""
-    found = []
     for each in steps:
         law = law_there(seconds, each.step)
         passes = tuple(one.replace(seconds=law(one)) for one in each.passes if law(one) is not None)
         if passes:
-            found.append(each.replace(duration_s=seconds_of(passes), passes=passes))
-    return found
+            yield each.replace(duration_s=seconds_of(passes), passes=passes)
 
 
 def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
     """Measured there beside predicted; what no program there runs has no figure."""
-    yield from rows_of(timed_there(steps, seconds), law_there(seconds), on)
+    yield from rows_of([*timed_there(steps, seconds)], law_there(seconds), on)
     timed = {(shape.step, shape.part, shape.op) for shape in seconds}
     ran = dict.fromkeys((each.step, one.part, one.op) for each in steps for one in each.passes)
     for step, part, op in ran.keys() - timed:

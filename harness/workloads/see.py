@@ -5,17 +5,15 @@ apart: the kind ``copy`` reads from one, as the null of ``read``.
 """
 
 import random
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
 
-from harness.domain.model import Weights
 from harness.errors import BadDataError, optional
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import mean_of, of_kind, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 
 _COPY_PX = 448
 """Longer side of a small copy."""
@@ -56,14 +54,14 @@ class SeeSystem(System):
         numbers = range(size["case_count"])
         return [kind(seed=number) for kind in self.kinds for number in numbers]
 
-    def prepare(self, context: Context) -> tuple[Context, Any]:
+    def prepare(self, context: Context) -> Any:
         """Load the networks, which are in the package; MissingPackageError where it is not installed."""
         with optional("rapidocr", "vision"):
             from rapidocr import RapidOCR
         threads = {"EngineConfig.onnxruntime.intra_op_num_threads": context.thread_count}
         return context, RapidOCR(params={"Global.log_level": "error", **threads})
 
-    def step(self, state: tuple[Context, Any], case: Any) -> Any:
+    def step(self, state: Any, case: Any) -> Any:
         """The text, and whether it is the right one, blanks left aside."""
         context, engine = state
         picture, box, right = opened(case, context.size["image_px"])
@@ -75,7 +73,7 @@ class SeeSystem(System):
         text = "".join(lines or ())
         return {"text": text, "right": right, "hit": text.replace(" ", "") == right.replace(" ", "")}
 
-    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+    def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """The networks with their arenas, as measured, and some copies of a picture."""
         return (480 << 20) + 12 * size["image_px"] ** 2
 
@@ -119,8 +117,9 @@ def made(seed: int, width: int) -> tuple[Any, Box, str]:
     text = "".join(rng.choices(_LETTERS, k=8))
     place = (rng.uniform(0.05, 0.7) * width, rng.uniform(0.05, 0.9) * width)
     drawing.text(place, text, fill=(20, 20, 60), font=font)
-    left, top, right, bottom = drawing.textbbox(place, text, font=font, stroke_width=width // 300)
-    return picture, (left / width, top / width, right / width, bottom / width), text
+    corners = drawing.textbbox(place, text, font=font, stroke_width=width // 300)
+    box: Any = tuple(side / width for side in corners)
+    return picture, box, text
 
 
 SYSTEM = SeeSystem()

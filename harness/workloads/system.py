@@ -43,6 +43,8 @@ Scores = Sequence[Score]
 Answers = Sequence[Any]
 """What ``step`` gave for each of the cases, in their order."""
 Size = Mapping[str, int]
+PartWeights = Mapping[str, Weights]
+"""Of the parts that llama.cpp runs, by name."""
 
 
 class Context(NamedTuple):
@@ -102,7 +104,7 @@ class System:
         """Answer one case; JSON values, kept in the record."""
         raise NotImplementedError
 
-    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+    def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""
         return 0
 

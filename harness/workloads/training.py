@@ -13,13 +13,12 @@ from typing import Any
 
 from harness.catalog.gguf import read_weights
 from harness.domain.base import REFERENCE, shipped_text
-from harness.domain.model import Weights
 from harness.measure.pipeline import make
 from harness.measure.probe import own_profile
 from harness.runtimes.llamacpp.training import TrainingSession
 from harness.workloads.passes import Op, Pass
 from harness.workloads.scores import figure
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 
 
 class Step(Case):
@@ -74,7 +73,7 @@ class TrainSystem(System):
                 mfu = flops / engine.peak_flops_per_s["fp32"].value
         return {"loss": loss, "tokens_per_s": rate, "mfu": mfu}
 
-    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+    def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Weights, gradients and two moments in F32, and the activations of a batch."""
         if "language" not in weights:
             return 0

@@ -5,17 +5,16 @@ token is the time of reading it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from harness.domain.model import Weights
 from harness.workloads.memory.store import OF_WORDS, Memory, MemoryStore
 from harness.workloads.scores import mean_of, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 
 _TOP = 20
 _SHOWN = 5
@@ -128,7 +127,7 @@ class MemorySystem(System):
             answer["text"], _ = language.write(prompt_of(case.text, hits), _ANSWER_TOKENS)
         return answer
 
-    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+    def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Vectors with their copies, and SQLite's cache."""
         return _BASE_BYTES + _ROW_BYTES * size["entry_count"]
 

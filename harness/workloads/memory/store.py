@@ -83,9 +83,9 @@ class MemoryStore:
         BadDataError: The file is no store, or SQLite is too old to forget.
     """
 
-    def __init__(self, path: Path, encoder: Any, meter: Meter | None = None) -> None:
+    def __init__(self, path: Path, encoder: Any, meter: Meter) -> None:
         self._encoder = encoder
-        self._meter = meter or Meter()
+        self._meter = meter
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._db.executescript(_SCHEMA)

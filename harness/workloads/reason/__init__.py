@@ -58,7 +58,12 @@ class ReasonSystem(System):
     def step(self, state: Context, case: Any) -> Any:
         """The first faulty step, -1 for none, and why; what a program of the model gives, empty for none."""
         if isinstance(case, Solve):
-            return {"answer": program_of(state, case.problem)}
+            turns = [*_PROGRAM, ("user", case.problem)]
+            text, _ = state.parts.language.write(turns, PROGRAM_TOKENS, lambda text: "```" in text)
+            try:
+                return {"answer": str(worked(re.sub(r"^```\w*\n", "", text)))}
+            except RefusedError:
+                return {"answer": ""}
         wrong = first_wrong(case.steps)
         return {"first_error": wrong, "why": wrong_equality(case.steps[wrong]) if wrong >= 0 else ""}
 
@@ -74,26 +79,12 @@ class ReasonSystem(System):
             scores.append(share("false_alarm_ratio", alarms, "arithmetic").replace(more_is_better=False))
         solved = of_kind(cases, answers, Solve)
         if solved:
-            right = [is_number(answer["answer"], case.answer) for case, answer in solved]
+            wanted = [str(Fraction(case.answer.replace(",", ""))) for case, _ in solved]
+            right = [answer["answer"] == exact for (_, answer), exact in zip(solved, wanted, strict=True)]
             ((_, count),) = Counter(case.answer for case, _ in solved).most_common(1)
             nulls = {"the commonest answer": count / len(solved)}
             scores.append(share("right_ratio", right, "solve", nulls))
         return scores
-
-
-def program_of(state: Context, problem: str) -> str:
-    """What a program of the model gives at its end, exact; empty where it cannot be worked."""
-    turns = [*_PROGRAM, ("user", problem)]
-    text, _ = state.parts.language.write(turns, PROGRAM_TOKENS, lambda text: "```" in text)
-    try:
-        return str(worked(re.sub(r"^```\w*\n", "", text)))
-    except RefusedError:
-        return ""
-
-
-def is_number(text: str, wanted: str) -> bool:
-    """Whether an exact result is the number wanted, which may have commas between thousands."""
-    return bool(text) and Fraction(text) == Fraction(wanted.replace(",", ""))
 
 
 def made_trace(seed: int) -> Arithmetic:

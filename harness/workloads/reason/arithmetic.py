@@ -8,17 +8,17 @@ Models", arXiv:2211.10435).
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Final
+from typing import Any
 
 from harness.errors import RefusedError
 
 _MAX_EXPONENT = 64
 _MAX_BITS = 4096
 _MAX_CHARS = 2000
-_BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction | int]]] = {
+_BINARY: dict[type, Any] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.workloads.memory.store import MemoryStore
+from harness.workloads.passes import Meter
 
 NOW_S = 1_750_000_000.0
 DIM = 64
@@ -83,7 +84,7 @@ def near(vector, cosine: float, rng):
 
 def open_store(path: Path) -> closing[MemoryStore]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return closing(MemoryStore(path, HashingEmbedder(DIM)))
+    return closing(MemoryStore(path, HashingEmbedder(DIM), Meter()))
 
 
 def fill(store: MemoryStore, count: int, seed: int = 1):
