@@ -82,12 +82,11 @@ class Plan(NamedTuple):
 
     def bytes_of(self, part: str, scenario: Scenario, device: DeviceProfile | None) -> int:
         """Anonymous memory of one part that is opened so, predicted; llama.cpp makes no cache for an encoder."""
-        held = 0
-        for one in memory_of(self.weights[part], scenario, device).parts:
-            is_cache = one.kind is PartKind.KV_CACHE and part == "encoder"
-            if one.kind is not PartKind.RUNTIME and not is_cache:
-                held += one.anonymous_bytes
-        return held
+        held = memory_of(self.weights[part], scenario, device).parts
+        left_out = {PartKind.RUNTIME}
+        if part == "encoder":
+            left_out.add(PartKind.KV_CACHE)
+        return sum(one.anonymous_bytes for one in held if one.kind not in left_out)
 
     def model(self) -> ModelIdentity | None:
         """The language model; None without one."""
@@ -287,10 +286,8 @@ def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
 
     def law(one: Pass) -> float | None:
         op = Op.READ if one.op is Op.JUDGE and not step else one.op
-        points = {}
-        for shape, took in seconds.items():
-            if (shape.step, shape.part, shape.op) == (step, one.part, op):
-                points[shape.tokens] = took
+        alike = (step, one.part, op)
+        points = {of.tokens: took for of, took in seconds.items() if (of.step, of.part, of.op) == alike}
         return line(points, one.tokens) if points else None
 
     return law
