@@ -253,7 +253,6 @@ class SystemResult(ResultKind, tag="system"):
     """A system beside a language model: a memory, a check of answers, a probe ...
 
     Attributes:
-        prepare_s: Time to build what is timed; None when it did not get that far.
         parts: The models that it was made of, by what each was for.
         predicted_anonymous_bytes: Of the process or processes; None where a part has no prediction.
         answers: Each with the number of its case; the first ones of very many.
@@ -261,7 +260,6 @@ class SystemResult(ResultKind, tag="system"):
 
     size: dict[str, int]
     seed: int = 1
-    prepare_s: float | None = None
     parts: dict[str, str] = {}
     scores: tuple[Score, ...] = ()
     passes: tuple[PassFigures, ...] = ()

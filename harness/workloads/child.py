@@ -41,9 +41,7 @@ def run(job: SystemJob, emit: Emit) -> None:
         if any(Path(path).is_file() for path in job.parts.values()):
             emit("engine", plugins.usable_runtime("llamacpp").identity(Scenario()))
         cases = asked_cases(system, job)
-        begin = time.perf_counter()
         state = system.prepare(Context(parts, job.size, Path(folder), job.thread_count))
-        emit("prepared_s", time.perf_counter() - begin)
         parts.meter.drain()
         reset_peak()  # building may take more than running, and this peak is of what is timed
         memory_mark("loaded", emit)

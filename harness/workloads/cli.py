@@ -82,7 +82,6 @@ def run(
             thread_count=thread_count,
             evaluate=evaluate,
         )
-        how.listener.plan(1)
         if measuring.programs is None:
             record = runs.run(job, how)
         else:

@@ -216,19 +216,15 @@ class InspectSystem(System):
         return stream, dictionary, changes
 
     def step(self, state: Any, case: Any) -> Any:
-        """The loss under each change, or the mean activation of ordinary tokens and how many features are active."""
+        """The loss under each change, or the mean activation of ordinary tokens."""
         stream, dictionary, changes = state
         tokens = stream.tokens(case.text)
         if isinstance(case, Loss):
             return {name: stream.loss(tokens, change) for name, change in changes.items()}
         x = usual(stream.read(tokens))
         with stream.language.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
-            z = dictionary.encode(x)
-        mean = x.mean(axis=0, dtype=np.float64)
-        return {
-            "activation": [float(f"{value:.4g}") for value in mean],
-            "active_count": float(np.count_nonzero(z)) / len(x),
-        }
+            dictionary.encode(x)
+        return {"activation": [float(f"{value:.4g}") for value in x.mean(axis=0, dtype=np.float64)]}
 
     def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Dictionaries, what they are fitted to, and the copies of a text's logits that a loss makes."""

@@ -56,8 +56,6 @@ from harness.workloads.system import System, load
 CHILD = f"{child_run.__module__}:{child_run.__name__}"
 INTERPRETER_BYTES = 28 << 20
 """Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
-_MOST_ANSWERS = 2000
-"""Answers that a record keeps; the figures are of all."""
 _PROBED = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
 """Tokens of the passes that a target's law is taken from."""
 _WATCHED_S = 2.5
@@ -159,7 +157,6 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
     all_held = [INTERPRETER_BYTES, *held.values()]
     return SystemResult(
         size=plan.job.size,
-        prepare_s=dict(ended.events).get("prepared_s"),
         parts={part: Path(path).name for part, path in plan.job.parts.items()},
         scores=tuple(scores),
         passes=tuple(rows_of(ended.told("step", StepTime), law)),
@@ -167,7 +164,7 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
             part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)
         ),
         predicted_anonymous_bytes=None if None in all_held else sum(filter(None, all_held)),
-        answers=tuple(answers[:_MOST_ANSWERS]),
+        answers=tuple(answers),
     )
 
 
@@ -248,12 +245,11 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
         else None,
         prediction=None,
         result=result_of(plan, here, None).replace(
-            prepare_s=None,
             passes=tuple(rows_there(steps, seconds, on)),
             memory=memory,
             predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory) or None,
         ),
-        extra={"target": on, "answers": "given here, by the same files"},
+        extra={"target": on},
     )
     return Pipeline(how).keep(judged(record, 3))
 

@@ -98,8 +98,7 @@ def made_trace(seed: int) -> Arithmetic:
         result = one * two
         if at == wrong:
             result += rng.choice((-10, -1, 1, 10))
-        sides = (f"{one} x {two} = {result:,}", f"{result:,} \u00f7 {two} = {one}")
-        steps.append(f"So we get {rng.choice(sides)} in all.")
+        steps.append(f"So we get {one} x {two} = {result:,} in all.")
     return Arithmetic(steps=steps, label=wrong)
 
 
