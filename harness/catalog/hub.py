@@ -23,7 +23,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import T, inside, json_in, read_limited, typed
+from harness.domain.foreign import T, inside, json_of, read_limited, typed
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError
@@ -295,7 +295,7 @@ def _listing(repo: str) -> _Listing:
 def _read(place: str, document: Path, kind: type[T]) -> T:
     """What a document tells; one that is none such is forgotten, and asked for anew (BadDataError)."""
     try:
-        return typed(json_in(document, "names of files"), kind, place)
+        return typed(json_of(read_limited(document), place, "names of files"), kind, place)
     except BadDataError:
         document.unlink(missing_ok=True)
         raise
