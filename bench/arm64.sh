@@ -24,7 +24,7 @@ if [ ! -e wheels/pytest ]; then
     python3 -m pip download -q -d packages --only-binary=:all: --python-version "3.$version" --implementation cp \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
         --platform manylinux_2_17_aarch64 \
-        click msgspec numpy platformdirs psutil rich scipy pytest pytest-timeout pytest-xdist hypothesis gguf jsonschema junitparser
+        click msgspec numpy platformdirs psutil scipy pytest pytest-timeout pytest-xdist hypothesis gguf jsonschema junitparser
     for wheel in packages/*.whl; do python3 -m zipfile -e "$wheel" wheels; done
 fi
 cd "$root"
