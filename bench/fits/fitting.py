@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.fits.teaching import setup_of, teaches
 from harness.predict.coefficients import (
     Coefficient,
     Coefficients,
@@ -36,7 +37,7 @@ from harness.predict.laws import (
     prefill_parts,
     prior_of,
 )
-from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted, setup_of, teaches
+from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from bench.fits import fitting
 from bench.fits.order import ordered
 from bench.fits.scales import class_scales
+from bench.fits.teaching import setup_of
 from harness.predict.coefficients import Coefficients
 from harness.predict.interval import scale_classes, scale_of
 from harness.published.posterior import own_square
-from harness.published.rows import Row, is_trusted, predictable, setup_of
+from harness.published.rows import Row, is_trusted, predictable
 from harness.published.score import Judged, judged
 
 Array = NDArray[np.float64]

@@ -40,10 +40,6 @@ _CARDS: Final = re.compile(r"(?:^| )[*x] ?([2-9])\b|\b([2-9]) ?x ")
 """How the name of a machine tells that it has several cards of a kind."""
 _UBATCH: Final = re.compile(r"\b(?:n_)?ub(?:atch)?[ =](\d+)")
 """How notes tell the most tokens that go through the weights together."""
-_MARKED: Final = re.compile(
-    r"suspect|implausib|throttl|unstable|memory-pressure|cache-resident|bus limit|does not fit|disagree"
-)
-"""Marks and notes of rows that teach nothing: what they say is of a fault, of heat, of swap or of a cache."""
 NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
@@ -323,28 +319,6 @@ def source_key(source: str) -> str:
 def is_trusted(row: Row) -> bool:
     """Trust A or B, and not doubted by the file."""
     return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
-
-
-_SETUPS: Final = re.compile(
-    r"amdvlk|hipblaslt=0|before the (?:pr|change)|\bfa ?[= ] ?(?:0|off)\b|flash attention off|build slow|spill"
-)
-"""Drivers, libraries and switches that nobody has who lets a program choose: AMD's own Vulkan driver (given
-up in 2025) is up to seven times slower than Mesa's, matrices without hipBLASLt three times."""
-
-
-def setup_of(row: Row) -> str:
-    """What a row was measured with that nobody gets unasked; empty for the usual."""
-    found = _SETUPS.search(f"{row.raw.get('runtime', '')} {row.raw.get('notes', '')}".lower())
-    if found:
-        return found[0]
-    return ""
-
-
-def teaches(row: Row) -> bool:
-    """Whether a row says of its chip what it does where a model runs as it should, and its bytes are known."""
-    return row.raw.get("derived") != BY_BITS and not _MARKED.search(
-        f"{row.excluded} {row.raw.get('notes', '')}".lower()
-    )
 
 
 def predictable(rows: Iterable[Row]) -> list[Row]:
