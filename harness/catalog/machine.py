@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from harness.catalog.device_files import device_file, file_called, files_of_chip
 from harness.catalog.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
 from harness.catalog.parts import Part, find, is_laptop, laptop_card, near, sold_with, spelled, squashed
@@ -458,6 +456,8 @@ def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
     if system in DATA["app_limits"]:
+        import numpy as np
+
         why = (
             f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
         )
@@ -648,6 +648,8 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     elif limit is not None:
         if not 0.2 * limit.value <= watts <= 1.05 * limit.value:
             raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
+        import numpy as np
+
         clock = float(np.interp(watts / limit.value, _POWER_SHARES, _CLOCKS))
         why = f"its clock at {clock:.0%}, as cards of published sweeps"
     why = f"held to {watts:g} W: {why}"

@@ -6,15 +6,14 @@ What measurements of a device taught of it: kept beside its profile, and used by
 import base64
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from operator import mul
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
@@ -23,6 +22,10 @@ from harness.domain.prediction import Basis, Evidence
 from harness.errors import BadDataError
 from harness.predict.interval import scale_of
 from harness.predict.laws import Machine, Work, prior_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FILE: Final = "data/coefficients.json"
 NOISE: Final = 0.15
@@ -53,8 +56,10 @@ class Covariance(Frozen):
     correlations: str = ""
 
     @staticmethod
-    def of(keys: Iterable[str], matrix: NDArray[np.float64]) -> "Covariance":
+    def of(keys: Iterable[str], matrix: "NDArray[np.float64]") -> "Covariance":
         """From a covariance matrix [keys, keys]."""
+        import numpy as np  # half of the time in which `fit` starts
+
         spread = np.sqrt(np.diag(matrix))
         lower = (matrix / spread / spread[:, None])[np.tril_indices(len(matrix), -1)]
         return Covariance(
@@ -120,21 +125,28 @@ class Coefficients(Frozen, dict=True):
     def _packed(self) -> bytes:
         return base64.b64decode(self.covariance.correlations)
 
-    def covariance_of(self, keys: Iterable[str]) -> NDArray[np.float64]:
+    def covariance_of(self, keys: Iterable[str]) -> "NDArray[np.float64]":
         """Covariance [keys, keys]; a term that no row spoke for stands alone."""
-        listed = list(keys)
-        result = np.eye(len(listed))
-        spreads = np.zeros(len(listed))
+        import numpy as np
+
+        return np.array(self._covariances(list(keys)))
+
+    def _covariances(self, keys: Sequence[str]) -> list[list[float]]:
+        """The same in rows, for the few terms of one prediction."""
+        spreads = []
+        result = []
         packed = self._packed
-        for row, key in enumerate(listed):
-            spreads[row] = self.terms[key].spread if key in self.terms else prior_of(key, self.widths)[1]
-            for column, other in enumerate(listed[:row]):
+        for row, key in enumerate(keys):
+            spreads.append(self.terms[key].spread if key in self.terms else prior_of(key, self.widths)[1])
+            result.append([0.0] * len(keys))
+            result[row][row] = spreads[row] ** 2
+            for column, other in enumerate(keys[:row]):
                 if key in self._places and other in self._places:
                     left, below = sorted((self._places[key], self._places[other]))
                     # Of the lower triangle, two bytes an entry.
                     (told,) = _CORRELATION.unpack_from(packed, below * (below - 1) + 2 * left)
-                    result[row, column] = result[column, row] = told
-        return np.asarray(result * spreads * spreads[:, None])
+                    result[row][column] = result[column][row] = told * spreads[row] * spreads[column]
+        return result
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
@@ -145,8 +157,10 @@ class Coefficients(Frozen, dict=True):
         if not any(key.startswith(source) for key in gradient):
             gradient = {**gradient, source: 1.0}
         noise = self.noise.get(noise_class(phase, machine), NOISE)
-        slopes = np.array(list(gradient.values()))
-        variance = float(slopes @ self.covariance_of(gradient) @ slopes)
+        slopes = list(gradient.values())
+        variance = 0.0
+        for slope, row in zip(slopes, self._covariances(list(gradient)), strict=True):
+            variance += slope * sum(map(mul, slopes, row))
         return math.sqrt(max(variance, 0.0) + noise**2)
 
     def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
