@@ -25,8 +25,8 @@ import click
 
 from bench._kept import REPORTS, keep
 from bench.soak_cut import Quota
-from harness.catalog.paths import cache_dir
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
+from harness.core.paths import cache_dir
 from harness.measure.cgroup import LimitGroup
 
 RECORD: Final = REPORTS / "check" / "any-machine.json"

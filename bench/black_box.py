@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from bench._kept import REPORTS, write
 from bench.fits.fitting import votes
 from bench.fits.leave_out import GROUPS, fitted, folds_of, leave_out
-from harness.app.published import shipped_rows
-from harness.published.rows import Row, is_trusted
-from harness.published.score import GROUPS as KINDS
-from harness.published.score import Judged, score
+from harness.answer.nearest import shipped_rows
+from harness.speed.published.errors_of_rows import GROUPS as KINDS
+from harness.speed.published.errors_of_rows import Judged, score
+from harness.speed.published.rows import Row, is_trusted
 
 Array = NDArray[np.float64]
 _WORDS = (0, 1, 2, 3)

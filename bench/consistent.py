@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from harness.answer.answer import Answer, answer
+from harness.answer.matrix import ask
 from harness.api import fit
-from harness.app.answer import Answer, answer
-from harness.app.matrix import ask
-from harness.domain.budget import Budget
-from harness.domain.question import Asked, Question
-from harness.errors import HarnessError, RefusedError
+from harness.core.budget import Budget
+from harness.core.errors import HarnessError, RefusedError
+from harness.core.question import Asked, Question
 from harness.gates.evaluate import evaluate
 
 MODELS: Final = (
@@ -85,7 +85,7 @@ def speed(found: Answer) -> float:
 def api_named(question: Question, found: Answer) -> str:
     """The default api by its name changes nothing."""
     usual = found.ways[0].prediction.api
-    from harness.app.resolve import resolve_device
+    from harness.answer.resolve import resolve_device
 
     named = told(question.replace(api=resolve_device(question.device).api("")))
     if named is None or named.replace(question=question) != found:

@@ -11,9 +11,9 @@ from math import exp
 from random import Random
 from typing import Final, NamedTuple
 
-from harness.domain.budget import Budget
-from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
-from harness.domain.scenario import Scenario
+from harness.core.budget import Budget
+from harness.core.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
+from harness.core.scenario import Scenario
 from harness.gates.live import LOOKS, gate_in_turns
 
 TOKENS: Final = 48

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
 
 FIRST_RUNS: Final = 6
 """Runs that pytest-benchmark gets: it has no rule by which it would ask for more."""

@@ -21,9 +21,9 @@ import click
 from bench._kept import write
 from bench.gate_noise import MACHINE, MODEL
 from bench.renderers import json_table
-from harness.domain.budget import Budget
-from harness.domain.record import SCHEMA_VERSION, RunRecord, Sample
-from harness.domain.scenario import Scenario
+from harness.core.budget import Budget
+from harness.core.record import SCHEMA_VERSION, RunRecord, Sample
+from harness.core.scenario import Scenario
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Judgement
 from harness.gates.live import gate_in_turns

@@ -30,9 +30,9 @@ import click
 from bench._kept import write
 from bench.gate_peers import PYTEST_LIMIT, Runs, doctor_answer, pytest_benchmark_fails
 from bench.renderers import json_table
-from harness.domain.budget import Budget
-from harness.domain.record import RunRecord, Sample
-from harness.domain.scenario import Scenario
+from harness.core.budget import Budget
+from harness.core.record import RunRecord, Sample
+from harness.core.scenario import Scenario
 from harness.gates.live import LOOKS, gate_in_turns
 from harness.measure.machine import cpu, fingerprint
 from harness.measure.runner import identify, new_record

@@ -10,22 +10,22 @@ from typing import Any, Final, NotRequired, Required, TypedDict, get_type_hints
 
 import msgspec
 
-from harness.app.answer import Answer
-from harness.app.doctor import Finding
-from harness.app.engines import EnginesHere
-from harness.app.learn import Lesson
-from harness.app.measured import SpeedCause
-from harness.app.published import Neighbour
-from harness.app.recommend import Ranking
-from harness.app.trend import MetricChange, Trend
-from harness.cli._output import JSON_VERSION
-from harness.domain.budget import Budget
-from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Interval
-from harness.domain.record import RunRecord
+from harness.answer.answer import Answer
+from harness.answer.measured import SpeedCause
+from harness.answer.nearest import Neighbour
+from harness.core.budget import Budget
+from harness.core.device import DeviceProfile
+from harness.core.prediction import Interval
+from harness.core.record import RunRecord
 from harness.gates.judge import Judgement
 from harness.records.compare import Comparison
 from harness.records.ladder import Rung
+from harness.show.output import JSON_VERSION
+from harness.verbs.doctor import Finding
+from harness.verbs.engines import EnginesHere
+from harness.verbs.learn import Lesson
+from harness.verbs.recommend import Ranking
+from harness.verbs.trend import MetricChange, Trend
 
 PUBLISHED: Final = Path(__file__).resolve().parents[1] / "docs" / "json-schema.json"
 

@@ -18,12 +18,12 @@ from typing import IO, Final
 
 import numpy as np
 
-from harness.catalog.gguf import SYNTHETIC_KEY
-from harness.catalog.gguf_write import Value, write_gguf
-from harness.catalog.random_weights import BlockSource
-from harness.domain.facts import MODEL_WORDS, amount, checked_rows, holds, model_facts
-from harness.domain.model import ModelShape, Tensor, Weights
-from harness.domain.quant import MIXTURES
+from harness.core.model import ModelShape, Tensor, Weights
+from harness.models.facts import MODEL_WORDS, amount, checked_rows, holds, model_facts
+from harness.models.gguf import SYNTHETIC_KEY
+from harness.models.gguf_write import Value, write_gguf
+from harness.models.quant import MIXTURES
+from harness.models.random_weights import BlockSource
 
 _FIXED_TOKEN_COUNT: Final = 260
 """Three special tokens, 256 bytes, and one that llama.cpp looks up by name in models of the Phi family."""

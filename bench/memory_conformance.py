@@ -20,8 +20,8 @@ from typing import Any, Final
 import click
 import msgspec
 
-from harness.domain.base import shipped_table
-from harness.domain.model import ModelShape
+from harness.core.base import shipped_table
+from harness.core.model import ModelShape
 
 ALLOWED_RATIO: Final = 0.01
 _LINE_MIB: Final = 0.005  # half of the last digit that the engine prints
@@ -39,14 +39,14 @@ LOADS: Final = [
 def measure(key: str, quant: str) -> list[dict[str, Any]]:
     """Load one kind with every KV type and context; what the engine logged beside what is predicted, in bytes."""
     from bench.made_models import synthesize
-    from harness.catalog.gguf import read_gguf
-    from harness.domain.scenario import Scenario
-    from harness.errors import RefusedError
+    from harness.core.errors import RefusedError
+    from harness.core.scenario import Scenario
     from harness.measure.machine import cpu
-    from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
-    from harness.predict.kv_cache import kv_cache_bytes
-    from harness.predict.memory import repacked_bytes, weight_parts
-    from harness.predict.weights import weights_of
+    from harness.memory.compute_buffer import HOST, scratch_bytes, whole_layout
+    from harness.memory.kv_cache import kv_cache_bytes
+    from harness.memory.peak import repacked_bytes, weight_parts
+    from harness.models.gguf import read_gguf
+    from harness.models.weights import weights_of
     from harness.runtimes.llamacpp.library import ENGINE_LOG
     from harness.runtimes.llamacpp.session import LlamaSession
 

@@ -14,10 +14,10 @@ from typing import Final
 
 import click
 
-from harness.app.published import model_of
-from harness.predict.coefficients import shipped
-from harness.published.cells import speed_columns
-from harness.published.rows import Row, read_rows
+from harness.answer.nearest import model_of
+from harness.speed.coefficients import shipped
+from harness.speed.published.cells import speed_columns
+from harness.speed.published.rows import Row, read_rows
 
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "harness" / "published" / "data" / "decode.csv"
 MOST_SPREADS: Final = 3.0

@@ -1,6 +1,6 @@
 """Share of small changes of a file that its tests notice.
 
-    python -m bench.mutants harness/predict/kv_cache.py tests/unit/predict/test_kv_cache.py
+    python -m bench.mutants harness/memory/kv_cache.py tests/unit/memory/test_kv_cache.py
 
 Each change is one of: another operator, another number, a condition that never or always holds, ``min`` for ``max``. It
 is written to the file's place in a copy of the package, the tests run until the first fails, and what lives is printed.

@@ -21,9 +21,9 @@ from bench.renderers import records_of
 from harness.gates.evaluate import evaluate
 from harness.gates.formats import badge, markdown
 from harness.gates.propose import propose
-from harness.report.elsewhere import tables
-from harness.report.html import render
-from harness.report.pages import page_of
+from harness.show.elsewhere import tables
+from harness.show.html import render
+from harness.show.pages import page_of
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "pictures"

@@ -24,13 +24,13 @@ from llama_cpp import llama_cpp as engine
 
 from bench.made_models import synthesize
 from bench.memory_conformance import KINDS, buffers_of
-from harness.domain.model import ModelShape
-from harness.domain.placement import Placement
-from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, scratch_bytes
-from harness.predict.placed import layout_of, parts_of
-from harness.predict.weights import weights_of
-from harness.units import MIB
+from harness.core.model import ModelShape
+from harness.core.placement import Placement
+from harness.core.scenario import Scenario
+from harness.core.units import MIB
+from harness.memory.compute_buffer import HOST, scratch_bytes
+from harness.memory.placed import layout_of, parts_of
+from harness.models.weights import weights_of
 
 _LIBRARIES: Final = Path(llama_cpp.__file__).parent / "lib"
 _CASES: Final = ((4096, 512, 1), (32768, 2048, 4))

@@ -17,17 +17,17 @@ from typing import Final, NamedTuple
 import click
 import numpy as np
 
-from harness.app.resolve import resolve_model
-from harness.domain.ggml import KV_TYPES
-from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, PartKind
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
-from harness.predict.compute_buffer import HOST, scratch_bytes
-from harness.predict.kv_cache import block_cache_bytes, cells_of
-from harness.predict.memory import driver_bytes, weight_parts
-from harness.predict.placed import layout_of, parts_of
-from harness.units import MIB
+from harness.answer.resolve import resolve_model
+from harness.core.errors import HarnessError
+from harness.core.placement import Placement
+from harness.core.prediction import Interval, PartKind
+from harness.core.scenario import Scenario
+from harness.core.units import MIB
+from harness.memory.compute_buffer import HOST, scratch_bytes
+from harness.memory.kv_cache import block_cache_bytes, cells_of
+from harness.memory.peak import driver_bytes, weight_parts
+from harness.memory.placed import layout_of, parts_of
+from harness.models.ggml import KV_TYPES
 
 # Builds of llama.cpp by day, from the dated changes in harness/data/programs.csv.
 _BUILDS: Final = """2024-03-13 2413 2024-11-02 4014 2025-05-20 5429 2025-08-30 6325 2025-11-02 6925

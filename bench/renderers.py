@@ -14,21 +14,21 @@ from typing import Any, Final, TypeVar
 import click
 from click.testing import CliRunner
 
-from harness.app.published import shipped_rows
-from harness.catalog.devices import load_device
+from harness.answer.nearest import shipped_rows
 from harness.cli import cli
-from harness.domain.figure import Metric, metric_values
-from harness.domain.record import RunRecord
-from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
-from harness.predict.fitted import machine_of
-from harness.published.rows import predictable, source_key
+from harness.core.errors import HarnessError
+from harness.core.metric import Metric, metric_values
+from harness.core.record import RunRecord
+from harness.core.result import Generation, Quality, Result, Soak, Speculation, Stream
+from harness.core.scenario import Scenario
+from harness.core.units import format_bytes, format_seconds
+from harness.hardware.devices import load_device
 from harness.records.compare import ComparedRow, compare
 from harness.records.imports import read_results
 from harness.records.ladder import COLUMNS, cells, rungs_of
-from harness.report.words import without_folders
-from harness.units import format_bytes, format_seconds
+from harness.show.words import without_folders
+from harness.speed.fitted import machine_of
+from harness.speed.published.rows import predictable, source_key
 
 K = TypeVar("K", bound=Result)
 

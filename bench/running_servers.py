@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from harness.errors import CouldNotRunError, HarnessError
-from harness.runtimes._threads import default_thread_count
+from harness.core.errors import CouldNotRunError, HarnessError
+from harness.hardware.threads import default_thread_count
 from harness.runtimes.executable import program
 from harness.runtimes.server.stream import Endpoint
 

@@ -17,18 +17,18 @@ import msgspec
 
 from bench.renderers import runtimes_table
 from bench.running_servers import PROGRAMS, running
-from harness import plugins
-from harness.app.ladder import Asked, ladder
-from harness.app.run import RunCell, run_in_turns
-from harness.app.trend import answer_beside
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.core import plugins
+from harness.core.errors import HarnessError
+from harness.core.scenario import Scenario
+from harness.hardware.threads import default_thread_count
 from harness.measure.jobs.served import ServedJob
 from harness.measure.pipeline import How
-from harness.measure.probe import own_profile
+from harness.measure.probe.machine_profile import own_profile
 from harness.measure.protocol import GenerateJob
 from harness.records.store import save
-from harness.runtimes._threads import default_thread_count
+from harness.verbs.ladder import Asked, ladder
+from harness.verbs.run import RunCell, run_in_turns
+from harness.verbs.trend import answer_beside
 
 USUAL = ("llamacpp", "executable", "ik", *PROGRAMS[:3])
 

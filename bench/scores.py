@@ -18,10 +18,10 @@ from typing import Final
 
 import click
 
-from harness.catalog.hub import download
-from harness.catalog.names import key
-from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.core.foreign import json_of, read_limited
+from harness.models.hub import download
+from harness.models.names import key
 
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "harness" / "data" / "scores.csv"
 MOST_BYTES: Final = 16 << 20

@@ -25,9 +25,9 @@ import click
 
 from bench._kept import REPORTS, write
 from bench.fits.leave_out import fitted, leave_out
-from harness.app.published import shipped_rows
-from harness.published.rows import Row, is_trusted
-from harness.published.score import Judged, score
+from harness.answer.nearest import shipped_rows
+from harness.speed.published.errors_of_rows import Judged, score
+from harness.speed.published.rows import Row, is_trusted
 
 _NOMINAL: Final = ((r"f32", 4.0), (r"f16", 2.0), (r"q8|8[- ]?bit|int8|w8", 1.0), (r"q6", 0.75), (r"q5", 0.625),
                    (r"q3|3[- ]?bit|iq3", 0.375), (r"q2|2[- ]?bit|iq2|iq1|tq|ternary|1[- ]?bit|q1", 0.25))  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import click
 import psutil
 
-from harness.errors import CouldNotRunError, Exit
+from harness.core.errors import CouldNotRunError, Exit
 
 PERIOD_US: Final = 100_000
 _LEVEL_ERROR: Final = 0.03

@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from bench.made_models import synthesize
-from harness.domain.model import Weights
-from harness.measure.tiny_model import tiny_shape
-from harness.predict.weights import tensor_of
+from harness.core.model import Weights
+from harness.measure.probe.tiny_model import tiny_shape
+from harness.models.weights import tensor_of
 
 
 def synthesize_tiny(

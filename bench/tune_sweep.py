@@ -17,13 +17,13 @@ from typing import Any
 
 import click
 
-from harness.app.run import RunCell
-from harness.app.tune import Setting, candidates, door, scenario_of, tune, usable
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
+from harness.core.units import format_seconds
+from harness.hardware.threads import default_thread_count
 from harness.measure.pipeline import How, Pipeline
-from harness.measure.probe import own_profile
-from harness.runtimes._threads import default_thread_count
-from harness.units import format_seconds
+from harness.measure.probe.machine_profile import own_profile
+from harness.verbs.run import RunCell
+from harness.verbs.tune import Setting, candidates, door, scenario_of, tune, usable
 
 _TURNS = 3
 _FINALISTS = 4

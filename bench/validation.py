@@ -22,14 +22,14 @@ from bench.rows.files import kind_of
 from bench.rows.heat import heat_rows
 from bench.rows.others import batch_rows, speculation_rows, streaming_rows
 from bench.rows.placements import placed_rows
-from harness.app.published import model_of, shipped_rows
+from harness.answer.nearest import model_of, shipped_rows
 from harness.cli.validate import render
-from harness.errors import InputError
-from harness.predict.coefficients import shipped
-from harness.published.rows import read_rows
-from harness.published.score import Report, judge_shipped, report
+from harness.core.errors import InputError
+from harness.speed.coefficients import shipped
+from harness.speed.published.errors_of_rows import Report, judge_shipped, report
+from harness.speed.published.rows import read_rows
 
-SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
+SOURCE = "harness/speed/published/data, by: python -m bench validation --write FOLDER"
 _KEPT = ("left_out", "rows_count", "unpredictable", "groups", "tables")
 BY = (*GROUPS, "chip+source", "time")
 

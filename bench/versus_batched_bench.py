@@ -24,15 +24,15 @@ import click
 
 from bench._kept import keep
 from bench.versus_llama_bench import a_pair, run_ours
-from harness.app.resolve import with_kept_costs
-from harness.catalog.gguf import read_weights
-from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError
-from harness.measure.probe import own_profile
-from harness.predict.speed import predict_speed
-from harness.runtimes._threads import default_thread_count
+from harness.answer.resolve import with_kept_costs
+from harness.core.errors import CouldNotRunError
+from harness.core.scenario import Scenario
+from harness.core.stats.intervals import ratio_interval
+from harness.hardware.threads import default_thread_count
+from harness.measure.probe.machine_profile import own_profile
+from harness.models.gguf import read_weights
 from harness.runtimes.executable import FOLDER_VARIABLE, program, rows
-from harness.stats.intervals import ratio_interval
+from harness.speed.estimate import predict_speed
 
 WITHIN_RATIO: Final = 0.03
 _ROOM: Final = 256

@@ -17,15 +17,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 import msgspec
 
-from harness.domain.record import Sample
-from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError, Exit, HarnessError
+from harness.core.errors import CouldNotRunError, Exit, HarnessError
+from harness.core.record import Sample
+from harness.core.scenario import Scenario
+from harness.core.stats.intervals import Estimate, ratio_interval
+from harness.hardware.threads import default_thread_count
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.generate import ENTRY
 from harness.measure.protocol import GenerateJob
 from harness.measure.validity import ValidityProbe
-from harness.runtimes._threads import default_thread_count
-from harness.stats.intervals import Estimate, ratio_interval
 
 LEAST_RATIO: Final = 0.98
 T = TypeVar("T")

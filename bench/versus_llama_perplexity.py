@@ -17,11 +17,11 @@ from typing import Final, NamedTuple
 
 import click
 
-from harness.app.ladder import Asked, ladder
-from harness.errors import CouldNotRunError, Exit, HarnessError
+from harness.core.errors import CouldNotRunError, Exit, HarnessError
+from harness.hardware.threads import default_thread_count
 from harness.measure.pipeline import How, Listener
 from harness.records.ladder import rungs_of
-from harness.runtimes._threads import default_thread_count
+from harness.verbs.ladder import Asked, ladder
 
 MOST_DIFFERENCE: Final = 5e-5
 _ESTIMATE: Final = re.compile(r"Final estimate: PPL = (\d+\.\d+) \+/- (\d+\.\d+)")

@@ -2,13 +2,13 @@
 
     from harness import fit, matrix, check, run, judge, load
 
-Each is explained in docs/python.md; errors are those of :mod:`harness.errors`.
+Each is explained in docs/python.md; errors are those of :mod:`harness.core.errors`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import (
+from harness.core.errors import (
     BadDataError,
     CouldNotRunError,
     HarnessError,

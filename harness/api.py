@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import msgspec
 
-from harness.app.answer import Answer, answer
-from harness.app.matrix import ask
-from harness.domain.foreign import typed
-from harness.domain.placement import Placement
-from harness.domain.prediction import Interval
-from harness.domain.question import Asked, EnginePart, Question
-from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError
+from harness.answer.answer import Answer, answer
+from harness.answer.matrix import ask
+from harness.core.errors import MissingPackageError
+from harness.core.foreign import typed
+from harness.core.placement import Placement
+from harness.core.prediction import Interval
+from harness.core.question import Asked, EnginePart, Question
+from harness.core.record import RunRecord
+from harness.core.scenario import Scenario
 from harness.gates.judge import Judgement
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["Fit", "Options", "Table", "check", "fit", "judge", "load", "matrix",
 
 
 class Options(TypedDict, total=False):
-    """Fields of :class:`harness.domain.question.Asked`: what may be asked of a model on a device."""
+    """Fields of :class:`harness.core.question.Asked`: what may be asked of a model on a device."""
 
     quant: str
     context_tokens: int | str | None
@@ -88,12 +88,12 @@ class Fit:
         return dict(msgspec.to_builtins(self.answer, str_keys=True))
 
     def __str__(self) -> str:
-        from harness.report.answer import first_screen
+        from harness.show.first_screen import first_screen
 
         return "\n".join(first_screen(self.answer))
 
     def __repr__(self) -> str:
-        from harness.report.answer import sentence
+        from harness.show.first_screen import sentence
 
         return f"<Fit: {sentence(self.answer)}>"
 
@@ -218,9 +218,9 @@ def run(
         InputError: No such model, quantisation or runtime.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    from harness.app.run import cells_of, run_cells
-    from harness.measure.probe import own_profile
+    from harness.measure.probe.machine_profile import own_profile
     from harness.measure.protocol import GenerateJob
+    from harness.verbs.run import cells_of, run_cells
 
     cells = cells_of((model,), quant, scenario, depth_tokens=tuple(depth_tokens))
     job = GenerateJob(runtime=runtime, repetitions=repetitions)
@@ -243,8 +243,8 @@ def check(
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
     """
-    from harness.app.check import check as run_check
     from harness.measure.protocol import GenerateJob
+    from harness.verbs.check import check as run_check
 
     job = GenerateJob(repetitions=repetitions)
     _, records = run_check(models, quant, scenario, job, _how(timeout_s), probe_again=probe_again)
@@ -257,7 +257,7 @@ def load(*references: str | Path) -> list[RunRecord]:
     Raises:
         BadDataError: A file is no results, or there is neither a file nor a run of that name.
     """
-    from harness.app.results import gather
+    from harness.verbs.results import gather
 
     return gather(map(str, references))
 
@@ -270,7 +270,7 @@ def judge(
     Raises:
         BadDataError: The file is no budgets file.
     """
-    from harness.catalog.budgets import load_budgets
+    from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate
 
     return evaluate(load_budgets(Path(budgets)), records, baseline=baseline)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from harness.domain.budget import Budget
-    from harness.domain.record import RunRecord
+    from harness.core.budget import Budget
+    from harness.core.record import RunRecord
     from harness.gates.judge import Judgement
 
 _MARKERS = (
@@ -75,11 +75,11 @@ class EdgeModel(NamedTuple):
         Raises:
             HarnessError: The model or the machine cannot be used.
         """
-        from harness.app.resolve import scenario_from
-        from harness.app.run import cells_of, run_cells
+        from harness.answer.resolve import scenario_from
         from harness.measure.pipeline import How
-        from harness.measure.probe import own_profile
+        from harness.measure.probe.machine_profile import own_profile
         from harness.measure.protocol import GenerateJob
+        from harness.verbs.run import cells_of, run_cells
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self.request.config.getoption("--edge-records")
@@ -137,9 +137,9 @@ def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Bu
     """
     import msgspec
 
-    from harness.catalog.budgets import check_budget, load_budgets
-    from harness.domain.budget import Budget
-    from harness.errors import BadDataError
+    from harness.core.budget import Budget
+    from harness.core.errors import BadDataError
+    from harness.gates.budget_file import check_budget, load_budgets
 
     name = request.node.nodeid
     asked = [limits] if limits else []

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.catalog.devices import load_device
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.ports import Runtime, Session
+from harness.core.ports import Runtime, Session
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
+from harness.hardware.devices import load_device
 
 _SCENARIO = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=4, thread_count=1)
 

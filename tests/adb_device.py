@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from bench.running_servers import free_port
-from harness.targets import target_named
-from harness.targets.shell import ShellTarget
+from harness.measure.targets import target_named
+from harness.measure.targets.shell import ShellTarget
 
 
 class Daemon:

@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.base import Frozen
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError
+from harness.core.base import Frozen
+from harness.core.errors import BadDataError, EngineError
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
 
 VOCAB_COUNT: Final = 256
 _LARGEST_MODEL_BYTES: Final = 64 * 1024

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import EngineError
+from harness.core.errors import EngineError
 from harness.runtimes.ort import KEEP_INPUT
 
 VOCAB_COUNT: Final = 256

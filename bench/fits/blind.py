@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from harness.published.rows import Row, is_trusted, predictable
-from harness.published.score import Judged, hardware_of
+from harness.speed.published.errors_of_rows import Judged, hardware_of
+from harness.speed.published.rows import Row, is_trusted, predictable
 
 
 def blind_constants(rows: Iterable[Row]) -> dict[str, float]:

@@ -18,16 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.fits.teaching import setup_of, teaches
-from harness.predict.coefficients import (
-    Coefficient,
-    Coefficients,
-    Covariance,
-    Measured,
-    engine_key,
-    noise_class,
-    shipped,
-)
-from harness.predict.laws import (
+from harness.speed.coefficients import Coefficient, Coefficients, Covariance, Measured, engine_key, noise_class, shipped
+from harness.speed.laws import (
     LEVEL_WIDTH,
     decode_base,
     decode_parts,
@@ -37,7 +29,7 @@ from harness.predict.laws import (
     prefill_parts,
     prior_of,
 )
-from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
+from harness.speed.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1

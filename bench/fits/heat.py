@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.rows.heat import KINDS, HeatRow, heat_rows
-from harness.app.published import model_of
-from harness.domain.base import shipped_table
-from harness.predict.energy import knee_seconds
-from harness.published.rows import Row
-from harness.published.score import Judged
+from harness.answer.nearest import model_of
+from harness.core.base import shipped_table
+from harness.speed.energy import knee_seconds
+from harness.speed.published.errors_of_rows import Judged
+from harness.speed.published.rows import Row
 
 NOISE: Final = 0.36
 """Spread of ln joules between devices that share all terms: what a vote may be off by before it pulls at them. Of 0.3,

@@ -13,11 +13,11 @@ from bench.fits import fitting
 from bench.fits.order import ordered
 from bench.fits.scales import class_scales
 from bench.fits.teaching import setup_of
-from harness.predict.coefficients import Coefficients
-from harness.predict.interval import scale_classes, scale_of
-from harness.published.posterior import own_square
-from harness.published.rows import Row, is_trusted, predictable
-from harness.published.score import Judged, judged
+from harness.speed.coefficients import Coefficients
+from harness.speed.interval import scale_classes, scale_of
+from harness.speed.published.errors_of_rows import Judged, judged
+from harness.speed.published.posterior import own_square
+from harness.speed.published.rows import Row, is_trusted, predictable
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]

@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bench.fits.teaching import teaches
-from harness.predict.coefficients import Coefficient, Coefficients, engine_key
-from harness.predict.laws import Machine, Work, decode_seconds
-from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
-from harness.published.rows import Row
+from harness.hardware.traits import PHONE_THREADS, chip_key, traits_of
+from harness.speed.coefficients import Coefficient, Coefficients, engine_key
+from harness.speed.laws import Machine, Work, decode_seconds
+from harness.speed.published.rows import Row
 
 WORKS: Final = (
     Work(0.10e9, 0.135e9, 30, 2.9e6, "q4k", type_name="Q4_K_M"),

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.rows.placements import PlacedRow, placed_rows
-from harness.predict.coefficients import shipped
-from harness.predict.fitted import Fitted
-from harness.predict.laws import Terms as Seconds
-from harness.predict.passes import Part, Pass, PlacementTerms
-from harness.published.row_work import ModelOf
-from harness.published.rows import TRUSTED, Row
-from harness.published.score import Judged, judge_shipped
+from harness.speed.coefficients import shipped
+from harness.speed.fitted import Fitted
+from harness.speed.laws import Terms as Seconds
+from harness.speed.passes import Part, Pass, PlacementTerms
+from harness.speed.published.errors_of_rows import Judged, judge_shipped
+from harness.speed.published.row_work import ModelOf
+from harness.speed.published.rows import TRUSTED, Row
 
 Array = NDArray[np.float64]
 GROUPS: Final = frozenset({"split placement, decode", "split placement, prefill"})

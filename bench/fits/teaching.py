@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from harness.published.rows import BY_BITS, Row
+from harness.speed.published.rows import BY_BITS, Row
 
 _MARKED: Final = re.compile(
     r"suspect|implausib|throttl|unstable|memory-pressure|cache-resident|bus limit|does not fit|disagree"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from harness.published.cells import NEEDED, Cells, cells_in
+from harness.speed.published.cells import NEEDED, Cells, cells_in
 
 _DATA: Final = Path(__file__).parent / "data"
 KINDS: Final[dict[str, tuple[str, str]]] = {

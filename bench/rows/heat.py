@@ -11,14 +11,14 @@ import numpy as np
 
 from bench.rows.files import cells_of
 from bench.rows.named import device_named
-from harness.domain.prediction import Interval
-from harness.errors import BadDataError
-from harness.predict.energy import ENERGY_WIDTH, PLAIN, SHARE_WIDTH, TokenLoad, heat_terms, share_kept, watts
-from harness.predict.interval import interval
-from harness.predict.traits import bits_of, quant_class
-from harness.published.cells import Cells
-from harness.published.row_work import ModelOf, row_work
-from harness.published.rows import Row, api_named, refused
+from harness.core.errors import BadDataError
+from harness.core.prediction import Interval
+from harness.hardware.traits import bits_of, quant_class
+from harness.speed.energy import ENERGY_WIDTH, PLAIN, SHARE_WIDTH, TokenLoad, heat_terms, share_kept, watts
+from harness.speed.interval import interval
+from harness.speed.published.cells import Cells
+from harness.speed.published.row_work import ModelOf, row_work
+from harness.speed.published.rows import Row, api_named, refused
 
 Kind = Literal["energy", "thermal"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)

@@ -5,13 +5,13 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
-from harness.catalog.devices import load_device
-from harness.domain.device import DeviceProfile
-from harness.domain.model import Tensor, Weights
-from harness.errors import HarnessError
-from harness.predict.quant_mix import quant_named
-from harness.predict.weights import weights_of
-from harness.published.row_work import Known, rest_bytes_each
+from harness.core.device import DeviceProfile
+from harness.core.errors import HarnessError
+from harness.core.model import Tensor, Weights
+from harness.hardware.devices import load_device
+from harness.models.quant_mix import quant_named
+from harness.models.weights import weights_of
+from harness.speed.published.row_work import Known, rest_bytes_each
 
 
 @lru_cache(maxsize=512)

@@ -8,24 +8,20 @@ from typing import Final
 
 from bench.rows.files import cells_of
 from bench.rows.named import device_named, row_weights
-from harness.domain.prediction import Interval
-from harness.domain.scenario import Scenario
-from harness.predict.coefficients import shipped
-from harness.predict.fitted import Fitted, few_tokens, machine_of
-from harness.predict.interval import interval
-from harness.predict.laws import Machine, Work
-from harness.predict.passes import Part, Pass
-from harness.predict.speculative import (
-    VERIFIED_S,
-    draft_s,
-    expected_tokens_per_cycle,
-)
-from harness.predict.streamed import EXPERTS_SPREAD
-from harness.predict.streaming import BUSY_DISK_RATIO, cached_experts, expert_bytes, mmap_read_s
-from harness.predict.traits import bits_of, quant_class, traits_of
-from harness.published.cells import Cells
-from harness.published.row_work import ModelOf, active_named
-from harness.published.rows import Row, one_row, row_of, why_not
+from harness.core.prediction import Interval
+from harness.core.scenario import Scenario
+from harness.hardware.traits import bits_of, quant_class, traits_of
+from harness.speed.coefficients import shipped
+from harness.speed.draft_cycle import VERIFIED_S, draft_s, expected_tokens_per_cycle
+from harness.speed.fitted import Fitted, few_tokens, machine_of
+from harness.speed.interval import interval
+from harness.speed.laws import Machine, Work
+from harness.speed.passes import Part, Pass
+from harness.speed.published.cells import Cells
+from harness.speed.published.row_work import ModelOf, active_named
+from harness.speed.published.rows import Row, one_row, row_of, why_not
+from harness.speed.storage import BUSY_DISK_RATIO, cached_experts, expert_bytes, mmap_read_s
+from harness.speed.streamed import EXPERTS_SPREAD
 
 SYSTEM_BYTES: Final = 5e9
 """Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in

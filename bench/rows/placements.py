@@ -14,18 +14,19 @@ from typing import Final, NamedTuple
 
 from bench.rows.files import cells_of
 from bench.rows.named import row_weights
-from harness.domain.model import Weights
-from harness.domain.placement import Placement
-from harness.domain.prediction import Interval
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError
-from harness.predict.coefficients import shipped
-from harness.predict.fitted import Fitted
-from harness.predict.interval import interval
-from harness.predict.laws import Machine
-from harness.predict.passes import (
+from harness.core.errors import BadDataError
+from harness.core.model import Weights
+from harness.core.placement import OFFLOAD_TOKENS, Placement
+from harness.core.prediction import Interval
+from harness.core.scenario import Scenario
+from harness.hardware.traits import chip_key, traits_of
+from harness.speed.coefficients import shipped
+from harness.speed.estimate import split_of
+from harness.speed.fitted import Fitted
+from harness.speed.interval import interval
+from harness.speed.laws import Machine
+from harness.speed.passes import (
     HOST_SPREAD,
-    OFFLOAD_TOKENS,
     RESIDUALS,
     SHIPPED,
     Costs,
@@ -37,11 +38,9 @@ from harness.predict.passes import (
     link_bytes_per_s,
     pass_terms,
 )
-from harness.predict.speed import split_of
-from harness.predict.traits import chip_key, traits_of
-from harness.published.cells import Cells
-from harness.published.row_work import ModelOf
-from harness.published.rows import Row, api_named, refused, test_named, why_not
+from harness.speed.published.cells import Cells
+from harness.speed.published.row_work import ModelOf
+from harness.speed.published.rows import Row, api_named, refused, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""

@@ -15,11 +15,12 @@ from typing import ClassVar, Final
 
 import click
 
-from harness import __version__, plugins
+from harness import __version__
 from harness.cli._command import Verbs
-from harness.errors import Exit, HarnessError
+from harness.core import plugins
+from harness.core.errors import Exit, HarnessError
+from harness.core.printable import MESSAGE_MAX, clean, cleaned_streams
 from harness.measure import interrupts
-from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
 
@@ -114,7 +115,7 @@ def main() -> None:
             message = str(error) if isinstance(error, HarnessError) else unforeseen(error)
             click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
-            from harness.cli._output import json_document
+            from harness.show.output import json_document
 
             error_document = {"error": {"message": message, "exit_status": int(status)}}
             click.echo(json_document(error_document, "error").decode())

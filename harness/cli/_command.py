@@ -11,10 +11,10 @@ import click
 from click import _textwrap
 from click.core import ParameterSource
 
-from harness.cli._output import Answer
 from harness.cli._parameters import built, parameters_of
-from harness.domain.option import HEADINGS
-from harness.errors import EngineError
+from harness.core.errors import EngineError
+from harness.core.option import HEADINGS
+from harness.show.output import Answer
 
 _textwrap.TextWrapper.wordsep_re = _textwrap.TextWrapper.wordsep_simple_re  # no flag is broken at its hyphen
 

@@ -1,6 +1,6 @@
 """Options that several verbs take, and what those that measure share: limits, CPUs, where records go, the target.
 
-What a question has too (``Context``, ``Threads``, ...) stands in :mod:`harness.domain.question`.
+What a question has too (``Context``, ``Threads``, ...) stands in :mod:`harness.core.question`.
 """
 
 import json
@@ -15,17 +15,17 @@ import msgspec
 from msgspec import Meta
 
 from harness.cli._command import refuse_typed
-from harness.cli._output import Answer, say
-from harness.domain.base import Frozen
-from harness.domain.option import Option
-from harness.domain.placement import placement_of
-from harness.domain.question import MOST_TOKENS, Placed
-from harness.printable import clean_lines
-from harness.units import parse_bytes
+from harness.core.base import Frozen
+from harness.core.option import Option
+from harness.core.placement import placement_of
+from harness.core.printable import clean_lines
+from harness.core.question import MOST_TOKENS, Placed
+from harness.core.units import parse_bytes
+from harness.show.output import Answer, say
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
-    from harness.domain.scenario import Scenario
+    from harness.core.record import RunRecord
+    from harness.core.scenario import Scenario
     from harness.measure.pipeline import How
     from harness.measure.protocol import GenerateJob
 
@@ -169,7 +169,7 @@ class Setting(Frozen):
 
         With ``--cpus`` so many threads as CPUs, unless a number is asked for.
         """
-        from harness.app.resolve import scenario_from
+        from harness.answer.resolve import scenario_from
 
         refuse_typed({"placement"}, "without the --api of a GPU", when=self.api in {"", "cpu"})
         fields = msgspec.structs.asdict(self)
@@ -194,7 +194,7 @@ class Measuring(Frozen):
 
     def handed_over(self) -> Answer:
         """What edge-harness on the target makes of all that was typed, with the files here that it names."""
-        from harness.app.on_target import hand_over
+        from harness.verbs.on_target import hand_over
 
         command: list[str] = click.get_current_context().meta["words"]
         pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
@@ -217,10 +217,10 @@ class Measuring(Frozen):
 
         ``nice`` and CPUs stand in their notes.
         """
-        from harness.cli._progress import RunProgress
-        from harness.cpus import allowed_cpus
+        from harness.hardware.cpus import allowed_cpus
         from harness.measure.child import Limits
         from harness.measure.pipeline import How
+        from harness.show.progress_line import RunProgress
 
         notes: dict[str, Any] = {"cpus": self.cpus, "memory_limit_bytes": self.memory_bytes}
         if hasattr(os, "nice"):  # as `nice -n 5 edge-harness run` sets it
@@ -254,18 +254,18 @@ class Anywhere(Here):
 
 def model_file(ref: str, quant: str, how: "How") -> Path:
     """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, fetched where it is not here."""
-    from harness.app.locate import obtain
+    from harness.verbs.locate import obtain
 
     return obtain(ref, quant, progress=how.listener.fetched).path
 
 
 def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:
     """What was typed, on each of several targets at once."""
-    from harness.app.run import exit_of
-    from harness.app.side_by_side import on_each
-    from harness.cli._progress import RunProgress
-    from harness.cli._records import reasons, run_table
-    from harness.targets.remote import without
+    from harness.measure.targets.remote import without
+    from harness.show.progress_line import RunProgress
+    from harness.show.record_tables import reasons, run_table
+    from harness.verbs.run import exit_of
+    from harness.verbs.side_by_side import on_each
 
     words: list[str] = click.get_current_context().meta["words"]
     with RunProgress() as progress:

@@ -1,6 +1,6 @@
 """Arguments and options of a verb, from the annotations of its parameters.
 
-A parameter that is annotated with an :class:`~harness.domain.option.Option` is an option, or without flags an
+A parameter that is annotated with an :class:`~harness.core.option.Option` is an option, or without flags an
 argument. One of a struct brings every field of it that is annotated so, and is handed over built. A verb that
 returns an :class:`Answer` takes ``--json``.
 """
@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.inspect import BoolType, CustomType, LiteralType, Type, type_info
 
-from harness.cli._output import Answer
-from harness.domain.option import Heading, Option, item_of, kinds_of
+from harness.core.option import Heading, Option, item_of, kinds_of
+from harness.show.output import Answer
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]

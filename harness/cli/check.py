@@ -4,10 +4,10 @@ from typing import Annotated
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, say
-from harness.domain.option import Option
-from harness.domain.question import Api, New, Prompt, Quant, Threads
-from harness.errors import Exit
+from harness.core.errors import Exit
+from harness.core.option import Option
+from harness.core.question import Api, New, Prompt, Quant, Threads
+from harness.show.output import Answer, say
 
 
 class _Setting(options.Setting):
@@ -47,12 +47,12 @@ def check(
 
     Example: edge-harness check smollm2-135m --depth 0,2048
     """
-    from harness.app.check import check as run_check
-    from harness.app.run import exit_of
-    from harness.cli._records import comparison_view, reasons, run_table
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
-    from harness.report.checked import screen
+    from harness.show.checked import screen
+    from harness.show.record_tables import comparison_view, reasons, run_table
+    from harness.verbs.check import check as run_check
+    from harness.verbs.run import exit_of
 
     with measuring.started() as how:
         device, records = run_check(

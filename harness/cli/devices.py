@@ -8,13 +8,13 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.units import GB, GIB, TERA, format_bytes, format_rate
+from harness.core.option import Option
+from harness.core.units import GB, GIB, TERA, format_bytes, format_rate
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
-    from harness.domain.device import DeviceProfile
-    from harness.published.cells import Cells
+    from harness.core.device import DeviceProfile
+    from harness.speed.published.cells import Cells
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
     "_bytes_per_s": format_rate,
@@ -49,9 +49,9 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> An
     """
     if device is None:
         return _list()
-    from harness.app.published import measured_of
-    from harness.app.resolve import resolve_device
-    from harness.catalog.machine import power_modes
+    from harness.answer.nearest import measured_of
+    from harness.answer.resolve import resolve_device
+    from harness.hardware.built import power_modes
 
     profile = resolve_device(device)
     lines = []
@@ -79,7 +79,7 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> An
 
 def _measured_table(measured: "list[Cells]") -> str:
     """What others measured: the latest of each model."""
-    from harness.published.rows import source_key
+    from harness.speed.published.rows import source_key
 
     latest = {cells["model"]: cells for cells in reversed(measured)}
     names = ("model", "quant", "test", "tokens_per_s", "date")
@@ -92,7 +92,7 @@ def _measured_table(measured: "list[Cells]") -> str:
 
 
 def _list() -> Answer:
-    from harness.catalog.devices import device_names, load_device
+    from harness.hardware.devices import device_names, load_device
 
     profiles = [load_device(name) for name in device_names()]
     rows = []
@@ -128,15 +128,15 @@ def probe(
     Example: edge-harness devices probe --quick
     """
     if target != "local" or programs is not None:
-        from harness.app.on_target import probe_on
+        from harness.verbs.on_target import probe_on
 
         profile, path = probe_on(target, programs, out)
     else:
-        from harness.app.this_machine import probed
-        from harness.cli._progress import RunProgress
-        from harness.domain.scenario import Scenario
-        from harness.measure.calibrate import DEFAULT_TYPES
-        from harness.measure.probe import save_profile
+        from harness.core.scenario import Scenario
+        from harness.measure.probe.calibrate import DEFAULT_TYPES
+        from harness.measure.probe.machine_profile import save_profile
+        from harness.show.progress_line import RunProgress
+        from harness.verbs.this_machine import probed
 
         with RunProgress() as progress:
             types = set() if quick else set(DEFAULT_TYPES)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from harness.cli._command import verb
-from harness.cli._output import Answer, say, screen_width, table
-from harness.domain.option import Option
-from harness.errors import Exit
-from harness.units import counted
+from harness.core.errors import Exit
+from harness.core.option import Option
+from harness.core.units import counted
+from harness.show.output import Answer, say, screen_width, table
 
 if TYPE_CHECKING:
-    from harness.app.doctor import Finding
+    from harness.verbs.doctor import Finding
 
 
 @verb
@@ -24,7 +24,7 @@ def doctor(
 
     Example: edge-harness doctor
     """
-    from harness.app.doctor import examine
+    from harness.verbs.doctor import examine
 
     found = examine()
     status = Exit.OK

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, say, table
-from harness.domain.question import Api
-from harness.units import format_bytes
+from harness.core.question import Api
+from harness.core.units import format_bytes
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
     from harness.measure.engine_devices import Engine
@@ -24,7 +24,7 @@ def show() -> Answer:
 
     Example: edge-harness engines show
     """
-    from harness.app.engines import show as examine
+    from harness.verbs.engines import show as examine
 
     found = examine()
     rows = []
@@ -47,8 +47,8 @@ def pull(api: Api = "") -> Answer:
 
     Example: edge-harness engines pull --api vulkan
     """
-    from harness.app.engines import pull as fetch
-    from harness.cli._progress import RunProgress
+    from harness.show.progress_line import RunProgress
+    from harness.verbs.engines import pull as fetch
 
     with RunProgress() as progress:
         build, engine = fetch(api, progress)
@@ -64,7 +64,7 @@ def remove() -> Answer:
 
     Example: edge-harness engines remove
     """
-    from harness.catalog.engines import remove as delete
+    from harness.runtimes.llamacpp.builds import remove as delete
 
     removed = delete()
     return Answer({"removed": removed}, lambda: say("removed" if removed else "no engine was pulled"))

@@ -9,16 +9,16 @@ import msgspec
 from msgspec import Meta
 
 from harness.cli._command import verb
-from harness.cli._output import Answer, say
-from harness.domain.option import Option
-from harness.domain.question import Asked, Question
-from harness.errors import Exit, InputError, RefusedError
+from harness.core.errors import Exit, InputError, RefusedError
+from harness.core.option import Option
+from harness.core.question import Asked, Question
+from harness.show.output import Answer, say
 
 MOST_QUESTIONS: Final = 2000
 """Models times devices of one command: at some ten milliseconds each, well under a minute."""
 
 if TYPE_CHECKING:
-    from harness.app.answer import Answer as Answered
+    from harness.answer.answer import Answer as Answered
 
 Format = Literal["llama-swap", "models-ini"]
 
@@ -89,11 +89,11 @@ def fit(
 
     Example: edge-harness fit llama-3.2-3b -d iphone-15-pro -q Q4_K_M
     """
-    from harness.app.answer import answer
-    from harness.app.matrix import matching
-    from harness.catalog.devices import device_names
-    from harness.catalog.models import model_names
-    from harness.report.configurations import configuration
+    from harness.answer.answer import answer
+    from harness.answer.matrix import matching
+    from harness.hardware.devices import device_names
+    from harness.models.cards import model_names
+    from harness.show.configurations import configuration
 
     fields = msgspec.structs.asdict(asked)
     pairs = product(
@@ -118,8 +118,8 @@ def fit(
 
 def _several(questions: Sequence[Question]) -> Answer:
     """Several models or devices beside each other."""
-    from harness.app.answer import answer
-    from harness.report.answer import several
+    from harness.answer.answer import answer
+    from harness.show.first_screen import several
 
     if len(questions) > MOST_QUESTIONS:
         raise InputError(
@@ -145,14 +145,14 @@ def _one(
     explained: bool,
 ) -> Answer:
     """One model on one device, with what was asked beside the answer."""
-    from harness.app.answer import best_case
-    from harness.report.answer import first_screen, instead_line
-    from harness.report.measured import electricity_line, measured_lines
+    from harness.answer.answer import best_case
+    from harness.show.first_screen import first_screen, instead_line
+    from harness.show.measured_speed import electricity_line, measured_lines
 
     document = msgspec.structs.asdict(found)
     says = list[str]()
     if measured is not None:
-        from harness.app.measured import causes
+        from harness.answer.measured import causes
 
         speed = found.prediction.speed.decode_tokens_per_s
         slower = causes(measured, best_case(found), speed, found.sustained)
@@ -163,7 +163,7 @@ def _one(
         says.append(line)
         document["electricity"] = cost
     if explained:
-        from harness.app.published import neighbours
+        from harness.answer.nearest import neighbours
 
         document["explanation"] = neighbours(best_case(found))
     more = ["--details"] * (not details)
@@ -172,7 +172,7 @@ def _one(
     more += ["--explain"] * (not explained)
 
     def show() -> None:
-        from harness.cli import _details
+        from harness.show import details as _details
 
         say(*first_screen(found, more, instead_line(found), says))
         if details:

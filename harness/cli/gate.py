@@ -10,17 +10,17 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed
-from harness.cli._output import Answer
-from harness.domain.base import Frozen
-from harness.domain.option import Option
-from harness.errors import CouldNotRunError, RefusedError
-from harness.printable import clean_lines
-from harness.units import counted
+from harness.core.base import Frozen
+from harness.core.errors import CouldNotRunError, RefusedError
+from harness.core.option import Option
+from harness.core.printable import clean_lines
+from harness.core.units import counted
+from harness.show.output import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.domain.record import RunRecord
+    from harness.core.record import RunRecord
     from harness.gates.judge import Judgement
 
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
@@ -116,11 +116,11 @@ def judge(
 
     Example: edge-harness gate --budget budgets.toml results/
     """
-    from harness.app.results import ANSWERS, gather
-    from harness.catalog.budgets import load_budgets
     from harness.gates.baselines import at_commit
+    from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate
     from harness.gates.sittings import time_of
+    from harness.verbs.results import ANSWERS, gather
 
     budgets = load_budgets(budget)
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
@@ -167,9 +167,9 @@ def live(
     Example: edge-harness gate live --budget b.toml --candidate 'new/edge-harness run m.gguf --json' --baseline
     'old/edge-harness run m.gguf --json'
     """
-    from harness.catalog.budgets import load_budgets
-    from harness.cli._progress import RunProgress
+    from harness.gates.budget_file import load_budgets
     from harness.gates.live import gate_in_turns, looks_within, plan_line, run_side
+    from harness.show.progress_line import RunProgress
 
     budgets = load_budgets(budget)
     click.echo(plan_line(looks_within(max_turns), len(budgets)), err=True)
@@ -198,8 +198,8 @@ def update(
 
     Example: edge-harness gate update results/ --to baseline
     """
-    from harness.app.results import gather
     from harness.gates.baselines import update as keep
+    from harness.verbs.results import gather
 
     added, removed = keep(folder, gather(results))
     line = f"{folder}: {counted(added, 'run')} added, {removed} old removed"
@@ -229,9 +229,9 @@ def init(
 
     Example: edge-harness gate init results/ -o budgets.toml
     """
-    from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
     from harness.records.store import write_atomically
+    from harness.verbs.results import gather
 
     proposals = propose(gather(results), preset)
     if not proposals:
@@ -262,10 +262,10 @@ def _answer(
     notes: "Sequence[str]" = (),
     answers: Path | None = None,
 ) -> Answer:
-    from harness.catalog.budgets import budget_lines
     from harness.gates import formats
-    from harness.gates.answers import keep_answers, read_answers, with_deadlines
+    from harness.gates.budget_file import budget_lines
     from harness.gates.evaluate import exit_code
+    from harness.gates.past_answers import keep_answers, read_answers, with_deadlines
     from harness.records.store import write_atomically
 
     lines = budget_lines(budget, len(judgements))

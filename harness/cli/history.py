@@ -13,14 +13,14 @@ import click
 from msgspec import Meta
 
 from harness.cli._command import refuse_typed, verb
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.units import counted
+from harness.core.option import Option
+from harness.core.units import counted
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.domain.record import RunRecord
+    from harness.core.record import RunRecord
     from harness.records.history import History
 
 
@@ -53,11 +53,11 @@ def history(
 
     Example: edge-harness history --model smollm2-135m --trend decode_tokens_per_s
     """
-    from harness.app.results import gather
-    from harness.app.trend import METRICS, trends
-    from harness.cli._records import trend_table
-    from harness.errors import UnknownNameError
+    from harness.core.errors import UnknownNameError
     from harness.measure.pipeline import open_history
+    from harness.show.record_tables import trend_table
+    from harness.verbs.results import gather
+    from harness.verbs.trend import METRICS, trends
 
     past = open_history()
     refuse_typed({"imported"}, "with RUN", when=runs)
@@ -118,9 +118,9 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
 
 
 def _row(record: "RunRecord") -> list[str]:
-    from harness.cli._records import record_title
-    from harness.report.checked import bar
-    from harness.report.state import State, figures_of
+    from harness.show.checked import bar
+    from harness.show.record_tables import record_title
+    from harness.show.state import State, figures_of
 
     figures = figures_of(record)
     state = record.outcome * (record.outcome != "ok")
@@ -135,10 +135,10 @@ def _row(record: "RunRecord") -> list[str]:
 
 def _shown(names: "Sequence[str]") -> Answer:
     """Some runs in full, beside their predictions and each other."""
-    from harness.app.results import gather
-    from harness.app.trend import differences, not_alike
-    from harness.cli._records import comparison_view, difference_view, show_record
     from harness.records.compare import compare
+    from harness.show.record_tables import comparison_view, difference_view, show_record
+    from harness.verbs.results import gather
+    from harness.verbs.trend import differences, not_alike
 
     records = gather(names)
     comparisons = [compare(record) for record in records]

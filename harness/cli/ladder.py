@@ -7,10 +7,10 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import refuse_typed, verb
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.domain.question import New, Prompt, Threads
-from harness.errors import Exit
+from harness.core.errors import Exit
+from harness.core.option import Option
+from harness.core.question import New, Prompt, Threads
+from harness.show.output import Answer, say, table
 
 
 class _Setting(options.Setting):
@@ -63,9 +63,9 @@ def ladder(
 
     Example: edge-harness ladder smollm2-135m --quants Q8_0,Q4_K_M
     """
-    from harness.app.ladder import DEFAULT_QUANTS, Asked
-    from harness.app.ladder import ladder as measure
     from harness.records.ladder import COLUMNS, caveats, cells, rungs_of
+    from harness.verbs.ladder import DEFAULT_QUANTS, Asked
+    from harness.verbs.ladder import ladder as measure
 
     timed = {"prompt_tokens", "new_tokens", "repetitions", "runtimes"}
     refuse_typed(timed, "with --no-speed", when=no_speed)

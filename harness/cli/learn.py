@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli._command import refuse_typed, verb
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.errors import BadDataError, Exit, HarnessError
-from harness.printable import clean_lines
-from harness.units import counted, format_number
+from harness.core.errors import BadDataError, Exit, HarnessError
+from harness.core.option import Option
+from harness.core.printable import clean_lines
+from harness.core.units import counted, format_number
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
-    from harness.app.learn import Lesson
-    from harness.domain.prediction import Interval
-    from harness.predict.coefficients import TaughtSpeed
+    from harness.core.prediction import Interval
+    from harness.speed.coefficients import TaughtSpeed
+    from harness.verbs.learn import Lesson
 
 
 @verb
@@ -59,10 +59,10 @@ def learn(
 
     Example: edge-harness learn --device rtx-4090-desktop --line 'qwen3-8b Q4_K_M 5123 145.2'
     """
-    from harness.app.learn import devices_of, forget, learn, pasted_line
-    from harness.app.resolve import resolve_device
-    from harness.app.results import gather
-    from harness.app.share import shared
+    from harness.answer.resolve import resolve_device
+    from harness.verbs.learn import devices_of, forget, learn, pasted_line
+    from harness.verbs.results import gather
+    from harness.verbs.share import shared
 
     if share:
         refuse_typed({"records", "device", "lines", "forgotten"}, "with --share")
@@ -102,7 +102,7 @@ def learn(
 
 def _read(paths: tuple[Path, ...]) -> "tuple[list[tuple[str, TaughtSpeed]], list[str]]":
     """Measurements with the device that each names, and why files of a folder were passed over."""
-    from harness.app.learn import measurements_in
+    from harness.verbs.learn import measurements_in
 
     named = []
     passed_over = []

@@ -7,10 +7,10 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.domain.question import Quant
-from harness.units import format_bytes
+from harness.core.option import Option
+from harness.core.question import Quant
+from harness.core.units import format_bytes
+from harness.show.output import Answer, say, table
 
 _LISTED = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
 """Fields of a card that the list has."""
@@ -43,7 +43,7 @@ def show(
 
 
 def _list() -> Answer:
-    from harness.catalog.models import load_card, model_names
+    from harness.models.cards import load_card, model_names
 
     document = []
     rows = []
@@ -66,10 +66,10 @@ def _one(name: str, quant: str | None) -> Answer:
     """What a name is taken for: a card, a file, a repository of the hub, or a bounded guess."""
     import msgspec
 
-    from harness.app.resolve import resolve_model
-    from harness.catalog.guess import CACHE_RATIOS
-    from harness.domain.scenario import Scenario
-    from harness.predict.kv_cache import kv_cache_bytes
+    from harness.answer.resolve import resolve_model
+    from harness.core.scenario import Scenario
+    from harness.memory.kv_cache import kv_cache_bytes
+    from harness.models.guess import CACHE_RATIOS
 
     model = resolve_model(name, quant)
     card = model.card
@@ -129,9 +129,9 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
 
     Example: edge-harness models pull smollm2-135m -q Q8_0
     """
-    from harness.app.locate import obtain
-    from harness.catalog.file_hash import sha256_of
-    from harness.cli._progress import RunProgress
+    from harness.models.file_hash import sha256_of
+    from harness.show.progress_line import RunProgress
+    from harness.verbs.locate import obtain
 
     with RunProgress(f"fetching {model}") as progress:
         located = obtain(model, quant, progress=progress.fetched)

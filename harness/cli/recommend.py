@@ -6,10 +6,10 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, say
-from harness.domain.option import Option
-from harness.domain.question import Api, Asked, KvType
-from harness.errors import Exit
+from harness.core.errors import Exit
+from harness.core.option import Option
+from harness.core.question import Api, Asked, KvType
+from harness.show.output import Answer, say
 
 
 @verb
@@ -40,8 +40,8 @@ def recommend(
 
     Example: edge-harness recommend iphone-15-pro --task code --min-speed 10
     """
-    from harness.app.recommend import recommend as rank
-    from harness.report.recommended import lines
+    from harness.show.recommended import lines
+    from harness.verbs.recommend import recommend as rank
 
     asked = Asked(
         context_tokens=None if context_tokens == 4096 else context_tokens,

@@ -7,12 +7,12 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.domain.option import Option
-from harness.printable import clean_lines
-from harness.units import counted, format_bytes
+from harness.core.option import Option
+from harness.core.printable import clean_lines
+from harness.core.units import counted, format_bytes
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
+    from harness.core.record import RunRecord
     from harness.gates.judge import Judgement
 
 
@@ -51,11 +51,11 @@ def report(
 
     Example: edge-harness report results/ -o report.html
     """
-    from harness.app.results import gather
     from harness.records.store import write_atomically
-    from harness.report import html
-    from harness.report.elsewhere import tables
-    from harness.report.pages import page_of
+    from harness.show import html
+    from harness.show.elsewhere import tables
+    from harness.show.pages import page_of
+    from harness.verbs.results import gather
 
     records = gather(results)
     judgements = _judged(records, budget, baseline)
@@ -72,10 +72,10 @@ def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str
 
     Without one, that none is slower than its baseline.
     """
-    from harness.app.results import gather
-    from harness.catalog.budgets import load_budgets
+    from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate
     from harness.gates.propose import propose
+    from harness.verbs.results import gather
 
     earlier = gather(baseline)
     budgets = list(load_budgets(budget) if budget else ())

@@ -7,9 +7,9 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import refuse_typed, verb
-from harness.cli._output import Answer, say
-from harness.domain.option import Option
-from harness.domain.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
+from harness.core.option import Option
+from harness.core.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
+from harness.show.output import Answer, say
 
 
 class _Setting(options.Setting):
@@ -82,11 +82,11 @@ def run(
 
     Example: edge-harness run smollm2-135m -q Q8_0 --depth 0,1024
     """
-    from harness.app.on_target import run_on
-    from harness.app.run import cells_of, exit_of, run_in_turns
-    from harness.app.trend import answer_beside
-    from harness.cli._records import difference_view, reasons, run_table
-    from harness.measure.probe import own_profile
+    from harness.measure.probe.machine_profile import own_profile
+    from harness.show.record_tables import difference_view, reasons, run_table
+    from harness.verbs.on_target import run_on
+    from harness.verbs.run import cells_of, exit_of, run_in_turns
+    from harness.verbs.trend import answer_beside
 
     with_server = "with --runtime server: it is measured as it already runs"
     has_server = "server:" in runtime

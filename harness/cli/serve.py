@@ -10,9 +10,9 @@ import click
 from msgspec import Meta
 
 from harness.cli._command import Verb, verb
-from harness.domain.option import Option
-from harness.domain.question import Question
-from harness.errors import optional
+from harness.core.errors import optional
+from harness.core.option import Option
+from harness.core.question import Question
 
 _TOKEN: Final = "EDGE_HARNESS_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -70,8 +70,8 @@ def serve(
 
 def _fit(question: Question) -> bytes:
     """The document of ``fit --no-advice --json`` for a question."""
-    from harness.app.answer import answer
-    from harness.cli._output import json_document
+    from harness.answer.answer import answer
+    from harness.show.output import json_document
 
     return json_document(answer(question, advises=False), "fit")
 
@@ -80,7 +80,7 @@ def _said(path: str, *words: str) -> bytes:
     """The document that a verb prints with ``--json`` for these words."""
     from harness.cli import cli
     from harness.cli._command import HANDED
-    from harness.cli._output import json_document
+    from harness.show.output import json_document
 
     command: click.Command | None = cli
     for name in path.split():

@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer
-from harness.domain.option import Option
-from harness.domain.question import New, Prompt
+from harness.core.option import Option
+from harness.core.question import New, Prompt
+from harness.show.output import Answer
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -60,11 +60,11 @@ def serve_load(
 
     Example: edge-harness serve-load --url http://127.0.0.1:8080 --users 1,2,4,8
     """
-    from harness.app.this_machine import throughput_of
-    from harness.cli._records import answer_of
     from harness.measure.jobs.load import LoadJob, plan
     from harness.measure.pipeline import Pipeline
     from harness.runtimes.server.stream import Patience
+    from harness.show.record_tables import answer_of
+    from harness.verbs.this_machine import throughput_of
 
     names = [name for name, _ in limits_s]
     for name in names:

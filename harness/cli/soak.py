@@ -7,10 +7,10 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer
-from harness.domain.option import Option
-from harness.domain.question import Api, Quant, Threads
-from harness.errors import Exit
+from harness.core.errors import Exit
+from harness.core.option import Option
+from harness.core.question import Api, Quant, Threads
+from harness.show.output import Answer
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 
@@ -54,11 +54,11 @@ def soak(
 
     Example: edge-harness soak smollm2-135m --minutes 10
     """
-    from harness.app.on_target import soak
-    from harness.app.run import exit_of
-    from harness.cli._records import answer_of
-    from harness.domain.result import Soak
+    from harness.core.result import Soak
     from harness.measure.jobs.soak import SoakJob
+    from harness.show.record_tables import answer_of
+    from harness.verbs.on_target import soak
+    from harness.verbs.run import exit_of
 
     if minutes * 60 > measuring.timeout_s:
         raise click.UsageError(f"--minutes: found {minutes:g}, expected no more than --timeout allows")

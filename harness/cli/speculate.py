@@ -7,10 +7,10 @@ from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer
-from harness.domain.option import Option
-from harness.domain.question import Api, Quant, Threads
-from harness.errors import EngineError, Exit, RefusedError
+from harness.core.errors import EngineError, Exit, RefusedError
+from harness.core.option import Option
+from harness.core.question import Api, Quant, Threads
+from harness.show.output import Answer
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -55,11 +55,11 @@ def speculate(
 
     Example: edge-harness speculate qwen2.5-coder-0.5b --draft lookup
     """
-    from harness.app.speculate import load_prompts, speculate
-    from harness.cli._records import answer_of
-    from harness.domain.drafting import DraftAdvice
-    from harness.domain.result import Speculation
+    from harness.core.drafting import DraftAdvice
+    from harness.core.result import Speculation
     from harness.measure.jobs.speculate import SpeculationJob
+    from harness.show.record_tables import answer_of
+    from harness.verbs.speculate import load_prompts, speculate
 
     with measuring.started() as how:
         job = SpeculationJob(
@@ -82,7 +82,7 @@ def speculate(
 
 def _drafts_file(draft: str, how: "How") -> str:
     """The draft's fastest copy, or itself where the quantizer makes none; prompt lookup has no file."""
-    from harness.app.speculate import fastest_copy
+    from harness.verbs.speculate import fastest_copy
 
     if draft == "lookup":
         return draft

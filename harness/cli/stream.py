@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, say
-from harness.domain.option import Option
-from harness.domain.question import Quant, Threads
-from harness.domain.way import WayKind
-from harness.errors import RefusedError
-from harness.units import format_number
+from harness.core.errors import RefusedError
+from harness.core.option import Option
+from harness.core.question import Quant, Threads
+from harness.core.units import format_number
+from harness.core.way import WayKind
+from harness.show.output import Answer, say
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
-    from harness.predict.streamed import Streamed
+    from harness.speed.streamed import Streamed
 
 
 class _Setting(options.Setting):
@@ -72,13 +72,13 @@ def stream(
 
     Example: edge-harness stream qwen2.5-coder-0.5b --ram-budget 0.6x
     """
-    from harness.app.case import budget_bytes
-    from harness.app.run import exit_of
-    from harness.app.speculate import fastest_copy, load_prompts, stream
-    from harness.app.this_machine import stream_outlook
-    from harness.catalog.gguf import parts_of
-    from harness.cli._records import difference_view, show_record
+    from harness.answer.case import budget_bytes
     from harness.measure.jobs.stream import StreamJob
+    from harness.models.gguf import parts_of
+    from harness.show.record_tables import difference_view, show_record
+    from harness.verbs.run import exit_of
+    from harness.verbs.speculate import fastest_copy, load_prompts, stream
+    from harness.verbs.this_machine import stream_outlook
 
     if measuring.programs is not None:
         where = measuring.target

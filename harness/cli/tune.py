@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
-from harness.domain.question import Api, Quant
-from harness.units import format_seconds
+from harness.core.option import Option
+from harness.core.question import Api, Quant
+from harness.core.units import format_seconds
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
-    from harness.app.tune import Tuned
+    from harness.verbs.tune import Tuned
 
 
 def _seconds(text: str) -> float:
@@ -80,10 +80,10 @@ def tune(
 
     Example: edge-harness tune smollm2-135m --for chat --within 5m
     """
-    from harness.app.tune import LEAD_RATIO, NOT_RUN
-    from harness.app.tune import tune as race
-    from harness.errors import Exit
-    from harness.measure.probe import own_profile
+    from harness.core.errors import Exit
+    from harness.measure.probe.machine_profile import own_profile
+    from harness.verbs.tune import LEAD_RATIO, NOT_RUN
+    from harness.verbs.tune import tune as race
 
     with measuring.started() as how:
         tuned = race(
@@ -106,7 +106,7 @@ def tune(
 
 def headline(tuned: "Tuned") -> str:
     """The answer in one line."""
-    from harness.app.tune import LEAD_RATIO, NOT_RUN
+    from harness.verbs.tune import LEAD_RATIO, NOT_RUN
 
     gain = tuned.gain
     words = tuned.winner.words

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from harness.cli._command import verb
-from harness.cli._output import Answer, say, table
-from harness.domain.option import Option
+from harness.core.option import Option
+from harness.show.output import Answer, say, table
 
 if TYPE_CHECKING:
-    from harness.published.score import Report, Score
+    from harness.speed.published.errors_of_rows import Report, Score
 
 
 @verb
@@ -29,10 +29,10 @@ def validate(
 
     Example: edge-harness validate --rows my-rows.csv
     """
-    from harness.app.published import model_of, shipped_rows
-    from harness.predict.coefficients import shipped
-    from harness.published.rows import read_rows
-    from harness.published.score import judge_shipped, report
+    from harness.answer.nearest import model_of, shipped_rows
+    from harness.speed.coefficients import shipped
+    from harness.speed.published.errors_of_rows import judge_shipped, report
+    from harness.speed.published.rows import read_rows
 
     judged = read_rows(rows, model_of) if rows else shipped_rows()
     result = report(judged, judge_shipped(judged, shipped()))

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, InputError, RefusedError
+from harness.core.errors import CouldNotRunError, InputError, RefusedError
+from harness.core.grouping import grouped
+from harness.core.outside import output_of
+from harness.core.record import RunRecord
 from harness.gates.pins import pins_of
-from harness.grouping import grouped
-from harness.outside import output_of
 from harness.records.store import decode, load, save
 
 KEPT_RUNS: Final = 20

@@ -7,23 +7,23 @@ from functools import partial
 from statistics import median
 from typing import Final, NamedTuple
 
-from harness.app.answer import answer
-from harness.domain.budget import Budget
-from harness.domain.figure import FIGURES, latency_values, metric_values
-from harness.domain.foreign import typed
-from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, Prediction
-from harness.domain.question import Question
-from harness.domain.record import RunRecord, Validity
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, Exit
+from harness.answer.answer import answer
+from harness.core.budget import Budget
+from harness.core.errors import BadDataError, Exit
+from harness.core.foreign import typed
+from harness.core.grouping import grouped
+from harness.core.metric import FIGURES, latency_values, metric_values
+from harness.core.placement import Placement
+from harness.core.prediction import Interval, Prediction
+from harness.core.question import Question
+from harness.core.record import RunRecord, Validity
+from harness.core.scenario import Scenario
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Runs, Spread, estimate, spread_of
+from harness.core.units import format_bytes
 from harness.gates.judge import Errors, GateAnswer, Judgement, judge, judgement_of, limit_of, worst_of
 from harness.gates.pins import difference, kind_of, unlike
 from harness.gates.sittings import alternate, comparable, time_of
-from harness.grouping import grouped
-from harness.stats.intervals import Estimate
-from harness.stats.runs import Runs, Spread, estimate, spread_of
-from harness.units import format_bytes
 
 _FASTEST: Final = 0.2
 """Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of

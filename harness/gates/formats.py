@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final, get_args
 from xml.etree import ElementTree as ET
 
-from harness.domain.base import shipped_table, shipped_text
-from harness.domain.budget import Budget
-from harness.domain.figure import FIGURES
+from harness.core.base import shipped_table, shipped_text
+from harness.core.budget import Budget
+from harness.core.metric import FIGURES
+from harness.core.printable import clean
+from harness.core.printable import escape_markdown as escape
+from harness.core.units import counted, format_amount
 from harness.gates.judge import GateAnswer, Judgement, worst_of
-from harness.printable import clean
-from harness.printable import escape_markdown as escape
-from harness.units import counted, format_amount
 
 _SHOWN = shipped_table("data/answers.toml")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

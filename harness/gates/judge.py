@@ -13,14 +13,14 @@ from collections.abc import Collection, Sequence
 from math import log, sqrt
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from harness.catalog.budgets import LIMITS
-from harness.domain.base import Frozen
-from harness.domain.budget import Budget
-from harness.domain.figure import FIGURES
-from harness.printable import MESSAGE_MAX, clean
-from harness.stats.intervals import Estimate
-from harness.stats.runs import Spread, found, runs_needed
-from harness.units import counted
+from harness.core.base import Frozen
+from harness.core.budget import Budget
+from harness.core.metric import FIGURES
+from harness.core.printable import MESSAGE_MAX, clean
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Spread, found, runs_needed
+from harness.core.units import counted
+from harness.gates.budget_file import LIMITS
 
 FALSE_ALARM_RATIO: Final = 0.01
 """Share of gates, each of a whole file, that fail a build which keeps all limits or did not change."""

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from harness.app.results import single_record
-from harness.domain.budget import Budget
-from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, Exit, InputError
+from harness.core.budget import Budget
+from harness.core.errors import CouldNotRunError, Exit, InputError
+from harness.core.outside import output_of
+from harness.core.record import RunRecord
+from harness.core.stats.runs import Spread, found
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Errors, Judgement
 from harness.gates.sittings import time_of
-from harness.outside import output_of
-from harness.stats.runs import Spread, found
+from harness.verbs.results import single_record
 
 LOOKS: Final[tuple[int, ...]] = (6, 10, 16, 24)
 """Turns after which the decision is looked at."""

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from harness.domain.budget import PINS, Budget
-from harness.domain.record import RunRecord
+from harness.core.budget import PINS, Budget
+from harness.core.record import RunRecord
 
 _OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
 _OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})

@@ -11,15 +11,15 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import tomli_w
 
-from harness.domain.budget import Budget
-from harness.domain.figure import FIGURES, Metric, metric_values
-from harness.domain.record import RunRecord
+from harness.core.budget import Budget
+from harness.core.grouping import grouped
+from harness.core.metric import FIGURES, Metric, metric_values
+from harness.core.record import RunRecord
+from harness.core.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
+from harness.core.units import counted
 from harness.gates.judge import FALSE_ALARM_RATIO, Errors, limit_of
 from harness.gates.pins import pins_of
 from harness.gates.sittings import comparable
-from harness.grouping import grouped
-from harness.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
-from harness.units import counted
 
 Preset = Literal["limits", "regression", "phone", "first-token"]
 _PHONE_BYTES: Final = 200e6

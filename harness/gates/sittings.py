@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from math import exp
 from typing import Final
 
-from harness.domain.record import RunRecord
-from harness.grouping import grouped
-from harness.stats.runs import Runs, value_of
+from harness.core.grouping import grouped
+from harness.core.record import RunRecord
+from harness.core.stats.runs import Runs, value_of
 
 _BREAK: Final = timedelta(hours=1)
 """Between two runs that are no longer made together."""

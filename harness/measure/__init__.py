@@ -1,1 +1,1 @@
-"""The only place with clocks, processes and sensors."""
+"""Measure: child processes, clocks, sensors, disks and remote targets."""

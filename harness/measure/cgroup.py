@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from harness.cpus import ROOT, cgroup_folders, cpu_quota_count, read_int, read_text
+from harness.hardware.cpus import ROOT, cgroup_folders, cpu_quota_count, read_int, read_text
 
 __all__ = ["cpu_quota_count", "read_int", "read_text"]
 """What others read of the kernel's files by this module, beside its own functions."""

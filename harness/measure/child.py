@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
-from harness.domain.record import MemoryUse, Outcome
+from harness.core.record import MemoryUse, Outcome
 from harness.measure import interrupts
 from harness.measure.cgroup import LimitGroup, system_oom_kill_count
 from harness.measure.memory_watch import MemoryWatch
@@ -160,7 +160,7 @@ class _Run:
         self.events: list[tuple[str, Any]] = []
         self.log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("_child.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("child_process.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,14 +1,14 @@
 """What the installed engine is and sees, asked in a child process: a driver must not live in this one."""
 
-from harness.catalog.machine import CARD_IDLE_GIB
-from harness.domain.base import Frozen
-from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
-from harness.domain.isa import isa_of_engine
-from harness.errors import EngineError
+from harness.core.base import Frozen
+from harness.core.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
+from harness.core.errors import EngineError
+from harness.core.isa import isa_of_engine
+from harness.core.units import GIB
+from harness.hardware.built import CARD_IDLE_GIB
 from harness.measure.child import Limits, run_helper
 from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
-from harness.units import GIB
 
 
 class Engine(Frozen):

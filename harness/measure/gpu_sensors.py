@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.cpus import read_int, read_text
+from harness.hardware.cpus import read_int, read_text
 
 _THROTTLED: Final = {
     0x8: "hardware slowdown",

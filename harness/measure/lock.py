@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from harness.catalog.paths import home_dir
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
+from harness.core.paths import home_dir
 
 _POLL_S: Final = 0.2
 _SHARED_FOLDERS: Final = ("/run/lock", "/var/lock")

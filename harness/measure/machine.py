@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import psutil
 
-from harness.cpus import (
+from harness.core.isa import isa_of_flags, isa_of_keys
+from harness.core.record import MachineFingerprint
+from harness.hardware.cpus import (
     ROOT,
     Cores,
     allowed_cpus,
@@ -28,8 +30,6 @@ from harness.cpus import (
     read_text,
     sysctl,
 )
-from harness.domain.isa import isa_of_flags, isa_of_keys
-from harness.domain.record import MachineFingerprint
 from harness.measure import cgroup
 
 _BOARD_FILES = (
@@ -75,7 +75,7 @@ class Cpu(NamedTuple):
 
     @property
     def thread_count(self) -> int:
-        """Threads worth starting, by the rule of :mod:`harness.cpus`."""
+        """Threads worth starting, by the rule of :mod:`harness.hardware.cpus`."""
         return self.cores.thread_count
 
     @property

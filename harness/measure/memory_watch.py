@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-from harness.domain.record import MemoryUse
+from harness.core.record import MemoryUse
 
 FIRST_PERIOD_S: Final = 0.001
 PERIOD_S: Final = 0.02

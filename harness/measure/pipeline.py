@@ -15,20 +15,13 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from harness import plugins
-from harness.catalog.paths import home_dir
-from harness.domain.prediction import Prediction
-from harness.domain.record import (
-    EngineIdentity,
-    MachineFingerprint,
-    ModelIdentity,
-    Outcome,
-    RunRecord,
-    Sample,
-)
-from harness.domain.result import Result
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, HarnessError, RefusedError
+from harness.core import plugins
+from harness.core.errors import EngineError, HarnessError, RefusedError
+from harness.core.paths import home_dir
+from harness.core.prediction import Prediction
+from harness.core.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord, Sample
+from harness.core.result import Result
+from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child, run_helper
 from harness.measure.lock import alone
 from harness.measure.machine import fingerprint

@@ -27,16 +27,16 @@ from typing import Final
 
 import numpy as np
 
-from harness import plugins
-from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError
+from harness.core import plugins
+from harness.core.base import Frozen
+from harness.core.errors import EngineError
+from harness.core.ports import Emit, Runtime, Session
+from harness.core.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.memory_watch import memory_mark, reset_peak
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import Watch, child_probe
 from harness.onnx.files import model_files
-from harness.ports import Emit, Runtime, Session
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.domain.model import Weights
-from harness.domain.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, RunRecord
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
+from harness.core.model import Weights
+from harness.core.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, RunRecord
+from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.onnx.files import combined_hash, model_files, size_bytes

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from harness.cpus import ROOT, read_int, read_text
+from harness.hardware.cpus import ROOT, read_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 
 _BOARDS: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board"}

@@ -21,8 +21,8 @@ from typing import Final, Self
 
 import psutil
 
-from harness.cpus import cgroup_folders, cpu_quota_count, read_text
-from harness.domain.record import Phase, Sample, Validity
+from harness.core.record import Phase, Sample, Validity
+from harness.hardware.cpus import cgroup_folders, cpu_quota_count, read_text
 from harness.measure import cgroup
 from harness.measure.gpu_sensors import GpuReading, gpu_readings
 from harness.measure.sensors import EnergyMeter, cpu_frequency_hz, hottest_celsius, throttle_count

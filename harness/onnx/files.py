@@ -14,9 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import parts_of
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.models.file_hash import sha256_of
+from harness.models.gguf import parts_of
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"

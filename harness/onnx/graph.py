@@ -11,9 +11,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.domain.base import shipped_table
-from harness.domain.foreign import say
-from harness.errors import BadDataError, optional
+from harness.core.base import shipped_table
+from harness.core.errors import BadDataError, optional
+from harness.core.foreign import say
 
 _DTYPES: Final[Mapping[int, tuple[str, int]]] = {
     int(number): (name, bits)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import BadDataError, EngineError, RefusedError, UnknownNameError, optional
+from harness.core.errors import BadDataError, EngineError, RefusedError, UnknownNameError, optional
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from harness.domain.base import Frozen
-from harness.domain.device import NOT_PROBED
-from harness.domain.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
-from harness.domain.record import Phase, RunRecord
-from harness.domain.result import Generation
+from harness.core.base import Frozen
+from harness.core.device import NOT_PROBED
+from harness.core.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
+from harness.core.record import Phase, RunRecord
+from harness.core.result import Generation
 from harness.records.derive import summarise
 
 

@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from harness.domain.base import Frozen
-from harness.domain.record import Phase, RunRecord, Sample
-from harness.grouping import grouped
+from harness.core.base import Frozen
+from harness.core.grouping import grouped
+from harness.core.record import Phase, RunRecord, Sample
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""

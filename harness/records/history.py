@@ -11,11 +11,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from harness.domain.base import Frozen, shipped_text
-from harness.domain.record import RunRecord
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.core.base import Frozen, shipped_text
+from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.core.record import RunRecord
+from harness.core.units import counted
 from harness.records.store import decode, encode
-from harness.units import counted
 
 FORMAT: Final = 5
 _BATCH: Final = 500

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Final
 
-from harness.domain.base import Frozen
-from harness.domain.quality import Change
-from harness.domain.record import RunRecord
-from harness.domain.result import Quality
+from harness.core.base import Frozen
+from harness.core.quality import Change
+from harness.core.record import RunRecord
+from harness.core.result import Quality
 from harness.records.compare import rows_of
 from harness.records.derive import setting_of
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.domain.foreign import MOST_BYTES, json_of, read_limited, say, typed
-from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError
+from harness.core.errors import BadDataError, CouldNotRunError
+from harness.core.foreign import MOST_BYTES, json_of, read_limited, say, typed
+from harness.core.record import SCHEMA_VERSION, RunRecord
 
 RECORD_MAX_BYTES: Final = MOST_BYTES
 

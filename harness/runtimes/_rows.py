@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.arrays import Singles
-from harness.domain.foreign import read_limited
-from harness.errors import BadDataError, EngineError, RefusedError, optional
+from harness.core.arrays import Singles
+from harness.core.errors import BadDataError, EngineError, RefusedError, optional
+from harness.core.foreign import read_limited
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 _TOKENIZER_BYTES: Final = 64 << 20
@@ -90,7 +90,7 @@ class Rows(Closing):
 
 
 class OneSequence(Rows):
-    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
+    """The part of :class:`harness.core.ports.Session` that is alike for engines whose cache holds one sequence."""
 
     engine: ClassVar[str]
     vocab_count: int

@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from harness.catalog.engines import engine_folder
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.outside import output_of
-from harness.ports import Session
-from harness.predict.kv_cache import padded
-from harness.runtimes._threads import default_thread_count
+from harness.core.errors import EngineError, RefusedError
+from harness.core.outside import output_of
+from harness.core.ports import Session
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
+from harness.hardware.threads import default_thread_count
+from harness.memory.kv_cache import padded
+from harness.runtimes.llamacpp.builds import engine_folder
 
 FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
 

@@ -11,10 +11,10 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final
 
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError
-from harness.plugins import Packaged
+from harness.core.errors import MissingPackageError
+from harness.core.plugins import Packaged
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.llamacpp.library import Library
 

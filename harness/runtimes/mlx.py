@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Singles
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError, optional
-from harness.plugins import Packaged
+from harness.core.arrays import Singles
+from harness.core.errors import EngineError, RefusedError, optional
+from harness.core.plugins import Packaged
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
 from harness.runtimes._rows import OneSequence, Tokenized
 
 
@@ -30,7 +30,7 @@ def _packages() -> tuple[Any, Any, Any]:
 
 
 class MlxSession(Tokenized, OneSequence):
-    """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
+    """One loaded model with one sequence; implements :class:`harness.core.ports.Session` but for ``fork``.
 
     Of the scenario it takes context and tokens of a prefill step; MLX chooses its threads and types of cache
     itself.

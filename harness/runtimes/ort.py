@@ -16,13 +16,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, RefusedError
+from harness.core.errors import BadDataError, RefusedError
+from harness.core.plugins import Packaged
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
+from harness.hardware.threads import default_thread_count
 from harness.onnx.session import OnnxSession, providers_for, runtime
-from harness.plugins import Packaged
 from harness.runtimes._rows import TOKENIZER_FILE, OneSequence, Tokenized
-from harness.runtimes._threads import default_thread_count
 
 KEEP_INPUT: Final = "num_logits_to_keep"
 _KNOWN: Final = frozenset({"input_ids", "attention_mask", "position_ids", KEEP_INPUT})
@@ -87,7 +87,7 @@ def decoder_ports(inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> D
 
 
 class OrtSession(Tokenized, OneSequence):
-    """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
+    """One loaded model with one sequence; implements :class:`harness.core.ports.Session` but for ``fork``.
 
     ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads
     and repack.

@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.catalog.names import HUB_PREFIX, is_repository
-from harness.catalog.paths import as_path
-from harness.domain.question import Question
-from harness.errors import InputError, RefusedError
+from harness.core.errors import InputError, RefusedError
+from harness.core.paths import as_path
+from harness.core.question import Question
+from harness.models.names import HUB_PREFIX, is_repository
 
 TEXT_MAX: Final = 300
 """Signs of a name that somebody asks for."""

@@ -9,8 +9,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from harness import __version__
-from harness.domain.question import Question
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
+from harness.core.question import Question
 from harness.serve.sources import Sources, history_words, name_only, named
 
 Model = Annotated[str, Field(description="Model, such as 'llama 3.1 8b' or 'qwen3-30b-a3b'", max_length=300)]

@@ -15,26 +15,26 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from harness import __version__
-from harness.app.answer import Answer, answer
-from harness.catalog.devices import device_names
-from harness.catalog.models import model_names
-from harness.domain.question import Question
-from harness.domain.record import RunRecord
-from harness.errors import HarnessError, UnknownNameError
+from harness.answer.answer import Answer, answer
+from harness.core.errors import HarnessError, UnknownNameError
+from harness.core.printable import clean
+from harness.core.question import Question
+from harness.core.record import RunRecord
+from harness.core.units import format_number
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
+from harness.hardware.devices import device_names
 from harness.measure.pipeline import open_history
-from harness.printable import clean
-from harness.report import drawing, words
-from harness.report.answer import UNSURE_RATIO, first_screen, sentence
-from harness.report.html import filled, render
-from harness.report.pages import page_of
-from harness.report.panels import Panel
-from harness.report.state import figures_of
+from harness.models.cards import model_names
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, history_words, name_only, written
 from harness.serve.tools import tools
-from harness.units import format_number
+from harness.show import drawing, words
+from harness.show.first_screen import UNSURE_RATIO, first_screen, sentence
+from harness.show.html import filled, render
+from harness.show.pages import page_of
+from harness.show.panels import Panel
+from harness.show.state import figures_of
 
 HISTORY_MAX: Final = 200
 _DEVICES_MAX: Final = 4

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from harness.domain.device import DeviceProfile
-from harness.domain.scenario import Scenario
-from harness.predict.co_resident import Companion
-from harness.workloads.child import SystemJob
-from harness.workloads.passes import Op, Pass, law_of
-from harness.workloads.run import plan_of
+from harness.core.device import DeviceProfile
+from harness.core.scenario import Scenario
+from harness.memory.co_resident import Companion
+from harness.workloads.chain import Op, Pass, law_of
+from harness.workloads.measuring import plan_of
 from harness.workloads.system import load, names, size_of
+from harness.workloads.system_child import SystemJob
 
 _USUAL_TOKENS = 16
 """Of a text that is embedded, about."""

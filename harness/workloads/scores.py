@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.domain.result import Score
-from harness.stats.intervals import RESAMPLES, share_interval
+from harness.core.result import Score
+from harness.core.stats.intervals import RESAMPLES, share_interval
 
 Nulls = dict[str, float]
 _NONE: Nulls = {}

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from harness.errors import BadDataError, optional
-from harness.workloads.passes import Op, Pass
+from harness.core.errors import BadDataError, optional
+from harness.workloads.chain import Op, Pass
 from harness.workloads.scores import mean_of, of_kind, share
 from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 

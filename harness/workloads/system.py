@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Union
 
-from harness import plugins
-from harness.domain.base import Frozen
-from harness.domain.foreign import json_of, read_limited, typed
-from harness.domain.model import Weights
-from harness.domain.result import Score
-from harness.errors import EngineError, RefusedError
-from harness.workloads.parts import Parts
+from harness.core import plugins
+from harness.core.base import Frozen
+from harness.core.errors import EngineError, RefusedError
+from harness.core.foreign import json_of, read_limited, typed
+from harness.core.model import Weights
+from harness.core.result import Score
+from harness.workloads.system_parts import Parts
 
 GROUP = "edge_harness.workloads"
 _MOST_BYTES = 256 << 20

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.catalog.gguf import read_weights
-from harness.domain.base import REFERENCE, shipped_text
+from harness.core.base import REFERENCE, shipped_text
 from harness.measure.pipeline import make
-from harness.measure.probe import own_profile
+from harness.measure.probe.machine_profile import own_profile
+from harness.models.gguf import read_weights
 from harness.runtimes.llamacpp.training import TrainingSession
-from harness.workloads.passes import Op, Pass
+from harness.workloads.chain import Op, Pass
 from harness.workloads.scores import figure
 from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
 

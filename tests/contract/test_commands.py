@@ -16,10 +16,10 @@ import pytest
 
 from bench.consistent import questions
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.answer import answer
-from harness.domain.placement import Placement
-from harness.domain.question import Question
-from harness.errors import HarnessError
+from harness.answer.answer import answer
+from harness.core.errors import HarnessError
+from harness.core.placement import Placement
+from harness.core.question import Question
 
 OPTIONS: tuple[dict[str, object], ...] = (
     {"draft": "qwen3-0.6b"},

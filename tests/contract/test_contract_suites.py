@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness import plugins
-from harness.errors import MissingPackageError
+from harness.core import plugins
+from harness.core.errors import MissingPackageError
 from harness.testing import check_device, check_runtime
 from tests.fake import FakeRuntime
 
@@ -33,8 +33,8 @@ def test_runtimes_of_llama_cpp(tmp_path: Path, name: str, package: str) -> None:
 def test_system(name: str, tmp_path: Path) -> None:
     """Built-in cases are of its kinds; where they need no model, their answers are JSON's and are scored."""
     pytest.importorskip("harness.workloads")
-    from harness.workloads.parts import Parts
     from harness.workloads.system import Context
+    from harness.workloads.system_parts import Parts
 
     system = plugins.load_entry("edge_harness.workloads", name, "workload")
     size = system.sizes.get("small", system.sizes["default"])
@@ -72,8 +72,8 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
 
 
 SYSTEM = """
-from harness.domain.result import Score
-from harness.report.panels import Panel
+from harness.core.result import Score
+from harness.show.panels import Panel
 from harness.workloads.system import Case, System
 
 

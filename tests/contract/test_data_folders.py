@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.devices import device_names, dump_device, load_device
-from harness.catalog.models import model_names
-from harness.catalog.names import load_model
-from harness.catalog.parts import keys_of
-from harness.catalog.paths import data_files, table_rows
-from harness.domain.foreign import toml_in
-from harness.domain.model import ModelShape
-from harness.predict.weights import tensors_of
+from harness.core.foreign import toml_in
+from harness.core.model import ModelShape
+from harness.core.paths import data_files, table_rows
+from harness.hardware.devices import device_names, dump_device, load_device
+from harness.hardware.parts import keys_of
+from harness.models.cards import model_names
+from harness.models.names import load_model
+from harness.models.weights import tensors_of
 
 DEVICES, MODELS = device_names(), list(data_files("models"))
 ROWS = sorted(set(model_names()) - set(MODELS))

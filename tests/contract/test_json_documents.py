@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from bench import json_schemas
 from bench.renderers import verbs
 from harness.cli import cli
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 PUBLISHED = json.loads(json_schemas.PUBLISHED.read_text(encoding="utf-8"))
 RECORD = "tests/records/v2-generate.json"

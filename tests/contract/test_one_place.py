@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.domain import ggml
-from harness.domain.base import shipped_rows
-from harness.domain.figure import FIGURES
+from harness.core.base import shipped_rows
+from harness.core.metric import FIGURES
+from harness.models import ggml
 
 RECORD = Path(__file__).parents[1] / "records" / "v2-smollm2-135m.json"
 

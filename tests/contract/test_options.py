@@ -16,13 +16,13 @@ from msgspec.inspect import FloatType, IntType, type_info
 
 from bench.renderers import verbs
 from bench.tiny_gguf import synthesize_tiny
-from harness import plugins
 from harness.cli import cli
 from harness.cli._parameters import Typed
-from harness.domain.option import Option, item_of, kinds_of
-from harness.domain.question import EnginePart, New
-from harness.errors import InputError, UnknownNameError
-from harness.units import parse_bytes
+from harness.core import plugins
+from harness.core.errors import InputError, UnknownNameError
+from harness.core.option import Option, item_of, kinds_of
+from harness.core.question import EnginePart, New
+from harness.core.units import parse_bytes
 
 SHARED = {"--timeout", "--resume", "--out", "--json", "--cpus"}
 """What every verb that measures takes."""

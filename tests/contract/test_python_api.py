@@ -9,7 +9,7 @@ import pytest
 import harness
 from bench.tiny_gguf import synthesize_tiny
 from harness import api
-from harness.domain.question import Asked
+from harness.core.question import Asked
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import harness.errors
-from harness.errors import MissingPackageError, installing
+import harness.core.errors
+from harness.core.errors import MissingPackageError, installing
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -33,7 +33,7 @@ def test_an_extra_is_installed_by_words_that_work(monkeypatch: pytest.MonkeyPatc
     assert installing("report") == "pip install '.[report]'"  # here a checkout
     declared = ["click<9,>=8.1", "altair<7,>=5; extra == 'report'", 'vl-convert-python>=1; extra == "report"']
     monkeypatch.setattr("importlib.metadata.requires", lambda _name: declared)
-    monkeypatch.setattr(harness.errors, "__file__", str(tmp_path / "harness" / "errors.py"))  # of a wheel
+    monkeypatch.setattr(harness.core.errors, "__file__", str(tmp_path / "harness" / "errors.py"))  # of a wheel
 
     assert installing("report") == "pip install 'altair<7,>=5' 'vl-convert-python>=1'"
     assert "pip install 'altair" in str(MissingPackageError("altair", "report"))

@@ -83,13 +83,13 @@ def test_makefile_runs_dry() -> None:
 
 @pytest.mark.parametrize("name", ["budgets.toml", "budgets-predicted.toml"])
 def test_budgets_are_sound(name: str) -> None:
-    from harness.catalog.budgets import load_budgets
+    from harness.gates.budget_file import load_budgets
 
     assert load_budgets(TEMPLATES / name)
 
 
 def test_predicted_budgets_are_judged_without_a_run() -> None:
-    from harness.catalog.budgets import load_budgets
+    from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate
 
     judged = evaluate(load_budgets(TEMPLATES / "budgets-predicted.toml"), [])

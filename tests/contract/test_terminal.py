@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.renderers import verbs
 from harness.cli import cli
-from harness.cli._output import table
+from harness.show.output import table
 
 WORDS = st.text("abcdefgh-0123456789", min_size=1, max_size=12)
 CELLS = st.lists(WORDS, max_size=4).map(" ".join)
@@ -172,7 +172,7 @@ def test_a_broken_file_of_the_users_is_named_and_skipped(words: tuple[str, ...],
 
 def test_what_nobody_foresaw_leaves_its_traceback_in_a_file(tmp_path: Path) -> None:
     code = (
-        "import sys; from harness import cli; from harness.app import doctor; sys.argv = ['edge-harness', 'doctor']\n"
+        "import sys; from harness import cli; from harness.verbs import doctor; sys.argv = ['edge-harness', 'doctor']\n"
         "def broken(): raise KeyError('planted')\n"
         "doctor.examine = broken; cli.main()"
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.names import load_model
-from harness.predict.weights import weights_of
+from harness.models.names import load_model
+from harness.models.weights import weights_of
 
 
 def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:

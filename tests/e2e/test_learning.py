@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.domain.device import APIS
+from harness.core.device import APIS
 
 DEVICE = "raspberry-pi-5-16gb"
 # a board that runs everything at 0.7 of what is said of its kind

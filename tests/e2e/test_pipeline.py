@@ -37,7 +37,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
         "import sys\nif 'ladder' in sys.argv:\n"
-        "    from harness.catalog.gguf import GgufFile\n    GgufFile.synthetic = False\n"
+        "    from harness.models.gguf import GgufFile\n    GgufFile.synthetic = False\n"
     )
     path = os.pathsep.join(filter(None, (str(hook), str(Path.cwd()), os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path / "home"), "PYTHONPATH": path}
@@ -56,7 +56,7 @@ def measured_child(process: "subprocess.Popen[str]", *, patience_s: float = 60.0
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
                 loaded = any("llama" in m.path for m in child.memory_maps())
-                if loaded and any(a.endswith("_child.py") for a in child.cmdline()):
+                if loaded and any(a.endswith("child_process.py") for a in child.cmdline()):
                     return child
             except psutil.Error:
                 continue

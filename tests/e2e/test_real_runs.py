@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
+from harness.core.record import RunRecord
+from harness.core.scenario import Scenario
 from harness.measure.child import Limits
 from harness.measure.jobs.generate import plan
 from harness.measure.pipeline import How, Pipeline
@@ -61,7 +61,7 @@ def length(session: Any, sequence: int) -> int:
 
 
 def test_session_batches_agree_with_single_steps(tiny: Path) -> None:
-    from harness.ports import Session
+    from harness.core.ports import Session
     from harness.runtimes.llamacpp.session import LlamaSession
 
     tokens = [3, 141, 59, 26, 5, 35]
@@ -176,7 +176,7 @@ def test_a_file_cut_under_the_mapping_is_a_recorded_crash(tiny: Path, tmp_path: 
 
 @pytest.mark.shared_machine
 def test_a_block_spoilt_in_mid_run_is_a_recorded_failure(tiny: Path, tmp_path: Path) -> None:
-    from harness.catalog.gguf import read_gguf
+    from harness.models.gguf import read_gguf
 
     head = next(t for t in read_gguf(tiny).weights().tensors if t.name in {"output.weight", "token_embd.weight"})
 
@@ -197,7 +197,7 @@ def test_a_killed_child_is_recorded(tiny: Path, tmp_path: Path) -> None:
     def kill(_path: Path) -> None:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         for pid in children:
-            if "_child.py" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "child_process.py" in Path(f"/proc/{pid}/cmdline").read_text():
                 os.kill(int(pid), signal.SIGKILL)
 
     record = run_while(tiny, tmp_path, kill)

@@ -12,10 +12,10 @@ from unittest import mock
 
 import pytest
 
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.targets import target_named
-from harness.targets.remote import run_there
-from harness.targets.shell import ShellTarget
+from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.targets import target_named
+from harness.measure.targets.remote import run_there
+from harness.measure.targets.shell import ShellTarget
 from tests.e2e.ssh_server import NEEDS, Server, serving
 
 pytest.importorskip("asyncssh")
@@ -56,7 +56,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
 def run_over_ssh(target: ShellTarget, models, options=(), *, program="edge-harness", pushed=()):
     words, files = ["run", *options, "--", *models], {p.name: p for p in pushed}
-    with mock.patch("harness.targets.remote.PROGRAM", program):
+    with mock.patch("harness.measure.targets.remote.PROGRAM", program):
         return list(run_there(target, words, files).records)
 
 
@@ -94,7 +94,7 @@ def test_another_file_of_the_same_name_and_size_is_pushed_anew(board: Board, tmp
 
 
 def test_a_target_that_never_stops_talking_is_cut_off(board: Board, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("harness.outside.MOST_BYTES", 1 << 16)
+    monkeypatch.setattr("harness.core.outside.MOST_BYTES", 1 << 16)
     program = board.folder / "talker"
     program.write_text("#!/bin/sh\nhead -c 3000000 /dev/zero\n")
     program.chmod(0o755)

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.domain.record import RunRecord
+from harness.core.record import RunRecord
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.records.imports import read_results
-from harness.report.elsewhere import tables
-from harness.report.html import render
-from harness.report.pages import page_of
+from harness.show.elsewhere import tables
+from harness.show.html import render
+from harness.show.pages import page_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 from report_records import HOSTILE, record, runs

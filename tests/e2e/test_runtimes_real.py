@@ -15,15 +15,15 @@ import psutil
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.domain.record import RunRecord
-from harness.domain.result import Generation, Load
-from harness.domain.scenario import Scenario
+from harness.core.record import RunRecord
+from harness.core.result import Generation, Load
+from harness.core.scenario import Scenario
 from harness.measure.jobs import generate, load, served
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.runtimes import executable
 from harness.runtimes.server import RUNTIME as SERVER
-from harness.runtimes.server.answer import Request
+from harness.runtimes.server.pieces import Request
 from harness.runtimes.server.stream import ServerError
 
 pytestmark = pytest.mark.engine

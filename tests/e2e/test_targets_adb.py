@@ -14,22 +14,22 @@ import msgspec
 import pytest
 
 from bench.running_servers import free_port
-from harness import targets
-from harness.domain.result import Soak, Window
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.core.result import Soak, Window
+from harness.core.scenario import Scenario
+from harness.measure import targets
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.jobs.soak import plan as plan_soak
 from harness.measure.pipeline import How, Measurement, Pipeline
+from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, memory_of
-from harness.measure.tiny_model import tiny_shape, write_tiny
-from harness.targets import target_named
-from harness.targets.bench import There, between, on_target, program_for
-from harness.targets.facts import _known_device, celsius, drained_joules, facts, probe, ready
-from harness.targets.shell import LOST, Frame
+from harness.measure.targets import target_named
+from harness.measure.targets.bench import There, between, on_target, program_for
+from harness.measure.targets.facts import _known_device, celsius, drained_joules, facts, probe, ready
+from harness.measure.targets.shell import LOST, Frame
 from tests.adb_device import Daemon
 
 PHONES = Path(__file__).parent / "phones"

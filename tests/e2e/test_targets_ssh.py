@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.cli import cli
-from harness.errors import CouldNotRunError, RefusedError
+from harness.core.errors import CouldNotRunError, RefusedError
+from harness.measure.targets import target_named
+from harness.measure.targets.shell import ShellTarget
 from harness.records.history import History
 from harness.records.store import load
-from harness.targets import target_named
-from harness.targets.shell import ShellTarget
 from tests.e2e.ssh_server import NEEDS, serving
 
 pytest.importorskip("asyncssh")
@@ -93,7 +93,7 @@ def test_an_interrupted_command_holds_nobody_up():
     # What is started in the background of a shell ignores Ctrl-C, and hands that on to its children.
     code = """
 import signal
-from harness.targets.shell import ShellTarget
+from harness.measure.targets.shell import ShellTarget
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print(flush=True)
 ShellTarget("here", ["sh", "-c"]).shell("sleep 30")
@@ -175,7 +175,7 @@ def test_a_model_is_streamed_where_edge_harness_is(tmp_path: Path, board: str):
 
 
 def test_a_target_without_edge_harness_needs_a_program(board: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("harness.targets.remote.PROGRAM", "edge-nothing")
+    monkeypatch.setattr("harness.measure.targets.remote.PROGRAM", "edge-nothing")
     done = CliRunner().invoke(cli, ["soak", "m.gguf", "--on", board])
     assert isinstance(done.exception, RefusedError) and "has no edge-harness" in str(done.exception)
     path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)

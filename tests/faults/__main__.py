@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import click
 
-from harness.cli._output import json_document, table
-from harness.errors import Exit
+from harness.core.errors import Exit
+from harness.show.output import json_document, table
 from tests.faults import children, commands, servers
 from tests.faults.children import Inject
 from tests.faults.place import HANG_S, Injected, Place

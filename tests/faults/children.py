@@ -13,14 +13,14 @@ from unittest import mock
 import psutil
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app import run as app_run
-from harness.app.locate import obtain as obtain_as_ever
-from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
+from harness.core.record import RunRecord
+from harness.core.scenario import Scenario
 from harness.measure import pipeline, runner
 from harness.measure.child import Limits
 from harness.measure.child import run_child as child_as_ever
+from harness.verbs import run as app_run
+from harness.verbs.locate import obtain as obtain_as_ever
 from tests.faults.place import HOW, JOB, Injected, Place
 
 _ENGINE_SCENARIO: Final = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=2, thread_count=1)
@@ -71,7 +71,7 @@ def engine_killed(place: Place, draw: random.Random) -> Injected:
     def strike() -> None:
         while not stop.is_set():
             for child in psutil.Process().children():
-                if "_child.py" in " ".join(_command_of(child)):
+                if "child_process.py" in " ".join(_command_of(child)):
                     time.sleep(delay_s)
                     _kill(child)
                     hit.append(child.pid)

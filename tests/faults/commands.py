@@ -18,7 +18,7 @@ from typing import Final
 
 import psutil
 
-from harness.measure.tiny_model import tiny_shape, write_tiny
+from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 from harness.records import history as history_module
 from harness.records.history import History
 from tests.faults.children import Inject

@@ -11,15 +11,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import psutil
 
-from harness.app.run import RunCell, cells_of, run_cells
-from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
+from harness.core.record import RunRecord
+from harness.core.scenario import Scenario
 from harness.measure.child import Limits
 from harness.measure.pipeline import How, Listener
 from harness.measure.protocol import GenerateJob
 from harness.records.history import History
 from harness.records.store import load
+from harness.verbs.run import RunCell, cells_of, run_cells
 from tests import fake
 
 HANG_S: Final = 60.0

@@ -4,7 +4,7 @@ import random
 import time
 from typing import Any, Final
 
-from harness.domain.scenario import Scenario
+from harness.core.scenario import Scenario
 from harness.measure.jobs.served import ServedJob
 from harness.runtimes.server.stream import Patience
 from tests.faults.children import Inject, told_of

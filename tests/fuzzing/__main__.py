@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 import click
 import psutil
 
-from harness.errors import BadDataError, Exit
-from harness.units import MIB
+from harness.core.errors import BadDataError, Exit
+from harness.core.units import MIB
 from tests.fuzzing.cases import TARGETS as READ
 from tests.fuzzing.cases import Target
 from tests.fuzzing.shown import TARGETS as SHOWN

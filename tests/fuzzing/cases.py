@@ -8,13 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.catalog.budgets import load_budgets
-from harness.catalog.devices import load_device
-from harness.catalog.gguf import read_gguf
-from harness.catalog.hf_config import read_hf_config
-from harness.catalog.names import load_model
-from harness.catalog.paths import data_files
-from harness.domain.record import (
+from harness.core.paths import data_files
+from harness.core.record import (
     SCHEMA_VERSION,
     EngineIdentity,
     MachineFingerprint,
@@ -23,7 +18,12 @@ from harness.domain.record import (
     RunRecord,
     Sample,
 )
-from harness.domain.scenario import Scenario
+from harness.core.scenario import Scenario
+from harness.gates.budget_file import load_budgets
+from harness.hardware.devices import load_device
+from harness.models.gguf import read_gguf
+from harness.models.hf_config import read_hf_config
+from harness.models.names import load_model
 from harness.records.store import encode, load
 
 _EXTREMES: Final = (0, 1, 2, 8, 9, 12, 13, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63, 2**64 - 1)

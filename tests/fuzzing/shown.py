@@ -17,14 +17,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bench.made_models import metadata_of
-from harness.app.case import Case
-from harness.app.resolve import resolve_device, resolve_model
-from harness.app.ways import predict
-from harness.catalog.gguf_write import Value, header_bytes
-from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, Exit, HarnessError
-from harness.predict.weights import weights_of
+from harness.answer.case import Case
+from harness.answer.resolve import resolve_device, resolve_model
+from harness.answer.ways import predict
+from harness.core.errors import BadDataError, Exit, HarnessError
+from harness.core.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.core.scenario import Scenario
+from harness.models.gguf_write import Value, header_bytes
+from harness.models.weights import weights_of
 from tests.fuzzing.cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
 
 DEVICE: Final = "raspberry-pi-5"

@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.catalog.gguf import read_gguf
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.models.gguf import read_gguf
 
 counts = st.one_of(st.integers(0, 4), st.sampled_from([2**31, 2**32, 2**62, 2**63, 2**64 - 1]))
 u32 = st.one_of(st.integers(0, 45), st.sampled_from([2**31, 2**32 - 1]))

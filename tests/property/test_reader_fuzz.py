@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.devices import load_device
-from harness.catalog.hf_config import read_hf_config
-from harness.domain.foreign import read_limited
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.core.foreign import read_limited
+from harness.hardware.devices import load_device
+from harness.models.hf_config import read_hf_config
 from harness.records.store import load
 from tests.fuzzing.__main__ import run
 from tests.fuzzing.cases import TARGETS

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from harness.domain.record import Outcome, Validity
-from harness.errors import EngineError
+from harness.core.errors import EngineError
+from harness.core.outside import Reader
+from harness.core.ports import Emit
+from harness.core.record import Outcome, Validity
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import GenerateJob
 from harness.measure.validity import Watch, child_probe
-from harness.outside import Reader
-from harness.ports import Emit
 from harness.records.imports.tools import samples_of
 from harness.runtimes.executable import RUNTIME, command, rows
 

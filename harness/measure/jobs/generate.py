@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from harness import plugins
-from harness.domain.model import Weights
-from harness.domain.prediction import Prediction
-from harness.domain.result import EngineBuffer, Generation
+from harness.core import plugins
+from harness.core.model import Weights
+from harness.core.prediction import Prediction
+from harness.core.result import EngineBuffer, Generation
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario, identify

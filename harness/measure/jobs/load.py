@@ -14,17 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from harness.domain.base import Frozen
-from harness.domain.result import Load, LoadLevel
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core.base import Frozen
+from harness.core.errors import RefusedError
+from harness.core.ports import Emit
+from harness.core.result import Load, LoadLevel
+from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.jobs.served import attached, memory_mark
 from harness.measure.pipeline import Measurement
 from harness.measure.validity import Watch, child_probe
-from harness.ports import Emit
 from harness.runtimes.server import AttachedServer
-from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.pieces import READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience, ServerError
 
 MOST_AT_ONCE: Final = 512

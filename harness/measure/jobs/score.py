@@ -5,16 +5,16 @@ from typing import Final
 
 import numpy as np
 
-from harness import plugins
-from harness.domain.base import REFERENCE, Frozen, shipped_text
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.core import plugins
+from harness.core.base import REFERENCE, Frozen, shipped_text
+from harness.core.errors import EngineError, RefusedError
+from harness.core.ports import Emit
+from harness.core.scenario import Scenario
+from harness.core.stats.calibration.paired import calibration_change
 from harness.measure.validity import Watch, child_probe
-from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.stats.calibration.paired import calibration_change
 
 CHUNK_TOKENS: Final = 512
 _NO_NUMBER_NATS: Final = 100.0

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from harness.domain.prediction import Prediction
-from harness.domain.result import Generation
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
+from harness.core.ports import Emit
+from harness.core.prediction import Prediction
+from harness.core.result import Generation
+from harness.core.scenario import Scenario
 from harness.measure.memory_watch import Reading, read_memory
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
 from harness.measure.validity import Watch
-from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import BELIEVED, READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.pieces import BELIEVED, READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience
 
 if TYPE_CHECKING:

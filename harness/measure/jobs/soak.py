@@ -7,18 +7,18 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from harness import plugins
-from harness.domain.base import Frozen
-from harness.domain.record import ModelIdentity
-from harness.domain.result import Soak, Window
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core import plugins
+from harness.core.base import Frozen
+from harness.core.errors import RefusedError
+from harness.core.ports import Emit, Runtime, Session
+from harness.core.record import ModelIdentity
+from harness.core.result import Soak, Window
+from harness.core.scenario import Scenario
+from harness.core.stats.change import fall
 from harness.measure import sensors
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, engine_of, key_of
-from harness.ports import Emit, Runtime, Session
-from harness.stats.change import fall
 
 IDLE_S = 5.0
 """The idle device's power is measured for so long before."""

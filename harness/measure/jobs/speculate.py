@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Final
 
-from harness.domain.base import Frozen
-from harness.domain.drafting import Decoding, DraftAdvice
-from harness.domain.scenario import Scenario
+from harness.core.base import Frozen
+from harness.core.drafting import Decoding, DraftAdvice
+from harness.core.ports import Emit
+from harness.core.scenario import Scenario
 from harness.measure.jobs.timed import timed_answer
 from harness.measure.sensors import EnergyMeter
-from harness.ports import Emit
-from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
@@ -28,6 +27,7 @@ from harness.runtimes.llamacpp.speculative import (
     generate,
     measure_pass_s,
 )
+from harness.speed.draft_cycle import WORTH_RATIO
 
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 PLAIN: Final = "@ plain"

@@ -4,15 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core.base import Frozen
+from harness.core.errors import RefusedError
+from harness.core.ports import Emit
+from harness.core.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import drafter_of, weighed
 from harness.measure.jobs.timed import timed_answer
 from harness.measure.sensors import EnergyMeter
 from harness.onnx.files import model_files
-from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from harness.domain.drafting import Decoding
+from harness.core.drafting import Decoding
+from harness.core.ports import Emit
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import Watch, child_probe
-from harness.ports import Emit
 
 
 def timed_answer(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness.domain.foreign import json_of, read_limited
-from harness.domain.record import RunRecord
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.core.foreign import json_of, read_limited
+from harness.core.record import RunRecord
 from harness.records.imports.pasted import from_text
 from harness.records.imports.tools import of_answer, of_llama_bench
 from harness.records.store import from_document

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.quant import mixture_in, split
-from harness.domain.record import RunRecord
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
+from harness.core.record import RunRecord
+from harness.models.quant import mixture_in, split
 from harness.records.imports.tools import number, of_llama_bench, record_of
 
 PROMPT_TOKENS: Final = 512

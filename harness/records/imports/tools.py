@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from harness import __version__
-from harness.domain.placement import Placement
-from harness.domain.quant import mixture_in
-from harness.domain.record import (
+from harness.core.errors import BadDataError
+from harness.core.grouping import grouped
+from harness.core.placement import Placement
+from harness.core.record import (
     SCHEMA_VERSION,
     UNKNOWN_MACHINE,
     EngineIdentity,
@@ -24,9 +25,8 @@ from harness.domain.record import (
     RunRecord,
     Sample,
 )
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError
-from harness.grouping import grouped
+from harness.core.scenario import Scenario
+from harness.models.quant import mixture_in
 from harness.records.store import decode, encode
 
 Row = Mapping[str, Any]

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.domain.record import EngineIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError
-from harness.runtimes._threads import default_thread_count
+from harness.core.errors import MissingPackageError
+from harness.core.record import EngineIdentity
+from harness.core.scenario import Scenario
+from harness.hardware.threads import default_thread_count
 from harness.runtimes.llamacpp import library
 
 if TYPE_CHECKING:
-    from harness.ports import Tap
+    from harness.core.ports import Tap
     from harness.runtimes.llamacpp.session import EvalHook, LlamaSession
 
 

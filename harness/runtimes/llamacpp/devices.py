@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from harness.catalog.engines import all_here
-from harness.domain.base import Frozen
-from harness.domain.placement import Placement
-from harness.domain.result import EngineBuffer
-from harness.errors import EngineError, RefusedError
+from harness.core.base import Frozen
+from harness.core.errors import EngineError, RefusedError
+from harness.core.placement import Placement
+from harness.core.result import EngineBuffer
+from harness.runtimes.llamacpp.builds import all_here
 from harness.runtimes.llamacpp.library import Library, library, library_in, open_library
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]

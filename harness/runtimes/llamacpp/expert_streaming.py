@@ -49,9 +49,9 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.scenario import Scenario
-from harness.domain.streaming import PAGE_BYTES, ExpertPlan, ExpertUse
-from harness.errors import EngineError, RefusedError
+from harness.core.errors import EngineError, RefusedError
+from harness.core.scenario import Scenario
+from harness.core.streaming import PAGE_BYTES, ExpertPlan, ExpertUse
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,
     NB_OFFSET,

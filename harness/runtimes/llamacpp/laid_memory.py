@@ -20,9 +20,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
-from harness.errors import EngineError
-from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
-from harness.runtimes._threads import yield_to_readers
+from harness.core.errors import EngineError
+from harness.core.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
+from harness.hardware.threads import yield_to_readers
 from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages
 
 _FILL_BYTES: Final = 8 * 2**20

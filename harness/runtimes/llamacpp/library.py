@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from harness.catalog.engines import engine_folder, pulled
-from harness.domain.base import shipped_table
-from harness.errors import EngineError, MissingPackageError, installing
+from harness.core.base import shipped_table
+from harness.core.errors import EngineError, MissingPackageError, installing
+from harness.runtimes.llamacpp.builds import engine_folder, pulled
 
 LOG_LINES_KEPT: Final = 400
 LOG_LINE_CHARS: Final = 500

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.arrays import Doubles, Flags, Integers, Singles
-from harness.domain.quality import TextScore
+from harness.core.arrays import Doubles, Flags, Integers, Singles
+from harness.core.quality import TextScore
 from harness.runtimes.llamacpp.session import LlamaSession
 
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.arrays import Doubles
-from harness.domain.base import Frozen
-from harness.domain.ggml import BLOCKS
-from harness.domain.quant import MIXTURES
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.ports import Emit
+from harness.core.arrays import Doubles
+from harness.core.base import Frozen
+from harness.core.errors import EngineError, RefusedError
+from harness.core.ports import Emit
+from harness.core.scenario import Scenario
+from harness.models.ggml import BLOCKS
+from harness.models.quant import MIXTURES
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,

@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.arrays import Singles
-from harness.domain.ggml import BLOCKS
-from harness.domain.result import EngineBuffer
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.ports import EndPass, Tap
+from harness.core.arrays import Singles
+from harness.core.errors import EngineError, RefusedError
+from harness.core.ports import EndPass, Tap
+from harness.core.result import EngineBuffer
+from harness.core.scenario import Scenario
+from harness.hardware.threads import default_thread_count
+from harness.models.ggml import BLOCKS
 from harness.runtimes._rows import Rows, check_logits
-from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import buffers, place
 from harness.runtimes.llamacpp.library import ENGINE_LOG, Library, library
 
@@ -51,7 +51,7 @@ graph."""
 
 
 class LlamaSession(Rows):
-    """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
+    """One loaded model with one KV cache; implements :class:`harness.core.ports.Session`.
 
     ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
 

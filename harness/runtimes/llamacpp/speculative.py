@@ -26,10 +26,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.drafting import PADDING_TOKENS, Decoding
-from harness.errors import RefusedError
-from harness.predict.speculative import WORTH_RATIO, expected_tokens_per_cycle
+from harness.core.drafting import PADDING_TOKENS, Decoding
+from harness.core.errors import RefusedError
 from harness.runtimes.llamacpp.session import LlamaSession
+from harness.speed.draft_cycle import WORTH_RATIO, expected_tokens_per_cycle
 
 _LONGEST_TOKENS, _SHORTEST_TOKENS = 5, 2
 _EDGES = (0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.catalog.gguf import read_gguf
-from harness.domain.model import Tensor
-from harness.domain.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
-from harness.errors import RefusedError
-from harness.huge_pages import HUGE_PAGE_BYTES
-from harness.predict.streaming import least_split, slot_of
-from harness.units import format_bytes
+from harness.core.errors import RefusedError
+from harness.core.huge_pages import HUGE_PAGE_BYTES
+from harness.core.model import Tensor
+from harness.core.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
+from harness.core.units import format_bytes
+from harness.models.gguf import read_gguf
+from harness.speed.storage import least_split, slot_of
 
 _STACKED: Final = re.compile(r"blk\.(\d+)\.ffn_(gate_up|up|gate|down)_exps\.weight")
 ROOM_FOR_BLOCKS: Final = "what every token reads whole, and two blocks"
@@ -77,7 +77,7 @@ def plan_split(
     """Least streaming that fits.
 
     What must stay and the blocks exceed what is available to all weights;
-    :func:`harness.predict.streaming.least_split` says which part of each block takes the excess off.
+    :func:`harness.speed.storage.least_split` says which part of each block takes the excess off.
     ``always_bytes`` are other weights that each pass reads whole (output matrix); the file's start is mapped
     at the address ``base``.
 

@@ -31,10 +31,10 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import ClassVar, Final
 
-from harness.domain.scenario import Scenario
-from harness.domain.streaming import PAGE_BYTES, StreamPlan, StreamReport
-from harness.errors import EngineError, RefusedError
-from harness.predict.streaming import margin_bytes
+from harness.core.errors import EngineError, RefusedError
+from harness.core.scenario import Scenario
+from harness.core.streaming import PAGE_BYTES, StreamPlan, StreamReport
+from harness.core.units import format_bytes
 from harness.runtimes._rows import Closing
 from harness.runtimes.llamacpp.laid_memory import (
     BUFFERS_BYTES,
@@ -53,7 +53,7 @@ from harness.runtimes.llamacpp.stream_plan import (
     plan_split,
     whole_pages,
 )
-from harness.units import format_bytes
+from harness.speed.storage import margin_bytes
 
 BLOCK_MARK: Final = b"l_out-"
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.core.errors import EngineError, RefusedError
+from harness.core.scenario import Scenario
 from harness.runtimes.llamacpp.session import DATA_OFFSET, LlamaSession, pointer_at
 
 _I32: Final = 26

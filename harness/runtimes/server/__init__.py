@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from harness.domain.record import EngineIdentity, ModelIdentity
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.ports import Session
-from harness.runtimes.server.answer import Request, ServerAnswer
+from harness.core.errors import RefusedError
+from harness.core.ports import Session
+from harness.core.record import EngineIdentity, ModelIdentity
+from harness.core.scenario import Scenario
 from harness.runtimes.server.dialects import Dialect, dialect_of
+from harness.runtimes.server.pieces import Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Patience, ServerError
 
 WORDS: Final = tuple(

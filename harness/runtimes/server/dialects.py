@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import PureWindowsPath
 from typing import Any, Final
 
-from harness.domain.base import Frozen, shipped_table
-from harness.domain.quant import mixture_in
-from harness.domain.record import ModelIdentity
-from harness.errors import RefusedError
-from harness.printable import clean
-from harness.runtimes.server.answer import Collector, Request, ServerAnswer
+from harness.core.base import Frozen, shipped_table
+from harness.core.errors import RefusedError
+from harness.core.printable import clean
+from harness.core.record import ModelIdentity
+from harness.models.quant import mixture_in
+from harness.runtimes.server.pieces import Collector, Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
 _TABLE: Final = shipped_table("data/servers.toml")

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from harness.domain.record import Outcome
-from harness.errors import EngineError, RefusedError
-from harness.printable import clean
+from harness.core.errors import EngineError, RefusedError
+from harness.core.printable import clean
+from harness.core.record import Outcome
 
 KEY_VARIABLE: Final = "EDGE_HARNESS_API_KEY"
 _LINE_BYTES: Final = 1 << 20

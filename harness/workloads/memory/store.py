@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.arrays import Singles
-from harness.domain.base import shipped_text
-from harness.errors import BadDataError, RefusedError, WrongAnswerError
-from harness.workloads.passes import Meter, Op, Pass
+from harness.core.arrays import Singles
+from harness.core.base import shipped_text
+from harness.core.errors import BadDataError, RefusedError, WrongAnswerError
+from harness.workloads.chain import Meter, Op, Pass
 
 STOP_WORDS = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""

@@ -10,7 +10,7 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 from harness.workloads.scores import mean_of, of_kind, share
 from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System

@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 
 _MAX_EXPONENT = 64
 _MAX_BITS = 4096

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.gate_peers import FIRST_RUNS, Runs, doctor_answer, pytest_benchmark_fails
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
 
 BASE = [0.010, 0.011, 0.009, 0.010, 0.0105, 0.0095]  # mean 0.010
 

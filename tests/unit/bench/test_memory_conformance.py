@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench.memory_conformance import KINDS, judged
-from harness.catalog.names import load_model
-from harness.domain.scenario import Scenario
+from harness.core.scenario import Scenario
+from harness.core.units import MIB
 from harness.measure.child import run_child
-from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes
-from harness.predict.memory import weight_parts
-from harness.predict.weights import weights_of
-from harness.units import MIB
+from harness.memory.kv_cache import kv_cache_bytes, kv_read_bytes
+from harness.memory.peak import weight_parts
+from harness.models.names import load_model
+from harness.models.weights import weights_of
 
 # kind: weights in Q4_0; cache of 4096 tokens in F16, of 16384 in Q4_0, and of 4096 tokens in Q8_0 for 4 sequences (MiB)
 LOGGED = {

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from bench.fits.order import excess, ordered, pairs, pooled
-from harness.app.published import shipped_rows
-from harness.predict.coefficients import Coefficient, engine_key, shipped
-from harness.published.rows import predictable
+from harness.answer.nearest import shipped_rows
+from harness.speed.coefficients import Coefficient, engine_key, shipped
+from harness.speed.published.rows import predictable
 
 NOISE = 0.002
 """ln, of rounding: two that are pooled are equally fast but for the digits that are kept."""

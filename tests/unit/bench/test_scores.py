@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import scores
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 TABLE = """# a remark
 model,intelligence,coding,agentic,mmmu_pro,mmlu_pro,humaneval,mmmu,downloads

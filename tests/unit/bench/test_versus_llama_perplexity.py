@@ -3,7 +3,7 @@
 import pytest
 
 from bench.versus_llama_perplexity import MOST_DIFFERENCE, Pair, read_estimate
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
 
 
 def test_the_last_estimate_counts() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.errors import CouldNotRunError, InputError, RefusedError
+from harness.core.errors import CouldNotRunError, InputError, RefusedError
 from harness.gates.baselines import KEPT_RUNS, at_commit, update
 from harness.records.store import load
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from harness.domain.budget import Budget
-from harness.domain.prediction import (
+from harness.core.budget import Budget
+from harness.core.errors import Exit
+from harness.core.prediction import (
     Interval,
     Limit,
     MemoryPart,
@@ -19,7 +20,7 @@ from harness.domain.prediction import (
     SpeedPrediction,
     Verdict,
 )
-from harness.domain.record import (
+from harness.core.record import (
     SCHEMA_VERSION,
     MachineFingerprint,
     MemoryUse,
@@ -29,13 +30,12 @@ from harness.domain.record import (
     Sample,
     Validity,
 )
-from harness.domain.scenario import Scenario
-from harness.errors import Exit
+from harness.core.scenario import Scenario
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Spread, estimate, found, runs_needed, spread_of
 from harness.gates.evaluate import evaluate, exit_code
 from harness.gates.judge import Errors, GateAnswer, decide, judge, limit_of
 from harness.gates.propose import Preset, propose
-from harness.stats.intervals import Estimate
-from harness.stats.runs import Spread, estimate, found, runs_needed, spread_of
 
 MACHINE = MachineFingerprint(
     system="Linux",

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from click.testing import CliRunner
 
-from harness.domain.budget import Budget
+from harness.core.budget import Budget
 from harness.gates import formats
 from harness.gates.judge import Judgement
 
@@ -71,8 +71,8 @@ def test_annotations_stay_on_their_line() -> None:
 
 
 def test_each_budget_is_named_by_file_and_line(tmp_path, monkeypatch, capsys) -> None:
-    from harness.catalog.budgets import budget_lines
     from harness.cli.gate import gate as COMMAND
+    from harness.gates.budget_file import budget_lines
     from tests.fuzzing.cases import _record_seeds
 
     monkeypatch.chdir(tmp_path)

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from scipy import stats
 
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, run_gate, share
-from harness.domain.budget import Budget
-from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, InputError
+from harness.core.budget import Budget
+from harness.core.errors import CouldNotRunError, InputError
+from harness.core.record import RunRecord
 from harness.gates.live import gate_in_turns, plan_line, run_side
 
 GATES = 60

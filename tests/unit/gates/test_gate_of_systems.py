@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from harness.domain.budget import Budget
-from harness.domain.record import MachineFingerprint, MemoryUse, RunRecord, Sample
-from harness.domain.result import Score, SystemResult
-from harness.domain.scenario import Scenario
+from harness.core.budget import Budget
+from harness.core.record import MachineFingerprint, MemoryUse, RunRecord, Sample
+from harness.core.result import Score, SystemResult
+from harness.core.scenario import Scenario
 from harness.gates.evaluate import evaluate
 from harness.measure.machine import fingerprint
 from harness.measure.runner import new_record

@@ -4,10 +4,10 @@ from math import exp, log, sqrt
 
 import pytest
 
-from harness.domain.budget import Budget
+from harness.core.budget import Budget
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Spread
 from harness.gates.judge import Errors, decide, judge, judgement_of
-from harness.stats.intervals import Estimate
-from harness.stats.runs import Spread
 
 ERRORS = Errors(0.01, 0.05)
 KNOWN = Spread(0.1, 0.02, 4)

@@ -9,25 +9,25 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from harness.app.answer import answer
-from harness.app.results import gather
+from harness.answer.answer import answer
 from harness.cli import cli
-from harness.domain.budget import Budget
-from harness.domain.figure import metric_values
-from harness.domain.prediction import Interval
-from harness.domain.question import Question
-from harness.domain.record import ModelIdentity, RunRecord
-from harness.errors import BadDataError, Exit, RefusedError
-from harness.gates.answers import keep_answers, read_answers, with_deadlines
+from harness.core.budget import Budget
+from harness.core.errors import BadDataError, Exit, RefusedError
+from harness.core.metric import metric_values
+from harness.core.prediction import Interval
+from harness.core.question import Question
+from harness.core.record import ModelIdentity, RunRecord
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Spread, spread_of
 from harness.gates.evaluate import evaluate, exit_code
 from harness.gates.formats import summary
 from harness.gates.judge import Errors, judge, judgement_of
 from harness.gates.live import gate_in_turns
+from harness.gates.past_answers import keep_answers, read_answers, with_deadlines
 from harness.gates.pins import pins_of
 from harness.gates.sittings import alternate, comparable, sittings_of
 from harness.records.store import load, save
-from harness.stats.intervals import Estimate
-from harness.stats.runs import Spread, spread_of
+from harness.verbs.results import gather
 
 GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")
 assert isinstance(GOOD.model, ModelIdentity)

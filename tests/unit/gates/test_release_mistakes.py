@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from harness.cli import main
-from harness.domain.record import RunRecord, Validity
+from harness.core.record import RunRecord, Validity
 from harness.gates.propose import propose, to_toml
 from harness.records.store import load, save
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.catalog.gguf import read_gguf
-from harness.domain.device import Calibration, TypeCost
-from harness.domain.ggml import row_bytes
-from harness.domain.record import MemoryUse
-from harness.errors import EngineError, RefusedError
-from harness.measure import calibrate
-from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, _Timing, dimensions, plan
+from harness.core.device import Calibration, TypeCost
+from harness.core.errors import EngineError, RefusedError
+from harness.core.record import MemoryUse
 from harness.measure.child import ChildResult, Limits
 from harness.measure.pipeline import Listener
-from harness.measure.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
+from harness.measure.probe.calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, _Timing, dimensions, plan
+from harness.measure.probe.machine_profile import calibrate
+from harness.measure.probe.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
+from harness.models.ggml import row_bytes
+from harness.models.gguf import read_gguf
 from harness.records.store import write_atomically
 
 FILL = 8 << 20
@@ -288,7 +288,7 @@ def test_timing_ends_before_the_child_is_killed(
     monkeypatch: pytest.MonkeyPatch, budget_s: float, limit_s: float, left_s: float
 ) -> None:
     """A tenth of the limit is for the start and the end."""
-    monkeypatch.setattr("harness.plugins.usable_runtime", lambda _name: None)
+    monkeypatch.setattr("harness.core.plugins.usable_runtime", lambda _name: None)
     timing = _Timing(Job(**PLAIN, budget_s=budget_s, limit_s=limit_s), lambda *_: None)
     assert timing._left_s() == pytest.approx(left_s, abs=5)
 
@@ -355,7 +355,7 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
     pytest.importorskip("llama_cpp")
     import numpy as np
 
-    from harness.domain.scenario import Scenario
+    from harness.core.scenario import Scenario
     from harness.runtimes.llamacpp.session import LlamaSession
 
     path = tmp_path / "tiny.gguf"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.scenario import Scenario
+from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult, Limits, classify, run_child
 from harness.measure.protocol import GenerateJob
 
@@ -124,7 +124,7 @@ def test_a_killed_parent_leaves_no_orphan(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from harness.domain.scenario import Scenario\n"
+        "from harness.core.scenario import Scenario\n"
         "from harness.measure.child import run_child\n"
         "from harness.measure.protocol import GenerateJob\n"
         f"job = GenerateJob(path={str(model)!r}, scenario=Scenario(), runtime='fake')\n"

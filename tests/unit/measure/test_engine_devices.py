@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.app.check import _engines
-from harness.app.run import RunCell
-from harness.catalog.devices import dump_device, load_device
-from harness.catalog.names import load_model
-from harness.domain.device import Calibration, TypeCost
-from harness.domain.model import ModelShape
-from harness.domain.placement import Placement
-from harness.domain.scenario import Scenario
+from harness.core.device import Calibration, TypeCost
+from harness.core.model import ModelShape
+from harness.core.placement import Placement
+from harness.core.scenario import Scenario
+from harness.hardware.devices import dump_device, load_device
 from harness.measure.engine_devices import engine_devices, with_gpu
-from harness.predict.passes import Pass
-from harness.predict.placed import with_cards
-from harness.predict.speed import pass_seconds
-from harness.predict.weights import weights_of
+from harness.memory.placed import with_cards
+from harness.models.names import load_model
+from harness.models.weights import weights_of
 from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.speed.estimate import pass_seconds
+from harness.speed.passes import Pass
+from harness.verbs.check import _engines
+from harness.verbs.run import RunCell
 
 CARD = GgmlDevice("Vulkan0", "Some card", "gpu", "vulkan", 7 * 2**30, 8 * 2**30, 1)
 
@@ -108,7 +108,7 @@ def test_a_gpu_that_shares_the_hosts_memory_is_no_second_memory(number: int, des
 
 
 def test_integrated_gpus_are_left_out_beside_a_card(monkeypatch: pytest.MonkeyPatch):
-    from harness.errors import RefusedError
+    from harness.core.errors import RefusedError
     from harness.runtimes.llamacpp import devices as module
 
     shared = CARD._replace(name="Vulkan1", kind="igpu")

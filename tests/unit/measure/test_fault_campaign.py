@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.domain.record import RunRecord
+from harness.core.record import RunRecord
 from harness.records.history import History
 from tests.faults import children, commands
 from tests.faults.__main__ import campaign, main

@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.domain.placement import Placement
-from harness.domain.scenario import Scenario
-from harness.measure import _calibrate_child, jobs, protocol
-from harness.measure._child import _typed
+from harness.core.placement import Placement
+from harness.core.ports import Emit
+from harness.core.scenario import Scenario
+from harness.measure import jobs, protocol
+from harness.measure.child_process import _typed
 from harness.measure.jobs import executable, load, score, served, soak, speculate, stream
-from harness.ports import Emit
+from harness.measure.probe.machine_profile import calibrate_child as _calibrate_child
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.server.stream import Patience
 

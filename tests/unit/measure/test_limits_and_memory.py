@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
 from harness.measure import page_cache
 from harness.measure.cgroup import LimitGroup
 from harness.measure.lock import holder, machine_lock

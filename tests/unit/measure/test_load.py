@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.domain.figure import metric_values
-from harness.domain.result import Load, LoadLevel
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
+from harness.core.metric import metric_values
+from harness.core.result import Load, LoadLevel
+from harness.core.scenario import Scenario
+from harness.core.stats.intervals import quantile_interval
 from harness.measure.jobs.load import LoadJob, plan, run_load
 from harness.measure.pipeline import How, Pipeline
-from harness.predict import speed
 from harness.records.derive import times_of
-from harness.stats.intervals import quantile_interval
+from harness.speed import estimate as speed
 from tests.faults.replay_server import END, STREAM_HEAD, event, page, replay
 
 pytestmark = pytest.mark.alone
@@ -181,7 +181,7 @@ def test_quantile_interval_covers_as_the_binomial_says(n, share):
 
 
 def test_a_model_elsewhere_has_no_memory_here():
-    from harness.domain.record import MemoryUse
+    from harness.core.record import MemoryUse
     from harness.measure.child import ChildResult
     from harness.measure.runner import memory_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.cpus import CoreKind, Cores, cpu_quota_count
+from harness.hardware.cpus import CoreKind, Cores, cpu_quota_count
 from harness.measure import cgroup, machine
 
 

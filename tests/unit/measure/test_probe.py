@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.catalog.devices import load_device
-from harness.domain.device import Figure
-from harness.measure import bandwidth, disk, probe
+from harness.core.device import Figure
+from harness.hardware.devices import load_device
+from harness.measure.probe.machine_profile import bandwidth, disk
+from harness.measure.probe.machine_profile import machine_profile as probe
 
 MIB = 2**20
 
@@ -128,7 +129,7 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
             raise OSError(22, "Invalid argument")
         return real(path, flags, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("harness.measure.disk.os.open", refuse)
+    monkeypatch.setattr("harness.measure.probe.disk.os.open", refuse)
     found = disk.storage_under(tmp_path, file_bytes=4 * MIB)
     source = found.sequential_read_bytes_per_s.source
     assert ("possibly cached" in source) == (found.busy_read_bytes_per_s is None)
@@ -154,7 +155,7 @@ def test_fp32_peak_is_measured() -> None:
 
 def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("harness.measure.bandwidth.array_bytes", lambda *_: 8 * MIB)
+    monkeypatch.setattr("harness.measure.probe.bandwidth.array_bytes", lambda *_: 8 * MIB)
     real_storage = disk.storage_under
     small = lambda folder, **_: real_storage(folder, file_bytes=4 * MIB)  # noqa: E731
     monkeypatch.setattr("harness.measure.probe.storage_under", small)

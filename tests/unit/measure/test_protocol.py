@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.domain.record import Sample, Validity
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError
+from harness.core.errors import EngineError
+from harness.core.record import Sample, Validity
+from harness.core.scenario import Scenario
 from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.validity import Watch
 from tests.fake import FakeRuntime

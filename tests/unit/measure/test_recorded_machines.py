@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cpus import numbers, portable_cores, read_text
+from harness.hardware.cpus import numbers, portable_cores, read_text
 from harness.measure import cgroup, machine, sensors
 
 FOLDER = Path(__file__).parents[4] / "shared" / "machines"

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from bench.soak_cut import Quota
-from harness.domain.result import Soak, Window
-from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError
+from harness.core.errors import CouldNotRunError
+from harness.core.result import Soak, Window
+from harness.core.scenario import Scenario
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
-from harness.measure.tiny_model import tiny_shape, write_tiny
+from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario(), celsius_max=90, battery_percent_min=20)
 

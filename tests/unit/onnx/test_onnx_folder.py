@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.app.locate import obtain
-from harness.errors import BadDataError, RefusedError
+from harness.core.errors import BadDataError, RefusedError
+from harness.verbs.locate import obtain
 from tests.tiny_onnx import tiny_weights, write_tiny_decoder
 
 pytest.importorskip("onnx")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
 from harness.measure.runner import identify
 from harness.onnx import files
 from harness.onnx.graph import read_graph

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import BadDataError, EngineError, RefusedError
+from harness.core.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.files import quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
 from harness.onnx.session import OnnxSession

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, RefusedError
+from harness.core.errors import BadDataError, EngineError, RefusedError
+from harness.core.ports import Session
+from harness.core.scenario import Scenario
 from harness.onnx.files import quantization
 from harness.onnx.graph import read_graph
-from harness.ports import Session
 from harness.runtimes.ort import RUNTIME, decoder_ports
 from tests.tiny_onnx import keep_last_logits, quantize, reference_logits, store, tiny_weights, write_tiny_decoder
 

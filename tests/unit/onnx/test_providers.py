@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import RefusedError, UnknownNameError
+from harness.core.errors import RefusedError, UnknownNameError
 from harness.onnx.session import PROVIDERS, OnnxSession, providers_for
 
 onnx = pytest.importorskip("onnx")

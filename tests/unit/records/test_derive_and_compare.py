@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.domain.figure import metric_values
-from harness.domain.prediction import (
+from harness.core.metric import metric_values
+from harness.core.prediction import (
     Interval,
     Limit,
     MemoryPart,
@@ -16,11 +16,11 @@ from harness.domain.prediction import (
     SpeedPrediction,
     Verdict,
 )
-from harness.domain.record import MachineFingerprint, MemoryUse, Phase, RunRecord, Sample, Validity
-from harness.domain.scenario import Scenario
+from harness.core.record import MachineFingerprint, MemoryUse, Phase, RunRecord, Sample, Validity
+from harness.core.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
-from harness.report.state import State, figures_of
+from harness.show.state import State, figures_of
 
 
 def sample(phase: Phase, label: str, duration_s: float, **fields: Any) -> Sample:

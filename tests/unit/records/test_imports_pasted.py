@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.errors import BadDataError
+from harness.core.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.imports.pasted import from_text
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.app.results import gather
-from harness.domain.record import MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
+from harness.core.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
+from harness.core.record import MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
+from harness.core.scenario import Scenario
 from harness.records import store
 from harness.records.history import History
+from harness.verbs.results import gather
 
 KEPT = sorted((Path(__file__).parents[2] / "records").glob("v*.json"))
 
@@ -201,7 +201,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import msgspec
-from harness.domain.record import RunRecord
+from harness.core.record import RunRecord
 from harness.records.history import History
 record = msgspec.json.decode(sys.stdin.buffer.read(), type=RunRecord)
 history = History(Path(sys.argv[1]))

@@ -8,10 +8,10 @@ import pytest
 
 from bench.made_models import synthesize
 from bench.memory_conformance import KINDS
-from harness.domain.result import EngineBuffer
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.predict.weights import weights_of
+from harness.core.errors import RefusedError
+from harness.core.result import EngineBuffer
+from harness.core.scenario import Scenario
+from harness.models.weights import weights_of
 from harness.runtimes.llamacpp import session as session_module
 from harness.runtimes.llamacpp.library import library
 from harness.runtimes.llamacpp.session import LlamaSession, would_abort

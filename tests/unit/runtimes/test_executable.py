@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.domain.placement import Placement
-from harness.domain.record import MemoryUse
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.core.errors import EngineError, RefusedError
+from harness.core.placement import Placement
+from harness.core.record import MemoryUse
+from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.jobs import executable as jobs_executable
 from harness.measure.protocol import GenerateJob

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from bench.made_models import synthesize
 from bench.tiny_gguf import synthesize_tiny
-from harness.domain.model import Experts, ModelShape
-from harness.domain.streaming import PAGE_BYTES
-from harness.errors import EngineError, RefusedError
-from harness.predict.weights import weights_of
+from harness.core.errors import EngineError, RefusedError
+from harness.core.model import Experts, ModelShape
+from harness.core.streaming import PAGE_BYTES
+from harness.models.weights import weights_of
 from harness.runtimes.llamacpp.expert_streaming import LEAST_MOVE_BYTES, ExpertCache, ExpertPages
 from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,

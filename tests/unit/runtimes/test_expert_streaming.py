@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bench.made_models import synthesize
-from harness.domain.model import Experts, ModelShape
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.predict.weights import weights_of
+from harness.core.errors import RefusedError
+from harness.core.model import Experts, ModelShape
+from harness.core.scenario import Scenario
+from harness.models.weights import weights_of
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import generate
 from harness.runtimes.llamacpp.stream_plan import Extent, whole_pages

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError
-from harness.ports import Session
+from harness.core.errors import BadDataError, EngineError
+from harness.core.ports import Session
+from harness.core.scenario import Scenario
 from tests.fake import FakeRuntime, read_model
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, MissingPackageError
-from harness.measure.tiny_model import tiny_shape, write_tiny
+from harness.core.errors import EngineError, MissingPackageError
+from harness.core.scenario import Scenario
+from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.llamacpp import library as binding
 from harness.runtimes.llamacpp.devices import devices
 from harness.runtimes.llamacpp.session import LlamaSession

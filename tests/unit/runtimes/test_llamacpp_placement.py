@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from bench.made_models import synthesize
-from harness.catalog.devices import load_device
-from harness.catalog.gguf import read_gguf
-from harness.domain.model import Experts, ModelShape
-from harness.domain.placement import Placement
-from harness.domain.prediction import ENGINE_BUFFERS
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.predict.memory import memory_of
-from harness.predict.weights import weights_of
+from harness.core.errors import RefusedError
+from harness.core.model import Experts, ModelShape
+from harness.core.placement import Placement
+from harness.core.prediction import ENGINE_BUFFERS
+from harness.core.scenario import Scenario
+from harness.hardware.devices import load_device
+from harness.memory.peak import memory_of
+from harness.models.gguf import read_gguf
+from harness.models.weights import weights_of
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine

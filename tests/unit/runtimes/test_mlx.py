@@ -10,13 +10,13 @@ mx = pytest.importorskip("mlx.core", reason="mlx-lm is not installed")
 pytest.importorskip("mlx_lm")
 pytestmark = pytest.mark.engine
 
-from harness.app.locate import obtain  # noqa: E402
-from harness.domain.scenario import Scenario  # noqa: E402
-from harness.errors import BadDataError, EngineError, RefusedError  # noqa: E402
+from harness.core.errors import BadDataError, EngineError, RefusedError  # noqa: E402
+from harness.core.scenario import Scenario  # noqa: E402
 from harness.measure.jobs import generate  # noqa: E402
 from harness.measure.pipeline import How, Pipeline  # noqa: E402
 from harness.measure.protocol import GenerateJob  # noqa: E402
 from harness.runtimes.mlx import RUNTIME  # noqa: E402
+from harness.verbs.locate import obtain  # noqa: E402
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4,

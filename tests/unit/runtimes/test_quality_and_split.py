@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.streaming import PAGE_BYTES
-from harness.errors import RefusedError
-from harness.predict.streaming import evenly_spread
+from harness.core.errors import RefusedError
+from harness.core.streaming import PAGE_BYTES
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, NoRoomError, plan_split, whole_pages
 from harness.runtimes.llamacpp.streaming import StreamedSession
+from harness.speed.storage import evenly_spread
 
 
 def test_log_probabilities_by_hand() -> None:

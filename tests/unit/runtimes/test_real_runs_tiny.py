@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.catalog.gguf import read_gguf
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.huge_pages import read_buffer
+from harness.core.errors import EngineError, RefusedError
+from harness.core.huge_pages import read_buffer
+from harness.core.scenario import Scenario
+from harness.models.gguf import read_gguf
 from harness.runtimes.llamacpp.quality import score
 from harness.runtimes.llamacpp.quantize import QuantizeJob, run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -149,8 +149,8 @@ def test_a_hopeless_budget_is_refused_before_any_pass(tmp_path: Path, monkeypatc
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 @pytest.mark.parametrize("share", [1.5, 0.8, 0.6])
 def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: float) -> None:
-    from harness.predict.streaming import MARGIN_BYTES
     from harness.runtimes.llamacpp import streaming
+    from harness.speed.storage import MARGIN_BYTES
 
     path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
     with LlamaSession(path, Scenario(context_tokens=256, ubatch_tokens=32, repack=False)) as session:

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.runtimes.server import RUNTIME
-from harness.runtimes.server.answer import Request, ServerAnswer
+from harness.runtimes.server.pieces import Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, ServerError
 from tests.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 

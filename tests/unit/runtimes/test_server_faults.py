@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness.runtimes.server import RUNTIME
-from harness.runtimes.server.answer import Request
+from harness.runtimes.server.pieces import Request
 from harness.runtimes.server.stream import ServerError
 from tests.faults.replay_server import END, STREAM_HEAD, page, replay, sends
 from tests.faults.servers import FAULTS, MODELS, PATIENCE, PROPS, THREE, last, pages_of

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from harness.app.resolve import resolve_model
-from harness.app.run import _contradicted
-from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.answer.resolve import resolve_model
+from harness.core.errors import HarnessError
+from harness.core.scenario import Scenario
 from harness.measure.jobs.load import LoadJob, run_load
 from harness.measure.jobs.served import ServedJob, run_served
 from harness.runtimes.server import RUNTIME
+from harness.verbs.run import _contradicted
 from tests.faults.replay_server import END, LINES_HEAD, STREAM_HEAD, chunk, event, line, page, replay
 from tests.faults.servers import MODELS, PATIENCE, PROPS, last, pages_of, token
 
@@ -255,7 +255,7 @@ def test_tokens_of_reasoning_are_tokens_under_whatever_name(name):
     thought = event({"choices": [{"delta": {name: "a ", "role": "assistant"}}]})
     answered = event({"choices": [{"delta": {"content": "a ", "role": "assistant"}}]})
     with replay(openai(lambda n: streams(*[thought] * 8, *[answered] * 4, used(12), DONE, gap_s=0.02))) as server:
-        from harness.runtimes.server.answer import Request
+        from harness.runtimes.server.pieces import Request
 
         answer = RUNTIME.attach(server.url).ask(Request(prompt="a", new_tokens=12))
     assert len(answer.counts) == 12
@@ -296,7 +296,7 @@ def test_another_clients_clock_agrees():
     import socket
     import statistics
 
-    from harness.runtimes.server.answer import Request
+    from harness.runtimes.server.pieces import Request
 
     def plainly(port):
         body = json.dumps({"prompt": "a b c", "n_predict": 30}).encode()
@@ -323,7 +323,7 @@ def test_several_tokens_an_event_are_not_counted_twice():
         return streams(*[said("a" * 4)] * (n // 4), used(n), DONE, gap_s=0.05)
 
     with replay(openai(reply)) as server:
-        from harness.runtimes.server.answer import Request
+        from harness.runtimes.server.pieces import Request
 
         answer = RUNTIME.attach(server.url).ask(Request(prompt="a", new_tokens=16))
     assert answer.later_count == 12
@@ -365,7 +365,7 @@ def test_cut_answers_and_refusals_are_failures_of_a_load():
     ],
 )
 def test_a_server_of_another_model_is_found_out(fields, words):
-    from harness.domain.record import ModelIdentity
+    from harness.core.record import ModelIdentity
 
     told = {"name": "m", "quant": "", "size_bytes": 0, "sha256": "", "architecture": "", "parameter_count": 0}
     found = _contradicted(ModelIdentity(**(told | fields)), resolve_model("llama-3.1-8b", "Q4_K_M"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.domain.scenario import Scenario
-from harness.errors import EngineError
+from harness.core.errors import EngineError
+from harness.core.scenario import Scenario
 from harness.runtimes.llamacpp import RUNTIME
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")

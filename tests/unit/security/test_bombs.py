@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cpus import numbers
-from harness.errors import BadDataError, CouldNotRunError, FetchError
-from harness.outside import output_of, understood
-from harness.targets.shell import Frame, files_in
+from harness.core.errors import BadDataError, CouldNotRunError, FetchError
+from harness.core.outside import output_of, understood
+from harness.hardware.cpus import numbers
+from harness.measure.targets.shell import Frame, files_in
 
 MOST_BYTES = 200e6
 
@@ -41,11 +41,11 @@ BOMBS = {
 PRELUDE = """
 import io, threading, time
 from pathlib import Path
-from harness.catalog.file_hash import sha256_of
-from harness.cpus import numbers
-from harness.errors import HarnessError, RefusedError
-from harness.outside import output_of
-from harness.targets.shell import CounterFrames, ShellTarget, files_in
+from harness.models.file_hash import sha256_of
+from harness.hardware.cpus import numbers
+from harness.core.errors import HarnessError, RefusedError
+from harness.core.outside import output_of
+from harness.measure.targets.shell import CounterFrames, ShellTarget, files_in
 
 class Sent(io.RawIOBase):
     def __init__(self, data, count):
@@ -171,7 +171,7 @@ def test_a_page_of_a_mirror_is_bounded(
     head: bytes, piece: bytes, gap_s: float, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("huggingface_hub")
-    from harness.catalog import hub
+    from harness.models import hub
 
     monkeypatch.setattr(hub, "_PAGE_S", 0.5)
     monkeypatch.setattr(hub, "_SLOWEST_BYTES_PER_S", 1 << 40 if "slow" in says else 1 << 14)

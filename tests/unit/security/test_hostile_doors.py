@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.app.learn import measurements_in
-from harness.catalog.budgets import load_budgets
-from harness.catalog.devices import load_device
-from harness.catalog.gguf import read_gguf
-from harness.catalog.hf_config import read_hf_config
-from harness.domain.foreign import read_limited, toml_in
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
+from harness.core.foreign import read_limited, toml_in
+from harness.gates.budget_file import load_budgets
+from harness.hardware.devices import load_device
+from harness.models.gguf import read_gguf
+from harness.models.hf_config import read_hf_config
 from harness.records.imports import read_results
 from harness.records.store import load
-from harness.runtimes.server.answer import Request
 from harness.runtimes.server.dialects import dialect_of
+from harness.runtimes.server.pieces import Request
 from harness.runtimes.server.stream import Endpoint, Patience
+from harness.verbs.learn import measurements_in
 
 DEEP = 100_000
 WIDE = {

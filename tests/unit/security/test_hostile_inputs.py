@@ -12,17 +12,17 @@ import msgspec
 import pytest
 
 from bench.rows.files import kind_of
-from harness.app.learn import measurements_in
-from harness.app.speculate import load_prompts
-from harness.catalog import fetch_registry
-from harness.catalog.budgets import load_budgets
-from harness.catalog.devices import load_device
-from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
-from harness.catalog.names import load_model
-from harness.domain.foreign import TOML_MAX_BYTES
-from harness.domain.model import RegistrySource
-from harness.errors import BadDataError, FetchError, HarnessError, InputError
+from harness.core.errors import BadDataError, FetchError, HarnessError, InputError
+from harness.core.foreign import TOML_MAX_BYTES
+from harness.core.model import RegistrySource
+from harness.gates.budget_file import load_budgets
+from harness.hardware.devices import load_device
+from harness.models import fetch_registry
+from harness.models.hf_config import CONFIG_MAX_BYTES, read_hf_config
+from harness.models.names import load_model
 from harness.records.store import RECORD_MAX_BYTES, load
+from harness.verbs.learn import measurements_in
+from harness.verbs.speculate import load_prompts
 from tests.fuzzing.cases import TARGETS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
@@ -144,7 +144,7 @@ def test_pip_may_neither_build_nor_take_dependencies(tmp_path: Path, monkeypatch
         assert "shell" not in more
         raise OSError("not run")
 
-    monkeypatch.setattr("harness.outside.subprocess.Popen", run)
+    monkeypatch.setattr("harness.core.outside.subprocess.Popen", run)
     with pytest.raises(FetchError):
         fetch_registry.pip_download("x==1", tmp_path)
     (command,) = seen

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.catalog.gguf import read_gguf, read_weights
-from harness.catalog.models import load_card
-from harness.domain.facts import block_facts
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, Exit
-from harness.predict.kv_cache import kv_cache_bytes
-from harness.printable import clean, clean_lines, escaped
+from harness.core.errors import BadDataError, Exit
+from harness.core.printable import clean, clean_lines, escaped
+from harness.core.scenario import Scenario
+from harness.memory.kv_cache import kv_cache_bytes
+from harness.models.cards import load_card
+from harness.models.facts import block_facts
+from harness.models.gguf import read_gguf, read_weights
 from tests.fuzzing.cases import _record_seeds
 from tests.fuzzing.shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from msgspec import structs
 
-from harness import plugins
-from harness.errors import EngineError
+from harness.core import plugins
+from harness.core.errors import EngineError
 from harness.records.store import load, save
 
 GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")

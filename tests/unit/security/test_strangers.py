@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from harness.catalog.hub import read_repository
-from harness.domain.foreign import inside
-from harness.errors import BadDataError, CouldNotRunError, FetchError, HarnessError
-from harness.targets.facts import facts
-from harness.targets.shell import CounterFrames, Frame, ShellTarget, files_in
+from harness.core.errors import BadDataError, CouldNotRunError, FetchError, HarnessError
+from harness.core.foreign import inside
+from harness.measure.targets.facts import facts
+from harness.measure.targets.shell import CounterFrames, Frame, ShellTarget, files_in
+from harness.models.hub import read_repository
 
 LEADING_OUT = [
     "../evil",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.workloads.chain import Meter
 from harness.workloads.memory.store import MemoryStore
-from harness.workloads.passes import Meter
 
 NOW_S = 1_750_000_000.0
 DIM = 64

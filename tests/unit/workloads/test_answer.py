@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.workloads.answer import SYSTEM, Claim, Question
+from harness.workloads.escalate import SYSTEM, Claim, Question
 from harness.workloads.scores import auc_of, f1_of
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_cases import DIM, NOW_S, HashingEmbedder, fill, near, open_store
 
-from harness.errors import BadDataError, RefusedError
+from harness.core.errors import BadDataError, RefusedError
 
 
 def test_full_score_is_the_sum_in_double_precision(store):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from memory_cases import bytes_of, code, fill, open_store
 
-from harness.errors import WrongAnswerError
+from harness.core.errors import WrongAnswerError
 from harness.workloads.memory.store import OF_WORDS
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from memory_cases import HashingEmbedder
 
-from harness.catalog.paths import cache_dir
-from harness.errors import BadDataError, FetchError, MissingPackageError
+from harness.core.errors import BadDataError, FetchError, MissingPackageError
+from harness.core.paths import cache_dir
+from harness.workloads.chain import Meter
 from harness.workloads.memory import SYSTEM, Ask, Forget, Tell, prompt_of
 from harness.workloads.memory.store import Memory
-from harness.workloads.parts import Parts, open_parts
-from harness.workloads.passes import Meter
 from harness.workloads.system import Context, read_cases
+from harness.workloads.system_parts import Parts, open_parts
 
 DATA = Path(__file__).parent / "data"
 EMPTY = SYSTEM.sizes["empty"]

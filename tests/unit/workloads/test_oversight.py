@@ -5,7 +5,7 @@ from math import exp
 
 import pytest
 
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.workloads.oversight import PLACEBO, SYSTEM, Dispute, question, verdict
 
 CASE = Dispute(passage="The mill has 3 floors.", true="The mill has 3 floors.", false="The mill has 4 floors.")

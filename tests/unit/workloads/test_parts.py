@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.domain.scenario import Scenario
-from harness.errors import BadDataError
-from harness.workloads.parts import LanguageModel, chat_words, open_parts, plain_words
-from harness.workloads.passes import Meter, Op
+from harness.core.errors import BadDataError
+from harness.core.scenario import Scenario
+from harness.workloads.chain import Meter, Op
+from harness.workloads.system_parts import LanguageModel, chat_words, open_parts, plain_words
 from tests.fake import FakeClock, FakeModel, FakeSession
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
@@ -109,7 +109,7 @@ GEMMA = "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + m.role + m
 
 
 def words_of(template: str, *roles: str):
-    from harness import plugins
+    from harness.core import plugins
 
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
     return chat_words(plugins.usable_runtime("llamacpp").library(), template, Path("m.gguf"), *roles)

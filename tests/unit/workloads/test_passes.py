@@ -2,12 +2,12 @@
 
 import pytest
 
-from harness.catalog.devices import load_device
-from harness.catalog.names import load_model
-from harness.domain.scenario import Scenario
-from harness.predict.speed import predict_speed
-from harness.predict.weights import weights_of
-from harness.workloads.passes import GLUE, WHOLE, Meter, Op, Pass, StepTime, law_of, line, rows_of
+from harness.core.scenario import Scenario
+from harness.hardware.devices import load_device
+from harness.models.names import load_model
+from harness.models.weights import weights_of
+from harness.speed.estimate import predict_speed
+from harness.workloads.chain import GLUE, WHOLE, Meter, Op, Pass, StepTime, law_of, line, rows_of
 
 READ = Pass(part="language", op=Op.READ, tokens=1)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.workloads.reason import SYSTEM, Arithmetic, Solve
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 

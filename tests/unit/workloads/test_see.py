@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.errors import BadDataError
-from harness.workloads.parts import Parts
+from harness.core.errors import BadDataError
 from harness.workloads.see import SYSTEM, Copy, Read, made, pixels
 from harness.workloads.system import Context, read_cases
+from harness.workloads.system_parts import Parts
 
 
 def test_a_box_is_cut_at_whole_pixels():

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.workloads.answer import SYSTEM as ANSWER
+from harness.workloads.chain import Meter, Op
+from harness.workloads.escalate import SYSTEM as ANSWER
 from harness.workloads.inspection import SYSTEM as INSPECT
 from harness.workloads.inspection import Dictionary, Loss, Probe, Stream, left_out
 from harness.workloads.oversight import SYSTEM as OVERSIGHT
-from harness.workloads.parts import LanguageModel, Parts
-from harness.workloads.passes import Meter, Op
 from harness.workloads.reason import SYSTEM as REASON
 from harness.workloads.reason import Solve
 from harness.workloads.system import Context
+from harness.workloads.system_parts import LanguageModel, Parts
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
 pytestmark = pytest.mark.engine

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.workloads.hooks import companion
 
 

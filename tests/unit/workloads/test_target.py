@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.domain.record import Sample
-from harness.workloads.passes import WHOLE, Op, Pass, StepTime
-from harness.workloads.run import Shape, law_there, rows_there, samples_of, shapes_of
+from harness.core.record import Sample
+from harness.workloads.chain import WHOLE, Op, Pass, StepTime
+from harness.workloads.measuring import Shape, law_there, rows_there, samples_of, shapes_of
 
 
 def embed(tokens):

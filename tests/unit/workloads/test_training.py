@@ -5,7 +5,7 @@ from math import log
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.errors import RefusedError
+from harness.core.errors import RefusedError
 from harness.workloads.training import SYSTEM
 
 

@@ -1,1 +1,0 @@
-"""Use cases that join the layers below: what a verb does, without parsing or rendering."""

@@ -1,1 +1,0 @@
-"""Read the data folders and model files into domain types; fetch what they name."""

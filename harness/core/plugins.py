@@ -1,0 +1,133 @@
+"""Find a plug-in by its name, and import it only then.
+
+A folder is the registry of what the core itself brings: a runtime or a verb is one module in its package,
+named by its file. Everything else comes through entry points, by group:
+
+* ``edge_harness.runtimes``: runtimes, beside those in ``harness.runtimes`` (a module of ours has its name to
+  itself);
+* ``edge_harness.verbs``: click commands, beside those in ``harness.cli``;
+* ``edge_harness.workloads``: systems beside a language model;
+* ``edge_harness.companions``: functions that give ``fit --with`` what lives beside a model;
+* ``edge_harness.panels``: functions that make a section of the report of a record.
+"""
+
+import warnings
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.core.errors import EngineError, MissingPackageError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+
+def names(package: str) -> list[str]:
+    """Every public module of ``package`` and every entry point of its group, sorted; imports none of them."""
+    return sorted(own_names(package) | set(entry_names(_group(package))))
+
+
+def load(package: str, name: str, attribute: str) -> Any:
+    """Import one plug-in and return its ``attribute``.
+
+    A failing import inside the plug-in is not caught: "not installed" and "broken" must never look like
+    "unknown".
+
+    Raises:
+        UnknownNameError: No module and no entry point of that name.
+    """
+    if name in own_names(package):
+        return getattr(import_module(f"{package}.{name}"), attribute)
+    group = _group(package)
+    if name not in entry_names(group):
+        raise UnknownNameError(attribute.lower(), name, names(package))
+    return load_entry(group, name, attribute.lower())
+
+
+def entry_names(group: str) -> list[str]:
+    """Names that installed packages declare in a group, sorted, each once."""
+    return sorted({entry.name for entry in _entries(group)})
+
+
+def load_entry(group: str, name: str, kind: str) -> Any:
+    """What an installed package declares by that name.
+
+    Raises:
+        UnknownNameError: No package declares it; ``kind`` says of what.
+        EngineError: Its module is not there, has no such object, or breaks while it is imported: the words
+            differ.
+    """
+    for entry in _entries(group):
+        if entry.name == name:
+            try:
+                return entry.load()
+            except (Exception, SystemExit) as error:
+                if _is_gone(entry, error):
+                    raise EngineError(
+                        f"{kind} {name!r} is declared as {entry.value}: not there: {error}"
+                    ) from error
+                fault = f"{type(error).__name__}: {error}"
+                raise EngineError(f"{kind} {name!r} ({entry.value}) is broken: {fault}", "broken") from error
+    raise UnknownNameError(kind, name, entry_names(group))
+
+
+def every(group: str) -> list[Any]:
+    """Everything of a group that is there.
+
+    What is declared and gone is left out, what is broken with a warning.
+    """
+    objects = []
+    for name in entry_names(group):
+        try:
+            objects.append(load_entry(group, name, group))
+        except EngineError as error:
+            if error.outcome == "broken":
+                warnings.warn(str(error), stacklevel=2)
+    return objects
+
+
+def _is_gone(entry: "EntryPoint", error: BaseException) -> bool:
+    """Whether the declared module itself (or its object) is missing, rather than something that it imports."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{entry.module}.".startswith(f"{error.name}.")
+    return isinstance(error, AttributeError) and entry.module in str(error)
+
+
+@cache
+def _entries(group: str) -> "tuple[EntryPoint, ...]":
+    # Not at the top: it takes 4 MB, which every measured child would carry. Once: it reads a file of every
+    # package.
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=group))
+
+
+class Packaged:
+    """A runtime out of packages: ``needs`` are its modules, each with the package and the extra that bring it."""
+
+    needs: ClassVar[tuple[tuple[str, str, str], ...]]
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        return next(
+            (str(MissingPackageError(p, extra)) for m, p, extra in self.needs if find_spec(m) is None), None
+        )
+
+
+def usable_runtime(name: str) -> Any:
+    """The runtime of that name; EngineError where it cannot be used here, UnknownNameError where there is none."""
+    runtime = load("harness.runtimes", name, "RUNTIME")
+    if reason := runtime.missing():
+        raise EngineError(reason)
+    return runtime
+
+
+def own_names(package: str) -> set[str]:
+    """Every public module of ``package``; imports none of them."""
+    return {m.name for m in iter_modules(import_module(package).__path__) if not m.name.startswith("_")}
+
+
+def _group(package: str) -> str:
+    return f"edge_harness.{package.rpartition('.')[2]}"

@@ -1,1 +1,0 @@
-"""Frozen types of the domain; every numeric field's name ends in its unit."""

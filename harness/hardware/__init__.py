@@ -1,0 +1,1 @@
+"""Hardware: device files, chips, and the device that a line of parts describes."""

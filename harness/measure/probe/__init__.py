@@ -1,0 +1,1 @@
+"""Probe this machine: its memory, disk and arithmetic, and what an engine costs on it."""

@@ -1,0 +1,1 @@
+"""Memory of a run: weights, KV cache, scratch buffers, and what fits where."""

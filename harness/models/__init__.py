@@ -1,0 +1,1 @@
+"""Models: names, shapes, files, quantisations, and where their weights come from."""

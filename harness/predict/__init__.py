@@ -1,1 +1,0 @@
-"""The feasibility model: pure arithmetic on domain types."""

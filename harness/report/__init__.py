@@ -1,1 +1,0 @@
-"""Show runs and predictions."""

@@ -1,0 +1,1 @@
+"""Screens, tables and pages: answers and runs as people read them."""

@@ -1,0 +1,1 @@
+"""Speed of a run: laws fitted on published measurements, and timings of this machine."""

@@ -1,0 +1,134 @@
+"""Answer or escalate: a question is answered from a passage, or handed on where the answer is not to be trusted.
+
+Two kinds of case. ``answer``: the language model answers, and three confidences say whether to give the
+answer: the probability of its tokens, its own yes to "is that answer right", and its own "unknown".
+``support``: whether a passage supports a claim, by the plain question without examples.
+
+The threshold is the confidence at which half of the answers are given, with the accuracy of that half (Geifman
+and El-Yaniv 2017, "Selective Classification for Deep Neural Networks").
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.core.result import Score
+from harness.core.stats.calibration import metrics
+from harness.workloads.made_up import facts
+from harness.workloads.scores import always, auc_score, f1_score, figure, mean_of, of_kind, resampled, share
+from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+
+FEWEST_ROWS = 200
+"""Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
+_INSTRUCTION = "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
+_ANSWER_TOKENS = 24
+
+
+class Question(Case, tag="answer"):
+    """A question about a passage.
+
+    ``answer`` is the right one, left out where the passage does not tell it.
+    """
+
+    needs = ("language",)
+    passage: str
+    question: str
+    answer: str | None = None
+
+
+class Claim(Case, tag="support"):
+    """A claim about a passage, and whether the passage supports it."""
+
+    needs = ("language",)
+    passage: str
+    claim: str
+    supported: bool | None = None
+
+
+class AnswerSystem(System):
+    """Answers, confidences, and what a threshold on them would give."""
+
+    name = "answer"
+    title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage"
+    kinds = (Question, Claim)
+    sizes = {"default": {"case_count": 40}, "small": {"case_count": 8}}
+
+    def cases(self, size: Size) -> Cases:
+        """Questions and claims about made-up facts."""
+        cases: list[Any] = []
+        for at, fact in enumerate(facts(size["case_count"])):
+            cases.append(Question(passage=fact.passage, question=fact.question, answer=fact.answer))
+            claim = fact.true if at % 2 else fact.false
+            cases.append(Claim(passage=fact.passage, claim=claim, supported=at % 2 == 1))
+        return cases
+
+    def step(self, state: Context, case: Any) -> Any:
+        """The answer with its confidences, or the chance of support."""
+        if isinstance(case, Claim):
+            said = f"Passage: {case.passage}\nClaim: {case.claim}\n"
+            # Examples before it make small models judge worse.
+            ask = f"{said}Does the claim follow from the passage? Answer Yes or No."
+            return {"support": float(state.parts.language.options(ask)[0])}
+        prompt = f"Passage: {case.passage}\nQuestion: {case.question}"
+        turns = [("system", _INSTRUCTION), ("user", prompt)]
+        text, confidence = state.parts.language.write(turns, _ANSWER_TOKENS)
+        check = f"{prompt}\nIs this answer right: {text}? Answer Yes or No."
+        agreed = float(state.parts.language.options(check)[0])
+        is_unknown = text.lower().startswith("unknown")
+        return {"text": text, "confidence": confidence, "agreed": agreed, "is_unknown": is_unknown}
+
+    def score(self, cases: Cases, answers: Answers) -> Scores:
+        """Right answers, how well each confidence tells them and what a threshold would give; support."""
+        scores = _scores_of_answers(of_kind(cases, answers, Question))
+        claims = [row for row in of_kind(cases, answers, Claim) if row[0].supported is not None]
+        if claims:
+            true = [case.supported for case, _ in claims]
+            chances = [answer["support"] for _, answer in claims]
+            said = [chance >= 0.5 for chance in chances]
+            right = np.equal(said, true).tolist()
+            scores.append(f1_score(said, true, "support"))
+            scores.append(auc_score(chances, true, "support"))
+            scores.append(share("right_ratio", right, "support", {"the commoner answer": always(true)}))
+        return scores
+
+
+def is_right(case: Question, answer: Any) -> bool:
+    """Whether the right answer stands in the text.
+
+    Where the passage tells none, whether the model says so.
+    """
+    if case.answer is None:
+        return bool(answer["is_unknown"])
+    return case.answer.lower() in answer["text"].lower()
+
+
+def _scores_of_answers(rows: Sequence[Any]) -> list[Score]:
+    right = [is_right(case, answer) for case, answer in rows]
+    if not rows:
+        return []
+    untold = mean_of([case.answer is None for case, _ in rows])
+    scores = [share("right_ratio", right, "answer", {"always unknown": untold})]
+    own_word = auc_score([not answer["is_unknown"] for _, answer in rows], right, "").value or 0.5
+    for name in ("confidence", "agreed"):
+        group = f"answer by {name}"
+        chances = [answer[name] for _, answer in rows]
+        pairs = np.column_stack([chances, right])
+        scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
+        scores.append(
+            resampled(
+                "accuracy_of_surer_half",
+                pairs,
+                group,
+                {"all": mean_of(right)},
+                lambda table: metrics.accuracy_at(table[:, 0], table[:, 1], 0.5),
+            )
+        )
+        scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
+        if len(right) >= FEWEST_ROWS:
+            off = metrics.ece(chances, right)
+            scores.append(figure("ece", off, group, len(right), more_is_better=False))
+    return scores
+
+
+SYSTEM = AnswerSystem()

@@ -1,0 +1,113 @@
+"""``edge-harness workloads``: systems that run beside a language model, measured like one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+from msgspec import Meta
+
+from harness.cli import _options as options
+from harness.cli._command import Verbs, refuse_typed, typed
+from harness.core.errors import EngineError, Exit
+from harness.core.option import Option
+from harness.show.output import Answer, say, table
+
+
+@click.group(cls=Verbs)
+def workloads() -> None:
+    """Run, predict and score systems around a language model: memory, answers with confidence and others."""
+
+
+@workloads.command("run")
+def run(
+    measuring: options.Anywhere,
+    name: Annotated[str, Option(metavar="[NAME]")] = "",
+    cases: Annotated[
+        Path | None,
+        Option("--cases", "Your own cases, as JSON lines.", path="file", is_here=True),
+    ] = None,
+    size: Annotated[
+        str, Option("--size", "A named size, or changes to the default one, such as entry_count=5000.")
+    ] = "default",
+    model: Annotated[
+        str | None, Option("--model", "Language model: a name, name:quant or file.", metavar="MODEL")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        Option(
+            "--encoder",
+            "Sentence encoder: a GGUF file, or a folder with model.onnx.",
+            default="MiniLM",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        bool, Option("--evaluate", "Answer every case, rather than just enough to time each step.")
+    ] = False,
+    repetitions: options.Repetitions = 30,
+    thread_count: Annotated[
+        int, Meta(ge=1, le=1024), Option("--threads -t", "CPU threads.", "Engine and placement")
+    ] = 1,
+) -> Answer:
+    """Time a system on its cases beside what is predicted of it, and score its answers.
+
+    Without a NAME, list them all.
+
+    With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no
+    figure there.
+
+    Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 it could not run.
+
+    Example: edge-harness workloads run memory
+    """
+    from harness.verbs.run import exit_of
+    from harness.workloads import measuring as runs
+    from harness.workloads.system import load, size_of
+    from harness.workloads.system_child import SystemJob
+    from harness.workloads.table import panel
+
+    if not name:
+        refuse_typed(typed(click.get_current_context()) - {"as_json"}, "without a NAME")
+        return _listed()
+    system = load(name)
+    if measuring.programs:
+        refuse_typed({"thread_count"}, "with --programs: the target runs no Python")
+    with measuring.started() as how:
+        paths = {"encoder": encoder, "language": options.model_file(model, "", how) if model else None}
+        job = SystemJob(
+            name=name,
+            size=size_of(system, size),
+            parts={part: str(path.absolute()) for part, path in paths.items() if path},
+            cases=str(cases.absolute()) if cases else "",
+            repetitions=repetitions,
+            thread_count=thread_count,
+            evaluate=evaluate,
+        )
+        if measuring.programs is None:
+            record = runs.run(job, how)
+        else:
+            record = runs.run_on(job, measuring.target, measuring.programs, how)
+    status = Exit.BROKEN if "WrongAnswerError" in record.detail else exit_of([record])
+    shown = panel(record)
+    assert shown
+    times = table(f"time and memory of {shown.label}", shown.columns, shown.rows)
+    scores = table("", ["figure", "with its interval, beside the hardest null"], shown.facts)
+    return Answer(record, lambda: say(times, scores, shown.outcome), status)
+
+
+def _listed() -> Answer:
+    """Every system with its parts and sizes."""
+    from harness.workloads.system import load, names
+
+    rows = []
+    document = []
+    gone = []
+    for name in names():
+        try:
+            system = load(name)
+        except EngineError as error:
+            gone.append(str(error))
+            continue
+        rows.append([name, ", ".join(system.parts) or "-", ", ".join(system.sizes), system.title])
+        document.append({"name": name, "title": system.title, "parts": system.parts, "sizes": system.sizes})
+    view = table("", ["system", "parts", "sizes", "what it does"], rows)
+    return Answer(document, lambda: say(view, *gone))
