@@ -12,7 +12,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from harness.core.budget import Budget
-from harness.core.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
+from harness.core.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, Record, Sample, Validity
 from harness.core.scenario import Scenario
 from harness.gates.live import LOOKS, gate_in_turns
 
@@ -56,7 +56,7 @@ class Machine:
         self.noise, self.draw = noise, Random(seed)
         self.level, self.busy, self.number = 0.0, self.draw.random() < noise.busy_ratio, 0
 
-    def run(self, slowdown: float, slowed_ratio: float = 1.0) -> RunRecord:
+    def run(self, slowdown: float, slowed_ratio: float = 1.0) -> Record:
         """One run of a build that is so much slower, on every token or on a share of them."""
         noise, draw = self.noise, self.draw
         self.level = 0.9 * self.level + draw.gauss(0, noise.drift)
@@ -72,7 +72,7 @@ class Machine:
         sample = Sample(phase="decode", label=f"tg{TOKENS}", token_count=TOKENS, duration_s=sum(times),
                         started_unix_s=0.0, token_times_s=tuple(times),
                         validity=Validity(doubts=noise.doubts if self.busy else ()))  # fmt: skip
-        return RunRecord(
+        return Record(
             schema_version=SCHEMA_VERSION, run_id=f"r{self.number}", harness_version="0", command=(),
             created=f"2026-01-01T00:00:00.{self.number:06}Z", workload="generate", machine=MACHINE,
             scenario=Scenario(), outcome="ok", model=MODEL, samples=(sample,),

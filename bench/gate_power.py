@@ -22,7 +22,7 @@ from bench._kept import write
 from bench.gate_noise import MACHINE, MODEL
 from bench.renderers import json_table
 from harness.core.budget import Budget
-from harness.core.record import SCHEMA_VERSION, RunRecord, Sample
+from harness.core.record import SCHEMA_VERSION, Record, Sample
 from harness.core.scenario import Scenario
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Judgement
@@ -43,7 +43,7 @@ class Bench:
         self.spread, self.draw, self.number = spread, Random(seed), 0
         self.days: dict[int, float] = {}
 
-    def run(self, slowdown: float, *, day: int | None = None) -> RunRecord:
+    def run(self, slowdown: float, *, day: int | None = None) -> Record:
         """One run that decodes at about 100 tokens/s, less the slowdown."""
         self.number += 1
         if day is None:
@@ -62,7 +62,7 @@ class Bench:
             for _ in range(5)
         ]
         made = _START + timedelta(days=day or 0, minutes=self.number)
-        return RunRecord(
+        return Record(
             schema_version=SCHEMA_VERSION,
             run_id=f"r{self.number}",
             harness_version="0",
@@ -89,7 +89,7 @@ def _file(budget: Budget) -> list[Budget]:
     return [budget, *(budget.replace(model=f"other-{number}") for number in range(1, BUDGETS))]
 
 
-def _kept(preset: Preset, bench: Bench, count: int, *, days: bool) -> tuple[list[RunRecord], Budget]:
+def _kept(preset: Preset, bench: Bench, count: int, *, days: bool) -> tuple[list[Record], Budget]:
     """Runs of the build that is known, and the budget that they propose as one of eight."""
     earlier = [bench.run(0.0, day=number if days else None) for number in range(count)]
     models = [earlier[0].replace(model=MODEL.replace(name=f"m{number}")) for number in range(1, BUDGETS)]

@@ -31,7 +31,7 @@ from bench._kept import write
 from bench.gate_peers import PYTEST_LIMIT, Runs, doctor_answer, pytest_benchmark_fails
 from bench.renderers import json_table
 from harness.core.budget import Budget
-from harness.core.record import RunRecord, Sample
+from harness.core.record import Record, Sample
 from harness.core.scenario import Scenario
 from harness.gates.live import LOOKS, gate_in_turns
 from harness.measure.machine import cpu, fingerprint
@@ -92,7 +92,7 @@ class Side:
         self.session, self.planted, self.token_count = session, planted, token_count
         self.machine, self.model = fingerprint(), identify(path, None)
 
-    def __call__(self) -> RunRecord:
+    def __call__(self) -> Record:
         """One run: a warm-up token, then the sample, each token timed."""
         self.session.clear()
         self.session.decode([1], position=0)

@@ -14,9 +14,9 @@ from harness.answer.answer import Answer
 from harness.answer.measured import SpeedCause
 from harness.answer.nearest import Neighbour
 from harness.core.budget import Budget
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.prediction import Interval
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.gates.judge import Judgement
 from harness.records.compare import Comparison
 from harness.records.ladder import Rung
@@ -53,15 +53,15 @@ Fit: Any = TypedDict("Fit", _FIELDS, total=False)  # type: ignore[misc]
 class Check(TypedDict):
     """Runs beside what was predicted for them."""
 
-    device: DeviceProfile
-    records: list[RunRecord]
+    device: Device
+    records: list[Record]
     comparisons: list[Comparison | None]
 
 
 class Shown(TypedDict):
     """Some runs in full, each beside what was predicted before it, and beside the one before it."""
 
-    records: list[RunRecord]
+    records: list[Record]
     comparisons: list[Comparison | None]
     errors: list[dict[str, float | None]]
     differences: list[list[MetricChange]]
@@ -72,7 +72,7 @@ class LadderAnswer(TypedDict):
     """Every rung, and what it was read from."""
 
     rungs: list[Rung]
-    records: list[RunRecord]
+    records: list[Record]
 
 
 class Learnt(TypedDict, total=False):
@@ -112,17 +112,17 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "ladder": (LadderAnswer,),
     "learn": (Learnt,),
     "recommend": (Ranking,),
-    "devices show": (DeviceProfile,),
-    "devices probe": (DeviceProfile,),
+    "devices show": (Device,),
+    "devices probe": (Device,),
     "history": (Shown, dict[str, int]),
     "engines show": (EnginesHere,),
-    **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (RunRecord,)),
+    **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (Record,)),
     **dict.fromkeys(("models pull", "models show"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune", "engines pull", "engines remove"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "fit": (Fit,),
-    **dict.fromkeys(("run", "stream"), (RunRecord,)),
+    **dict.fromkeys(("run", "stream"), (Record,)),
     "doctor": (Finding,),
     "gate judge": (Judgement,),
     "gate live": (Judgement,),

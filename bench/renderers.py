@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from harness.answer.nearest import shipped_rows
 from harness.cli import cli
 from harness.core.errors import HarnessError
-from harness.core.metric import Metric, metric_values
-from harness.core.record import RunRecord
+from harness.core.metric import MetricName, metric_values
+from harness.core.record import Record
 from harness.core.result import Generation, Quality, Result, Soak, Speculation, Stream
 from harness.core.scenario import Scenario
 from harness.core.units import format_bytes, format_seconds
@@ -33,7 +33,7 @@ from harness.speed.published.rows import predictable, source_key
 K = TypeVar("K", bound=Result)
 
 
-def source(records: list[RunRecord]) -> str:
+def source(records: list[Record]) -> str:
     """The line below a table: command, machine and date of its records."""
     commands = dict.fromkeys(
         " ".join(without_folders(r.command)).replace("__main__.py", "edge-harness", 1) for r in records
@@ -54,17 +54,17 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def records_of(*paths: Path) -> list[RunRecord]:
+def records_of(*paths: Path) -> list[Record]:
     """All records of some files."""
     return [record for path in paths for record in read_results(path)]
 
 
-def results_of(kind: type[K], *paths: Path) -> list[tuple[RunRecord, K]]:
+def results_of(kind: type[K], *paths: Path) -> list[tuple[Record, K]]:
     """The records of some files whose result is of one kind, each with it."""
     return [(record, record.result) for record in records_of(*paths) if isinstance(record.result, kind)]
 
 
-def _compared(records: list[RunRecord], names: Collection[str]) -> Iterator[tuple[RunRecord, ComparedRow, float]]:
+def _compared(records: list[Record], names: Collection[str]) -> Iterator[tuple[Record, ComparedRow, float]]:
     """Each row of these names that was predicted and measured, with its record and what was measured."""
     for record in records:
         comparison = compare(record)
@@ -73,7 +73,7 @@ def _compared(records: list[RunRecord], names: Collection[str]) -> Iterator[tupl
                 yield record, row, row.measured
 
 
-def _model_of(record: RunRecord) -> str:
+def _model_of(record: Record) -> str:
     return f"{record.model.name} {record.model.quant}" if record.model else ""
 
 
@@ -113,7 +113,7 @@ def grid_table(*paths: Path) -> str:
 def runtimes_table(*paths: Path) -> str:
     """Several runtimes on the same models: latencies, speed, memory and perplexity."""
     records = results_of(Generation, *paths)
-    shown: tuple[tuple[Metric, float, str], ...] = (
+    shown: tuple[tuple[MetricName, float, str], ...] = (
         ("ttft_s", 1e3, "{:.0f} ms"),
         ("itl_p50_s", 1e3, "{:.2f} ms"),
         ("decode_tokens_per_s", 1.0, "{:.1f}"),

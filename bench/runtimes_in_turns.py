@@ -26,7 +26,7 @@ from harness.measure.pipeline import How
 from harness.measure.probe.machine_profile import own_profile
 from harness.measure.protocol import GenerateJob
 from harness.records.store import save
-from harness.verbs.ladder import Asked, ladder
+from harness.verbs.ladder import LadderRequest, ladder
 from harness.verbs.run import RunCell, run_in_turns
 from harness.verbs.trend import answer_beside
 
@@ -79,7 +79,7 @@ def main(
     files = list(models)
     for model in models if quants else ():
         keep.mkdir(parents=True, exist_ok=True)
-        ladder(model, quants.split(","), asked=Asked(chunk_count=1, scenario=None), keep=keep, how=how)
+        ladder(model, quants.split(","), asked=LadderRequest(chunk_count=1, scenario=None), keep=keep, how=how)
         for quant in quants.split(","):
             (made,) = keep.glob(f"{model.stem}-*/{quant}.gguf")
             files.append(keep / f"{model.stem.lower().removesuffix('-q4_k_m')}-{quant.lower()}.gguf")

@@ -21,7 +21,7 @@ from harness.core.errors import CouldNotRunError, Exit, HarnessError
 from harness.hardware.threads import default_thread_count
 from harness.measure.pipeline import How, Listener
 from harness.records.ladder import rungs_of
-from harness.verbs.ladder import Asked, ladder
+from harness.verbs.ladder import LadderRequest, ladder
 
 MOST_DIFFERENCE: Final = 5e-5
 _ESTIMATE: Final = re.compile(r"Final estimate: PPL = (\d+\.\d+) \+/- (\d+\.\d+)")
@@ -81,7 +81,7 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
             model,
             quants,
             text=text,
-            asked=Asked(chunk_count=chunk_count, scenario=None),
+            asked=LadderRequest(chunk_count=chunk_count, scenario=None),
             keep=keep,
             how=How(listener=Listener(lambda line: click.echo(line, err=True))),
         )

@@ -23,7 +23,7 @@ from harness.core.foreign import typed
 from harness.core.placement import Placement
 from harness.core.prediction import Interval
 from harness.core.question import Asked, EnginePart, Question
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.gates.judge import Judgement
 
@@ -251,7 +251,7 @@ def check(
     return _table(records)
 
 
-def load(*references: str | Path) -> list[RunRecord]:
+def load(*references: str | Path) -> list[Record]:
     """Records of files, folders, results of other tools, or runs of the history by the beginning of their identifier.
 
     Raises:
@@ -262,9 +262,7 @@ def load(*references: str | Path) -> list[RunRecord]:
     return gather(map(str, references))
 
 
-def judge(
-    budgets: str | Path, records: Sequence[RunRecord], baseline: Sequence[RunRecord] = ()
-) -> list[Judgement]:
+def judge(budgets: str | Path, records: Sequence[Record], baseline: Sequence[Record] = ()) -> list[Judgement]:
     """A judgement for each budget of a file, in its order.
 
     Raises:
@@ -276,7 +274,7 @@ def judge(
     return evaluate(load_budgets(Path(budgets)), records, baseline=baseline)
 
 
-def _table(records: Sequence[RunRecord]) -> Table:
+def _table(records: Sequence[Record]) -> Table:
     from harness.records.compare import rows_of
 
     rows: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.core.budget import Budget
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.gates.judge import Judgement
 
 _MARKERS = (
@@ -69,7 +69,7 @@ class EdgeModel(NamedTuple):
     job: dict[str, Any]
     fields: dict[str, Any]
 
-    def run(self, **fields: Any) -> "RunRecord":
+    def run(self, **fields: Any) -> "Record":
         """Measure it in a child process and give the record; ``fields`` change the marker's scenario.
 
         Raises:
@@ -110,7 +110,7 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
     fail``. A test that is marked with a budget and never calls it fails too.
     """
 
-    def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
+    def hold(*records: "Record", **limits: Any) -> "list[Judgement]":
         from harness.gates.evaluate import evaluate
         from harness.gates.formats import terminal
 

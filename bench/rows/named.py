@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError
 from harness.core.model import Tensor, Weights
 from harness.hardware.devices import load_device
@@ -45,7 +45,7 @@ _SHORTER: Final = ("", r"[,(].*", r" .*")
 
 
 @lru_cache(maxsize=1024)
-def device_named(words: str) -> DeviceProfile | None:
+def device_named(words: str) -> Device | None:
     """The device of a row's words; None where they name none."""
     for rest in _SHORTER:
         with suppress(HarnessError):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from harness.core.base import Frozen, shipped_rows
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import ModelShape
 from harness.core.prediction import Prediction, VerdictWord
 from harness.core.scenario import Scenario
@@ -42,7 +42,7 @@ class Variant(NamedTuple):
 
     quant: str
     scenario: Scenario
-    device: DeviceProfile
+    device: Device
 
 
 class Change(NamedTuple):

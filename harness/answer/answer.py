@@ -10,10 +10,10 @@ from harness.answer.case import Case, case_of
 from harness.answer.commands import commands_of, way_flags
 from harness.answer.measured import MeasuredHere, measured_here
 from harness.answer.plans import SpeculationPlan, plan_speculation
-from harness.answer.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.answer.resolve import Model, resolve_device, resolve_model
 from harness.answer.ways import advice_for, image_s, longest_context, outlook, timing_notes, ways
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError, InputError, RefusedError
 from harness.core.option import Option
 from harness.core.placement import Placement
@@ -182,9 +182,7 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
     return found.replace(advice=tuple(advice_for(case, found.best)))
 
 
-def ready(
-    question: Question, model: ResolvedModel | None = None, device: DeviceProfile | None = None
-) -> Case:
+def ready(question: Question, model: Model | None = None, device: Device | None = None) -> Case:
     """The case of a question, its longest context found where that is wanted (errors as :func:`answer`).
 
     A ``model`` and a ``device`` are given where many questions are asked of one.
@@ -198,7 +196,7 @@ def ready(
     return case.at(context_tokens=longest_context(case))
 
 
-def _most_users(question: Question, model: ResolvedModel, device: DeviceProfile | None) -> int:
+def _most_users(question: Question, model: Model, device: Device | None) -> int:
     """The most users that are served at once: all have room in memory, and each is as fast as is wanted."""
 
     def is_too_many(users: int) -> bool:
@@ -297,7 +295,7 @@ def staying_together(case: Case) -> Case:
     The model that was asked about comes first: none of it is moved for another one.
     """
     kind = ways(case._replace(others=()))[0].kind
-    staying = list[ResolvedModel]()
+    staying = list[Model]()
     for other in case.others:
         together = ways(case._replace(others=(*staying, other)))[0]
         if together.runs and together.has_room and together.kind is kind:

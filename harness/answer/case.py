@@ -4,14 +4,14 @@ from typing import Final, NamedTuple
 
 from harness.answer.resolve import (
     THIS_MACHINE,
-    ResolvedModel,
+    Model,
     resolve_device,
     resolve_model,
     scenario_from,
     with_kept_costs,
 )
 from harness.core import plugins
-from harness.core.device import DeviceProfile, Figure, MemoryPool
+from harness.core.device import Device, Pool, Sourced
 from harness.core.errors import InputError, RefusedError, UnknownNameError
 from harness.core.placement import Placement
 from harness.core.program import program_named
@@ -44,15 +44,15 @@ class Case(NamedTuple):
         assumed: What was read into the names, and taken for granted.
     """
 
-    model: ResolvedModel
-    device: DeviceProfile
+    model: Model
+    device: Device
     scenario: Scenario
     is_placed: bool = False
     is_longest: bool = False
-    draft: ResolvedModel | None = None
+    draft: Model | None = None
     head: str = ""
     beside: tuple[Companion, ...] = ()
-    others: tuple[ResolvedModel, ...] = ()
+    others: tuple[Model, ...] = ()
     target_tokens_per_s: float | None = None
     minutes: float | None = None
     entitled: bool = False
@@ -60,7 +60,7 @@ class Case(NamedTuple):
     assumed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> "Case":
+    def of(cls, model: Model, device: Device, scenario: Scenario) -> "Case":
         """A model on a device that are looked up already.
 
         A placement in the scenario is the one that is asked for.
@@ -73,7 +73,7 @@ class Case(NamedTuple):
         return self._replace(scenario=self.scenario.replace(**changes))
 
 
-def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
+def case_of(question: Question, model: Model, device: Device | None = None) -> Case:
     """Look up what a question names of its model, on its device unless that was looked up already.
 
     Raises:
@@ -123,7 +123,7 @@ def case_of(question: Question, model: ResolvedModel, device: DeviceProfile | No
     return _by_program(case, context_asked=question.context_tokens is not None)
 
 
-def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenario:
+def _scenario(question: Question, model: Model, drafted: int) -> Scenario:
     """What is asked of the model; the context is as typed, or has room for all that is asked for.
 
     Nobody's context is longer than what the model was made for unless it is asked for.
@@ -204,7 +204,7 @@ def _head(draft: str) -> tuple[str, int]:
     return word, int(length)
 
 
-def _head_beside(head: str, model: ResolvedModel) -> list[Companion]:
+def _head_beside(head: str, model: Model) -> list[Companion]:
     """The weights of a head that drafts; an MTP head's lie in the model's own file."""
     ratio = {"eagle": HEAD_RATIO, "dflash": BLOCK_RATIO}.get(head)
     if ratio is None:
@@ -213,7 +213,7 @@ def _head_beside(head: str, model: ResolvedModel) -> list[Companion]:
     return [Companion(f"{head} head", round(ratio * model.weights.file_bytes), reason=why)]
 
 
-def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[ResolvedModel]]:
+def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[Model]]:
     """Systems and models that are named to run beside the model.
 
     Raises:
@@ -221,7 +221,7 @@ def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[ResolvedModel
         RefusedError: A system refuses what follows its colon.
     """
     systems = list[Companion]()
-    others = list[ResolvedModel]()
+    others = list[Model]()
     for name in names:
         try:
             systems.append(companion(name))
@@ -266,7 +266,7 @@ def budget_bytes(text: str, whole_bytes: int) -> int:
     return found
 
 
-def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:
+def within_budget(device: Device, ram_budget_bytes: int) -> Device:
     """The device with at most that much RAM for the app, whatever its system would allow.
 
     RefusedError for none.
@@ -274,17 +274,17 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
     if ram_budget_bytes <= 0:
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 
-    def cut(pool: MemoryPool) -> MemoryPool:
+    def cut(pool: Pool) -> Pool:
         if pool.name != "ram":
             return pool
         usable = min(ram_budget_bytes, pool.total_bytes.value)
-        return pool.replace(usable_bytes=Figure(usable, "asked for", "assumed"), entitled_bytes=None)
+        return pool.replace(usable_bytes=Sourced(usable, "asked for", "assumed"), entitled_bytes=None)
 
     cards = tuple(within_budget(card, ram_budget_bytes) for card in device.cards)
     return device.replace(pools=tuple(map(cut, device.pools)), cards=cards)
 
 
-def over_cards(device: DeviceProfile, placement: Placement) -> Placement:
+def over_cards(device: Device, placement: Placement) -> Placement:
     """A placement that was asked for with a share for each of several cards: those of their memory unless it has any.
 
     Raises:

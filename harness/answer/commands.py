@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from harness.answer.case import Case
-from harness.answer.resolve import ResolvedModel, published_file
+from harness.answer.resolve import Model, published_file
 from harness.core.placement import Placement
 from harness.core.prediction import PartKind
 from harness.core.program import option_of, program_named
@@ -128,14 +128,14 @@ def _tower(case: Case) -> str:
     return "--no-mmproj" if is_there and case.model.tower is not None else ""
 
 
-def _file(model: ResolvedModel, from_hub: str, local: str) -> str:
+def _file(model: Model, from_hub: str, local: str) -> str:
     """The model's file: of the hub where a repository is known to have it, else a local one."""
     if repository := published_file(model):
         return f"{from_hub} {repository}"
     return f"{local} {model.path or _local(model)}"
 
 
-def _local(model: ResolvedModel, *more: str) -> str:
+def _local(model: Model, *more: str) -> str:
     name = "-".join((*model.shown, *more)).rpartition("/")[2]
     return re.sub(r"[^\w.+-]+", "-", name) + ".gguf"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from harness.answer.case import Case
 from harness.answer.ways import predict
 from harness.core.base import Frozen
-from harness.core.device import MemoryPool
+from harness.core.device import Pool
 from harness.core.errors import HarnessError
 from harness.core.placement import Placement
 from harness.core.prediction import Interval
@@ -16,7 +16,7 @@ from harness.models.weights import weights_of
 from harness.speed.energy import Sustained
 
 if TYPE_CHECKING:
-    from harness.core.record import RunRecord  # it brings every kind of result, and questions need none
+    from harness.core.record import Record  # it brings every kind of result, and questions need none
 
 _NEAR_RATIO = 1.3
 """Between a measured speed and that of a cause which may explain it."""
@@ -69,7 +69,7 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
     return None
 
 
-def _is_same(record: "RunRecord", case: Case, way: Way) -> bool:
+def _is_same(record: "Record", case: Case, way: Way) -> bool:
     """Whether a run was of this model, as it is asked about, on this machine as it is now."""
     model = record.model
     asked = way.scenario
@@ -143,6 +143,6 @@ def _otherwise(case: Case) -> Iterator[tuple[str, str, Case]]:
             yield cause, "read its type in the program's log", case._replace(model=bigger)
 
 
-def _halved(pool: MemoryPool) -> MemoryPool:
+def _halved(pool: Pool) -> Pool:
     bandwidth = pool.bandwidth_bytes_per_s
     return pool.replace(bandwidth_bytes_per_s=bandwidth.replace(value=bandwidth.value / 2))

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.answer.case import Case
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import RefusedError, UnknownNameError
 from harness.hardware.traits import chip_key
 from harness.models.ggml import BLOCKS
@@ -69,7 +69,7 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
     )
 
 
-def measured_of(device: DeviceProfile) -> list[Cells]:
+def measured_of(device: Device) -> list[Cells]:
     """Speeds to write that others published of a device's best engine, the latest first."""
     engine = device.engine()
     chips = {chip_key(device.chip), chip_key(engine.name)}

@@ -5,9 +5,9 @@ from functools import cache
 from typing import Final
 
 from harness.answer.case import Case
-from harness.answer.resolve import ResolvedModel
+from harness.answer.resolve import Model
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import Weights
 from harness.core.scenario import Scenario
 from harness.speed.draft_cycle import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
@@ -43,7 +43,7 @@ class SpeculationPlan(Frozen):
     cases: tuple[SpeculationCase, ...]
 
 
-def plan_speculation(case: Case, draft: ResolvedModel | str) -> SpeculationPlan:
+def plan_speculation(case: Case, draft: Model | str) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
     ``draft`` is a model, or one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``;
@@ -87,9 +87,7 @@ def plan_speculation(case: Case, draft: ResolvedModel | str) -> SpeculationPlan:
     )
 
 
-def _verify_cost(
-    weights: Weights, device: DeviceProfile, scenario: Scenario
-) -> tuple[Callable[[int], float], bool]:
+def _verify_cost(weights: Weights, device: Device, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
     """Cost of a pass over k tokens relative to one, and whether it was measured on that device."""
 
     @cache  # each acceptance rate asks for the same lengths

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from harness.core.device import APIS, Calibration, DeviceProfile
+from harness.core.device import APIS, Calibration, Device
 from harness.core.errors import (
     BadDataError,
     HarnessError,
@@ -53,7 +53,7 @@ _API_NAMES: Final = {"hexagon": "npu"}
 """What llama.cpp calls the backend of an api, where that is another word."""
 
 
-class ResolvedModel(NamedTuple):
+class Model(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
     ``guess`` bounds it where nobody knows the model; ``path`` is its file, even one that is not here;
@@ -89,7 +89,7 @@ class ResolvedModel(NamedTuple):
         return self.tower.file_bytes if self.tower and self.tower.is_asked else 0
 
 
-def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
+def resolve_model(ref: str, quant: str | None = None) -> Model:
     """The model that ``ref`` names, as people write it, or the one in a ``.gguf``, ``config.json`` or ``.toml``.
 
     ``ref`` is a card's name or what ``catalog.names`` reads as one, with a quantisation in it or not;
@@ -110,7 +110,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     return model._replace(reads_only=reads_only(ref, model.card))
 
 
-def _seeing(ref: str, model: ResolvedModel) -> ResolvedModel:
+def _seeing(ref: str, model: Model) -> Model:
     """The model with what it looks at images with."""
     tower = model.tower or tower_of(Path(ref).name, model.name)
     if tower is None or not tower.is_asked:
@@ -123,7 +123,7 @@ def _seeing(ref: str, model: ResolvedModel) -> ResolvedModel:
     return model._replace(tower=tower, notes=(*model.notes, alone))
 
 
-def _language_model(ref: str, quant: str | None) -> ResolvedModel:
+def _language_model(ref: str, quant: str | None) -> Model:
     if afar := _from_afar(ref, quant):
         return afar
     path = as_path(ref)
@@ -212,7 +212,7 @@ def _tag(quant: str) -> str:
     return quant[4:] if quant.lower().startswith("qat-") else quant
 
 
-def published_file(model: ResolvedModel) -> str:
+def published_file(model: Model) -> str:
     """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``.
 
     Empty where none is known.
@@ -234,7 +234,7 @@ def published_file(model: ResolvedModel) -> str:
     return f"{repository}:{tag}" if repository else ""
 
 
-def resolve_device(ref: str) -> DeviceProfile:
+def resolve_device(ref: str) -> Device:
     """The device of that name or in that file.
 
     ``this`` (or ``here``) for this machine, as probed or else by its parts.
@@ -250,7 +250,7 @@ def resolve_device(ref: str) -> DeviceProfile:
     return own_profile() or rough_machine()
 
 
-def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = "") -> DeviceProfile:
+def with_kept_costs(device: Device, scenario: Scenario, runtime: str = "") -> Device:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
     They are nearer to the truth than its bandwidth alone: the runtime's own, or llama.cpp's where it has
@@ -268,7 +268,7 @@ def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = ""
     return with_costs(device, tuple(found for found in costs if found is not None))
 
 
-def with_costs(device: DeviceProfile, costs: tuple[Calibration, ...]) -> DeviceProfile:
+def with_costs(device: Device, costs: tuple[Calibration, ...]) -> Device:
     """The profile with these costs.
 
     Its CPU has the instruction sets that the engine found, where that tells them.
@@ -325,14 +325,14 @@ def api_named(name: str) -> str:
     api = _API_NAMES.get(name.lower(), name.lower())
     if api in {"", *APIS}:
         return api
-    from harness.onnx.session import PROVIDERS
+    from harness.onnx.ort_session import PROVIDERS
 
     if api not in PROVIDERS:
         raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
     return api
 
 
-def _from_file(path: Path, quant: str | None) -> ResolvedModel:
+def _from_file(path: Path, quant: str | None) -> Model:
     if not path.is_file():
         raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
     if path.suffix == ".json":
@@ -348,14 +348,14 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     weights = read_weights(path)
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
-        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
+        return Model(path.stem, weights.quant, weights, path=path, notes=said)
     note = (
         f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
     )
     return _from_shape(path.stem, weights.shape, quant, (note,))
 
 
-def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
+def _from_card(card: ModelCard, quant: str) -> Model:
     """Weights from the card's shape; the size of a published file corrects what the shape does not tell.
 
     Raises:
@@ -382,14 +382,14 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
     written = _as_written(quant, mixture, said)
-    return ResolvedModel(card.name, mixture, weights, card=card, notes=tuple(notes), asked_quant=written)
+    return Model(card.name, mixture, weights, card=card, notes=tuple(notes), asked_quant=written)
 
 
-def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
+def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> Model:
     mixture, notes = mixture_of(quant, shape.architecture)
     weights = weights_of(shape, quant)
     written = _as_written(quant, mixture, notes)
-    return ResolvedModel(name, mixture, weights, notes=(*said, *notes), asked_quant=written)
+    return Model(name, mixture, weights, notes=(*said, *notes), asked_quant=written)
 
 
 def _as_written(quant: str, mixture: str, said: Sequence[str]) -> str:
@@ -401,7 +401,7 @@ def _as_written(quant: str, mixture: str, said: Sequence[str]) -> str:
     return written if said and written.upper() != mixture else ""
 
 
-def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
+def _from_afar(ref: str, quant: str | None) -> Model | None:
     """What a name means that says itself where it is read: a hub, a registry, an address.
 
     None for other names.
@@ -418,7 +418,7 @@ def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
     return _as_read(ref, read_url(ref), quant)
 
 
-def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
+def _from_hub(ref: str, quant: str | None) -> Model:
     """A repository of the hub: its GGUF file's header where it has one, else its config.json."""
     from harness.models.hub import read_repository
 
@@ -428,9 +428,9 @@ def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
     return _as_read(repo, found, wanted)._replace(repo=repo, file=file)
 
 
-def _as_read(name: str, found: "Repository", quant: str | None) -> ResolvedModel:
+def _as_read(name: str, found: "Repository", quant: str | None) -> Model:
     """A model as it was read from afar; of a config.json the weights are computed."""
     if found.weights is None:
         return _from_shape(name, found.shape, quant or "Q4_K_M", (found.why,))
     tower = ImageTower(name, found.tower_bytes, 0, 0.0, is_asked=True) if found.tower_bytes else None
-    return ResolvedModel(name, found.weights.quant, found.weights, notes=(found.why,), tower=tower)
+    return Model(name, found.weights.quant, found.weights, notes=(found.why,), tower=tower)

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from harness.answer.advice import Advice, Adviser, Change, Variant
 from harness.answer.case import Case, no_cache
-from harness.answer.resolve import ResolvedModel
-from harness.core.device import DeviceProfile
+from harness.answer.resolve import Model
+from harness.core.device import Device
 from harness.core.drafting import PADDING_TOKENS
 from harness.core.errors import HarnessError, RefusedError
 from harness.core.placement import Placement
@@ -106,7 +106,7 @@ def _decode(way: Way) -> float:
     return way.prediction.speed.decode_tokens_per_s.mid
 
 
-def _unlike_cards(device: DeviceProfile) -> Iterator[tuple[int, DeviceProfile]]:
+def _unlike_cards(device: Device) -> Iterator[tuple[int, Device]]:
     """The first of each kind of card of a rig, alone, and its place."""
     seen = set[str]()
     for place, card in enumerate(device.cards):
@@ -176,7 +176,7 @@ def _kind(case: Case, card: int | None) -> WayKind:
     return WayKind.CARDS if len(placement.tensor_split) > 1 else WayKind.WHOLE
 
 
-def _lack(device: DeviceProfile, way: Way) -> tuple[float, float]:
+def _lack(device: Device, way: Way) -> tuple[float, float]:
     """By how much a way does not fit; 1 where the system offers as much to an app that asks for it."""
     more, verdict = device.pool("ram").entitled_bytes, way.prediction.verdict
     is_offered = more is not None and verdict.needed_bytes <= more.value
@@ -292,7 +292,7 @@ def memory_in(case: Case) -> MemoryPrediction:
     return memory
 
 
-def other_parts(case: Case, other: ResolvedModel) -> tuple[MemoryPart, ...]:
+def other_parts(case: Case, other: Model) -> tuple[MemoryPart, ...]:
     """What another model takes in each pool: whole with the same engine, as much context, a process of its own.
 
     Raises:
@@ -435,7 +435,7 @@ def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | N
     return after, predict_energy(case.device, scenario.api, work, decode, minutes)
 
 
-def image_s(model: ResolvedModel, scenario: Scenario, read: Interval) -> Interval | None:
+def image_s(model: Model, scenario: Scenario, read: Interval) -> Interval | None:
     """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s.
 
     None if it sees none.

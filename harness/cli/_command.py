@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from harness.cli._parameters import built, parameters_of
 from harness.core.errors import EngineError
 from harness.core.option import HEADINGS
-from harness.show.output import Answer
+from harness.show.output import Output
 
 _textwrap.TextWrapper.wordsep_re = _textwrap.TextWrapper.wordsep_simple_re  # no flag is broken at its hyphen
 
@@ -66,7 +66,7 @@ class Verb(click.Command):
             answer = measuring.handed_over()
         else:
             answer = ctx.invoke(self.callback, **given)
-        if isinstance(answer, Answer) and not ctx.meta.get(HANDED):
+        if isinstance(answer, Output) and not ctx.meta.get(HANDED):
             return answer.told(path_of(ctx) if ctx.params.get("as_json") else "")
         return answer
 

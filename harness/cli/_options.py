@@ -21,10 +21,10 @@ from harness.core.placement import placement_of
 from harness.core.printable import clean_lines
 from harness.core.question import MOST_TOKENS, Placed
 from harness.core.units import parse_bytes
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 if TYPE_CHECKING:
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.core.scenario import Scenario
     from harness.measure.pipeline import How
     from harness.measure.protocol import GenerateJob
@@ -155,7 +155,7 @@ Baseline = Annotated[
 Budget = Annotated[Path, Option("--budget", "Budgets file (TOML).", path="file")]
 
 
-class Setting(Frozen):
+class ScenarioOptions(Frozen):
     """How a measured model is run. A verb's own subclass annotates the fields that are its options."""
 
     context_tokens: int = 4096
@@ -164,7 +164,7 @@ class Setting(Frozen):
     thread_count: int = 0
     api: str = ""
 
-    def scenario(self, measuring: "Measuring") -> "Scenario":
+    def scenario(self, measuring: "MeasuringOptions") -> "Scenario":
         """The scenario that it asks for.
 
         With ``--cpus`` so many threads as CPUs, unless a number is asked for.
@@ -176,7 +176,7 @@ class Setting(Frozen):
         return scenario_from(fields | {"thread_count": measuring.threads(self.thread_count)})
 
 
-class Measuring(Frozen):
+class MeasuringOptions(Frozen):
     """How a verb measures. Its own subclass annotates those of the other fields that are its options."""
 
     timeout_s: Timeout = 1800.0
@@ -192,7 +192,7 @@ class Measuring(Frozen):
         """Whether the edge-harness of the target does it all."""
         return self.target != "local" and self.programs is None and "," not in self.target
 
-    def handed_over(self) -> Answer:
+    def handed_over(self) -> Output:
         """What edge-harness on the target makes of all that was typed, with the files here that it names."""
         from harness.verbs.on_target import hand_over
 
@@ -201,7 +201,7 @@ class Measuring(Frozen):
         files = {piece: Path(piece) for piece in pieces if Path(piece).is_file()}
         with self.started() as how:
             found = hand_over(self.target, command, files, how)
-        return Answer(
+        return Output(
             lambda: json.loads(found.text),
             lambda: click.echo(clean_lines(found.text), nl=False),
             found.status,
@@ -237,7 +237,7 @@ class Measuring(Frozen):
             yield How(resume=self.resume, folder=self.out, limits=limits, listener=progress, notes=notes)
 
 
-class Here(Measuring):
+class Here(MeasuringOptions):
     """How a verb measures that runs on this machine alone."""
 
     resume: Resume = False
@@ -259,7 +259,7 @@ def model_file(ref: str, quant: str, how: "How") -> Path:
     return obtain(ref, quant, progress=how.listener.fetched).path
 
 
-def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:
+def side_by_side(targets: list[str], scenario: "Scenario") -> Output:
     """What was typed, on each of several targets at once."""
     from harness.measure.targets.remote import without
     from harness.show.progress_line import RunProgress
@@ -270,7 +270,7 @@ def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:
     words: list[str] = click.get_current_context().meta["words"]
     with RunProgress() as progress:
 
-        def told(target: str, records: "list[RunRecord]") -> None:
+        def told(target: str, records: "list[Record]") -> None:
             outcomes = ", ".join(record.outcome for record in records)
             progress.step(f"{target} done", f"{target}: {outcomes}")
 
@@ -282,7 +282,7 @@ def side_by_side(targets: list[str], scenario: "Scenario") -> Answer:
             mine = [record for record in records if record.machine.device == device]
             say(clean_lines(device), run_table(mine), *reasons(mine))
 
-    return Answer(records, show, exit_of(records))
+    return Output(records, show, exit_of(records))
 
 
 def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[GenerateJob]":

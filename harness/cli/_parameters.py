@@ -2,7 +2,7 @@
 
 A parameter that is annotated with an :class:`~harness.core.option.Option` is an option, or without flags an
 argument. One of a struct brings every field of it that is annotated so, and is handed over built. A verb that
-returns an :class:`Answer` takes ``--json``.
+returns an :class:`Output` takes ``--json``.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from msgspec import Meta
 from msgspec.inspect import BoolType, CustomType, LiteralType, Type, type_info
 
 from harness.core.option import Heading, Option, item_of, kinds_of
-from harness.show.output import Answer
+from harness.show.output import Output
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]
@@ -59,7 +59,7 @@ def parameters_of(verb: Callable[..., Any]) -> Iterator[click.Parameter]:
                 yield from _parameter(field.name, field.type, field.default)
         else:
             yield from _parameter(parameter.name, parameter.annotation, parameter.default)
-    if signature.return_annotation is Answer:
+    if signature.return_annotation is Output:
         says = "Print one JSON document on stdout."
         yield Flag(["--json", "as_json"], heading="Output", is_flag=True, help=says)
 

@@ -7,10 +7,10 @@ from harness.cli._command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, New, Prompt, Quant, Threads
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 
-class _Setting(options.Setting):
+class _CheckOptions(options.ScenarioOptions):
     context_tokens: options.ContextLength = 4096
     prompt_tokens: Prompt = 512
     new_tokens: New = 64
@@ -21,7 +21,7 @@ class _Setting(options.Setting):
 
 @verb
 def check(
-    setting: _Setting,
+    setting: _CheckOptions,
     measuring: options.Anywhere,
     models: options.Models = (),
     quant: Quant = "",
@@ -38,7 +38,7 @@ def check(
     details: Annotated[
         bool, Option("--details", "Show every figure of each run beside its prediction.", "Output")
     ] = False,
-) -> Answer:
+) -> Output:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
 
     What the machine can do is measured first, in under a minute, and kept.
@@ -81,4 +81,4 @@ def check(
             more = "edge-harness report RUN -o page.html (the picture)"
         say(f"  More: {more}  --details (every figure)")
 
-    return Answer(document, show, status)
+    return Output(document, show, status)

@@ -10,10 +10,10 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.core.option import Option
 from harness.core.units import GB, GIB, TERA, format_bytes, format_rate
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
-    from harness.core.device import DeviceProfile
+    from harness.core.device import Device
     from harness.speed.published.cells import Cells
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
@@ -37,7 +37,7 @@ def devices() -> None:
 
 
 @devices.command()
-def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> Answer:
+def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> Output:
     """Show every figure of DEVICE with its source and confidence, and what others measured of its chip.
 
     Without a DEVICE, list those with a full profile.
@@ -74,7 +74,7 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> An
         if measured := measured_of(profile):
             say(_measured_table(measured))
 
-    return Answer(profile, shown)
+    return Output(profile, shown)
 
 
 def _measured_table(measured: "list[Cells]") -> str:
@@ -91,7 +91,7 @@ def _measured_table(measured: "list[Cells]") -> str:
     return table(title, ("model", "quant", "test", "tokens/s", "date", "source"), rows)
 
 
-def _list() -> Answer:
+def _list() -> Output:
     from harness.hardware.devices import device_names, load_device
 
     profiles = [load_device(name) for name in device_names()]
@@ -104,7 +104,7 @@ def _list() -> Answer:
     others = (
         "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
     )
-    return Answer(profiles, lambda: say(listed, others))
+    return Output(profiles, lambda: say(listed, others))
 
 
 @devices.command()
@@ -122,7 +122,7 @@ def probe(
     ] = None,
     target: options.On = "local",
     programs: options.Programs = None,
-) -> Answer:
+) -> Output:
     """Measure this machine, or the one named by --on, and write its profile (here: --device this-machine).
 
     Example: edge-harness devices probe --quick
@@ -147,10 +147,10 @@ def probe(
         say(_figures_table(profile))
         click.echo(f"  {profile.notes}\n  written to {path}: --device {profile.name}")
 
-    return Answer(profile, show)
+    return Output(profile, show)
 
 
-def _figures_table(profile: "DeviceProfile") -> str:
+def _figures_table(profile: "Device") -> str:
     """Every figure of each part, in the unit that its field's name ends in; unlike cards each as it is."""
     parts: list[tuple[str, Any]] = [(pool.name, pool) for pool in profile.pools]
     parts += [(engine.kind, engine) for engine in profile.engines]

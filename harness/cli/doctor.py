@@ -8,7 +8,7 @@ from harness.cli._command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.units import counted
-from harness.show.output import Answer, say, screen_width, table
+from harness.show.output import Output, say, screen_width, table
 
 if TYPE_CHECKING:
     from harness.verbs.doctor import Finding
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @verb
 def doctor(
     everything: Annotated[bool, Option("--all", "List all that was looked at, what is well too.")] = False,
-) -> Answer:
+) -> Output:
     """Check folders, engines, optional packages, limits and sensors.
 
     Exit status: 0 usable, 4 something is broken.
@@ -32,8 +32,8 @@ def doctor(
         status = Exit.COULD_NOT_RUN
     rows = [(finding.name, finding.state, finding.detail) for finding in found]
     if everything:
-        return Answer(found, lambda: say(table("", ("", "state", "detail"), rows)), status)
-    return Answer(found, lambda: _show(found), status)
+        return Output(found, lambda: say(table("", ("", "state", "detail"), rows)), status)
+    return Output(found, lambda: _show(found), status)
 
 
 def _show(found: "Sequence[Finding]") -> None:

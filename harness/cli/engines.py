@@ -7,7 +7,7 @@ import click
 from harness.cli._command import Verbs
 from harness.core.question import Api
 from harness.core.units import format_bytes
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
     from harness.measure.engine_devices import Engine
@@ -19,7 +19,7 @@ def engines() -> None:
 
 
 @engines.command()
-def show() -> Answer:
+def show() -> Output:
     """Show the builds for this machine, the engine that runs, and what of the machine it leaves unused.
 
     Example: edge-harness engines show
@@ -35,11 +35,11 @@ def show() -> Answer:
     lines.append(_line(found.in_use) if found.in_use else found.fault or "no engine is installed")
     if found.lack:
         lines.append(f"{found.lack.line}: edge-harness engines pull")
-    return Answer(found, lambda: say(*lines))
+    return Output(found, lambda: say(*lines))
 
 
 @engines.command()
-def pull(api: Api = "") -> Answer:
+def pull(api: Api = "") -> Output:
     """Fetch a build for this machine into the cache, verified; runs use it from then on, until it is removed.
 
     From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the
@@ -53,13 +53,13 @@ def pull(api: Api = "") -> Answer:
     with RunProgress() as progress:
         build, engine = fetch(api, progress)
     document = {"build": build, "engine": engine}
-    return Answer(
+    return Output(
         document, lambda: say(f"fetched {build.place} ({format_bytes(build.size_bytes)})", _line(engine))
     )
 
 
 @engines.command()
-def remove() -> Answer:
+def remove() -> Output:
     """Delete the engine that was pulled: what a package brings runs again.
 
     Example: edge-harness engines remove
@@ -67,7 +67,7 @@ def remove() -> Answer:
     from harness.runtimes.llamacpp.builds import remove as delete
 
     removed = delete()
-    return Answer({"removed": removed}, lambda: say("removed" if removed else "no engine was pulled"))
+    return Output({"removed": removed}, lambda: say("removed" if removed else "no engine was pulled"))
 
 
 def _line(engine: "Engine") -> str:

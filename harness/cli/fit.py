@@ -12,7 +12,7 @@ from harness.cli._command import verb
 from harness.core.errors import Exit, InputError, RefusedError
 from harness.core.option import Option
 from harness.core.question import Asked, Question
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 MOST_QUESTIONS: Final = 2000
 """Models times devices of one command: at some ten milliseconds each, well under a minute."""
@@ -79,7 +79,7 @@ def fit(
             "Output",
         ),
     ] = False,
-) -> Answer:
+) -> Output:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.
 
     MODEL is a name, a pattern ('llama-3*'), a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by
@@ -111,12 +111,12 @@ def fit(
         if not found.residents:
             raise RefusedError(f"--format {form}: name another model with --with MODEL")
         text = configuration(found.residents, form)
-        return Answer(found.residents, lambda: click.echo(text, nl=False))
+        return Output(found.residents, lambda: click.echo(text, nl=False))
     found = answer(questions[0], advises=advises)
     return _one(found, measured, price, details=details, explained=explained)
 
 
-def _several(questions: Sequence[Question]) -> Answer:
+def _several(questions: Sequence[Question]) -> Output:
     """Several models or devices beside each other."""
     from harness.answer.answer import answer
     from harness.show.first_screen import several
@@ -129,7 +129,7 @@ def _several(questions: Sequence[Question]) -> Answer:
     if len({one.reads_only for one in answers}) > 1:
         raise RefusedError("an encoder, which writes nothing, is compared with encoders only")
 
-    return Answer(
+    return Output(
         answers,
         lambda: say(*several(answers)),
         Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN,
@@ -143,7 +143,7 @@ def _one(
     *,
     details: bool,
     explained: bool,
-) -> Answer:
+) -> Output:
     """One model on one device, with what was asked beside the answer."""
     from harness.answer.answer import best_case
     from harness.show.first_screen import first_screen, instead_line
@@ -180,4 +180,4 @@ def _one(
         if document.get("explanation"):
             say(_details.nearest(document["explanation"]))
 
-    return Answer(document, show, Exit.OK if found.is_wanted else Exit.BROKEN)
+    return Output(document, show, Exit.OK if found.is_wanted else Exit.BROKEN)

@@ -15,12 +15,12 @@ from harness.core.errors import CouldNotRunError, RefusedError
 from harness.core.option import Option
 from harness.core.printable import clean_lines
 from harness.core.units import counted
-from harness.show.output import Answer
+from harness.show.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.gates.judge import Judgement
 
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
@@ -111,7 +111,7 @@ def judge(
             default="gate-answers.json in the first folder of results",
         ),
     ] = None,
-) -> Answer:
+) -> Output:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files.
 
     Example: edge-harness gate --budget budgets.toml results/
@@ -161,7 +161,7 @@ def live(
         Meta(gt=0, le=1e6),
         Option("--timeout", "Time limit for each command, in seconds.", "Measuring"),
     ] = 900.0,
-) -> Answer:
+) -> Output:
     """Run a new build and its baseline in turns until the decision is clear.
 
     Example: edge-harness gate live --budget b.toml --candidate 'new/edge-harness run m.gguf --json' --baseline
@@ -191,7 +191,7 @@ def update(
     folder: Annotated[
         Path, Option("--to", "Folder of the baseline, best kept in the repository.", path="folder")
     ],
-) -> Answer:
+) -> Output:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
     From five runs on the gate knows how much runs of one build differ, and so finds smaller slowdowns.
@@ -203,7 +203,7 @@ def update(
 
     added, removed = keep(folder, gather(results))
     line = f"{folder}: {counted(added, 'run')} added, {removed} old removed"
-    return Answer({"added": added, "removed": removed}, lambda: click.echo(line))
+    return Output({"added": added, "removed": removed}, lambda: click.echo(line))
 
 
 @gate.command()
@@ -221,7 +221,7 @@ def init(
     out: Annotated[
         Path | None, Option("--out -o", "File to write.", "Output", path="file", default="stdout")
     ] = None,
-) -> Answer:
+) -> Output:
     """Propose budgets from results, and say what they will find.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine:
@@ -241,10 +241,10 @@ def init(
     text = to_toml(proposals)
     if out:
         write_atomically(out, text.encode())
-    return Answer([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
+    return Output([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
 
 
-def _baseline_note(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> str:
+def _baseline_note(judged: "Sequence[Record]", before: "Sequence[Record]") -> str:
     """Of when the baseline is, and whether its runtime is another one."""
     from harness.gates.sittings import time_of
 
@@ -261,7 +261,7 @@ def _answer(
     shown: _Shown,
     notes: "Sequence[str]" = (),
     answers: Path | None = None,
-) -> Answer:
+) -> Output:
     from harness.gates import formats
     from harness.gates.budget_file import budget_lines
     from harness.gates.evaluate import exit_code
@@ -288,4 +288,4 @@ def _answer(
         text = formats.summary(judgements, notes)
     else:
         text = getattr(formats, shown.form)(judgements)
-    return Answer(judgements, lambda: click.echo(clean_lines(text), nl=False), exit_code(judgements))
+    return Output(judgements, lambda: click.echo(clean_lines(text), nl=False), exit_code(judgements))

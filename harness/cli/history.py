@@ -15,12 +15,12 @@ from msgspec import Meta
 from harness.cli._command import refuse_typed, verb
 from harness.core.option import Option
 from harness.core.units import counted
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.records.history import History
 
 
@@ -42,7 +42,7 @@ def history(
             "Show how a metric, such as decode_tokens_per_s, changed over comparable runs.",
         ),
     ] = None,
-) -> Answer:
+) -> Output:
     """List past runs with their speeds, newest first.
 
     Or show each RUN: a file, the start of a run's name, or its time.
@@ -70,16 +70,16 @@ def history(
         past.extend(gather([str(imported)]))
         count = past.count() - before
         said = f"{counted(count, 'record')} imported from {imported}"
-        return Answer({"imported": count}, lambda: click.echo(said))
+        return Output({"imported": count}, lambda: click.echo(said))
     if trend:
         metric = next((each for each in METRICS if each == trend), None)
         if metric is None:
             raise UnknownNameError("metric", trend, METRICS)
         courses = trends(past.records(limit=2**62, model=model, device=device), metric)
-        return Answer(courses, lambda: say(trend_table(metric, courses)))
+        return Output(courses, lambda: say(trend_table(metric, courses)))
     which = {"model": model, "device": device}
     entries = past.entries(limit=limit, **which)
-    return Answer(entries, lambda: _list(past.count(), list(past.records(limit=limit, **which))))
+    return Output(entries, lambda: _list(past.count(), list(past.records(limit=limit, **which))))
 
 
 def _named(past: "History", name: str) -> str:
@@ -100,7 +100,7 @@ def _when(created: str) -> str:
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
 
 
-def _list(count: int, records: "Sequence[RunRecord]") -> None:
+def _list(count: int, records: "Sequence[Record]") -> None:
     """The newest runs: when, of what, how fast, and whether all was as predicted."""
     if not records:
         say(
@@ -117,7 +117,7 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
     )
 
 
-def _row(record: "RunRecord") -> list[str]:
+def _row(record: "Record") -> list[str]:
     from harness.show.checked import bar
     from harness.show.record_tables import record_title
     from harness.show.state import State, figures_of
@@ -133,7 +133,7 @@ def _row(record: "RunRecord") -> list[str]:
     return [_when(record.created), record_title(record), kind, speed.number, beside, memory, state]
 
 
-def _shown(names: "Sequence[str]") -> Answer:
+def _shown(names: "Sequence[str]") -> Output:
     """Some runs in full, beside their predictions and each other."""
     from harness.records.compare import compare
     from harness.show.record_tables import comparison_view, difference_view, show_record
@@ -163,4 +163,4 @@ def _shown(names: "Sequence[str]") -> Answer:
             else:
                 say(*difference_view(first, second))
 
-    return Answer(document, show)
+    return Output(document, show)

@@ -10,10 +10,10 @@ from harness.cli._command import refuse_typed, verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import New, Prompt, Threads
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 
-class _Setting(options.Setting):
+class _LadderOptions(options.ScenarioOptions):
     new_tokens: New = 64
     prompt_tokens: Prompt = 512
     thread_count: Threads = 0
@@ -22,7 +22,7 @@ class _Setting(options.Setting):
 @verb
 def ladder(
     model: options.Model,
-    setting: _Setting,
+    setting: _LadderOptions,
     measuring: options.Here,
     quants: Annotated[
         tuple[str, ...],
@@ -54,7 +54,7 @@ def ladder(
             default="each is removed after its runs",
         ),
     ] = None,
-) -> Answer:
+) -> Output:
     """Measure size, speed, memory and quality of each quantisation of a model.
 
     MODEL is quantised to each of --quants, and each is compared with MODEL itself, unpacked to F16. With
@@ -64,7 +64,7 @@ def ladder(
     Example: edge-harness ladder smollm2-135m --quants Q8_0,Q4_K_M
     """
     from harness.records.ladder import COLUMNS, caveats, cells, rungs_of
-    from harness.verbs.ladder import DEFAULT_QUANTS, Asked
+    from harness.verbs.ladder import DEFAULT_QUANTS, LadderRequest
     from harness.verbs.ladder import ladder as measure
 
     timed = {"prompt_tokens", "new_tokens", "repetitions", "runtimes"}
@@ -74,7 +74,7 @@ def ladder(
         scenario = None
     else:
         scenario = setting.scenario(measuring)
-    asked = Asked(chunks, scenario, repetitions)
+    asked = LadderRequest(chunks, scenario, repetitions)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
     with measuring.started() as how:
         source = options.model_file(model, "", how)
@@ -86,4 +86,4 @@ def ladder(
         say(table(f"{rungs[0].model}, quantised", COLUMNS, rows, spare=COLUMNS[3:]), *caveats(rungs))
 
     is_made = any(rung.outcome == "ok" for rung in rungs)
-    return Answer({"rungs": rungs, "records": records}, show, Exit.OK if is_made else Exit.COULD_NOT_RUN)
+    return Output({"rungs": rungs, "records": records}, show, Exit.OK if is_made else Exit.COULD_NOT_RUN)

@@ -10,7 +10,7 @@ from harness.core.errors import BadDataError, Exit, HarnessError
 from harness.core.option import Option
 from harness.core.printable import clean_lines
 from harness.core.units import counted, format_number
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
     from harness.core.prediction import Interval
@@ -47,7 +47,7 @@ def learn(
             is_repeated=True,
         ),
     ] = (),
-) -> Answer:
+) -> Output:
     """Learn from measurements, so that later predictions for those devices are better.
 
     RECORDS are files or folders: records, output or tables of llama-bench, a server's answers as JSON, pasted
@@ -67,14 +67,14 @@ def learn(
     if share:
         refuse_typed({"records", "device", "lines", "forgotten"}, "with --share")
         text = clean_lines(shared(gather(share)))
-        return Answer({"shared": text}, lambda: click.echo(text, nl=False))
+        return Output({"shared": text}, lambda: click.echo(text, nl=False))
     if not (records or device) or ((lines or forgotten) and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
     refuse_typed({"records", "lines"}, "with --forget", when=forgotten)
     profile = resolve_device(device) if device else None
     if forgotten and profile:
         path = forget(profile.name)
-        return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
+        return Output({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
     named, passed_over = _read(records)
     unknown: dict[str, int] = {}
     if profile is not None:
@@ -97,7 +97,7 @@ def learn(
         say(*lines_said)
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
-    return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)
+    return Output(document, show, Exit.OK if lessons else Exit.BROKEN)
 
 
 def _read(paths: tuple[Path, ...]) -> "tuple[list[tuple[str, TaughtSpeed]], list[str]]":

@@ -10,7 +10,7 @@ from harness.cli._command import Verbs, refuse_typed
 from harness.core.option import Option
 from harness.core.question import Quant
 from harness.core.units import format_bytes
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 _LISTED = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
 """Fields of a card that the list has."""
@@ -27,7 +27,7 @@ def models() -> None:
 def show(
     model: Annotated[str | None, Option(metavar="[MODEL]")] = None,
     quant: Quant = "",
-) -> Answer:
+) -> Output:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache.
 
     Without it, list all.
@@ -42,7 +42,7 @@ def show(
     return _one(model, quant or None)
 
 
-def _list() -> Answer:
+def _list() -> Output:
     from harness.models.cards import load_card, model_names
 
     document = []
@@ -59,10 +59,10 @@ def _list() -> Answer:
         counts = _count(card.parameter_count), _count(card.active_parameter_count)
         rows.append((card.name, *counts, length, architecture, " ".join(quants)))
     columns = ("model", "weights", "active", "context", "architecture", "files")
-    return Answer(document, lambda: say(table(f"{len(rows)} models", columns, rows)))
+    return Output(document, lambda: say(table(f"{len(rows)} models", columns, rows)))
 
 
-def _one(name: str, quant: str | None) -> Answer:
+def _one(name: str, quant: str | None) -> Output:
     """What a name is taken for: a card, a file, a repository of the hub, or a bounded guess."""
     import msgspec
 
@@ -118,11 +118,11 @@ def _one(name: str, quant: str | None) -> Answer:
         elif value:
             rows.append((key, str(value)))
     shown = table(title, ("field", "value"), rows)
-    return Answer(document, lambda: say(shown, *(f"  {note}" for note in notes if note)))
+    return Output(document, lambda: say(shown, *(f"  {note}" for note in notes if note)))
 
 
 @models.command()
-def pull(model: options.Model, quant: Quant = "") -> Answer:
+def pull(model: options.Model, quant: Quant = "") -> Output:
     """Download a file of MODEL (a name or hf:org/repo) into the cache, verified.
 
     An interrupted pull is resumed.
@@ -136,7 +136,7 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
     with RunProgress(f"fetching {model}") as progress:
         located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
-    return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
+    return Output({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
 
 
 def _count(count: int) -> str:

@@ -9,7 +9,7 @@ from harness.cli._command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, Asked, KvType
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 
 @verb
@@ -33,7 +33,7 @@ def recommend(
     context_tokens: options.ContextLength = 4096,
     kv_type: KvType = "F16",
     api: Api = "",
-) -> Answer:
+) -> Output:
     """Rank models and their quantisations for DEVICE by published quality, of those that fit and are fast enough.
 
     Exit status: 0 there is one, 1 nothing fits or is fast enough.
@@ -52,4 +52,4 @@ def recommend(
     )
     ranking = rank(device, task, asked, instead_of)
 
-    return Answer(ranking, lambda: say(*lines(ranking, device)), Exit.OK if ranking.winner else Exit.BROKEN)
+    return Output(ranking, lambda: say(*lines(ranking, device)), Exit.OK if ranking.winner else Exit.BROKEN)

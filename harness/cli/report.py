@@ -12,7 +12,7 @@ from harness.core.printable import clean_lines
 from harness.core.units import counted, format_bytes
 
 if TYPE_CHECKING:
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.gates.judge import Judgement
 
 
@@ -67,7 +67,7 @@ def report(
     click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(page))}", err=True)
 
 
-def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":
+def _judged(records: "list[Record]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":
     """What a gate says of the records: by a file of budgets.
 
     Without one, that none is slower than its baseline.

@@ -9,10 +9,10 @@ from harness.cli import _options as options
 from harness.cli._command import refuse_typed, verb
 from harness.core.option import Option
 from harness.core.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 
-class _Setting(options.Setting):
+class _RunOptions(options.ScenarioOptions):
     context_tokens: options.ContextLength = 4096
     prompt_tokens: Annotated[
         int,
@@ -33,7 +33,7 @@ class _Setting(options.Setting):
 
 @verb
 def run(
-    setting: _Setting,
+    setting: _RunOptions,
     measuring: options.Anywhere,
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...")] = (),
     quant: Quant = "",
@@ -71,7 +71,7 @@ def run(
             "Measuring",
         ),
     ] = 1,
-) -> Answer:
+) -> Output:
     """Measure models: prefill, decode, time to first token, load time, memory.
 
     Every combination of MODEL, depth, threads and batch is one run; several runtimes measure each in turns.
@@ -128,4 +128,4 @@ def run(
             for other in others:
                 say(*difference_view(first, other), answer_beside(first, other))
 
-    return Answer(records, show, exit_of(records))
+    return Output(records, show, exit_of(records))

@@ -37,9 +37,9 @@ def serve(
     with optional("starlette", "serve"):
         import uvicorn
 
+        from harness.serve.agent_tools import tools
         from harness.serve.guard import Impatient
         from harness.serve.sources import sources_of
-        from harness.serve.tools import tools
         from harness.serve.web import application
     sources = sources_of(_fit, _said)
     if mcp:

@@ -10,7 +10,7 @@ from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.core.option import Option
 from harness.core.question import New, Prompt
-from harness.show.output import Answer
+from harness.show.output import Output
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -23,7 +23,7 @@ def _limit(text: str) -> tuple[str, float]:
 
 @verb
 def serve_load(
-    measuring: options.Measuring,
+    measuring: options.MeasuringOptions,
     url: Annotated[str, Option("--url", "Address of the server: http://127.0.0.1:8080.")],
     named: Annotated[str, Option(metavar="[MODEL]")] = "",
     server_model: options.ServerModel = "",
@@ -50,7 +50,7 @@ def serve_load(
         ),
     ] = (),
     seed: options.Seed = 1,
-) -> Answer:
+) -> Output:
     """Load-test a server with so many users at once.
 
     Name the MODEL that the server runs, and the throughput for each number of users is predicted first. 99th

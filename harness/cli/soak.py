@@ -10,27 +10,27 @@ from harness.cli._command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, Quant, Threads
-from harness.show.output import Answer
+from harness.show.output import Output
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 
 
-class _Setting(options.Setting):
+class _SoakOptions(options.ScenarioOptions):
     context_tokens: options.ContextLength = 512
     thread_count: Threads = 0
     api: Api = ""
     placement: options.Split = None
 
 
-class _Measuring(options.Anywhere):
+class _SoakMeasuring(options.Anywhere):
     timeout_s: options.Timeout = 86_400.0
 
 
 @verb
 def soak(
     model: options.Model,
-    setting: _Setting,
-    measuring: _Measuring,
+    setting: _SoakOptions,
+    measuring: _SoakMeasuring,
     quant: Quant = "",
     runtime: options.Runtime = "llamacpp",
     minutes: Annotated[
@@ -47,7 +47,7 @@ def soak(
     battery_percent_min: Annotated[
         float, Meta(ge=0, le=100), Option("--min-battery", "Stop when the battery is below this, in percent.")
     ] = 10.0,
-) -> Answer:
+) -> Output:
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.

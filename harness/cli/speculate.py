@@ -10,13 +10,13 @@ from harness.cli._command import verb
 from harness.core.errors import EngineError, Exit, RefusedError
 from harness.core.option import Option
 from harness.core.question import Api, Quant, Threads
-from harness.show.output import Answer
+from harness.show.output import Output
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
 
 
-class _Setting(options.Setting):
+class _SpeculateOptions(options.ScenarioOptions):
     new_tokens: options.Generated = 96
     context_tokens: options.ContextLength = 1024
     thread_count: Threads = 0
@@ -35,7 +35,7 @@ def speculate(
             "prompt lookup.",
         ),
     ],
-    setting: _Setting,
+    setting: _SpeculateOptions,
     measuring: options.Here,
     gamma: Annotated[
         Annotated[int, Meta(ge=1, le=63)] | Literal["auto"],
@@ -45,7 +45,7 @@ def speculate(
     prompts: options.Prompts = "code",
     prompt_count: options.PromptCount = None,
     repetitions: options.Repetitions = 1,
-) -> Answer:
+) -> Output:
     """Measure speculative decoding: the same prompts with a draft and without.
 
     The cost of each pass is timed first; what that says about drafting is printed before the run.

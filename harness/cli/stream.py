@@ -10,14 +10,14 @@ from harness.core.option import Option
 from harness.core.question import Quant, Threads
 from harness.core.units import format_number
 from harness.core.way import WayKind
-from harness.show.output import Answer, say
+from harness.show.output import Output, say
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
     from harness.speed.streamed import Streamed
 
 
-class _Setting(options.Setting):
+class _StreamOptions(options.ScenarioOptions):
     new_tokens: options.Generated = 16
     context_tokens: options.ContextLength = 512
     thread_count: Threads = 0
@@ -34,7 +34,7 @@ def stream(
             "Device and limits",
         ),
     ],
-    setting: _Setting,
+    setting: _StreamOptions,
     measuring: options.Anywhere,
     draft: Annotated[
         str,
@@ -62,7 +62,7 @@ def stream(
             "Predict the speed first; for that the engine is timed once, on tiny models.",
         ),
     ] = True,
-) -> Answer:
+) -> Output:
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.
 
     MODEL is really held to the budget: some of its weights stay in memory, the others are streamed. With
@@ -122,7 +122,7 @@ def stream(
         if plain_mmap and all(record.result for record in records):
             say(*difference_view(records[1], records[0]))
 
-    return Answer(records if plain_mmap else records[0], show, exit_of(records))
+    return Output(records if plain_mmap else records[0], show, exit_of(records))
 
 
 def _beforehand(outlook: "Sequence[Streamed]", mapped: bool, how: "How") -> float | None:

@@ -9,7 +9,7 @@ from harness.cli._command import verb
 from harness.core.option import Option
 from harness.core.question import Api, Quant
 from harness.core.units import format_seconds
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
     from harness.verbs.tune import Tuned
@@ -32,7 +32,7 @@ def _share(text: str) -> float:
     return float(match[1] or 0) / 100
 
 
-class _Measuring(options.Measuring):
+class _TuneMeasuring(options.MeasuringOptions):
     memory_bytes: options.MemoryLimit = None
     target: options.On = "local"
     cpus: options.Cpus = ()
@@ -41,7 +41,7 @@ class _Measuring(options.Measuring):
 @verb
 def tune(
     model: options.Model,
-    measuring: _Measuring,
+    measuring: _TuneMeasuring,
     quant: Quant = "",
     goal: Annotated[
         str,
@@ -69,7 +69,7 @@ def tune(
         tuple[str, ...],
         Option("--runtimes", "Runtimes to race, with commas.", default="all that can be used here"),
     ] = (),
-) -> Answer:
+) -> Output:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.
 
     Settings that cannot win by their prediction never run; the others race in turns. The first line says how
@@ -101,7 +101,7 @@ def tune(
     is_ahead = tuned.winner == tuned.defaults or not gain.sample_count or (gain.low or 0.0) > LEAD_RATIO
     was_cut = any(runner.left == NOT_RUN for runner in tuned.runners)
     settled = is_ahead and not tuned.unproven and not was_cut
-    return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
+    return Output(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
 
 def headline(tuned: "Tuned") -> str:

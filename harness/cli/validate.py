@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from harness.cli._command import verb
 from harness.core.option import Option
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
-    from harness.speed.published.errors_of_rows import Report, Score
+    from harness.speed.published.errors_of_rows import Report, VoteErrors
 
 
 @verb
@@ -21,7 +21,7 @@ def validate(
             default="the shipped speeds",
         ),
     ] = None,
-) -> Answer:
+) -> Output:
     """Show how far the predictions are off published measurements, beside the best constant guess.
 
     Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows
@@ -36,14 +36,14 @@ def validate(
 
     judged = read_rows(rows, model_of) if rows else shipped_rows()
     result = report(judged, judge_shipped(judged, shipped()))
-    return Answer(result, lambda: render(result, is_taught=rows is None))
+    return Output(result, lambda: render(result, is_taught=rows is None))
 
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{100 * ratio:.1f} %"
 
 
-def _cells(name: str, score: "Score") -> list[object]:
+def _cells(name: str, score: "VoteErrors") -> list[object]:
     best = "-"
     if score.best_constant:
         best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})"

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from harness.core.base import Frozen
 from harness.core.device import Speed
-from harness.core.metric import Metric
+from harness.core.metric import MetricName
 
 PINS: Final = (
     "machine",
@@ -58,7 +58,7 @@ class Budget(Frozen):
             quantisation, runtime, fields of its scenario.
     """
 
-    metric: Metric
+    metric: MetricName
     device: str = "*"
     model: str = "*"
     workload: str = "generate"

@@ -34,7 +34,7 @@ NOT_PROBED = "not-probed"
 """Name of a machine of which one measurement told the speed, and nothing the memory."""
 
 
-class Figure(Frozen, kw_only=False):
+class Sourced(Frozen, kw_only=False):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
     value: Annotated[float, Meta(gt=0, le=1e18)]
@@ -47,14 +47,14 @@ class Figure(Frozen, kw_only=False):
         return self.confidence.replace("from_memory", "recalled")
 
 
-def measured(value: float, how: str) -> Figure:
+def measured(value: float, how: str) -> Sourced:
     """A figure that was measured today; ``how`` says by what, in the unit of the field that will hold it."""
-    return Figure(
+    return Sourced(
         value, f"measured on {datetime.now(UTC).date()} by edge-harness devices probe: {how}", "measured"
     )
 
 
-class MemoryPool(Frozen):
+class Pool(Frozen):
     """RAM that engines share, or memory of its own on a card.
 
     Attributes:
@@ -69,11 +69,11 @@ class MemoryPool(Frozen):
 
     name: PoolName
     technology: str
-    total_bytes: Figure
-    usable_bytes: Figure
-    bandwidth_bytes_per_s: Figure
-    entitled_bytes: Figure | None = None
-    measured_read_bytes_per_s: Figure | None = None
+    total_bytes: Sourced
+    usable_bytes: Sourced
+    bandwidth_bytes_per_s: Sourced
+    entitled_bytes: Sourced | None = None
+    measured_read_bytes_per_s: Sourced | None = None
     working_sets: Curve = ()
 
 
@@ -97,8 +97,8 @@ class ComputeEngine(Frozen):
     apis: Annotated[tuple[Api, ...], Meta(min_length=1)]
     core_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     isa: tuple[str, ...] | None = None
-    peak_flops_per_s: dict[str, Figure] = {}
-    sustained_ratio: Figure | None = None
+    peak_flops_per_s: dict[str, Sourced] = {}
+    sustained_ratio: Sourced | None = None
     clock_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
@@ -106,17 +106,17 @@ class Storage(Frozen):
     """Where the weights rest: read speeds past the page cache, also while all threads compute, and of a mapped file."""
 
     technology: str
-    sequential_read_bytes_per_s: Figure
-    mapped_read_bytes_per_s: Figure | None = None
-    busy_read_bytes_per_s: Figure | None = None
+    sequential_read_bytes_per_s: Sourced
+    mapped_read_bytes_per_s: Sourced | None = None
+    busy_read_bytes_per_s: Sourced | None = None
 
 
 class Power(Frozen):
     """Energy of the device; None where unknown."""
 
-    battery_joules: Figure | None = None
-    sustained_watts: Figure | None = None
-    peak_watts: Figure | None = None
+    battery_joules: Sourced | None = None
+    sustained_watts: Sourced | None = None
+    peak_watts: Sourced | None = None
 
 
 class TypeCost(Frozen):
@@ -192,7 +192,7 @@ class Calibration(Frozen):
     isa: tuple[str, ...] | None = None
 
 
-class DeviceProfile(Frozen):
+class Device(Frozen):
     """One phone, laptop, workstation or board, at stock clocks.
 
     Attributes:
@@ -220,7 +220,7 @@ class DeviceProfile(Frozen):
     chip: str
     os: OperatingSystem
     year: Annotated[int, Meta(ge=1990, le=2100)]
-    pools: tuple[MemoryPool, ...]
+    pools: tuple[Pool, ...]
     engines: tuple[ComputeEngine, ...]
     storage: Storage
     power: Power = Power()
@@ -231,16 +231,16 @@ class DeviceProfile(Frozen):
     learned: str = ""
     readings: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    link_bytes_per_s: Figure | None = None
+    link_bytes_per_s: Sourced | None = None
     card_shares: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MOST_CARDS)] = ()
-    cards: Annotated[tuple["DeviceProfile", ...], Meta(max_length=MOST_CARDS)] = ()
+    cards: Annotated[tuple["Device", ...], Meta(max_length=MOST_CARDS)] = ()
 
     @property
     def card_count(self) -> int:
         """Cards in it, alike or not."""
         return len(self.card_shares) or 1
 
-    def pool(self, name: PoolName) -> MemoryPool:
+    def pool(self, name: PoolName) -> Pool:
         """The memory pool of that name; KeyError where the device has none."""
         return {pool.name: pool for pool in self.pools}[name]
 

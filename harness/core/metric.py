@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import numpy as np
 from msgspec import Meta
 
-from harness.core.record import MemoryUse, ModelIdentity, Phase, RunRecord, Sample
+from harness.core.record import MemoryUse, ModelIdentity, Phase, Record, Sample
 from harness.core.result import Generation, Load, Quality, Score, Soak, Speculation, Stream, SystemResult
 
 RUN_SPREAD: Final = 0.10
@@ -28,7 +28,7 @@ _ROUNDING_SPREAD: Final = 0.001
 Values = Sequence[float | None]
 
 
-class Figure(NamedTuple):
+class Metric(NamedTuple):
     """One figure.
 
     Attributes:
@@ -96,7 +96,7 @@ def _size(name: str) -> Callable[[object], Values]:
     return lambda part: [float(getattr(part, name)) if getattr(part, name) else None]
 
 
-def _perplexity(record: RunRecord) -> Values:
+def _perplexity(record: Record) -> Values:
     result = record.result
     if isinstance(result, Quality):
         return [result.score.perplexity]
@@ -118,14 +118,14 @@ def _scored(name: str) -> Callable[[Sequence[Score]], Values]:
 
 
 _ROWS: Final = (
-    Figure("decode_tokens_per_s", "writing", "tokens/s", "decode", _rate, higher_is_better=True),
-    Figure("prefill_tokens_per_s", "reading", "tokens/s", "prefill", _rate, higher_is_better=True),
-    Figure("ttft_s", "first token", "s", "first_token", _durations),
-    Figure("itl_p50_s", "time of a token", "s", "decode", partial(_latencies, share=0.5)),
-    Figure("itl_p99_s", "slowest tokens", "s", "decode", partial(_latencies, share=0.99)),
-    Figure("load_s", "loading", "s", "load", _durations, _LOAD_SPREAD),
-    Figure("peak_memory_bytes", "memory", "bytes", MemoryUse, _size("peak_rss_bytes"), _MEMORY_SPREAD),
-    Figure(
+    Metric("decode_tokens_per_s", "writing", "tokens/s", "decode", _rate, higher_is_better=True),
+    Metric("prefill_tokens_per_s", "reading", "tokens/s", "prefill", _rate, higher_is_better=True),
+    Metric("ttft_s", "first token", "s", "first_token", _durations),
+    Metric("itl_p50_s", "time of a token", "s", "decode", partial(_latencies, share=0.5)),
+    Metric("itl_p99_s", "slowest tokens", "s", "decode", partial(_latencies, share=0.99)),
+    Metric("load_s", "loading", "s", "load", _durations, _LOAD_SPREAD),
+    Metric("peak_memory_bytes", "memory", "bytes", MemoryUse, _size("peak_rss_bytes"), _MEMORY_SPREAD),
+    Metric(
         "peak_anonymous_bytes",
         "private memory",
         "bytes",
@@ -133,11 +133,11 @@ _ROWS: Final = (
         _size("peak_anonymous_bytes"),
         _MEMORY_SPREAD,
     ),
-    Figure("file_bytes", "size of the file", "bytes", ModelIdentity, _size("size_bytes"), 0.0),
-    Figure("joules_per_token", "energy of a token", "J", "decode", _joules),
-    Figure("workload_p50_s", "an operation", "s", "workload", partial(_operation, share=0.5)),
-    Figure("workload_p95_s", "slow operations", "s", "workload", partial(_operation, share=0.95)),
-    Figure(
+    Metric("file_bytes", "size of the file", "bytes", ModelIdentity, _size("size_bytes"), 0.0),
+    Metric("joules_per_token", "energy of a token", "J", "decode", _joules),
+    Metric("workload_p50_s", "an operation", "s", "workload", partial(_operation, share=0.5)),
+    Metric("workload_p95_s", "slow operations", "s", "workload", partial(_operation, share=0.95)),
+    Metric(
         "speedup_ratio",
         "speedup by drafts",
         "ratio",
@@ -145,7 +145,7 @@ _ROWS: Final = (
         lambda result: result.ratios,
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "acceptance_ratio",
         "drafts accepted",
         "ratio",
@@ -154,7 +154,7 @@ _ROWS: Final = (
         0.0,
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "read_bytes_per_token",
         "read for a token",
         "bytes",
@@ -162,8 +162,8 @@ _ROWS: Final = (
         lambda result: [result.read_bytes_per_token],
         0.007,
     ),
-    Figure("perplexity", "perplexity", "", RunRecord, _perplexity, _ROUNDING_SPREAD),
-    Figure(
+    Metric("perplexity", "perplexity", "", Record, _perplexity, _ROUNDING_SPREAD),
+    Metric(
         "kl_divergence_nats",
         "distance from the reference",
         "nats",
@@ -171,7 +171,7 @@ _ROWS: Final = (
         lambda result: [result.score.kl_divergence],
         0.0,
     ),
-    Figure(
+    Metric(
         "new_tokens_per_s",
         "writing for all users",
         "tokens/s",
@@ -179,7 +179,7 @@ _ROWS: Final = (
         _best("new_tokens_per_s"),
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "goodput_requests_per_s",
         "requests in time",
         "requests/s",
@@ -187,7 +187,7 @@ _ROWS: Final = (
         _best("goodput_requests_per_s"),
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "saturation_load",
         "load it carries",
         "",
@@ -195,7 +195,7 @@ _ROWS: Final = (
         lambda result: [result.saturation],
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "sustained_tokens_per_s",
         "writing when warm",
         "tokens/s",
@@ -203,14 +203,14 @@ _ROWS: Final = (
         lambda s: [s.sustained_tokens_per_s],
         higher_is_better=True,
     ),
-    Figure(
+    Metric(
         "sustained_joules_per_token",
         "energy when warm",
         "J",
         Soak,
         lambda result: [result.sustained_joules_per_token],
     ),
-    Figure("hottest_celsius", "hottest sensor", "C", Soak, _hottest, 0.02),
+    Metric("hottest_celsius", "hottest sensor", "C", Soak, _hottest, 0.02),
 )
 _SCORES: Final = {
     "recall_at_10": "evidence found",
@@ -221,16 +221,16 @@ _SCORES: Final = {
 }
 """Figures of a system's answers, a row each: name and title."""
 FIGURES: Final = {figure.name: figure for figure in _ROWS} | {
-    name: Figure(name, title, "", Score, _scored(name), 0.0, higher_is_better=True)
+    name: Metric(name, title, "", Score, _scored(name), 0.0, higher_is_better=True)
     for name, title in _SCORES.items()
 }
 """Each figure by its name."""
 
-Metric = Annotated[str, Meta(extra_json_schema={"enum": list(FIGURES)})]
+MetricName = Annotated[str, Meta(extra_json_schema={"enum": list(FIGURES)})]
 """The name of a figure; whoever takes one from a stranger asks whether it is in ``FIGURES``."""
 
 
-def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:
+def metric_values(record: Record, metric: MetricName, label: str = "") -> list[float]:
     """Believed values of one figure in its unit, one for each sample that counts, in the order they were taken.
 
     Warm-ups and disturbed samples are left out. ``label`` is a test's, such as ``tg128``; empty for every
@@ -244,12 +244,12 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     return [value for value in figure.read(parts[figure.of]) if value is not None and math.isfinite(value)]
 
 
-def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[float]:
+def latency_values(record: Record, label: str = "", *, share: float) -> list[float]:
     """That quantile of the times between tokens, in seconds, for each believed decode sample that timed them."""
     return _latencies(_parts(record, label).get("decode", ()), share=share)
 
 
-def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
+def _parts(record: Record, label: str) -> dict[Any, Any]:
     """What figures are read of: believed samples by their phase, and memory, model and result by their type."""
     held: Iterable[object] = (record, record.memory, record.model, record.result)
     parts: dict[Any, Any] = {type(part): part for part in held}

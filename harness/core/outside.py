@@ -47,7 +47,9 @@ def output_of(
     except OSError as error:
         raise fault(f"{called}: {error.strerror}") from error
     readers = [
-        Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None
+        StreamReader(stream, process.kill)
+        for stream in (process.stdout, process.stderr)
+        if stream is not None
     ]
     try:
         status = process.wait(timeout_s)
@@ -76,7 +78,7 @@ def understood(called: str) -> Iterator[None]:
         raise CouldNotRunError(f"{called}: it answered what cannot be read: {error}") from error
 
 
-class Reader(threading.Thread):
+class StreamReader(threading.Thread):
     """Takes what comes from a stream while the program runs; where it is too much, ``end`` is called."""
 
     def __init__(self, stream: IO[bytes], end: Callable[[], object]) -> None:

@@ -23,7 +23,7 @@ class TextScore(Frozen):
     top1_agreement_error: float | None = None
 
 
-class Change(Frozen):
+class QualityChange(Frozen):
     """A value with its 95 % interval."""
 
     value: float
@@ -44,7 +44,7 @@ class CalibrationChange(Frozen):
     """
 
     row_count: Count
-    nll_change: Change
-    ece_change: Change
+    nll_change: QualityChange
+    ece_change: QualityChange
     lost_count: Count
     gained_count: Count

@@ -165,7 +165,7 @@ class EngineIdentity(Frozen):
     options: dict[str, Any] = {}
 
 
-class RunRecord(Frozen):
+class Record(Frozen):
     """One run: what was asked, what happened, and what the prediction had said beforehand.
 
     Attributes:

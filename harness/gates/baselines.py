@@ -7,7 +7,7 @@ from typing import Final
 from harness.core.errors import CouldNotRunError, InputError, RefusedError
 from harness.core.grouping import grouped
 from harness.core.outside import output_of
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.gates.pins import pins_of
 from harness.records.store import decode, load, save
 
@@ -16,7 +16,7 @@ KEPT_RUNS: Final = 20
 _TIMEOUT_S: Final = 60.0
 
 
-def update(folder: Path, records: Iterable[RunRecord]) -> tuple[int, int]:
+def update(folder: Path, records: Iterable[Record]) -> tuple[int, int]:
     """Add good runs to a folder of records; of each kind the newest ``KEPT_RUNS`` stay.
 
     Returns:
@@ -41,7 +41,7 @@ def update(folder: Path, records: Iterable[RunRecord]) -> tuple[int, int]:
     return len(added), len(old)
 
 
-def at_commit(folder: str, commit: str) -> list[RunRecord]:
+def at_commit(folder: str, commit: str) -> list[Record]:
     """Records of a folder of this repository as they were in a commit.
 
     Raises:

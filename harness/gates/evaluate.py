@@ -16,7 +16,7 @@ from harness.core.metric import FIGURES, latency_values, metric_values
 from harness.core.placement import Placement
 from harness.core.prediction import Interval, Prediction
 from harness.core.question import Question
-from harness.core.record import RunRecord, Validity
+from harness.core.record import Record, Validity
 from harness.core.scenario import Scenario
 from harness.core.stats.intervals import Estimate
 from harness.core.stats.runs import Runs, Spread, estimate, spread_of
@@ -38,15 +38,15 @@ _ENDS: Final[dict[GateAnswer, Exit]] = {
 }
 
 
-class _Case(NamedTuple):
+class _Judging(NamedTuple):
     """A budget with the runs that it judges, the earlier ones that it may compare them with, and how it may err.
 
     ``in_turns``: both sides were measured so by this gate, beside each other.
     """
 
     budget: Budget
-    runs: Sequence[RunRecord]
-    earlier: Sequence[RunRecord]
+    runs: Sequence[Record]
+    earlier: Sequence[Record]
     errors: Errors
     in_turns: bool = False
 
@@ -67,9 +67,9 @@ class _Case(NamedTuple):
 
 def evaluate(
     budgets: Sequence[Budget],
-    records: Sequence[RunRecord],
+    records: Sequence[Record],
     *,
-    baseline: Sequence[RunRecord] = (),
+    baseline: Sequence[Record] = (),
     looks: int = 1,
     in_turns: bool = False,
 ) -> list[Judgement]:
@@ -93,7 +93,7 @@ def evaluate(
         if budget.predicted:
             judgements.append(_judge_prediction(budget))
         else:
-            judgements.append(_judge_measured(_Case(budget, records, baseline, errors, in_turns), astray))
+            judgements.append(_judge_measured(_Judging(budget, records, baseline, errors, in_turns), astray))
     return judgements
 
 
@@ -102,7 +102,7 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
     return _ENDS[worst_of([judgement.answer for judgement in judgements])]
 
 
-def matches(budget: Budget, record: RunRecord) -> bool:
+def matches(budget: Budget, record: Record) -> bool:
     """Whether a run matches the names in a budget.
 
     ``*`` and shell patterns match names, without regard to case.
@@ -116,7 +116,7 @@ def matches(budget: Budget, record: RunRecord) -> bool:
     )
 
 
-def _judge_measured(given: _Case, astray: Sequence[RunRecord]) -> Judgement:
+def _judge_measured(given: _Judging, astray: Sequence[Record]) -> Judgement:
     """The answer of a budget from all that is ``given``: it takes what matches."""
     budget = given.budget
     runs, earlier = (
@@ -141,7 +141,7 @@ def _judge_measured(given: _Case, astray: Sequence[RunRecord]) -> Judgement:
     return judged[worst_of(judged)]
 
 
-def _judge_kind(case: _Case) -> Judgement:
+def _judge_kind(case: _Judging) -> Judgement:
     """The answer from runs that differ in nothing but build and day."""
     shown = list(case.runs)
     if case.compares:
@@ -159,7 +159,7 @@ def _judge_kind(case: _Case) -> Judgement:
     return judged
 
 
-def _baseline_fault(case: _Case) -> str:
+def _baseline_fault(case: _Judging) -> str:
     """Why the baseline is none for these runs, in words; empty where it is one.
 
     In turns the two sides are whatever their commands make: two settings may be what is compared.
@@ -173,7 +173,7 @@ def _baseline_fault(case: _Case) -> str:
     return ""
 
 
-def _how_it_broke(record: RunRecord, astray: Sequence[RunRecord]) -> str:
+def _how_it_broke(record: Record, astray: Sequence[Record]) -> str:
     detail = record.detail.partition("\n")[0]
     reason = f"{record.run_id}: {record.outcome}" + (f" ({detail})" if detail else "")
     if record in astray:
@@ -181,7 +181,7 @@ def _how_it_broke(record: RunRecord, astray: Sequence[RunRecord]) -> str:
     return reason
 
 
-def _what_is_there(budget: Budget, records: Sequence[RunRecord]) -> str:
+def _what_is_there(budget: Budget, records: Sequence[Record]) -> str:
     if named := [record for record in records if matches(budget, record)]:
         return f"no run matches this budget: {difference(budget, named[-1])}"
     there = sorted({f"{record.workload} {record.name} on {record.machine.device}" for record in records})
@@ -193,7 +193,7 @@ def _what_is_there(budget: Budget, records: Sequence[RunRecord]) -> str:
     return f"no run matches this budget: there is {'; '.join(there[:3])}{more}"
 
 
-def _judge_runs(case: _Case) -> Judgement | None:
+def _judge_runs(case: _Judging) -> Judgement | None:
     """Runs against a fixed limit, or against a baseline that was not measured in turns.
 
     None without a clean sample.
@@ -219,7 +219,7 @@ def _judge_runs(case: _Case) -> Judgement | None:
     return _judged(case, new, spread, sum(len(taken) for _, taken in new_side), before)
 
 
-def _judged(case: _Case, new: Runs, spread: Spread, sample_count: int, before: Runs = ()) -> Judgement:
+def _judged(case: _Judging, new: Runs, spread: Spread, sample_count: int, before: Runs = ()) -> Judgement:
     """The answer from values of the build, or from their ratio to those of ``before``."""
     ends = case.errors.ends(higher_is_better=FIGURES[case.budget.metric].higher_is_better)
     value = estimate(new, spread, *ends, before)._replace(sample_count=sample_count)
@@ -227,7 +227,7 @@ def _judged(case: _Case, new: Runs, spread: Spread, sample_count: int, before: R
     return judge(case.budget, value, spread, counts, errors=case.errors, evidence=case.evidence)
 
 
-def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
+def _judge_nothing(case: _Judging, runs: Runs) -> Judgement:
     """Runs with a value of 0, which has no logarithm and of which nothing is a ratio: the worst of them counts."""
     if case.compares:
         return case.could_not_run(
@@ -243,7 +243,7 @@ def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
     return judge(case.budget, exact, spread, (len(runs), 0), errors=case.errors, evidence=case.evidence)
 
 
-def _without_clean(case: _Case, runs: Sequence[RunRecord]) -> Judgement:
+def _without_clean(case: _Judging, runs: Sequence[Record]) -> Judgement:
     """The answer from runs without a clean sample: no evidence, or an open question where samples were disturbed."""
     if not any(_values(case.budget, _believing(runs))):
         metric = case.budget.metric
@@ -256,7 +256,7 @@ def _without_clean(case: _Case, runs: Sequence[RunRecord]) -> Judgement:
     )
 
 
-def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
+def _values(budget: Budget, records: Sequence[Record]) -> list[list[float]]:
     """Values of each run, in their order, as ratios to its prediction where the budget's limit is one."""
     values = []
     for record in records:
@@ -266,7 +266,7 @@ def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
     return values
 
 
-def _reference(budget: Budget, record: RunRecord) -> float:
+def _reference(budget: Budget, record: Record) -> float:
     """What a budget's ratio is to, 1 where it is to none or to the baseline; 0 where that was not predicted."""
     prediction = record.prediction
     if limit_of(budget)[1] in {"", "baseline"}:
@@ -305,7 +305,7 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
     }.get(budget.metric)
 
 
-def _judge_turns(case: _Case) -> Judgement | None:
+def _judge_turns(case: _Judging) -> Judgement | None:
     """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one.
 
     Where a figure of tokens stays undecided, or most turns are disturbed, the fastest fifth of each run's
@@ -331,7 +331,7 @@ def _judge_turns(case: _Case) -> Judgement | None:
     return whole
 
 
-def _ratios(case: _Case, read: Callable[[RunRecord], list[float]]) -> list[list[float]]:
+def _ratios(case: _Judging, read: Callable[[Record], list[float]]) -> list[list[float]]:
     """One ratio a turn, candidate over baseline; turns in which a side has no value are left out."""
     new, old = (sorted(side, key=time_of) for side in (case.runs, case.earlier))
     ratios = []
@@ -342,11 +342,11 @@ def _ratios(case: _Case, read: Callable[[RunRecord], list[float]]) -> list[list[
     return ratios
 
 
-def _judge_ratios(case: _Case, ratios: Runs) -> Judgement:
+def _judge_ratios(case: _Judging, ratios: Runs) -> Judgement:
     return _judged(case, ratios, spread_of([ratios], None, "turn"), len(ratios))
 
 
-def _spared(case: _Case, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:
+def _spared(case: _Judging, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:
     """The same ratio from the fastest fifth of each run's tokens.
 
     Where that decides nothing, an inconclusive one.
@@ -374,7 +374,7 @@ def _spared(case: _Case, whole: Judgement, turn_count: int, *, disturbed: bool) 
     return spared.replace(answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
 
 
-def _disturbance(records: Sequence[RunRecord]) -> str:
+def _disturbance(records: Sequence[Record]) -> str:
     """What disturbed the runs, most frequent first; empty when nothing did."""
     samples = [s for r in records for s in r.samples if not s.warm_up]
     counts = Counter(doubt for s in samples for doubt in set(s.validity.doubts))
@@ -427,6 +427,6 @@ def _question(budget: Budget) -> Question:
     return typed({"model": budget.model, "device": budget.device, **asked}, Question, "budget.pin")
 
 
-def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:
+def _believing(records: Sequence[Record]) -> list[Record]:
     """The same records with every doubt of their samples put aside."""
     return [r.replace(samples=tuple(s.replace(validity=Validity()) for s in r.samples)) for r in records]

@@ -13,7 +13,7 @@ from typing import Final
 from harness.core.budget import Budget
 from harness.core.errors import CouldNotRunError, Exit, InputError
 from harness.core.outside import output_of
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.stats.runs import Spread, found
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Errors, Judgement
@@ -27,7 +27,7 @@ _SPREADS: Final = (0.01, 0.03, 0.06)
 _CLOCKS_APART: Final = timedelta(minutes=5)
 """By which another machine's clock may be late."""
 
-Take = Callable[[], RunRecord]
+Take = Callable[[], Record]
 """Makes one run of a side."""
 
 
@@ -38,7 +38,7 @@ def gate_in_turns(
     *,
     max_turns: int = LOOKS[-1],
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Judgement], list[RunRecord], list[RunRecord]]:
+) -> tuple[list[Judgement], list[Record], list[Record]]:
     """Run both sides in turns and judge, asking for more turns while any budget is inconclusive.
 
     There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at
@@ -48,8 +48,8 @@ def gate_in_turns(
         CouldNotRunError: A side gave the same run twice.
     """
     looks = looks_within(max_turns)
-    new: list[RunRecord] = []
-    old: list[RunRecord] = []
+    new: list[Record] = []
+    old: list[Record] = []
     seen: set[str] = set()
     judgements: list[Judgement] = []
     for look in looks:
@@ -88,7 +88,7 @@ def plan_line(looks: tuple[int, ...], budget_count: int) -> str:
     return f"looks after {looked} turns; the last one finds, in 95 of 100 gates, a slowdown of {', '.join(shares)}"
 
 
-def run_side(command: str, *, timeout_s: float) -> RunRecord:
+def run_side(command: str, *, timeout_s: float) -> Record:
     """Run a side that is a command line, and read the record that it prints.
 
     Raises:

@@ -24,7 +24,7 @@ _KEPT: Final = 200
 _CONCLUSIVE: Final = frozenset({"pass", "fail"})
 
 
-class Answered(Frozen):
+class PastAnswer(Frozen):
     """One answer to one budget: at what time, about which runs (a digest of their names)."""
 
     budget: str
@@ -33,11 +33,11 @@ class Answered(Frozen):
     answer: GateAnswer
 
 
-class _File(Frozen):
-    answers: tuple[Answered, ...] = ()
+class _AnswersFile(Frozen):
+    answers: tuple[PastAnswer, ...] = ()
 
 
-def read_answers(path: Path) -> tuple[Answered, ...]:
+def read_answers(path: Path) -> tuple[PastAnswer, ...]:
     """Answers of earlier gates, oldest first; none where there is no such file.
 
     Raises:
@@ -45,21 +45,21 @@ def read_answers(path: Path) -> tuple[Answered, ...]:
     """
     if not path.exists():
         return ()
-    return typed(json_in(path, "answers of gates", _MOST_BYTES), _File, path).answers
+    return typed(json_in(path, "answers of gates", _MOST_BYTES), _AnswersFile, path).answers
 
 
 def keep_answers(
-    path: Path, earlier: Sequence[Answered], judgements: Sequence[Judgement], now: datetime
+    path: Path, earlier: Sequence[PastAnswer], judgements: Sequence[Judgement], now: datetime
 ) -> None:
     """Add the answers of a gate; CouldNotRunError where that cannot be written."""
     every = (*earlier, *(_answered(judgement, now) for judgement in judgements))
     kept = [each for answers in grouped(every, lambda one: one.budget).values() for each in answers[-_KEPT:]]
-    whole = _File(answers=tuple(sorted(kept, key=lambda each: each.at)))
+    whole = _AnswersFile(answers=tuple(sorted(kept, key=lambda each: each.at)))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 
 
 def with_deadlines(
-    judgements: Sequence[Judgement], earlier: Sequence[Answered], now: datetime
+    judgements: Sequence[Judgement], earlier: Sequence[PastAnswer], now: datetime
 ) -> list[Judgement]:
     """The judgements; one that is undecided for longer than its budget allows is a broken one.
 
@@ -85,15 +85,15 @@ def with_deadlines(
     return answers
 
 
-def _undecided_since(budget: Budget, earlier: Sequence[Answered]) -> list[Answered]:
+def _undecided_since(budget: Budget, earlier: Sequence[PastAnswer]) -> list[PastAnswer]:
     """Answers since the budget's last conclusive one, newest first."""
     own = (each for each in reversed(earlier) if each.budget == _name(budget))
     return list(takewhile(lambda each: each.answer not in _CONCLUSIVE, own))
 
 
-def _answered(judgement: Judgement, now: datetime) -> Answered:
+def _answered(judgement: Judgement, now: datetime) -> PastAnswer:
     name = _name(judgement.budget)
-    return Answered(budget=name, at=now, build=_build(judgement), answer=judgement.answer)
+    return PastAnswer(budget=name, at=now, build=_build(judgement), answer=judgement.answer)
 
 
 def _name(budget: Budget) -> str:

@@ -3,14 +3,14 @@
 from typing import Any, Final
 
 from harness.core.budget import PINS, Budget
-from harness.core.record import RunRecord
+from harness.core.record import Record
 
 _OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
 _OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
 """What may differ between a build and its baseline."""
 
 
-def pins_of(record: RunRecord) -> dict[str, Any]:
+def pins_of(record: Record) -> dict[str, Any]:
     """Everything of a run that a budget may pin, by the names of ``PINS``.
 
     The machine is its class: the processor as the system names it, and how many cores. Two runners of one
@@ -37,7 +37,7 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
     return values
 
 
-def kind_of(record: RunRecord) -> str:
+def kind_of(record: Record) -> str:
     """Equal for runs that differ in nothing but build and day, and so may be taken together."""
     return repr((record.machine.device, record.name, lasting(pins_of(record))))
 
@@ -47,7 +47,7 @@ def lasting(pins: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in sorted(pins.items()) if key not in _OF_THE_BUILD}
 
 
-def difference(budget: Budget, record: RunRecord) -> str:
+def difference(budget: Budget, record: Record) -> str:
     """How a run differs from what a budget pins, in words; empty where it does not.
 
     Of a run that got nowhere, what nobody knows of its model and engine does not count.
@@ -63,7 +63,7 @@ def difference(budget: Budget, record: RunRecord) -> str:
     )
 
 
-def unlike(run: RunRecord, baseline: RunRecord) -> str:
+def unlike(run: Record, baseline: Record) -> str:
     """What makes a run no baseline of another, in words: another machine, quantisation or setting.
 
     Empty for nothing.

@@ -13,8 +13,8 @@ import tomli_w
 
 from harness.core.budget import Budget
 from harness.core.grouping import grouped
-from harness.core.metric import FIGURES, Metric, metric_values
-from harness.core.record import RunRecord
+from harness.core.metric import FIGURES, MetricName, metric_values
+from harness.core.record import Record
 from harness.core.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
 from harness.core.units import counted
 from harness.gates.judge import FALSE_ALARM_RATIO, Errors, limit_of
@@ -24,8 +24,8 @@ from harness.gates.sittings import comparable
 Preset = Literal["limits", "regression", "phone", "first-token"]
 _PHONE_BYTES: Final = 200e6
 _SLOWDOWN: Final = 0.10
-_SPEEDS: Final[tuple[Metric, ...]] = ("decode_tokens_per_s", "prefill_tokens_per_s")
-_RULES: Final[dict[Preset, dict[Metric, str]]] = {
+_SPEEDS: Final[tuple[MetricName, ...]] = ("decode_tokens_per_s", "prefill_tokens_per_s")
+_RULES: Final[dict[Preset, dict[MetricName, str]]] = {
     "limits": dict.fromkeys((*_SPEEDS, "ttft_s", "peak_memory_bytes"), "limit"),
     "regression": dict.fromkeys(_SPEEDS, "slowdown"),
     "phone": dict.fromkeys(_SPEEDS, "slowdown") | {"peak_memory_bytes": "room"},
@@ -41,7 +41,7 @@ class Proposal(NamedTuple):
     finds: str
 
 
-def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Proposal]:
+def propose(records: Sequence[Record], preset: Preset = "limits") -> list[Proposal]:
     """Budgets for each device, model and setting among the runs, pinned to them.
 
     ``limits`` hold speed, first token and memory to what was reached: an unchanged build misses one of a
@@ -70,7 +70,7 @@ def to_toml(proposals: Sequence[Proposal]) -> str:
     return "\n".join(tables)
 
 
-def _proposals(runs: Sequence[RunRecord], preset: Preset, budget_count: int) -> list[Proposal]:
+def _proposals(runs: Sequence[Record], preset: Preset, budget_count: int) -> list[Proposal]:
     newest = runs[-1]
     names: dict[str, Any] = {
         "device": newest.machine.device,
@@ -97,13 +97,13 @@ def _proposals(runs: Sequence[RunRecord], preset: Preset, budget_count: int) -> 
     return proposals
 
 
-def _values(runs: Sequence[RunRecord], metric: Metric) -> list[tuple[RunRecord, list[float]]]:
+def _values(runs: Sequence[Record], metric: MetricName) -> list[tuple[Record, list[float]]]:
     """Runs with their values of a figure; those without one, or with a 0, are left out."""
     measured = [(run, metric_values(run, metric)) for run in runs]
     return [(run, values) for run, values in measured if values and min(values) > 0]
 
 
-def _limit(metric: Metric, values: Runs, spread: Spread, budget_count: int) -> dict[str, Any]:
+def _limit(metric: MetricName, values: Runs, spread: Spread, budget_count: int) -> dict[str, Any]:
     """A limit that an unchanged build keeps at another hour, but for its share of the false alarms, to three digits.
 
     Runs of one hour do not tell how much hours differ: then what is assumed counts.

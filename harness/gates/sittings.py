@@ -11,17 +11,17 @@ from math import exp
 from typing import Final
 
 from harness.core.grouping import grouped
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.stats.runs import Runs, value_of
 
 _BREAK: Final = timedelta(hours=1)
 """Between two runs that are no longer made together."""
 
-Side = Sequence[tuple[RunRecord, Sequence[float]]]
+Side = Sequence[tuple[Record, Sequence[float]]]
 """Runs with the values of each; no run is without one."""
 
 
-def time_of(record: RunRecord) -> datetime:
+def time_of(record: Record) -> datetime:
     """When a run was made; UTC where it does not say."""
     made = datetime.fromisoformat(record.created)
     if made.tzinfo:
@@ -29,9 +29,9 @@ def time_of(record: RunRecord) -> datetime:
     return made.replace(tzinfo=UTC)
 
 
-def sittings_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def sittings_of(records: Sequence[Record]) -> list[list[Record]]:
     """The runs by the sitting in which they were made, both oldest first."""
-    groups: list[list[RunRecord]] = []
+    groups: list[list[Record]] = []
     for record in sorted(records, key=time_of):
         if groups and time_of(record) - time_of(groups[-1][-1]) <= _BREAK:
             groups[-1].append(record)
@@ -59,7 +59,7 @@ def comparable(new: Side, old: Side) -> tuple[str, Runs, Runs]:
     return "sitting", sides[0], sides[1]
 
 
-def alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> bool:
+def alternate(candidate: Sequence[Record], baseline: Sequence[Record]) -> bool:
     """Whether two sides were measured in turns: equally many runs, alternating in time."""
     if len(candidate) != len(baseline) or len(candidate) < 2:
         return False

@@ -2,7 +2,7 @@
 
 The line is cut into parts (a device, a chip, a CPU, a card, memory, a limit of power). What the parts do not
 tell comes from the device file nearest to them: one of the same chip, else the usual one of its kind. Every
-figure says what it is derived from, and ``DeviceProfile.readings`` what the name was taken for and what else
+figure says what it is derived from, and ``Device.readings`` what the name was taken for and what else
 it means.
 """
 
@@ -10,13 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from harness.core.device import MOST_CARDS, ComputeEngine, DeviceProfile, Figure, MemoryPool, Power
+from harness.core.device import MOST_CARDS, ComputeEngine, Device, Pool, Power, Sourced
 from harness.core.errors import InputError, UnknownNameError
 from harness.core.paths import table_rows
 from harness.core.units import GB, GIB, TERA
 from harness.hardware.device_files import device_file, file_called, files_of_chip
 from harness.hardware.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
-from harness.hardware.parts import Part, find, is_laptop, laptop_card, near, sold_with, spelled, squashed
+from harness.hardware.parts import Component, find, is_laptop, laptop_card, near, sold_with, spelled, squashed
 
 _LPDDR6_PAYLOAD: Final = 256 / 288
 CARD_IDLE_GIB: Final = 0.7
@@ -35,7 +35,7 @@ _MACOS: Final = 26
 """The system that a Mac is taken to run where nobody says."""
 
 
-def fits(profile: DeviceProfile, line: PartsLine, gb: float = 0.0) -> bool:
+def fits(profile: Device, line: PartsLine, gb: float = 0.0) -> bool:
     """Whether what a line says of memory is what a device file has; ``gb`` is what stands beside its name.
 
     Where both are told, the other is the RAM.
@@ -47,7 +47,7 @@ def fits(profile: DeviceProfile, line: PartsLine, gb: float = 0.0) -> bool:
     return not (ram.kind or ram.gb_s or ram.channels) and {ram.gb, gb} <= sizes
 
 
-def described(text: str, ref: str) -> DeviceProfile | None:
+def described(text: str, ref: str) -> Device | None:
     """The device of a line: of a device file where that is all it names, else made of the parts of the tables.
 
     None and errors as :func:`build`; ``ref`` is the line as it was written.
@@ -61,7 +61,7 @@ def described(text: str, ref: str) -> DeviceProfile | None:
     return build(line, ref)
 
 
-def build(line: PartsLine, ref: str) -> DeviceProfile | None:
+def build(line: PartsLine, ref: str) -> Device | None:
     """The device of a line; None where nothing of it is known.
 
     Raises:
@@ -105,11 +105,11 @@ def build(line: PartsLine, ref: str) -> DeviceProfile | None:
 
 
 def _cards_and_hosts(
-    line: PartsLine, meant: Sequence[tuple[Named, list[Part]]], ref: str
-) -> tuple[list[Part], list[Part], PartsLine]:
+    line: PartsLine, meant: Sequence[tuple[Named, list[Component]]], ref: str
+) -> tuple[list[Component], list[Component], PartsLine]:
     """The cards and the one host (if any) that a line names, and the line without what is the cards' own."""
-    hosts = list[Part]()
-    cards = list[Part]()
+    hosts = list[Component]()
+    cards = list[Component]()
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
         said = (*best.readings, *_readings(best, _of_size(hits, best, gb), name))
@@ -151,7 +151,7 @@ def _cards_and_hosts(
     return cards, hosts, line
 
 
-def _one_host(hosts: Sequence[Part], ref: str) -> Part:
+def _one_host(hosts: Sequence[Component], ref: str) -> Component:
     """A device and the chip that a line puts in it, as one part.
 
     Raises:
@@ -166,7 +166,7 @@ def _one_host(hosts: Sequence[Part], ref: str) -> Part:
     return chip.replace(kind=device.kind or chip.kind, readings=(*device.readings, *chip.readings, said))
 
 
-def predecessor(name: str) -> Part | None:
+def predecessor(name: str) -> Component | None:
     """The part of one generation before that of a name; None where that is not known either."""
     number = re.search(r"(?<![\d.])\d{1,2}(?![\d.])", name)
     if number is None or number[0] == "0":
@@ -176,13 +176,13 @@ def predecessor(name: str) -> Part | None:
     return hits[0] if hits else None
 
 
-def _inheriting(part: Part, prior: Part) -> Part:
+def _inheriting(part: Component, prior: Component) -> Component:
     """A part whose memory nobody tells, with that of its predecessor."""
     memory = {field: getattr(prior, field) for field in ("gb_s", "memory", "mt_s", "bits")}
     return part.replace(**memory, chip=part.chip or part.name, quality="assumed", source=f"as {prior.name}")
 
 
-def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
+def under(device: Device, line: PartsLine) -> Device:
     """The device with the operating system and held to the power that a line names.
 
     Raises:
@@ -218,21 +218,21 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
     return held_to(device, line.watts) if line.watts else device
 
 
-def _link(words: str, year: int) -> Figure:
+def _link(words: str, year: int) -> Sourced:
     """One way over a card's link, by the words for it.
 
     A generation that is not told is the usual one of the year.
     """
     for word, rate_gb_s in DATA["links"].items():
         if word in words:
-            return Figure(rate_gb_s * GB, f"usual of {words}", "assumed")
+            return Sourced(rate_gb_s * GB, f"usual of {words}", "assumed")
     lanes = int(re.findall(r"x ?(\d+)", words)[0])
     told = re.search(r"[345](?=[. ]|$)", words.partition("x")[0])
     generation = told[0] if told else "4" if year >= _PCIE_4_YEAR else "3"
-    return Figure(lanes * DATA["lanes"][generation] * GB, f"PCIe {generation}.0 x{lanes}", "secondary")
+    return Sourced(lanes * DATA["lanes"][generation] * GB, f"PCIe {generation}.0 x{lanes}", "secondary")
 
 
-def _own_file(part: Part, line: PartsLine) -> DeviceProfile | None:
+def _own_file(part: Component, line: PartsLine) -> Device | None:
     """The device file of just this device or card, with the memory that the line asks for."""
     alike = files_of_chip(part.keys.split(";")) if part.layer == "cards" else []
     if part.layer == "devices" and (called := file_called(part.name)):
@@ -247,7 +247,7 @@ def _own_file(part: Part, line: PartsLine) -> DeviceProfile | None:
     return None
 
 
-def _name(line: PartsLine, parts: Sequence[Part]) -> str:
+def _name(line: PartsLine, parts: Sequence[Component]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
     memory = f"{ram.gb:g}gb " * bool(ram.gb) + f"{ram.kind} {ram.mt_s or ''} "
@@ -255,18 +255,18 @@ def _name(line: PartsLine, parts: Sequence[Part]) -> str:
     return slug("+".join(filter(None, (*map(_called, parts), memory.strip()))))
 
 
-def _called(part: Part) -> str:
+def _called(part: Component) -> str:
     return f"{part.number}x {part.name}" if part.number > 1 else part.name
 
 
-def _best(hits: Sequence[Part], gb: float) -> Part:
+def _best(hits: Sequence[Component], gb: float) -> Component:
     """Of what a name means the one that has so much memory, else the first that has figures."""
     known = [part for part in hits if part.gb_s] or list(hits)
     layer = [part for part in known if part.layer == known[0].layer]
     return next((part for part in layer if gb and gb in part.sizes_gb), layer[0])
 
 
-def _told_from_others(part: Part, hits: Sequence[Part]) -> list[str]:
+def _told_from_others(part: Component, hits: Sequence[Component]) -> list[str]:
     """What else a name means that has another bandwidth or memory, in a sentence; empty where there is nothing."""
     differing = {}
     for hit in hits:
@@ -279,7 +279,7 @@ def _told_from_others(part: Part, hits: Sequence[Part]) -> list[str]:
     return [f"the name means {_figures(part)}, not {'; '.join(list(differing.values())[:4])}"]
 
 
-def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
+def _readings(part: Component, hits: Sequence[Component], name: str) -> tuple[str, ...]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
     said = _told_from_others(part, hits)
     asked = squashed(spelled(name))
@@ -294,14 +294,14 @@ def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _of_size(hits: Sequence[Part], best: Part, gb: float) -> Sequence[Part]:
+def _of_size(hits: Sequence[Component], best: Component, gb: float) -> Sequence[Component]:
     """What else a name can mean: whoever tells the memory does not mean a card of another."""
     if not gb or gb not in best.sizes_gb:
         return hits
     return [part for part in hits if gb in part.sizes_gb]
 
 
-def also(profile: DeviceProfile, name: str, gb: float) -> DeviceProfile:
+def also(profile: Device, name: str, gb: float) -> Device:
     """A device file with what else a name means than this device."""
     hits, said = find(name), tuple[str, ...]()
     gb_s = profile.pool(profile.engine().pool).bandwidth_bytes_per_s.value / GB
@@ -312,13 +312,13 @@ def also(profile: DeviceProfile, name: str, gb: float) -> DeviceProfile:
     return profile.replace(readings=(*profile.readings, *said))
 
 
-def _figures(part: Part) -> str:
+def _figures(part: Component) -> str:
     sizes = f"{'/'.join(f'{size:g}' for size in part.sizes_gb)} GB, " if part.sizes_gb else ""
     chip = f"{part.chip}, " if part.chip else ""
     return f"{part.name} ({chip}{sizes}{part.gb_s:g} GB/s)"
 
 
-def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
+def _host(part: Component, ram: MemoryWords) -> Device:
     """A device, chip or CPU with its RAM, filled up from the device file of the same chip or of its kind."""
     chip = part.chip or part.name
     kind, system, usual, taken_gib = _kind_of(part)
@@ -379,11 +379,11 @@ def _with_cores(engine: ComputeEngine, count: int) -> ComputeEngine:
     return engine.replace(name=name, core_count=count, peak_flops_per_s=peaks)
 
 
-def _scaled(figure: Figure, share: float, why: str) -> Figure:
+def _scaled(figure: Sourced, share: float, why: str) -> Sourced:
     return figure.replace(value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
 
 
-def _bandwidth(part: Part, silicon: Part, ram: MemoryWords, base: DeviceProfile) -> Figure:
+def _bandwidth(part: Component, silicon: Component, ram: MemoryWords, base: Device) -> Sourced:
     """Bandwidth of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
     told = part if part.gb_s else silicon
     kind = ram.kind or told.memory.lower() or "ddr5"
@@ -392,37 +392,35 @@ def _bandwidth(part: Part, silicon: Part, ram: MemoryWords, base: DeviceProfile)
     if stated := _stated(ram, kind, own.get(kind, 0), told.bits):
         return stated
     if told.gb_s:
-        return Figure(told.gb_s * GB, f"{told.name}: {told.source}", told.quality)
+        return Sourced(told.gb_s * GB, f"{told.name}: {told.source}", told.quality)
     return base.pool("ram").bandwidth_bytes_per_s.replace(
         source=f"nobody tells it; as {base.name}", confidence="assumed"
     )
 
 
-def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
+def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Sourced | None:
     """What a line says of the RAM's bandwidth: itself, or its kind and channels.
 
     None where it says neither.
     """
     if ram.gb_s:
-        return Figure(ram.gb_s * GB, "said", "secondary")
+        return Sourced(ram.gb_s * GB, "said", "secondary")
     rate = ram.mt_s or mt_s or DATA["usual_mt_s"].get(kind, 0)
     return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
 
 
-def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
+def rate_of(kind: str, mt_s: int, bits: int) -> Sourced:
     """Bandwidth of memory of a kind: MT/s x bits / 8; LPDDR6 carries data in 256 of 288 bits."""
     payload = _LPDDR6_PAYLOAD if kind == "lpddr6" else 1
     rate = round(mt_s * bits * payload / 8000, 1) * GB
-    return Figure(rate, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8", "secondary")
+    return Sourced(rate, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8", "secondary")
 
 
-def _ram(
-    gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str
-) -> MemoryPool:
-    return MemoryPool(
+def _ram(gb: float, source: str, bandwidth: Sourced, taken_gib: float, system: str, technology: str) -> Pool:
+    return Pool(
         name="ram",
         technology=technology.upper() or "RAM",
-        total_bytes=Figure(gb * GIB, source, "secondary"),
+        total_bytes=Sourced(gb * GIB, source, "secondary"),
         bandwidth_bytes_per_s=bandwidth,
         **_limits(gb, taken_gib, system),
     )
@@ -448,8 +446,8 @@ def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
     """What an app may hold of so much RAM, by default and with an entitlement or a setting, as fields of a pool."""
     usable, entitled, why = usable_gb(gb, taken_gib, system)
     return {
-        "usable_bytes": Figure(usable * GIB, why, "assumed"),
-        "entitled_bytes": Figure(entitled * GIB, why, "assumed") if entitled else None,
+        "usable_bytes": Sourced(usable * GIB, why, "assumed"),
+        "entitled_bytes": Sourced(entitled * GIB, why, "assumed") if entitled else None,
     }
 
 
@@ -475,7 +473,7 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
     return gb - taken_gib, 0.0, f"{gb:g} GiB less {taken_gib:.3g} for the system and resident programs"
 
 
-def _kind_of(part: Part) -> tuple[Any, Any, str, float]:
+def _kind_of(part: Component) -> tuple[Any, Any, str, float]:
     """Kind of device, operating system, device file that stands for it, GiB that others hold."""
     is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", part.name)
     word = "server" if is_server else next((w for w in DATA["kinds"] if w in part.kind), "desktop")
@@ -496,7 +494,7 @@ def _first(table: str, text: str, usual: tuple[str, ...] | None = ()) -> tuple[s
     return usual
 
 
-def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
+def _engines(silicon: Component, base: Device) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
     cores = silicon.cores or int((re.findall(r"(\d+)-core CPU", silicon.name) or ["0"])[0])
     usual = next(engine for engine in base.engines if engine.kind == "cpu")
@@ -522,19 +520,19 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-def _rig(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:
+def _rig(cards: Sequence[Component], host: Device | None, ram: MemoryWords) -> Device:
     """The cards in their host; of several it knows each alone, too."""
     device = _with_cards(cards, host, ram)
     if len(device.card_shares) < 2:
         return device
-    alone = list[DeviceProfile]()
+    alone = list[Device]()
     for card in cards:
         one = _with_cards([card.replace(number=1)], host, ram)
         alone += [one.replace(name=slug(one.title))] * card.number
     return device.replace(cards=tuple(alone))
 
 
-def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:
+def _with_cards(cards: Sequence[Component], host: Device | None, ram: MemoryWords) -> Device:
     """Cards in the host that is named, else in the usual one of their form.
 
     Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for
@@ -560,17 +558,17 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
     gb = sum(sizes) / len(sizes)
     source = _CARD_SOURCE if alike else f"mean of the cards by their memory; {_CARD_SOURCE}"
     idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
-    vram = MemoryPool(
+    vram = Pool(
         name="vram",
         technology=card.memory,
-        total_bytes=Figure(gb * GIB, source, "secondary"),
-        usable_bytes=Figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
-        bandwidth_bytes_per_s=Figure(rate_gb_s * GB, source, "secondary"),
+        total_bytes=Sourced(gb * GIB, source, "secondary"),
+        usable_bytes=Sourced(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
+        bandwidth_bytes_per_s=Sourced(rate_gb_s * GB, source, "secondary"),
     )
     rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"
     peaks = {
-        "fp32": Figure(card.fp32_tflops * TERA, _CARD_SOURCE, "secondary"),
-        "fp16": Figure(card.fp16_tflops * TERA, rated, "from_memory"),
+        "fp32": Sourced(card.fp32_tflops * TERA, _CARD_SOURCE, "secondary"),
+        "fp16": Sourced(card.fp16_tflops * TERA, rated, "from_memory"),
     }
     name = f"{card.name.replace(' Laptop', '')} Laptop GPU" if card.form == "laptop" else card.name
     gpu = ComputeEngine(
@@ -583,7 +581,7 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
     )
     shares = tuple(1.0 if alike else size for size in sizes) if len(sizes) > 1 else ()
     said = () if alike else ("split over the cards, layers lie on each in proportion to its memory",)
-    watts = Figure(card.watts, f"{_CARD_SOURCE}, the card alone", "secondary") if card.watts else None
+    watts = Sourced(card.watts, f"{_CARD_SOURCE}, the card alone", "secondary") if card.watts else None
     return base.replace(
         title=" + ".join(filter(None, (*map(_called, cards), beside))),
         vendor=card.maker,
@@ -602,7 +600,7 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
     )
 
 
-def _by_figures(name: str, ram: MemoryWords) -> DeviceProfile:
+def _by_figures(name: str, ram: MemoryWords) -> Device:
     """A machine of which only the memory is told: a chip that nobody lists, or RAM alone."""
     base = device_file("laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5")
     kind = ram.kind or "lpddr5x"
@@ -622,7 +620,7 @@ def _by_figures(name: str, ram: MemoryWords) -> DeviceProfile:
     )
 
 
-def power_modes(device: DeviceProfile) -> dict[float, dict[str, str]]:
+def power_modes(device: Device) -> dict[float, dict[str, str]]:
     """Rows of the table of power modes that are the device's, by their watts.
 
     Of two that fit the first counts.
@@ -631,7 +629,7 @@ def power_modes(device: DeviceProfile) -> dict[float, dict[str, str]]:
     return {float(row["watts"]): row for row in rows if row["device"] in device.title.lower()}
 
 
-def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
+def held_to(device: Device, watts: float) -> Device:
     """The device held to so many watts: by its table of modes, else by the clock that cards keep.
 
     Raises:
@@ -666,7 +664,7 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
             engine.replace(clock_ratio=clock) if engine == best else engine for engine in device.engines
         ),
         pools=pools if moved != 1 else device.pools,
-        power=device.power.replace(sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
+        power=device.power.replace(sustained_watts=Sourced(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),
     )
 

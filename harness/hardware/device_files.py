@@ -1,4 +1,4 @@
-"""Device files: ``devices/*.toml`` in vendor units, turned once into a ``DeviceProfile`` in SI units.
+"""Device files: ``devices/*.toml`` in vendor units, turned once into a ``Device`` in SI units.
 
 A probe writes the profile as it is, in SI units. In a file that people write every figure is a table of its
 own: ``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/s is 10**9 bytes/s, as vendors
@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import BadDataError
 from harness.core.foreign import found_at, toml_in, typed
 from harness.core.paths import data_files
@@ -34,12 +34,12 @@ _WIRES: Final = frozenset({"transfer_mt_s", "bus_width_bits"})
 """What a file tells of a pool beside the profile: what its bandwidth is made of, for those who read it."""
 
 
-def device_file(name: str) -> DeviceProfile:
+def device_file(name: str) -> Device:
     """The device file of that name; KeyError where there is none."""
     return read_device(data_files("devices")[name])
 
 
-def file_called(name: str) -> DeviceProfile | None:
+def file_called(name: str) -> Device | None:
     """The one file of that name or title, or the only one of that chip."""
     names, chips = _indices()
     hits = _looked_up(names, [name]) or _looked_up(chips, [name])
@@ -48,7 +48,7 @@ def file_called(name: str) -> DeviceProfile | None:
     return None
 
 
-def files_of_chip(chips: Iterable[str]) -> list[DeviceProfile]:
+def files_of_chip(chips: Iterable[str]) -> list[Device]:
     """The files of devices with one of those chips."""
     return [device_file(name) for name in _looked_up(_indices()[1], chips)]
 
@@ -94,7 +94,7 @@ def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
     return names, chips
 
 
-def read_device(file: Traversable) -> DeviceProfile:
+def read_device(file: Traversable) -> Device:
     """The device that a file describes; BadDataError where it breaks the schema, or contradicts itself."""
     place = str(file)
     written = toml_in(file)
@@ -102,7 +102,7 @@ def read_device(file: Traversable) -> DeviceProfile:
     if "engines" not in document:  # not as a probe writes it
         document = _as_profile(document)
     try:
-        profile = typed(document | {"name": file.name.removesuffix(".toml")}, DeviceProfile, place)
+        profile = typed(document | {"name": file.name.removesuffix(".toml")}, Device, place)
         _check(profile, place)
     except BadDataError as error:
         if document is written:
@@ -158,7 +158,7 @@ def _as_written(text: str, document: Mapping[str, Any]) -> str:
     return text
 
 
-def _check(profile: DeviceProfile, place: str) -> None:
+def _check(profile: Device, place: str) -> None:
     """What types cannot say of a device."""
     pools = {pool.name: pool for pool in profile.pools}
     if profile.learned:

@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 import msgspec
 import tomli_w
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import BadDataError, UnknownNameError
 from harness.core.paths import as_path, data_files, learned_file, sound_names
 from harness.core.printable import clean
@@ -21,7 +21,7 @@ def device_names() -> list[str]:
     return sound_names("devices", load_device)
 
 
-def load_device(ref: str) -> DeviceProfile:
+def load_device(ref: str) -> Device:
     """The device that ``ref`` is, names or describes: a file, a device file's name, title or chip, a row of the tables.
 
     See ``catalog.machine`` for lines of parts (``rtx 4070 super + 64GB ddr5-6000``).
@@ -43,7 +43,7 @@ def load_device(ref: str) -> DeviceProfile:
     return profile
 
 
-def _described(ref: str) -> DeviceProfile:
+def _described(ref: str) -> Device:
     """The device of a line; names that the file of aliases knows mean what that says."""
     from harness.hardware import built as machine  # tables of parts, which no device of a file needs
     from harness.hardware.line import memory_in
@@ -63,7 +63,7 @@ def _described(ref: str) -> DeviceProfile:
     return made
 
 
-def dump_device(profile: DeviceProfile) -> str:
+def dump_device(profile: Device) -> str:
     """TOML text of a profile as it is, in SI units; saved as ``<profile.name>.toml`` it loads back equal.
 
     Raises:

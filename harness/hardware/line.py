@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from harness.core.base import shipped_table
-from harness.core.device import Figure, Storage
+from harness.core.device import Sourced, Storage
 from harness.core.errors import InputError
 from harness.core.units import GB, MB
 from harness.hardware.parts import find, is_another, is_laptop, of_maker, squashed, tells
@@ -244,7 +244,7 @@ def _storage_in(text: str) -> tuple[str, Storage | None]:
         )
     usual = next(rate for word, rate in DATA["storage"].items() if word in kind)
     source = SAID if stated else f"usual of {kind}"
-    rate = Figure(stated_bytes or usual * GB, source, "secondary" if stated else "assumed")
+    rate = Sourced(stated_bytes or usual * GB, source, "secondary" if stated else "assumed")
     rest = f"{text[: hit.start()]} {text[hit.end() :]}"
     return rest, Storage(technology=kind, sequential_read_bytes_per_s=rate)
 

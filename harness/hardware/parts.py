@@ -37,7 +37,7 @@ _MAKERS: Final[dict[str, str]] = TABLES["part_makers"]
 Row = dict[str, str]
 
 
-class Part(Frozen, forbid_unknown_fields=False):
+class Component(Frozen, forbid_unknown_fields=False):
     """A row of a table, by the names of its columns; what nobody knows is 0 or empty.
 
     Attributes:
@@ -77,10 +77,10 @@ class Part(Frozen, forbid_unknown_fields=False):
     readings: tuple[str, ...] = ()
 
 
-def _part(layer: Layer, row: Row) -> Part:
+def _part(layer: Layer, row: Row) -> Component:
     sizes = sorted(map(float, re.findall(r"\d+(?:\.\d+)?", row.get("ram_gb") or row.get("gb", ""))))
     told = {column: cell for column, cell in row.items() if cell}
-    return msgspec.convert({**told, "layer": layer, "sizes_gb": sizes}, Part, strict=False)
+    return msgspec.convert({**told, "layer": layer, "sizes_gb": sizes}, Component, strict=False)
 
 
 @lru_cache(maxsize=8192)
@@ -117,7 +117,7 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
     return index
 
 
-def find(name: str) -> list[Part]:
+def find(name: str) -> list[Component]:
     """What a name can mean, likeliest first; none where no key is exactly that of the name."""
     text = spelled(aliased(name))
     return next((hits for key in _variants(text) if (hits := _hits(key, text))), [])
@@ -142,14 +142,14 @@ def is_laptop(words: str) -> bool:
     return _LAPTOPS.search(words) is not None
 
 
-def laptop_card(part: Part) -> Part:
+def laptop_card(part: Component) -> Component:
     """The card of that name that laptops have; the card itself where none is sold."""
     name = re.sub(r" \d+ GB.*", "", part.name)
     texts = (f"{name} Laptop", re.sub(" Ada| Blackwell", r" Laptop\g<0>", name))
     return next((hit for text in texts for hit in find(text) if hit.form == "laptop"), part)
 
 
-def sold_with(chip: str, words: str) -> Part | None:
+def sold_with(chip: str, words: str) -> Component | None:
     """The device of which words are the beginning of a name, with this chip in it.
 
     None for no device, or several.
@@ -173,7 +173,7 @@ def tells(name: str) -> bool:
     return len(text) > 1 and (not text.isdigit() or _BARE_CARD.fullmatch(text) is not None)
 
 
-def _hits(key: str, text: str) -> list[Part]:
+def _hits(key: str, text: str) -> list[Component]:
     """Rows of a key, but for those of another maker than the text names."""
     named = {maker for word, maker in _MAKERS.items() if word in text}
     hits = []

@@ -95,7 +95,7 @@ def run_child(
     oom_before = system_oom_kill_count()
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        run = _Run(limits, Path(folder) / "events.jsonl", on_event, environment)
+        run = _ChildProcess(limits, Path(folder) / "events.jsonl", on_event, environment)
         watch = MemoryWatch(
             run.process.pid,
             limit_bytes=None if group else limits.memory_bytes,
@@ -146,7 +146,7 @@ def run_helper(
     return ended
 
 
-class _Run:
+class _ChildProcess:
     """The process of a child, and what it told until now."""
 
     def __init__(

@@ -1,14 +1,14 @@
 """What the installed engine is and sees, asked in a child process: a driver must not live in this one."""
 
 from harness.core.base import Frozen
-from harness.core.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
+from harness.core.device import Calibration, ComputeEngine, Device, Pool, measured
 from harness.core.errors import EngineError
 from harness.core.isa import isa_of_engine
 from harness.core.units import GIB
 from harness.hardware.built import CARD_IDLE_GIB
 from harness.measure.child import Limits, run_helper
-from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
+from harness.runtimes.llamacpp.loaded_devices import GgmlDevice, TellJob
 
 
 class Engine(Frozen):
@@ -33,7 +33,7 @@ def ask_engine(module: str = "", folder: str = "") -> tuple[Engine, tuple[GgmlDe
         KeyboardInterrupt: Somebody ended it.
     """
     job = TellJob(module=module, folder=folder)
-    result = run_helper("harness.runtimes.llamacpp.devices:tell", job, limits=Limits(wall_s=120))
+    result = run_helper("harness.runtimes.llamacpp.loaded_devices:tell", job, limits=Limits(wall_s=120))
     if result.outcome != "ok":
         raise EngineError(f"the engine told nothing of itself: {result.outcome}. {result.detail}")
     return result.told("engine", Engine)[0], tuple(GgmlDevice(**data) for data in result.told("device"))
@@ -46,7 +46,7 @@ def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
     return ()
 
 
-def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> DeviceProfile:
+def with_gpu(profile: Device, gpu: GgmlDevice, costs: Calibration) -> Device:
     """The profile with a GPU behind its CPU, which a run without an api uses: its pool, and its costs.
 
     Its bandwidth is what the runtime's own products of one token reached on tiny models.
@@ -58,7 +58,7 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
         told = f"as the driver of {gpu.name} reports it"
         held = gpu.total_bytes - (gpu.free_bytes or gpu.total_bytes)
         idle = min(held, round(CARD_IDLE_GIB * GIB))  # what others held at the probe is not theirs for good
-        vram = MemoryPool(
+        vram = Pool(
             name="vram",
             technology="as measured",
             total_bytes=measured(gpu.total_bytes, told),

@@ -28,7 +28,7 @@ CHANGED_BYTES: Final = 1 << 20
 _FIELDS: Final = re.compile(rb"^(Vm(?:RSS|HWM)|Rss(?:Anon|File|Shmem)):\s+(\d+)", re.MULTILINE)
 
 
-class Reading(NamedTuple):
+class MemoryReading(NamedTuple):
     """Memory of a process at one moment, in bytes."""
 
     rss_bytes: int
@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     file_bytes: int
 
 
-def read_memory(pid: int | None = None, *, root: Path = Path("/")) -> Reading | None:
+def read_memory(pid: int | None = None, *, root: Path = Path("/")) -> MemoryReading | None:
     """Memory of a process now, of this one where none is named; None when it is gone.
 
     Where there is no /proc psutil tells one figure, all of it counted as anonymous.
@@ -46,7 +46,7 @@ def read_memory(pid: int | None = None, *, root: Path = Path("/")) -> Reading | 
     if not (root / "proc").exists():
         with contextlib.suppress(psutil.Error):
             info = psutil.Process(number).memory_info()
-            return Reading(info.rss, max(getattr(info, "peak_wset", 0), info.rss), info.rss, 0)
+            return MemoryReading(info.rss, max(getattr(info, "peak_wset", 0), info.rss), info.rss, 0)
         return None
     told: dict[bytes, int] = {}
     with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ def read_memory(pid: int | None = None, *, root: Path = Path("/")) -> Reading | 
     if not (rss_bytes := told.get(b"VmRSS", 0)):
         return None  # a zombie has no memory any more
     own_bytes = told.get(b"RssAnon", 0) + told.get(b"RssShmem", 0)
-    return Reading(rss_bytes, max(told.get(b"VmHWM", 0), rss_bytes), own_bytes, told.get(b"RssFile", 0))
+    return MemoryReading(rss_bytes, max(told.get(b"VmHWM", 0), rss_bytes), own_bytes, told.get(b"RssFile", 0))
 
 
 def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
@@ -83,7 +83,7 @@ class MemoryWatch:
         self.limit_bytes = limit_bytes
         self.on_excess = on_excess
         self._done = threading.Event()
-        self._highest = Reading(0, 0, 0, 0)
+        self._highest = MemoryReading(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
 
     def start(self) -> None:
@@ -117,7 +117,7 @@ class MemoryWatch:
         reading = read_memory(self.pid)
         if reading is None:
             return 0
-        self._highest = Reading(*map(max, self._highest, reading))
+        self._highest = MemoryReading(*map(max, self._highest, reading))
         if self.limit_bytes is not None and reading.anonymous_bytes > self.limit_bytes:
             self.limit_bytes = None  # once is enough
             self.on_excess()

@@ -19,7 +19,7 @@ from harness.core import plugins
 from harness.core.errors import EngineError, HarnessError, RefusedError
 from harness.core.paths import home_dir
 from harness.core.prediction import Prediction
-from harness.core.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord, Sample
+from harness.core.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, Record, Sample
 from harness.core.result import Result
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child, run_helper
@@ -91,7 +91,7 @@ class Listener:
     def sample(self, sample: Sample) -> None:
         """One sample was taken."""
 
-    def end(self, record: RunRecord) -> None:
+    def end(self, record: Record) -> None:
         """The measurement is done."""
 
 
@@ -129,7 +129,7 @@ class Pipeline(contextlib.ExitStack):
         self.enter_context(alone(self.heard.say))
         return self
 
-    def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
+    def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> Record:
         """Run one measurement, judge it and keep its record; a failure of the child is the record's outcome.
 
         ``on_event`` is called with each event of the child soon after it was told.
@@ -172,7 +172,7 @@ class Pipeline(contextlib.ExitStack):
         )
         return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
 
-    def reused(self, key: str, name: str = "") -> RunRecord | None:
+    def reused(self, key: str, name: str = "") -> Record | None:
         """The result of the same measurement within the last day, where those are resumed.
 
         What broke off is none. With a name it is told, and put into the folder.
@@ -190,7 +190,7 @@ class Pipeline(contextlib.ExitStack):
             self._save(record)
         return record
 
-    def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
+    def keep(self, record: Record, *, key: str = "") -> Record:
         """Append a record to the history and to the folder, and tell the listener.
 
         Where the history fails, a file.
@@ -207,13 +207,13 @@ class Pipeline(contextlib.ExitStack):
         self.heard.end(record)
         return record
 
-    def _save(self, record: RunRecord) -> None:
+    def _save(self, record: Record) -> None:
         if self.how.folder is not None:
             save(record, self.how.folder / f"{record.run_id}.json")
 
     def not_run(
         self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, asked: Mapping[str, str]
-    ) -> RunRecord:
+    ) -> Record:
         """The kept record of a measurement that could not start; ``asked`` says of what."""
         record = new_record(
             scenario=scenario,
@@ -295,7 +295,7 @@ def state_of(path: Path) -> str:
     return f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
 
 
-def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
+def _rescue(record: Record, say: Callable[[str], None]) -> None:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         path = folder / f"edge-harness-{record.run_id}.json"
         with contextlib.suppress(HarnessError):

@@ -9,7 +9,7 @@ from typing import Any
 from harness import __version__
 from harness.core.errors import RefusedError
 from harness.core.model import Weights
-from harness.core.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, RunRecord
+from harness.core.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, Record
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
@@ -17,7 +17,7 @@ from harness.onnx.files import combined_hash, model_files, size_bytes
 from harness.records.derive import disturbances
 
 
-def judged(record: RunRecord, repetitions: int) -> RunRecord:
+def judged(record: Record, repetitions: int) -> Record:
     """The same record, ``inconclusive`` when too few of its samples are undisturbed."""
     reasons = disturbances(record, repetitions)
     if record.outcome != "ok" or not reasons:
@@ -25,10 +25,10 @@ def judged(record: RunRecord, repetitions: int) -> RunRecord:
     return record.replace(outcome="inconclusive", detail="\n".join(reasons))
 
 
-def new_record(**fields: Any) -> RunRecord:
+def new_record(**fields: Any) -> Record:
     """A record of now, with a new identifier that sorts by time.
 
-    ``fields`` are those of :class:`RunRecord`; without a ``machine`` it is this one.
+    ``fields`` are those of :class:`Record`; without a ``machine`` it is this one.
     """
     now = datetime.now(UTC)
     made = {
@@ -40,7 +40,7 @@ def new_record(**fields: Any) -> RunRecord:
         "command": (Path(sys.argv[0]).name, *sys.argv[1:]),
         "machine": fields.get("machine") or fingerprint(),
     }
-    return RunRecord(**(fields | made))
+    return Record(**(fields | made))
 
 
 def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str = "") -> ModelIdentity:

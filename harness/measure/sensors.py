@@ -27,7 +27,7 @@ class EnergyCounter(NamedTuple):
     wrap_joules: float
 
 
-class _Energy(NamedTuple):
+class _EnergyReading(NamedTuple):
     """What one source says at one moment: joules used until then, or watts."""
 
     scope: str
@@ -68,22 +68,22 @@ class EnergyMeter:
         """
         return " + ".join(energy.scope for energy in self._before) or "not available"
 
-    def _read(self) -> list[_Energy]:
+    def _read(self) -> list[_EnergyReading]:
         found = []
         for counter in energy_counters(root=self._root):
             joules = (read_int(counter.path) or 0) / 1e6
-            found.append(_Energy(f"RAPL {counter.name}", joules, wrap_joules=counter.wrap_joules))
+            found.append(_EnergyReading(f"RAPL {counter.name}", joules, wrap_joules=counter.wrap_joules))
         for card in gpu_readings(root=self._root):
             # A GPU that is part of a processor is counted with it.
             if card.apart and (card.energy_joules is not None or card.power_watts is not None):
                 scope = _BOARDS.get(card.source, card.source)
-                found.append(_Energy(scope, card.energy_joules, card.power_watts))
+                found.append(_EnergyReading(scope, card.energy_joules, card.power_watts))
         if found:
             return found
         for scope, read in (("power sensors (hwmon)", sensor_watts), ("battery discharge", battery_watts)):
             watts = read(root=self._root)
             if watts is not None:
-                return [_Energy(scope, watts=watts)]
+                return [_EnergyReading(scope, watts=watts)]
         return []
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ not counted.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.prediction import MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
 from harness.core.units import format_rate
 from harness.memory.peak import with_parts
@@ -41,7 +41,7 @@ class Companion(NamedTuple):
     anonymous_bytes: int
     file_bytes: int = 0
     reason: str = ""
-    drawn_bytes_per_s: Callable[[DeviceProfile], float] = lambda _device: 0.0
+    drawn_bytes_per_s: Callable[[Device], float] = lambda _device: 0.0
 
 
 def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -> MemoryPrediction:
@@ -59,7 +59,7 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
     return with_parts(memory, parts, _SPREAD_RATIO)
 
 
-def read_bytes_per_s(device: DeviceProfile) -> float:
+def read_bytes_per_s(device: Device) -> float:
     """Bytes/s that all CPU cores of a device draw together."""
     pool = device.pool("ram")
     measured = pool.measured_read_bytes_per_s
@@ -69,7 +69,7 @@ def read_bytes_per_s(device: DeviceProfile) -> float:
 
 
 def shared_speed(
-    speed: SpeedPrediction, device: DeviceProfile, companions: Sequence[Companion], pool: str
+    speed: SpeedPrediction, device: Device, companions: Sequence[Companion], pool: str
 ) -> tuple[SpeedPrediction, tuple[str, ...]]:
     """Speed while all of them work at once, and the sentences that say what was assumed.
 

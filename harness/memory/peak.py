@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Final
 
-from harness.core.device import DeviceProfile, PoolName
+from harness.core.device import Device, PoolName
 from harness.core.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights
 from harness.core.placement import Placement
 from harness.core.prediction import Interval, MemoryPart, MemoryPrediction, PartKind
@@ -145,7 +145,7 @@ _SPREAD_BYTES: Final = 12 * MIB
 def memory_of(
     weights: Weights,
     scenario: Scenario,
-    device: DeviceProfile | None = None,
+    device: Device | None = None,
     placement: Placement | None = None,
 ) -> MemoryPrediction:
     """Memory of a run, whole on one engine or split: at its peak, and what its program adds over many turns.
@@ -207,7 +207,7 @@ def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPredi
 
 
 def with_head(
-    memory: MemoryPrediction, weights: Weights, scenario: Scenario, device: DeviceProfile
+    memory: MemoryPrediction, weights: Weights, scenario: Scenario, device: Device
 ) -> MemoryPrediction:
     """Memory of a model whose own further block (MTP) drafts, in a context of its own.
 
@@ -259,7 +259,7 @@ def without_parts(memory: MemoryPrediction, kinds: set[PartKind]) -> MemoryPredi
 
 
 def weight_parts(
-    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
+    weights: Weights, scenario: Scenario, api: str, device: Device | None
 ) -> tuple[MemoryPart, ...]:
     """Parts that depend on the weights and not on the context."""
     if api == "cpu":
@@ -304,7 +304,7 @@ def weight_parts(
 
 
 def _context_parts(
-    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None, *, may_overlap: bool = True
+    weights: Weights, scenario: Scenario, api: str, device: Device | None, *, may_overlap: bool = True
 ) -> tuple[MemoryPart, ...]:
     """Cache and scratch; of a split the weights decide what is copied to a card when it is needed.
 
@@ -359,7 +359,7 @@ def _context_parts(
 
 
 def _process_parts(
-    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
+    weights: Weights, scenario: Scenario, api: str, device: Device | None
 ) -> tuple[MemoryPart, ...]:
     """Driver, vocabulary, and the interpreter: as the probe of the device measured it, else as the stock wheel's."""
     anonymous = RUNTIME_ANONYMOUS_BYTES
@@ -384,7 +384,7 @@ def _process_parts(
     )
 
 
-def driver_share(api: str, device: DeviceProfile | None) -> Interval:
+def driver_share(api: str, device: Device | None) -> Interval:
     """What the driver of ``api`` takes for itself, in bytes.
 
     0 where the process was measured with it, and on a CPU.
@@ -446,7 +446,7 @@ def _peak_bytes(weights: Weights, scenario: Scenario, parts: Sequence[MemoryPart
     return max(total_bytes(parts), loading)
 
 
-def _pool_of(api: str, device: DeviceProfile | None) -> PoolName:
+def _pool_of(api: str, device: Device | None) -> PoolName:
     if device:
         return device.pool_for(api)
     return "ram"
@@ -490,7 +490,7 @@ def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | No
     return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
 
 
-def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:
+def _isa_of(device: Device | None) -> tuple[str, ...] | None:
     engine = device.engine_for("cpu") if device else None
     if engine:
         return engine.isa
@@ -498,7 +498,7 @@ def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:
 
 
 def _variant_bytes(
-    weights: Weights, scenario: Scenario, device: DeviceProfile | None, parts: Sequence[MemoryPart]
+    weights: Weights, scenario: Scenario, device: Device | None, parts: Sequence[MemoryPart]
 ) -> tuple[int, int]:
     """How much less, and more, another variant of the engine takes at its peak; 0 where the engine was asked.
 

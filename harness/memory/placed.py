@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.core.device import DeviceProfile, MemoryPool
+from harness.core.device import Device, Pool
 from harness.core.model import EMBEDDING_TABLE, LETTERS, Tensor, Weights
 from harness.core.placement import Placement
 from harness.core.prediction import MemoryPart
@@ -14,7 +14,7 @@ from harness.memory.compute_buffer import HOST, Layout
 _WITH_EVENTS: Final = {"cuda", "rocm", "vulkan"}
 
 
-class Parts(NamedTuple):
+class TensorsBySide(NamedTuple):
     """The tensors by where they are computed, each group as a model of its own (:func:`parts_of`).
 
     ``experts`` lie with the CPU while the rest of their block is the GPU's.
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def parts_of(weights: Weights, placement: Placement) -> Parts:
+def parts_of(weights: Weights, placement: Placement) -> TensorsBySide:
     """Where llama.cpp lays each tensor: blocks from ``first_gpu_block`` on, and the output, lie with the GPU.
 
     A token table that also is the output has a copy with the GPU; as a table it stays with the CPU.
@@ -57,7 +57,7 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
         return weights.replace(shape=own, tensors=tuple(groups[name]))
 
     drafting = shape.mtp_layer_count
-    return Parts(
+    return TensorsBySide(
         model("gpu", range(min(start, shape.layer_count), shape.layer_count), drafting * output_on_gpu),
         model("cpu", range(min(start, shape.layer_count)), drafting * (not output_on_gpu)),
         model("experts", range(0), drafting * (placement.cpu_moe > shape.layer_count)),
@@ -80,10 +80,10 @@ def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...])
     return len(shares) - 1
 
 
-def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
+def with_cards(device: Device, count: int) -> Device:
     """The device with so many of its cards: their memory together, each as fast as before."""
 
-    def several(pool: MemoryPool) -> MemoryPool:
+    def several(pool: Pool) -> Pool:
         if pool.name != "vram":
             return pool
         total, usable = (f.replace(value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
@@ -100,7 +100,7 @@ def cards_of(block_count: int, placement: Placement) -> list[int]:
     return [card_of(block, start, block_count, shares) if block >= start else HOST for block in blocks]
 
 
-def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
+def layout_of(parts: TensorsBySide, placement: Placement, api: str) -> Layout:
     """On which card each block lies, and the largest matrix of each kind that lies with the CPU.
 
     Batches overlap where an api has events and layers are split over several cards, with nothing at the CPU.
@@ -130,7 +130,7 @@ def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
     )
 
 
-def fullest_card(parts: Iterable[MemoryPart], device: DeviceProfile, more_bytes: float = 0) -> float:
+def fullest_card(parts: Iterable[MemoryPart], device: Device, more_bytes: float = 0) -> float:
     """How full the fullest card is: bytes on it and ``more_bytes``, over what an app may use of it.
 
     What is not split lies on the first.
@@ -151,7 +151,7 @@ def held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
     return held
 
 
-def rooms_of(device: DeviceProfile, count: int) -> list[float]:
+def rooms_of(device: Device, count: int) -> list[float]:
     """What an app may use of each card, in bytes.
 
     What others use is no less on a small one, but at most half of it.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import ModelShape, Weights
 from harness.core.placement import Placement
 from harness.core.prediction import MemoryPart, PartKind
@@ -29,7 +29,7 @@ from harness.memory.placed import cards_of, fullest_card, held_by_card, parts_of
 
 
 def best_split(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, beside_bytes: int = 0
+    weights: Weights, device: Device, scenario: Scenario, beside_bytes: int = 0
 ) -> Placement | None:
     """The first placement, from all on the cards to all with the CPU, that leaves room on both sides.
 
@@ -79,7 +79,7 @@ def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
         yield Placement(gpu_layers=layers, cpu_moe=moe, tensor_split=shares)
 
 
-def _levelled_steps(weights: Weights, device: DeviceProfile, scenario: Scenario) -> list[Placement]:
+def _levelled_steps(weights: Weights, device: Device, scenario: Scenario) -> list[Placement]:
     """The same for a device: experts leave from the first block on, so from the first card, which takes more blocks."""
     listed = [
         step.replace(kv_on_gpu=scenario.placement.kv_on_gpu)
@@ -94,7 +94,7 @@ def _levelled_steps(weights: Weights, device: DeviceProfile, scenario: Scenario)
 
 
 def _levels(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, first: Placement
+    weights: Weights, device: Device, scenario: Scenario, first: Placement
 ) -> Callable[[int], tuple[float, ...]]:
     """Tells the blocks of each card, the output as one, that make all as full where so many blocks' experts are away.
 
@@ -166,7 +166,7 @@ class ProgramFit(Frozen):
 def program_fit(
     weights: Weights,
     scenario: Scenario,
-    device: DeviceProfile,
+    device: Device,
     *,
     context_asked: bool,
     layers_asked: bool = False,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from harness.core.device import DeviceProfile, MemoryPool, PoolName
+from harness.core.device import Device, Pool, PoolName
 from harness.core.errors import RefusedError
 from harness.core.prediction import (
     Limit,
@@ -50,7 +50,7 @@ def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     return held + max(sum(part.file_bytes for part in weights), repacked)
 
 
-def check_entitlement(entitled: bool, device: DeviceProfile) -> None:
+def check_entitlement(entitled: bool, device: Device) -> None:
     """Refuse to ask for the higher limit where the system offers none (RefusedError)."""
     if entitled and not any(pool.entitled_bytes for pool in device.pools):
         raise RefusedError(f"--entitled changes nothing: {device.name}: one limit for all apps")
@@ -59,7 +59,7 @@ def check_entitlement(entitled: bool, device: DeviceProfile) -> None:
 def judge(
     memory: MemoryPrediction,
     speed: SpeedPrediction | None,
-    device: DeviceProfile,
+    device: Device,
     *,
     entitled: bool = False,
     api: str = "",
@@ -115,8 +115,8 @@ def with_target(
 def _judge_pool(
     memory: MemoryPrediction,
     speed: SpeedPrediction | None,
-    device: DeviceProfile,
-    pool: MemoryPool,
+    device: Device,
+    pool: Pool,
     *,
     entitled: bool,
 ) -> Verdict:

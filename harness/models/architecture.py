@@ -32,18 +32,18 @@ class Architecture(Frozen):
     with_experts: str = ""
 
 
-class _Table(Frozen):
+class _ArchitectureTable(Frozen):
     words: dict[str, str]
     architectures: dict[str, Architecture]
 
 
-def _read(document: dict[str, Any]) -> _Table:
+def _read(document: dict[str, Any]) -> _ArchitectureTable:
     """The table, with the words of those that an architecture is like.
 
     Raises:
         BadDataError: A word is not declared, or there is no such architecture.
     """
-    table = typed(document, _Table, _FILE)
+    table = typed(document, _ArchitectureTable, _FILE)
     found: dict[str, Architecture] = {}
     for name, one in table.architectures.items():
         for other in (one.like, one.with_experts):

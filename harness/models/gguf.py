@@ -139,7 +139,7 @@ def read_gguf(path: Path) -> GgufFile:
         if size < 24:
             raise BadDataError(path, "", f"{size} bytes", "a GGUF file (its header alone has 24)")
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return _Reader(path, view, size).read()
+            return _GgufReader(path, view, size).read()
     except OSError as error:
         raise BadDataError(path, "", error.strerror or str(error), "a readable GGUF file") from error
 
@@ -195,7 +195,7 @@ def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
         BadDataError: As ``read_gguf``.
     """
     try:
-        header = _Reader(path, head, size).read()
+        header = _GgufReader(path, head, size).read()
     except struct.error:  # a number past what is here; lengths are checked against the whole file's size
         return None
     if header.data_offset_bytes <= len(head):
@@ -203,7 +203,7 @@ def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
     return None
 
 
-class _Reader:
+class _GgufReader:
     """Walks over one mapped file; ``at`` is the next byte to read."""
 
     def __init__(self, path: Path, view: mmap.mmap | bytes, size: int) -> None:

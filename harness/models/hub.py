@@ -55,7 +55,7 @@ class _Stored(msgspec.Struct):
     sha256: str = ""
 
 
-class _File(msgspec.Struct):
+class _ListedFile(msgspec.Struct):
     rfilename: str
     size: int | None = None
     lfs: _Stored | None = None
@@ -64,7 +64,7 @@ class _File(msgspec.Struct):
 class _Listing(msgspec.Struct):
     """What is read of the hub's answer about a repository: its commit, and its files with their bytes and hashes."""
 
-    siblings: list[_File]
+    siblings: list[_ListedFile]
     sha: str = "main"
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from harness.core.base import Frozen
 from harness.core.device import NOT_PROBED
 from harness.core.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
-from harness.core.record import Phase, RunRecord
+from harness.core.record import Phase, Record
 from harness.core.result import Generation
 from harness.records.derive import summarise
 
@@ -64,7 +64,7 @@ class Comparison(Frozen):
     notes: tuple[str, ...] = ()
 
 
-def compare(record: RunRecord) -> Comparison | None:
+def compare(record: Record) -> Comparison | None:
     """The comparison of a run with what was predicted before it; None when nothing was."""
     if record.prediction is None:
         return None
@@ -80,7 +80,7 @@ def compare(record: RunRecord) -> Comparison | None:
     return Comparison(run_id=record.run_id, rows=tuple(rows), notes=tuple(notes))
 
 
-def rows_of(record: RunRecord) -> list[ComparedRow]:
+def rows_of(record: Record) -> list[ComparedRow]:
     """Every quantity of a run, predicted or not, measured or not; the speed of decoding first."""
     prediction = record.prediction
     asked = record.scenario
@@ -130,7 +130,7 @@ _BUFFER_SPREAD: Final = 0.02
 """What the engine's buffers together may be off by: scratch is not exact."""
 
 
-def _pools(record: RunRecord, memory: MemoryPrediction) -> Iterator[ComparedRow]:
+def _pools(record: Record, memory: MemoryPrediction) -> Iterator[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     sizes = {"vram": 0, "ram": 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():

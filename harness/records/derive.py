@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.base import Frozen
 from harness.core.grouping import grouped
-from harness.core.record import Phase, RunRecord, Sample
+from harness.core.record import Phase, Record, Sample
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
@@ -21,7 +21,7 @@ _LIMITS: Final = ("mode", "budget_bytes", "schedule", "draft", "duty_ratio")
 """Fields of a result that say what its run was held to."""
 
 
-class Measured(Frozen):
+class TestSummary(Frozen):
     """One test of a run: the median of its clean samples.
 
     Attributes:
@@ -47,10 +47,10 @@ class Measured(Frozen):
     token_p99_s: float | None = None
 
 
-class Tests(tuple[Measured, ...]):
+class Tests(tuple[TestSummary, ...]):
     """All tests of a run."""
 
-    def test(self, phase: Phase, label: str = "") -> Measured | None:
+    def test(self, phase: Phase, label: str = "") -> TestSummary | None:
         """The test of that phase and label.
 
         Without one the phase's first that is warm, at depth 0 if any is.
@@ -62,13 +62,13 @@ class Tests(tuple[Measured, ...]):
         return min(warm, key=lambda test: "@" in test.label, default=None)
 
 
-def setting_of(record: RunRecord) -> tuple[str, ...]:
+def setting_of(record: Record) -> tuple[str, ...]:
     """What runs have in common whose speeds can be compared, beside the model and the build."""
     machine = record.machine.fingerprint or record.machine.device
     return (record.workload, record.runtime, machine, repr(record.scenario))
 
 
-def course_of(record: RunRecord) -> tuple[str, ...]:
+def course_of(record: Record) -> tuple[str, ...]:
     """What runs must have in common to be one course over time: all but the build, the samples and the day.
 
     Beside the setting: the model's file, the target, and the limits that the run was held to.
@@ -81,18 +81,18 @@ def course_of(record: RunRecord) -> tuple[str, ...]:
     return (record.name, record.quant, sha256, record.target, *setting_of(record), repr(limits))
 
 
-def summarise(record: RunRecord) -> Tests:
+def summarise(record: Record) -> Tests:
     """Medians and latencies of a record."""
     return Tests(_measured(phase, label, samples) for (phase, label), samples in tests_of(record).items())
 
 
-def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
+def tests_of(record: Record) -> dict[tuple[Phase, str], list[Sample]]:
     """Samples by phase and label, disturbed ones among them, in the order they were taken; no warm-ups."""
     timed = (sample for sample in record.samples if not sample.warm_up)
     return grouped(timed, lambda sample: (sample.phase, sample.label))
 
 
-def speeds_of(record: RunRecord) -> dict[str, float]:
+def speeds_of(record: Record) -> dict[str, float]:
     """Tokens/s of each test of prompts and of decoding, by its label: the median of the samples that count."""
     found = {}
     for test in summarise(record):
@@ -101,7 +101,7 @@ def speeds_of(record: RunRecord) -> dict[str, float]:
     return found
 
 
-def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
+def times_of(record: Record, phase: Phase, label: str) -> list[float]:
     """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
     times_s: list[float] = []
     for sample in tests_of(record).get((phase, label), ()):
@@ -114,7 +114,7 @@ def needed_count(repetitions: int) -> int:
     return min(repetitions, max(3, -(-repetitions // 2)))
 
 
-def disturbances(record: RunRecord, repetitions: int) -> list[str]:
+def disturbances(record: Record, repetitions: int) -> list[str]:
     """Why a run is inconclusive: one line for each test with too few clean samples.
 
     Empty for a run to believe.
@@ -135,7 +135,7 @@ def _most_telling(doubts: list[str]) -> str:
     return "; ".join(group[len(group) // 2] for group in ordered[:3]) or "too few samples"
 
 
-def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
+def _measured(phase: Phase, label: str, samples: list[Sample]) -> TestSummary:
     is_rate = phase in _RATED
     values: dict[bool, list[float]] = {False: [], True: []}
     times_s: list[float] = []
@@ -147,7 +147,7 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
             values[is_doubted].append(value)
     clean = values[False]
     disturbed = values[True]
-    return Measured(
+    return TestSummary(
         phase=phase,
         label=label,
         unit="tokens/s" if is_rate else "s",

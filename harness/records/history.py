@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.core.base import Frozen, shipped_text
 from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.units import counted
 from harness.records.store import decode, encode
 
@@ -44,7 +44,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
+    def extend(self, records: Iterable[Record], *, cell: str = "") -> None:
         """Keep records, all of them or none; a second one of the same run replaces nothing and is ignored.
 
         They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that
@@ -62,7 +62,7 @@ class History:
                     rows.append((*of, one.outcome, cell, encode(one)))
                 connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def get(self, run_id: str) -> RunRecord:
+    def get(self, run_id: str) -> Record:
         """The record of that run; an unambiguous beginning of its identifier is enough.
 
         Raises:
@@ -96,7 +96,7 @@ class History:
             for record in self.records(limit=limit, **wanted)
         ]
 
-    def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[RunRecord]:
+    def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[Record]:
         """Records that match, newest first, decoded one at a time; a warning says how many cannot be read, and why.
 
         ``wanted``: ``model``, ``device``, ``workload``, ``outcome``; an empty one matches all.
@@ -118,7 +118,7 @@ class History:
         if faults:
             warnings.warn(f"{counted(len(faults), 'run')} left out: {faults[0]}", stacklevel=2)
 
-    def of_cell(self, cell: str) -> RunRecord | None:
+    def of_cell(self, cell: str) -> Record | None:
         """Completed record of a matrix cell that was kept last; interrupted runs do not count.
 
         The order is that of keeping, since the clock may have been set back between two runs.
@@ -144,7 +144,7 @@ class History:
             rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
         return [] if rows == ["ok"] else rows
 
-    def _decoded(self, run_id: str, data: bytes) -> RunRecord:
+    def _decoded(self, run_id: str, data: bytes) -> Record:
         return decode(data, f"{self.path} run {run_id}")
 
     @contextmanager

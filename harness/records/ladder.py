@@ -5,8 +5,8 @@ from math import isfinite
 from typing import Final
 
 from harness.core.base import Frozen
-from harness.core.quality import Change
-from harness.core.record import RunRecord
+from harness.core.quality import QualityChange
+from harness.core.record import Record
 from harness.core.result import Quality
 from harness.records.compare import rows_of
 from harness.records.derive import setting_of
@@ -66,7 +66,7 @@ class Rung(Frozen):
         return self.size_bytes, -(self.decode_tokens_per_s or 0.0), self.divergence
 
 
-def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
+def rungs_of(records: Sequence[Record]) -> list[Rung]:
     """Every rung among some records: each quality with the newest speed of its file by llama.cpp.
 
     So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most
@@ -74,7 +74,7 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     """
     scored = [r for r in records if r.workload == "quality"]
     models = {r.model.sha256: r.model.name for r in scored if r.model and r.model.sha256}
-    groups: dict[tuple[str, ...], dict[str, RunRecord]] = {}
+    groups: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in records:
         if record.workload != "generate" or record.runtime not in {"", "llamacpp"}:
             continue
@@ -84,7 +84,7 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
             groups[key] = runs = groups.pop(key, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
                 runs[file] = record
-    best: dict[str, dict[str, RunRecord]] = {}
+    best: dict[str, dict[str, Record]] = {}
     for (name, *_), runs in groups.items():
         if len(runs) >= len(best.get(name, {})):
             best[name] = runs
@@ -110,7 +110,7 @@ def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
     return marked
 
 
-def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
+def _rung(scored: Record, timed: Record | None) -> Rung:
     quality = scored.result
     model = scored.model
     if not isinstance(quality, Quality) or model is None:
@@ -133,7 +133,7 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     )
 
 
-def _first_line(record: RunRecord) -> str:
+def _first_line(record: Record) -> str:
     return record.detail.partition("\n")[0]
 
 
@@ -172,7 +172,7 @@ def _number(value: float | None, form: str, before: str = "") -> str:
     return before + format(value, form)
 
 
-def _change(change: Change) -> str:
+def _change(change: QualityChange) -> str:
     clear = "*"
     if change.low <= 0 <= change.high:
         clear = ""

@@ -15,17 +15,17 @@ import msgspec
 
 from harness.core.errors import BadDataError, CouldNotRunError
 from harness.core.foreign import MOST_BYTES, json_of, read_limited, say, typed
-from harness.core.record import SCHEMA_VERSION, RunRecord
+from harness.core.record import SCHEMA_VERSION, Record
 
 RECORD_MAX_BYTES: Final = MOST_BYTES
 
 
-def encode(record: RunRecord) -> bytes:
+def encode(record: Record) -> bytes:
     """A record as one JSON document."""
     return msgspec.json.encode(record)
 
 
-def decode(data: bytes, source: Path | str) -> RunRecord:
+def decode(data: bytes, source: Path | str) -> Record:
     """A record from JSON.
 
     Raises:
@@ -37,7 +37,7 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     return from_document(json_of(data, source, "a run record"), source)
 
 
-def from_document(document: Any, source: Path | str) -> RunRecord:
+def from_document(document: Any, source: Path | str) -> Record:
     """The same from a JSON document already parsed."""
     if not isinstance(document, dict):
         raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
@@ -45,7 +45,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     if version != SCHEMA_VERSION:
         expected = f"{SCHEMA_VERSION}: measure again what is older, update edge-harness to read what is newer"
         raise BadDataError(source, "schema_version", say(version), expected)
-    record = typed(document, RunRecord, source)
+    record = typed(document, Record, source)
     try:
         datetime.fromisoformat(record.created)
     except ValueError:
@@ -58,7 +58,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     return record
 
 
-def save(record: RunRecord, path: Path) -> None:
+def save(record: Record, path: Path) -> None:
     """Write a record: after a crash at any moment the file is the old one or the new one.
 
     Raises:
@@ -67,7 +67,7 @@ def save(record: RunRecord, path: Path) -> None:
     write_atomically(path, msgspec.json.format(encode(record), indent=1) + b"\n")
 
 
-def load(path: Path) -> RunRecord:
+def load(path: Path) -> Record:
     """Read a record; BadDataError where there is none, or it breaks the schema."""
     return decode(read_limited(path), path)
 

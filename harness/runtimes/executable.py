@@ -30,7 +30,7 @@ class Executable:
 
     name = "executable"
     formats = ("gguf",)
-    entry = "harness.measure.jobs.executable:run_executable"
+    entry = "harness.measure.jobs.bench_program:run_executable"
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""

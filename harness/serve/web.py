@@ -19,16 +19,16 @@ from harness.answer.answer import Answer, answer
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.printable import clean
 from harness.core.question import Question
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.units import format_number
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.hardware.devices import device_names
 from harness.measure.pipeline import open_history
 from harness.models.cards import model_names
+from harness.serve.agent_tools import tools
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, history_words, name_only, written
-from harness.serve.tools import tools
 from harness.show import drawing, words
 from harness.show.first_screen import UNSURE_RATIO, first_screen, sentence
 from harness.show.html import filled, render
@@ -198,7 +198,7 @@ def _choice(side: str, run: str, says: str) -> drawing.Drawing:
     )
 
 
-def _record(run: str) -> RunRecord:
+def _record(run: str) -> Record:
     past = open_history()
     if not run or not past.path.exists():
         raise UnknownNameError("run", run[:80], ())

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.core.printable import clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.show import words
 from harness.show.drawing import Axis
 from harness.show.pages import TILES, headline_of, note_of
-from harness.show.state import Figure, State, figures_of
+from harness.show.state import ShownMetric, State, figures_of
 
 WIDTH: Final = 78
 _BAR: Final = 12
@@ -17,7 +17,7 @@ _MARKS: Final = {State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?"}
 _MOST_RUNS: Final = 9
 
 
-def screen(records: Sequence[RunRecord]) -> list[str]:
+def screen(records: Sequence[Record]) -> list[str]:
     """Of one run the sentence, and each figure beside its prediction; of several a line each."""
     if len(records) == 1:
         return _one(records[0])
@@ -37,7 +37,7 @@ def screen(records: Sequence[RunRecord]) -> list[str]:
     return lines
 
 
-def _one(record: RunRecord) -> list[str]:
+def _one(record: Record) -> list[str]:
     figures = figures_of(record)
     headline = headline_of(record, figures["decode"])
     said = " ".join(
@@ -63,12 +63,12 @@ def _one(record: RunRecord) -> list[str]:
     return lines
 
 
-def _word(figure: Figure) -> str:
+def _word(figure: ShownMetric) -> str:
     """The state; in capitals where it is seen without colour that something is off."""
     return "OUTSIDE, " * (figure.state is State.OUTSIDE) + figure.word
 
 
-def bar(figure: Figure) -> str:
+def bar(figure: ShownMetric) -> str:
     """The interval and the measured figure on a line from 0, in characters: ``····━━●━━···``."""
     values = [figure.measured or 0.0]
     if figure.predicted:

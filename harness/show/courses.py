@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.core.grouping import grouped
 from harness.core.printable import clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Soak
 from harness.core.units import format_number
 from harness.records.derive import course_of
@@ -14,7 +14,7 @@ from harness.records.ladder import Rung, rungs_of
 from harness.show import drawing, words
 from harness.show.drawing import cell
 from harness.show.panels import Panel, Pictures
-from harness.show.state import Figure, figures_of
+from harness.show.state import ShownMetric, figures_of
 
 _KNEE_RATIO: Final = 0.95
 """Least share of tokens that stay the same in the quantisation that the sentence names."""
@@ -24,9 +24,9 @@ _FEW_POINTS: Final = 4
 _MOST_WINDOWS: Final = 120
 
 
-def courses(records: Sequence[RunRecord]) -> list[Pictures]:
+def courses(records: Sequence[Record]) -> list[Pictures]:
     """Speeds over time: a line joins runs that agree in all but the build; a run that is alone has none."""
-    groups: dict[tuple[str, ...], list[tuple[RunRecord, Figure]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[tuple[Record, ShownMetric]]] = defaultdict(list)
     for record in records:
         speed = figures_of(record)["decode"]
         if speed.measured and speed.state.is_believed and not isinstance(record.result, Soak):
@@ -46,7 +46,7 @@ def courses(records: Sequence[RunRecord]) -> list[Pictures]:
     return found
 
 
-def soaks(records: Sequence[RunRecord]) -> list[Pictures]:
+def soaks(records: Sequence[Record]) -> list[Pictures]:
     """Speed over the minutes of a run, a picture for each: two soaks of unlike limits have nothing in common."""
     found = []
     for record in records:
@@ -63,13 +63,13 @@ def soaks(records: Sequence[RunRecord]) -> list[Pictures]:
 
 
 def _course(
-    record: RunRecord, detail: str, values: Sequence[float], at: Sequence[float], ends: tuple[str, str]
+    record: Record, detail: str, values: Sequence[float], at: Sequence[float], ends: tuple[str, str]
 ) -> Pictures:
     name = words.model_words(record)
     return name, [(detail, drawing.course(values, at, ends, f"{name}, {detail}"))]
 
 
-def ladders(records: Sequence[RunRecord]) -> list[Panel]:
+def ladders(records: Sequence[Record]) -> list[Panel]:
     """Quantisations of a model by falling bits: size, speed, and how often the next token is the same."""
     by_model = grouped(filter(_same_ratio, rungs_of(records)), lambda rung: rung.model)
     return [_ladder(model, rungs) for model, rungs in by_model.items() if len(rungs) > 1]

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from harness.core.prediction import Interval
 from harness.core.units import format_number
-from harness.show.state import Figure, State
+from harness.show.state import ShownMetric, State
 
 _DISC: Final = '<circle r="6"/>'
 _SHAPES: Final = {
@@ -160,7 +160,7 @@ def bar(share: float, y: float, height: float, kind: str, start: float = 0.0) ->
     return f'<rect class="{kind}" x="{start:.2f}%" y="{y}" width="{max(share, 0.0):.2f}%" height="{height}" rx="2"/>'
 
 
-def bullet(figure: Figure, says: str) -> Drawing:
+def bullet(figure: ShownMetric, says: str) -> Drawing:
     """A measured figure on its predicted interval, from 0; the end of the axis stands below."""
     divisor = figure.divisor
     measured = (figure.measured or 0.0) / divisor

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 from harness.answer.answer import Answer
 from harness.answer.matrix import ask
 from harness.answer.resolve import resolve_device, resolve_model
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.units import GB, GIB, format_number
 from harness.models.quant import split
 from harness.show.drawing import Drawing, cell
@@ -35,7 +35,7 @@ _PACES: Final = {0.0: "hardly", 1.0: "slow", 5.0: "as you read", 15.0: "fast", 5
 """What a speed from so many tokens/s on means to somebody who reads along."""
 
 
-class Table(NamedTuple):
+class MachineTable(NamedTuple):
     """Devices across, by speed; models down, by size. All in one quantisation and one context."""
 
     columns: list[str]
@@ -48,7 +48,7 @@ class Table(NamedTuple):
         return len(self.rows) * (len(self.columns) - 1)
 
 
-def known_machines(record: RunRecord) -> list[Answer]:
+def known_machines(record: Record) -> list[Answer]:
     """The model of a run on machines that people know; empty where the catalog has no such model."""
     name = _catalog_name(record)
     context = max(record.scenario.context_tokens, 64)
@@ -59,11 +59,11 @@ def known_machines(record: RunRecord) -> list[Answer]:
 
 
 def tables(
-    records: Sequence[RunRecord],
+    records: Sequence[Record],
     *,
     devices: Sequence[str] = (),
     models: Sequence[str] = (),
-) -> list[Table]:
+) -> list[MachineTable]:
     """A table of devices and models; what nobody named is the records' models, and a few of each.
 
     Raises:
@@ -89,10 +89,10 @@ def tables(
         row = [answers.get((name, model)) for name in by_speed]
         title = next(found.model.title for found in row if found)
         rows.append([title, *map(_place, row)])
-    return [Table(columns, rows, sum(found.runs for found in answers.values()))]
+    return [MachineTable(columns, rows, sum(found.runs for found in answers.values()))]
 
 
-def heat(table: Table) -> Section:
+def heat(table: MachineTable) -> Section:
     """The table as a page shows it."""
     lead = (
         f"Predicted, in {USUAL_QUANT} with {USUAL_CONTEXT:,} tokens of context: {table.running_count} of "
@@ -119,7 +119,7 @@ def how(found: Answer) -> str:
     return "split" if has_own_memory else "on the CPU"
 
 
-def _catalog_name(record: RunRecord) -> str:
+def _catalog_name(record: Record) -> str:
     """The card that a run's model has in the catalog: of that name, and of as many weights.
 
     Empty for none.
@@ -133,7 +133,7 @@ def _catalog_name(record: RunRecord) -> str:
     return ""
 
 
-def _memory(device: DeviceProfile) -> str:
+def _memory(device: Device) -> str:
     pool = device.pool(device.pool_for(device.api("")))
     size = f"{format_number(pool.total_bytes.value / GIB)} GiB"
     return f"{size} on the card" if pool.name == "vram" else size

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.core.base import shipped_table
-from harness.core.record import Phase, RunRecord
+from harness.core.record import Phase, Record
 from harness.core.result import Generation, Load, Speculation
 from harness.core.stats.intervals import quantile_interval
 from harness.core.units import format_bytes, format_number, format_rate, format_seconds
@@ -45,7 +45,7 @@ _LATENCIES: Final[tuple[tuple[str, Phase, str], ...]] = (
 )
 
 
-def result_panels(record: RunRecord) -> Iterator[Panel]:
+def result_panels(record: Record) -> Iterator[Panel]:
     """The figures of a result; of a load also its levels; without a title those of what a page shows otherwise.
 
     None for a plain generation, whose speeds are derived from its samples, and for a run without a result.
@@ -99,7 +99,7 @@ def figure(name: str, value: Any) -> str:
     return shown
 
 
-def _levels(record: RunRecord, load: Load) -> Panel:
+def _levels(record: Record, load: Load) -> Panel:
     """Throughput, and the median and 99th percentile of each latency with its upper bound, of each level of load."""
     columns = ["load", "requests/s", "tokens/s", "predicted", "good requests/s"]
     for name, *_ in _LATENCIES:

@@ -23,7 +23,7 @@ _PROSE_WIDTH: Final = 24
 """Columns that a cell of words keeps at least before another column is dropped for it."""
 
 
-class Answer(NamedTuple):
+class Output(NamedTuple):
     """What a verb found: ``document`` (or what makes it) for ``--json``.
 
     ``show`` prints the same for people.

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from harness.core.grouping import grouped
 from harness.core.prediction import Interval
 from harness.core.printable import clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.units import GIB, counted, format_number
 from harness.gates.judge import Judgement
 from harness.records.compare import compare
@@ -21,11 +21,11 @@ from harness.show import drawing, words
 from harness.show.changes import gate_of
 from harness.show.courses import courses, ladders, soaks
 from harness.show.drawing import Axis, Drawing, cell, stated
-from harness.show.elsewhere import Table, heat, how, known_machines
+from harness.show.elsewhere import MachineTable, heat, how, known_machines
 from harness.show.findings import result_panels
 from harness.show.first_screen import READ_TOKENS_PER_S
 from harness.show.panels import Headline, Note, Page, Panel, Pictures, Section, cleaned, offered
-from harness.show.state import Figure, State, Tally, amount, figures_of
+from harness.show.state import ShownMetric, State, Tally, amount, figures_of
 
 TILES: Final = (("decode", "Writes"), ("first token", "Starts"), ("peak memory", "Memory"), ("load", "Loads"))
 _COLOURS: Final = ("w", "k", "c", "v", "r")
@@ -43,11 +43,11 @@ _RUNS: Final = (
 )
 
 
-class _Run(NamedTuple):
+class _PageRun(NamedTuple):
     """A run with what is said of it."""
 
-    record: RunRecord
-    figures: dict[str, Figure]
+    record: Record
+    figures: dict[str, ShownMetric]
     setting: str
 
     @property
@@ -59,17 +59,19 @@ class _Run(NamedTuple):
         return clean(self.record.quant, 30)
 
     @property
-    def speed(self) -> Figure:
+    def speed(self) -> ShownMetric:
         return self.figures["decode"]
 
 
 def page_of(
-    records: Sequence[RunRecord], *, tables: Sequence[Table] = (), judgements: Sequence[Judgement] = ()
+    records: Sequence[Record], *, tables: Sequence[MachineTable] = (), judgements: Sequence[Judgement] = ()
 ) -> Page:
     """The page of one run, of many, of a gate, or of predictions alone."""
     ordered = sorted(records, key=lambda record: (record.created, record.run_id))
     settings = words.setting_words(ordered)
-    runs = [_Run(record, figures_of(record), said) for record, said in zip(ordered, settings, strict=True)]
+    runs = [
+        _PageRun(record, figures_of(record), said) for record, said in zip(ordered, settings, strict=True)
+    ]
     page = Page("gate", "", "no run", "", Headline())
     folds: list[Panel] = []
     last: list[Section] = []
@@ -99,7 +101,7 @@ def page_of(
 # One run
 
 
-def _one(run: _Run) -> Page:
+def _one(run: _PageRun) -> Page:
     record = run.record
     headline = headline_of(record, run.speed)
     made = (_known(run), _limits(run), _memory(run), _over_time([record]))
@@ -116,7 +118,7 @@ def _one(run: _Run) -> Page:
     )
 
 
-def _next(record: RunRecord) -> Section:
+def _next(record: Record) -> Section:
     name = clean(record.name, 60)
     commands = {
         "Is there a faster setting? Tries threads, buffers and engines.": f"edge-harness tune {name}",
@@ -128,7 +130,7 @@ def _next(record: RunRecord) -> Section:
     return Section("next", "What next", panels=[Panel("", columns=("to know", "type"), rows=rows)])
 
 
-def _all_figures(figures: dict[str, Figure]) -> Panel:
+def _all_figures(figures: dict[str, ShownMetric]) -> Panel:
     rows = []
     for figure in figures.values():
         if figure.state is not State.NONE:
@@ -140,7 +142,7 @@ def _all_figures(figures: dict[str, Figure]) -> Panel:
     return Panel(f"All {len(rows)} figures", columns=("what", *heads, "state"), rows=rows)
 
 
-def headline_of(record: RunRecord, speed: Figure) -> Headline:
+def headline_of(record: Record, speed: ShownMetric) -> Headline:
     """The sentence of one run, with its figure where that is believed."""
     name = words.model_words(record)
     if record.outcome not in {"ok", "inconclusive"}:
@@ -167,14 +169,14 @@ def headline_of(record: RunRecord, speed: Figure) -> Headline:
     return Headline(f"{name} writes", speed.number, "tokens a second", place, verdicts[speed.state], feel)
 
 
-def _doubts(record: RunRecord) -> str:
+def _doubts(record: Record) -> str:
     """What disturbed most samples, in the words of the run."""
     doubts = Counter(doubt for sample in record.samples for doubt in sample.validity.doubts)
     text = max(doubts, key=lambda doubt: doubts[doubt], default=record.detail)
     return f"{clean(text, 200).capitalize()}." if text else ""
 
 
-def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
+def note_of(record: Record, figures: dict[str, ShownMetric]) -> Note | None:
     """The worst surprise of a run, else what was left out of it; None where all went as predicted."""
     worst = [figures[name] for name, _ in TILES if figures[name].state is State.OUTSIDE]
     if worst:
@@ -191,7 +193,7 @@ def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
     return Note(State.DISTURBED, title, f"{_doubts(record)} The figures are of the rest.")
 
 
-def _why(record: RunRecord, figure: Figure) -> str:
+def _why(record: Record, figure: ShownMetric) -> str:
     comparison = compare(record)
     if comparison and comparison.notes:
         return clean(comparison.notes[0], 300)
@@ -203,7 +205,7 @@ def _why(record: RunRecord, figure: Figure) -> str:
     return "The profile of this machine may be old: edge-harness check --probe measures it anew."
 
 
-def _tile(run: _Run, name: str, title: str) -> tuple[str, Figure, str, Drawing]:
+def _tile(run: _PageRun, name: str, title: str) -> tuple[str, ShownMetric, str, Drawing]:
     figure = run.figures[name]
     asked = run.record.scenario
     of = {
@@ -223,7 +225,7 @@ def _tile(run: _Run, name: str, title: str) -> tuple[str, Figure, str, Drawing]:
     return title, figure, of, drawing.bullet(figure, f"{title}: {figure.says}")
 
 
-def _known(run: _Run) -> Section | None:
+def _known(run: _PageRun) -> Section | None:
     """The model on machines that people know, this one among them, slowest first; and the axis below."""
     others = known_machines(run.record)
     speed = run.speed
@@ -271,7 +273,7 @@ def _known(run: _Run) -> Section | None:
     )
 
 
-def _limits(run: _Run) -> Section | None:
+def _limits(run: _PageRun) -> Section | None:
     """Where the time of a token goes, and how much of what memory alone would allow was reached."""
     if run.record.prediction is None:
         return None
@@ -287,7 +289,7 @@ def _limits(run: _Run) -> Section | None:
     return _stack("limits", "What limits it", lead, sizes, lambda share: f"{100 * share / whole:.0f} %")
 
 
-def _memory(run: _Run) -> Section | None:
+def _memory(run: _PageRun) -> Section | None:
     """Parts of the predicted memory, and what was measured beyond them."""
     if run.record.prediction is None:
         return None
@@ -330,7 +332,7 @@ def _stack(
     return Section(key, heading, f"Most of it: {parts[0][0]}. {lead}", [panel], is_half=True)
 
 
-def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
+def _facts(records: Sequence[Record]) -> Iterator[Panel]:
     """How runs of each machine and engine were measured; what is empty is left out."""
     groups = grouped(records, lambda run: f"{words.machine_line(run)} · {words.engine_line(run)}")
     for label, runs in groups.items():
@@ -359,9 +361,9 @@ def _facts(records: Sequence[RunRecord]) -> Iterator[Panel]:
 # Many runs, and predictions alone
 
 
-def _many(runs: Sequence[_Run]) -> Page:
+def _many(runs: Sequence[_PageRun]) -> Page:
     """Runs of one machine or of several; of each machine its own table, and nothing drawn across them."""
-    by_machine: dict[str, list[_Run]] = defaultdict(list)
+    by_machine: dict[str, list[_PageRun]] = defaultdict(list)
     ends = [0.55, 1.8]
     for run in runs:
         by_machine[words.machine_line(run.record)].append(run)
@@ -411,7 +413,7 @@ def _many(runs: Sequence[_Run]) -> Page:
     )
 
 
-def _over_time(records: Sequence[RunRecord]) -> Section:
+def _over_time(records: Sequence[Record]) -> Section:
     drawn = [*courses(records), *soaks(records)]
     lead = "A line joins only runs of one machine, model file, engine, setting, limit and target; or the minutes of one run."
     if len(drawn) > _MOST_COURSES:
@@ -420,14 +422,14 @@ def _over_time(records: Sequence[RunRecord]) -> Section:
     return Section("courses", "Over time", lead, pictures)
 
 
-def _order(run: _Run) -> tuple[float, str, float, str]:
+def _order(run: _PageRun) -> tuple[float, str, float, str]:
     """By model, the smallest first; of each the widest quantisation first, then by time."""
     model = run.record.model
     sizes = (model.parameter_count, -model.size_bytes) if model else (0, 0)
     return sizes[0], run.model, sizes[1], run.record.created
 
 
-def _rows(runs: Sequence[_Run], axis: Axis) -> Iterator[Sequence[str]]:
+def _rows(runs: Sequence[_PageRun], axis: Axis) -> Iterator[Sequence[str]]:
     """A row for each run; its model is named once a group, and why it did not end well below its setting."""
     last = ""
     for run in runs:
@@ -452,7 +454,7 @@ def _rows(runs: Sequence[_Run], axis: Axis) -> Iterator[Sequence[str]]:
         last = run.model
 
 
-def _marked(figure: Figure) -> Drawing:
+def _marked(figure: ShownMetric) -> Drawing:
     """A figure, behind its mark where that is not what was predicted."""
     text = figure.shown
     if figure.state in {State.OUTSIDE, State.DISTURBED}:
@@ -460,14 +462,14 @@ def _marked(figure: Figure) -> Drawing:
     return cell(text, "n")
 
 
-def _factors(figure: Figure) -> list[float]:
+def _factors(figure: ShownMetric) -> list[float]:
     if figure.factor is None or figure.predicted is None:
         return []
     likeliest = figure.predicted.mid
     return [figure.factor, figure.predicted.low / likeliest, figure.predicted.high / likeliest]
 
 
-def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
+def _on_likeliest(speed: ShownMetric, axis: Axis) -> Drawing:
     """A speed and its interval as factors of the likeliest value, on the axis of all runs."""
     if speed.factor is None:
         return Drawing()
@@ -476,9 +478,9 @@ def _on_likeliest(speed: Figure, axis: Axis) -> Drawing:
     return drawing.beside(axis, 30, says, Interval(1.0, low, high), (measured, speed.state))
 
 
-def _multiples(runs: Sequence[_Run]) -> Iterator[Pictures]:
+def _multiples(runs: Sequence[_PageRun]) -> Iterator[Pictures]:
     """Of each model of a machine with several runs that were predicted: where each came out, on one axis for all."""
-    by_model: dict[str, list[_Run]] = defaultdict(list)
+    by_model: dict[str, list[_PageRun]] = defaultdict(list)
     ends = []
     for run in runs:
         if run.speed.predicted and run.speed.factor is not None:
@@ -496,7 +498,7 @@ def _multiples(runs: Sequence[_Run]) -> Iterator[Pictures]:
             yield model, [*drawn, ("", drawing.factor_axis(axis))]
 
 
-def _headline_of_many(runs: Sequence[_Run], place: str) -> Headline:
+def _headline_of_many(runs: Sequence[_PageRun], place: str) -> Headline:
     states = Tally(run.speed.state for run in runs)
     said = []
     for name, what in (("peak memory", "Memory"), ("first token", "The first token")):
@@ -522,7 +524,7 @@ def _headline_of_many(runs: Sequence[_Run], place: str) -> Headline:
     return Headline(f"No speed of {whole} {place} is believed.", feel=feel)
 
 
-def _predictions(table: Table) -> Page:
+def _predictions(table: MachineTable) -> Page:
     unit = f"of {table.pair_count} pairs run"
     return Page(
         kind="matrix",

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from harness.core import plugins
 from harness.core.printable import clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.show.drawing import Drawing
-from harness.show.state import Figure, State
+from harness.show.state import ShownMetric, State
 
 GROUP = "edge_harness.panels"
 _LONGEST = 200
@@ -102,11 +102,11 @@ class Page(NamedTuple):
     created: str = ""
     note: Note | None = None
     counts: Sequence[tuple[Drawing, int]] = ()
-    tiles: Sequence[tuple[str, Figure, str, Drawing]] = ()
+    tiles: Sequence[tuple[str, ShownMetric, str, Drawing]] = ()
     sections: Sequence[Section] = ()
 
 
-def offered(records: Iterable[RunRecord]) -> list[Panel]:
+def offered(records: Iterable[Record]) -> list[Panel]:
     """What installed packages make of records."""
     panels: list[Panel] = []
     records = list(records)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.printable import MESSAGE_MAX, clean
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
-    from harness.core.record import RunRecord
+    from harness.core.record import Record
     from harness.records.compare import Comparison
     from harness.verbs.trend import MetricChange, Trend
 
@@ -24,14 +24,14 @@ _SHOWN = {
 """Figures of a run by the names of their columns."""
 
 
-def answer_of(record: "RunRecord", status: int | None = None) -> Answer:
+def answer_of(record: "Record", status: int | None = None) -> Output:
     """The answer of a verb that makes one record: what its result says, and why it is not well."""
     from harness.verbs.run import exit_of
 
-    return Answer(record, lambda: show_record(record), exit_of([record]) if status is None else status)
+    return Output(record, lambda: show_record(record), exit_of([record]) if status is None else status)
 
 
-def show_record(record: "RunRecord") -> None:
+def show_record(record: "Record") -> None:
     """Print one record in full: its speeds, its result, and what went wrong."""
     from harness.show.findings import result_panels
 
@@ -39,7 +39,7 @@ def show_record(record: "RunRecord") -> None:
     say(*(tables or [run_table([record])]), *reasons([record]))
 
 
-def run_table(records: "Iterable[RunRecord]") -> str:
+def run_table(records: "Iterable[Record]") -> str:
     """One line a run: speeds, latencies, memory, outcome.
 
     In brackets what was disturbed and is not to be believed.
@@ -54,7 +54,7 @@ def run_table(records: "Iterable[RunRecord]") -> str:
     return table("", ("model", *_SHOWN.values(), "outcome"), rows)
 
 
-def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[str]:
+def comparison_view(record: "Record", comparison: "Comparison | None") -> list[str]:
     """What to print of a run beside its prediction: measured, interval, how far off, and notes.
 
     Nothing without one.
@@ -74,7 +74,7 @@ def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> lis
     return [table(record_title(record), columns, rows), *comparison.notes]
 
 
-def reasons(records: "Sequence[RunRecord]") -> list[str]:
+def reasons(records: "Sequence[Record]") -> list[str]:
     """One line for each run that is not well; an error that begins with the file asked for names it once."""
     lines = []
     for record in records:
@@ -87,7 +87,7 @@ def reasons(records: "Sequence[RunRecord]") -> list[str]:
     return lines
 
 
-def record_title(record: "RunRecord") -> str:
+def record_title(record: "Record") -> str:
     """Name, quantisation and depth of a run, as its row is headed."""
     from harness.show.words import model_words
 
@@ -96,7 +96,7 @@ def record_title(record: "RunRecord") -> str:
     return f"{model_words(record)} {record.quant}".strip() + after
 
 
-def difference_view(before: "RunRecord", after: "RunRecord") -> list[str]:
+def difference_view(before: "Record", after: "Record") -> list[str]:
     """What to print of two runs: a table, and what makes them hard to compare."""
     from harness.verbs.trend import differences, not_alike
 

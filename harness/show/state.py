@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from harness.core.prediction import Interval
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Load, Soak, Speculation, Stream
 from harness.core.units import GIB, MIB, format_number
 from harness.records.compare import ComparedRow, rows_of
@@ -41,7 +41,7 @@ class State(Enum):
         return self.is_judged or self is State.MEASURED
 
 
-class Figure(NamedTuple):
+class ShownMetric(NamedTuple):
     """One quantity of a run.
 
     Attributes:
@@ -172,7 +172,7 @@ def amount(unit: str, value: float, digits: int = 3) -> str:
     return f"{format_number(value / divisor, digits)} {word}".strip()
 
 
-def _read(figure: Figure, digits: int) -> State:
+def _read(figure: ShownMetric, digits: int) -> State:
     """The state that a reader of the printed figures would give; the edge is not to be read from them."""
     if figure.state is State.EDGE or figure.measured is None or figure.predicted is None:
         return figure.state
@@ -183,7 +183,7 @@ def _read(figure: Figure, digits: int) -> State:
     return State.OUTSIDE
 
 
-def figures_of(record: RunRecord) -> dict[str, Figure]:
+def figures_of(record: Record) -> dict[str, ShownMetric]:
     """Every figure of a run by its name, ``decode`` always among them: the speed of whatever it was."""
     found = {row.name: _figure(record, row) for row in rows_of(record)}
     if not found["decode"].measured:
@@ -192,7 +192,7 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
     return found
 
 
-def _speed(record: RunRecord) -> float | None:
+def _speed(record: Record) -> float | None:
     """Tokens/s that a result holds where no sample does."""
     match record.result:
         case Stream(decoding=decoding):
@@ -206,13 +206,13 @@ def _speed(record: RunRecord) -> float | None:
     return None
 
 
-def _figure(record: RunRecord, row: ComparedRow) -> Figure:
+def _figure(record: Record, row: ComparedRow) -> ShownMetric:
     """What may be said of a row: nothing is measured by a run that broke off, nothing believed of a doubted one."""
     predicted = None
     if row.predicted is not None and row.low is not None and row.high is not None:
         predicted = Interval(row.predicted, row.low, row.high)
     if row.measured is None or record.outcome not in {BELIEVED, "inconclusive"}:
-        return Figure(row.name, row.unit, State.NONE, predicted=predicted)
+        return ShownMetric(row.name, row.unit, State.NONE, predicted=predicted)
     least = most = None
     if row.sample_count >= _SPREAD_COUNT:
         least, most = row.least, row.most
@@ -225,7 +225,7 @@ def _figure(record: RunRecord, row: ComparedRow) -> Figure:
         state = State.INSIDE
     elif (least or row.measured) <= predicted.high and (most or row.measured) >= predicted.low:
         state = State.EDGE
-    figure = Figure(row.name, row.unit, state, row.measured, least, most, row.sample_count, predicted)
+    figure = ShownMetric(row.name, row.unit, state, row.measured, least, most, row.sample_count, predicted)
     if state is State.OUTSIDE and _read(figure, _DIGITS[-1]) is not State.OUTSIDE:
         return figure._replace(state=State.EDGE)  # by less than a page prints
     return figure

@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.core.prediction import Interval, Limit, PartKind
 from harness.core.printable import clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Load, Quality, Soak, Speculation, Stream
 from harness.core.units import GIB, counted, format_number
 from harness.models.cards import named
@@ -70,7 +70,7 @@ GLOSSARY: Final = {
 _MAKERS: Final = re.compile(r"\((R|TM)\)|\b(Intel|AMD|CPU|Processor)\b|@.*|\d+-Core", re.IGNORECASE)
 
 
-def machine_words(record: RunRecord) -> str:
+def machine_words(record: Record) -> str:
     """The machine as the end of a sentence: ``this EPYC``, ``Raspberry Pi 5``."""
     machine = record.machine
     if machine.device != "this machine":
@@ -79,7 +79,7 @@ def machine_words(record: RunRecord) -> str:
     return f"this {clean(chip, 40)}" if chip else "this machine"
 
 
-def machine_line(record: RunRecord) -> str:
+def machine_line(record: Record) -> str:
     """The machine in full, as far as its record tells."""
     machine = record.machine
     if not machine.core_count:
@@ -89,7 +89,7 @@ def machine_line(record: RunRecord) -> str:
     )
 
 
-def engine_line(record: RunRecord) -> str:
+def engine_line(record: Record) -> str:
     """The engine and how it was driven."""
     api = record.scenario.api or (record.prediction.api if record.prediction else "")
     drives = {"cpu": " on the CPU"}.get(api, f" by {api}" if api else "")
@@ -108,7 +108,7 @@ def short_date(created: str) -> str:
     return f"{at.day} {at:%b %H:%M}"
 
 
-def kind_words(record: RunRecord) -> str:
+def kind_words(record: Record) -> str:
     """What kind of run it was; empty for the usual one."""
     result = record.result
     if isinstance(result, Stream):
@@ -124,7 +124,7 @@ def kind_words(record: RunRecord) -> str:
     return clean(record.workload, 40) * (record.workload != "generate")
 
 
-def _settings(record: RunRecord) -> dict[str, str]:
+def _settings(record: Record) -> dict[str, str]:
     asked = record.scenario
     return {
         "kind": kind_words(record),
@@ -144,7 +144,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
     }
 
 
-def setting_words(records: Sequence[RunRecord]) -> list[str]:
+def setting_words(records: Sequence[Record]) -> list[str]:
     """What is special about each run: its kind, its depth, and what differs among others of its model and kind."""
     seen: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -161,7 +161,7 @@ def setting_words(records: Sequence[RunRecord]) -> list[str]:
     return lines
 
 
-def model_words(record: RunRecord) -> str:
+def model_words(record: Record) -> str:
     """The model by its own name, without its quantisation, which stands beside it."""
     return name_words(record.name)
 

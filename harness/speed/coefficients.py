@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from harness.core.base import Frozen, shipped_text
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import BadDataError
 from harness.core.foreign import json_in, typed
 from harness.core.prediction import Basis, Evidence
@@ -262,7 +262,7 @@ def prior_digest() -> str:
     return sha256(shipped_text(FILE, "harness.speed").encode()).hexdigest()[:16]
 
 
-def believed(device: DeviceProfile) -> Coefficients:
+def believed(device: Device) -> Coefficients:
     """The coefficients for a device: those that its measurements taught, or the shipped ones.
 
     Raises:

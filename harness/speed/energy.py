@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from harness.core.base import Frozen, shipped_text
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.prediction import Interval
 from harness.speed.interval import interval, widened
 from harness.speed.laws import Work
@@ -51,7 +51,7 @@ class TokenLoad(Frozen):
 
     Attributes:
         engine: ``cpu gpu npu``, or ``card`` for a graphics card with memory of its own.
-        kind: Kind of device, as in :class:`DeviceProfile`.
+        kind: Kind of device, as in :class:`Device`.
         whole: Energy of the whole machine (battery, wall) rather than of the chip or card alone.
         byte_count: Bytes read for a token.
         operation_count: Operations of a token.
@@ -87,7 +87,7 @@ def heat_terms() -> dict[str, float]:
     return terms
 
 
-def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> TokenLoad:
+def load_of(device: Device, api: str, work: Work, *, whole: bool) -> TokenLoad:
     """The load that decoding ``work`` by ``api`` puts on ``device``."""
     engine = device.engine_for(api)
     kind = engine.kind if engine is not None else "cpu"
@@ -228,7 +228,7 @@ class Energy(Frozen):
 
 
 def sustained(
-    device: DeviceProfile, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
+    device: Device, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
 ) -> Sustained | None:
     """Speed after ``minutes`` of decode; None where nobody knows what the device can give off.
 
@@ -266,7 +266,7 @@ def sustained(
 
 
 def predict_energy(
-    device: DeviceProfile, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
+    device: Device, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
 ) -> Energy | None:
     """Energy of a token by what it moves and computes; None for a graphics card whose power nobody stated.
 
@@ -306,7 +306,7 @@ def predict_energy(
     )
 
 
-def _evidence(load: TokenLoad, device: DeviceProfile) -> str:
+def _evidence(load: TokenLoad, device: Device) -> str:
     if load.limit_watts is not None and (figure := device.power.sustained_watts) is not None:
         return f"power of this device: {figure.value:g} W ({figure.known_by})"
     if limit_watts(load, heat_terms()) is not None:

@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from harness.core.device import Calibration, DeviceProfile
+from harness.core.device import Calibration, Device
 from harness.core.model import EMBEDDING_TABLE, Weights
 from harness.core.placement import Placement
 from harness.core.prediction import Interval, Limit, SpeedPrediction
@@ -50,7 +50,7 @@ VOCABULARY_S_PER_ENTRY: Final = 1.2e-6
 
 
 def predict_speed(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None
+    weights: Weights, device: Device, scenario: Scenario, belief: Coefficients | None = None
 ) -> SpeedPrediction:
     """Speed of ``weights`` on ``device``.
 
@@ -115,13 +115,13 @@ def _rate(split: Split, engines: Engines, asked: Pass) -> Interval:
     return interval(asked.token_count / float(pass_terms(split, engines, asked).total_s), *spread)
 
 
-def pass_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario, asked: Pass) -> float:
+def pass_seconds(weights: Weights, device: Device, scenario: Scenario, asked: Pass) -> float:
     """Seconds of any pass of a model, placed and driven as the scenario says."""
     scenario = _placed(weights, device, scenario)
     return float(pass_terms(split_of(weights, scenario, asked), engines_of(device, scenario), asked).total_s)
 
 
-def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: Scenario) -> float:
+def closed_loop_tokens_per_s(weights: Weights, device: Device, scenario: Scenario) -> float:
     """New tokens a second where ``batch_count`` users each send their next request when the last one ended.
 
         X = n / (P / R_p + n / R_d(B))
@@ -138,7 +138,7 @@ def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: 
     return scenario.new_tokens / (prompt_s + scenario.new_tokens / together.decode_tokens_per_s.mid)
 
 
-def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scenario:
+def _placed(weights: Weights, device: Device, scenario: Scenario) -> Scenario:
     """The scenario without a placement that its engine does not have."""
     engine = device.engine_for(device.api(scenario.api))
     has_cards = engine is not None and engine.kind == "gpu"
@@ -147,7 +147,7 @@ def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scen
     return scenario.replace(placement=Placement())
 
 
-def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None) -> Engines:
+def engines_of(device: Device, scenario: Scenario, belief: Coefficients | None = None) -> Engines:
     """What computes a pass: the engine that the api drives, as many cards as the placement splits over, and the CPU."""
     api = device.api(scenario.api)
     placement = scenario.placement
@@ -252,7 +252,7 @@ def _split_spread(split: Split, engines: Engines, asked: Pass) -> tuple[float, f
     return math.hypot(above, more), math.hypot(below, more)
 
 
-def _doubted(decode: Interval, weights: Weights, device: DeviceProfile, scenario: Scenario) -> Interval:
+def _doubted(decode: Interval, weights: Weights, device: Device, scenario: Scenario) -> Interval:
     """A decode speed as wide as a busy probe asks, and the bits that files of the named quantisation have."""
     costs = device.calibration(device.api(scenario.api))
     unsure = 1.0
@@ -276,7 +276,7 @@ def _unsettled(figure: str, test: str, speed: Interval, api: str) -> tuple[str, 
     return (f"{figure} is not known well enough ({between}): {settled_by}",)
 
 
-def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
+def _load(weights: Weights, device: Device, scenario: Scenario, *, from_storage: bool) -> Interval:
     """Seconds to load from the page cache, or from storage.
 
     Fixed + vocabulary x time of an entry + bytes of each type x what they take: as an engine's tiny models

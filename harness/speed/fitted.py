@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from harness.core.device import ComputeEngine, DeviceProfile
+from harness.core.device import ComputeEngine, Device
 from harness.core.model import Weights
 from harness.core.placement import OFFLOAD_TOKENS
 from harness.core.prediction import Evidence
@@ -193,7 +193,7 @@ def experts_read_ratio(work: Work, tokens: int, *, apart: bool = False) -> float
     return 1 + routed_bytes * (wanted - used) / work.weight_bytes
 
 
-def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
+def machine_of(device: Device, scenario: Scenario) -> Machine:
     """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
     api = device.api(scenario.api)
     engine = device.engine_for(api)
@@ -249,7 +249,7 @@ def _with_peaks(traits: Traits, engine: ComputeEngine) -> Traits:
     return traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
 
 
-def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:
+def fitted_costs(device: Device, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:
     """The costs of one engine of a device: a bandwidth adds no spread if verified, 5 % recalled, 15 % assumed."""
     confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
     doubt = {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)

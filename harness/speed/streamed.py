@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from typing import Final, NamedTuple
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import Weights
 from harness.core.prediction import Limit, Prediction, SpeedPrediction
 from harness.core.scenario import Scenario
@@ -53,7 +53,7 @@ class Streamed(NamedTuple):
 
 
 def streamed_ways(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, now: Prediction, *, limited: bool = False
+    weights: Weights, device: Device, scenario: Scenario, now: Prediction, *, limited: bool = False
 ) -> list[Streamed]:
     """Ways of reading from storage what has no room in the memory that the verdict of ``now`` counted with.
 

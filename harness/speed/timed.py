@@ -28,7 +28,7 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from harness.core.device import Calibration, DeviceProfile, TypeCost
+from harness.core.device import Calibration, Device, TypeCost
 from harness.core.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights
 from harness.core.placement import OFFLOAD_TOKENS
 from harness.core.prediction import Basis, Evidence
@@ -167,7 +167,7 @@ class Timed(NamedTuple):
         return Evidence(basis=Basis.TIMED)
 
 
-def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:
+def timed_costs(device: Device, costs: Calibration) -> Timed:
     """The costs of one engine; it may have caught the memory in a better moment than the probe of the memory did."""
     pool = device.pool(device.pool_for(costs.api))
     figure = pool.measured_read_bytes_per_s or pool.bandwidth_bytes_per_s

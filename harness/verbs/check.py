@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Final
 
 from harness.core import plugins
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError, RefusedError
 from harness.core.model import ModelShape
 from harness.core.placement import Placement
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.measure.engine_devices import engine_devices
 from harness.measure.pipeline import How, Listener
 from harness.measure.protocol import GenerateJob
 from harness.models.weights import matrix_types
-from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.loaded_devices import GgmlDevice
 from harness.verbs.engines import improve
 from harness.verbs.locate import obtain
 from harness.verbs.on_target import probe_on, run_on
@@ -39,7 +39,7 @@ def check(
     fetch_engine: bool = False,
     depths: Sequence[int] = (0,),
     on: tuple[str, Path | None] = ("local", None),
-) -> tuple[DeviceProfile, list[RunRecord]]:
+) -> tuple[Device, list[Record]]:
     """Run each model at each depth, each with its prediction made beforehand.
 
     The profile it came from, and each run.

@@ -22,8 +22,8 @@ from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
 from harness.measure.probe.machine_profile import own_profile
 from harness.runtimes.llamacpp.builds import all_here
-from harness.runtimes.llamacpp.devices import pull_command
 from harness.runtimes.llamacpp.library import installed
+from harness.runtimes.llamacpp.loaded_devices import pull_command
 
 State = Literal["ok", "missing", "limited", "broken"]
 """Limited: what runs here is slower or smaller for it. Missing: there could be more; nothing that runs needs

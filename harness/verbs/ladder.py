@@ -13,7 +13,7 @@ from harness.core.errors import BadDataError, CouldNotRunError, EngineError, Inp
 from harness.core.foreign import read_limited
 from harness.core.model import Weights
 from harness.core.quality import CalibrationChange, TextScore
-from harness.core.record import ModelIdentity, RunRecord
+from harness.core.record import ModelIdentity, Record
 from harness.core.result import Quality
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
@@ -36,7 +36,7 @@ from harness.runtimes.llamacpp.quantize import QUANTS
 DEFAULT_QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "rung" in one.flags)
 
 
-class Asked(NamedTuple):
+class LadderRequest(NamedTuple):
     """What is wanted of each rung: chunks of 512 tokens to score (0: all), and a speed test."""
 
     chunk_count: int = 8
@@ -49,10 +49,10 @@ def ladder(
     quants: Sequence[str] = DEFAULT_QUANTS,
     *,
     text: Path | None = None,
-    asked: Asked = Asked(),
+    asked: LadderRequest = LadderRequest(),
     keep: Path | None = None,
     how: How = How(),
-) -> list[RunRecord]:
+) -> list[Record]:
     """Make every rung from ``source``, score it, run it, and remove it again: a record of its quality, and of its speed.
 
     The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is
@@ -124,7 +124,7 @@ class _Workshop(NamedTuple):
     text: Path
     folder: Path
     weights: Weights
-    asked: Asked
+    asked: LadderRequest
     pipeline: Pipeline
 
     @property
@@ -132,7 +132,7 @@ class _Workshop(NamedTuple):
         """The source's quantisation, where it has one."""
         return "" if self.weights.quant in {"F32", "F16", "BF16"} else self.weights.quant
 
-    def rung(self, quant: str) -> list[RunRecord]:
+    def rung(self, quant: str) -> list[Record]:
         """The records of one rung: its quality, and its speed where that is asked for.
 
         Taken again where resumed.
@@ -155,7 +155,7 @@ class _Workshop(NamedTuple):
             raise KeyboardInterrupt
         return records
 
-    def _scored(self, quant: str, key: str) -> RunRecord:
+    def _scored(self, quant: str, key: str) -> Record:
         if self.requantized_from:
             reference = self._file("F16", "reference.gguf")
         else:
@@ -198,7 +198,7 @@ class _Workshop(NamedTuple):
         self.pipeline.heard.begin(f"{quant}: quality", self.asked.chunk_count)
         return self.pipeline.measure(plan)
 
-    def _timed(self, quant: str, scenario: Scenario, key: str) -> RunRecord:
+    def _timed(self, quant: str, scenario: Scenario, key: str) -> Record:
         path = self._file(quant, f"{quant}.gguf")
         repetitions = self.asked.repetitions
         self.pipeline.heard.begin(f"{quant}: speed", 3 * (repetitions + 1))

@@ -13,11 +13,11 @@ from msgspec import json
 from harness.answer.nearest import model_of
 from harness.answer.resolve import resolve_model
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError, InputError, RefusedError
 from harness.core.paths import learned_file
 from harness.core.prediction import Interval
-from harness.core.record import UNKNOWN_MACHINE, RunRecord
+from harness.core.record import UNKNOWN_MACHINE, Record
 from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
 from harness.models.quant import split
@@ -103,7 +103,7 @@ def pasted_line(line: str) -> list[TaughtSpeed]:
     return [one for record in from_text(line, "--line") for one in _measurements(record)]
 
 
-def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
+def learn(device: Device, new: Iterable[TaughtSpeed]) -> Lesson:
     """Keep measurements of a device beside those that are kept already, and what follows from all of them.
 
     Raises:
@@ -165,7 +165,7 @@ def devices_of(
     return known, unknown
 
 
-def _measurements(record: RunRecord) -> list[TaughtSpeed]:
+def _measurements(record: Record) -> list[TaughtSpeed]:
     """One for each plain test of a record: the median of the samples that count.
 
     None of a run under another workload, in a batch, split over devices or with another cache: the fit would
@@ -197,7 +197,7 @@ def _measurements(record: RunRecord) -> list[TaughtSpeed]:
     ]
 
 
-def _by_api(one: TaughtSpeed, device: DeviceProfile) -> TaughtSpeed:
+def _by_api(one: TaughtSpeed, device: Device) -> TaughtSpeed:
     """The measurement with the api that it means on this device."""
     named = ""
     if one.api:
@@ -205,7 +205,7 @@ def _by_api(one: TaughtSpeed, device: DeviceProfile) -> TaughtSpeed:
     return one.replace(api=device.api("" if named == "other" else named))
 
 
-def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
+def _row(one: TaughtSpeed, device: Device) -> tuple[Row | None, str]:
     """The measurement as the fit sees a published one, or why it cannot be used."""
     api = one.api
     if device.engine_for(api) is None:
@@ -245,7 +245,7 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     return row._replace(measured=measured, machine=machine._replace(runtime=one.runtime, build_year=year)), ""
 
 
-def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
+def _ratio_to_fit(row: Row, device: Device, one: TaughtSpeed) -> float:
     """Speed of a row by the law of published rows, over what `fit` says of the same test.
 
     A row knows of its model what its file tells, `fit` each tensor: what is learnt is how far a measurement
@@ -267,7 +267,7 @@ def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
     return _speed(row, shipped()).mid / speed
 
 
-def _impossible(row: Row, device: DeviceProfile) -> str:
+def _impossible(row: Row, device: Device) -> str:
     """Why nobody measures such a speed on a device where the model runs as it should; empty where one may.
 
     Decoding reads weights and cache at no more than the bandwidth; a prompt takes its operations at no more

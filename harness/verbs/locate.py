@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.answer.resolve import ResolvedModel, mixture_of, repository_of, resolve_model
+from harness.answer.resolve import Model, mixture_of, repository_of, resolve_model
 from harness.core.errors import BadDataError, FetchError, MissingPackageError, RefusedError
 from harness.core.foreign import inside
 from harness.core.model import Weights
@@ -36,11 +36,11 @@ class Located(NamedTuple):
             return "gguf"
         return self.path.suffix[1:].replace("safetensors", "mlx")
 
-    def resolved(self) -> ResolvedModel | None:
+    def resolved(self) -> Model | None:
         """The same for predictions."""
         if self.weights is None:
             return None
-        return ResolvedModel(self.name, self.quant, self.weights, path=self.path)
+        return Model(self.name, self.quant, self.weights, path=self.path)
 
 
 def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located:

@@ -9,10 +9,10 @@ import msgspec
 
 from harness.answer.case import Case
 from harness.answer.ways import predict
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import RefusedError
 from harness.core.paths import home_dir
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Window
 from harness.hardware.devices import load_device
 from harness.measure.child import OnEvent
@@ -25,15 +25,15 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.measure.targets import target_named
 from harness.measure.targets.bench import key_there, on_target, read_bandwidth
-from harness.measure.targets.facts import Facts, facts, probe
-from harness.measure.targets.remote import Answered, run_there
+from harness.measure.targets.remote import VerbReply, run_there
 from harness.measure.targets.shell import ShellTarget
+from harness.measure.targets.target_facts import Facts, facts, probe
 from harness.runtimes.executable import as_made
 from harness.verbs.locate import obtain
 from harness.verbs.run import RunCell
 
 
-def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
+def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[Device, Path]:
     """Profile of a target, written into the user's own devices unless ``out`` is given.
 
     Raises:
@@ -47,7 +47,7 @@ def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DevicePr
     return profile, save_profile(profile, out)
 
 
-def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How) -> Answered:
+def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How) -> VerbReply:
     """Let edge-harness on a target do a verb, and keep the records that it makes.
 
     Raises:
@@ -65,7 +65,7 @@ def _name(known: Facts) -> str:
 
 def run_on(
     on: str, cells: Sequence[RunCell], job: GenerateJob, how: How, programs: Path
-) -> tuple[DeviceProfile, list[RunRecord]]:
+) -> tuple[Device, list[Record]]:
     """Predict, run as ``job`` says and keep each cell on a target.
 
     It is probed first where no profile of it is kept.
@@ -112,7 +112,7 @@ def _measure(
     known: Facts,
     programs: Path,
     on_event: OnEvent | None = None,
-) -> RunRecord:
+) -> Record:
     """Measure there what was not done before: what is taken from the history needs no device that is awake."""
     cpus = pipeline.how.limits.cpus
     assert planned.model is not None
@@ -122,7 +122,7 @@ def _measure(
     return pipeline.measure(there, on_event=on_event)
 
 
-def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
+def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> Record:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
     Raises:

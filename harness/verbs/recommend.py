@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 
 from harness.answer.advice import perplexity_growth_percent
 from harness.answer.answer import answered, ready
-from harness.answer.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
+from harness.answer.resolve import THIS_MACHINE, Model, resolve_device, resolve_model
 from harness.core.base import Frozen, shipped_rows
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.prediction import Interval
 from harness.core.question import Asked, Question
@@ -122,11 +122,11 @@ class Ranking(Frozen):
     scores_are_old: bool
 
 
-class _Case(NamedTuple):
+class _RankingRequest(NamedTuple):
     """What all models are asked, and the bytes that the device has for one."""
 
     device: str
-    profile: DeviceProfile
+    profile: Device
     asked: Asked
     room_bytes: float
 
@@ -143,7 +143,7 @@ def recommend(device: str, task: Task, asked: Asked, instead_of: str = "") -> Ra
         asked = asked.replace(context_tokens=LONG_TOKENS)
     profile = resolve_device(device)
     pool = profile.pool(profile.engine().pool)
-    case = _Case(device, profile, asked, pool.usable_bytes.value * profile.card_count)
+    case = _RankingRequest(device, profile, asked, pool.usable_bytes.value * profile.card_count)
     choices = list[Choice]()
     left_out = dict[str, str]()
     for row, scale in _candidates(task):
@@ -184,7 +184,7 @@ def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
                 break
 
 
-def _best_of(name: str, case: _Case) -> Choice | str:
+def _best_of(name: str, case: _RankingRequest) -> Choice | str:
     """The mixture that loses least, fits whole with room to spare and is fast enough; else another way, or why not."""
     usual = resolve_model(name)
     quants: tuple[str, ...] = _MIXTURES
@@ -224,7 +224,7 @@ def _best_of(name: str, case: _Case) -> Choice | str:
     return choice
 
 
-def _asked(model: ResolvedModel, name: str, quant: str, case: _Case) -> Choice | None:
+def _asked(model: Model, name: str, quant: str, case: _RankingRequest) -> Choice | None:
     """What ``fit`` answers; None where it refuses the question, or nothing runs."""
     fields = {field: getattr(case.asked, field) for field in Asked.__struct_fields__}
     fields |= {"quant": quant, "target_tokens_per_s": None}
@@ -268,7 +268,7 @@ def _ranked(choice: Choice, row: dict[str, str], scale: Scale, score: float) -> 
     return choice.replace(scale=scale.column, score=score, rank_score=rank, downloads=downloads)
 
 
-def _is_native(model: ResolvedModel) -> bool:
+def _is_native(model: Model) -> bool:
     """Whether its experts were trained in four bits, so that no mixture gives or takes much."""
     shape = model.weights.shape
     if shape.experts is None:
@@ -276,7 +276,7 @@ def _is_native(model: ResolvedModel) -> bool:
     return bool(shape.experts.native_type) or has(shape.architecture, "four_bit_experts")
 
 
-def _unscored(task: Task, case: _Case) -> list[Choice]:
+def _unscored(task: Task, case: _RankingRequest) -> list[Choice]:
     """Models without a score for the task that run whole: the most fetched first, then the largest.
 
     For embedding all that write nothing; for another task those alone that somebody fetches.

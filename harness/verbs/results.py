@@ -8,7 +8,7 @@ from typing import Final
 from harness.core.errors import BadDataError, RefusedError
 from harness.core.foreign import json_of
 from harness.core.printable import MESSAGE_MAX, clean
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.measure.pipeline import open_history
 from harness.records.imports import read_results
 from harness.records.store import from_document
@@ -19,7 +19,7 @@ ANSWERS: Final = "gate-answers.json"
 """What gates keep of their own answers beside the results."""
 
 
-def gather(references: Iterable[str]) -> list[RunRecord]:
+def gather(references: Iterable[str]) -> list[Record]:
     """Records of all references (files, folders, beginnings of identifiers), each run once, in the order given.
 
     Of a folder every file of results is read, those of its subfolders too; a warning names what is none.
@@ -28,7 +28,7 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
         BadDataError: A file is no results, or there is neither a file nor a run of that name.
         RefusedError: Two runs that differ have one identifier.
     """
-    records: dict[str, RunRecord] = {}
+    records: dict[str, Record] = {}
     for reference in references:
         for record in _of(reference):
             if records.setdefault(record.run_id, record) != record:
@@ -38,7 +38,7 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
     return list(records.values())
 
 
-def _of(reference: str) -> list[RunRecord]:
+def _of(reference: str) -> list[Record]:
     path = Path(reference)
     if path.is_dir():
         return [record for file in _files_in(path) for record in read_results(file)]
@@ -73,7 +73,7 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def single_record(output: bytes, source: str) -> RunRecord:
+def single_record(output: bytes, source: str) -> Record:
     """The one record that ``run MODEL --json`` prints.
 
     BadDataError where it printed something else, or several.

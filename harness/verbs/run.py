@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from harness.answer.case import Case
-from harness.answer.resolve import ResolvedModel, resolve_model, with_kept_costs
+from harness.answer.resolve import Model, resolve_model, with_kept_costs
 from harness.answer.ways import predict
 from harness.core import plugins
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import Exit, HarnessError, RefusedError
 from harness.core.paths import as_path
 from harness.core.prediction import Prediction
-from harness.core.record import ModelIdentity, Outcome, RunRecord
+from harness.core.record import ModelIdentity, Outcome, Record
 from harness.core.result import Generation, Result
 from harness.core.scenario import Scenario
 from harness.core.units import counted
@@ -80,8 +80,8 @@ def cells_of(
 
 
 def run_cells(
-    cells: Sequence[RunCell], job: GenerateJob, *, how: How = How(), device: DeviceProfile | None = None
-) -> list[RunRecord]:
+    cells: Sequence[RunCell], job: GenerateJob, *, how: How = How(), device: Device | None = None
+) -> list[Record]:
     """Run every cell as ``job`` says; a record for each, also for those that could not run.
 
     Stops early only when interrupted. Predictions are made from ``device``, the profile of this machine; none
@@ -94,8 +94,8 @@ def run_in_turns(
     groups: Sequence[Sequence[tuple[RunCell, GenerateJob]]],
     *,
     how: How = How(),
-    device: DeviceProfile | None = None,
-) -> list[list[RunRecord]]:
+    device: Device | None = None,
+) -> list[list[Record]]:
     """Run the members of each group (a cell, and what is asked of it) in turns: two rounds, the second backwards.
 
     A single member takes one round. What drifts while they run (heat, other programs) then falls on all
@@ -108,7 +108,7 @@ def run_in_turns(
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    done: list[list[RunRecord]] = []
+    done: list[list[Record]] = []
     coming = sum(2 * len(group) if len(group) > 1 else 1 for group in groups)
     with Pipeline(how) as pipeline:
         for members in groups:
@@ -116,7 +116,7 @@ def run_in_turns(
             order = list(range(len(group)))
             if len(group) > 1:
                 order += reversed(order)
-            turns: list[list[RunRecord]] = [[] for _ in group]
+            turns: list[list[Record]] = [[] for _ in group]
             answers = [answers_of(*member, pipeline) if len(group) > 1 else () for member in group]
             for index in order:
                 pipeline.heard.plan(coming)
@@ -134,13 +134,13 @@ def _with_threads(cell: RunCell) -> RunCell:
     return cell._replace(scenario=cell.scenario.replace(thread_count=count))
 
 
-def _together(records: Sequence[RunRecord]) -> RunRecord:
+def _together(records: Sequence[Record]) -> Record:
     worst = next((r for r in records if r.outcome != "ok"), records[0])
     samples = tuple(sample for record in records for sample in record.samples)
     return records[0].replace(samples=samples, outcome=worst.outcome, detail=worst.detail)
 
 
-def exit_of(records: Sequence[RunRecord]) -> int:
+def exit_of(records: Sequence[Record]) -> int:
     """Exit status of a set of runs: the worst thing that happened."""
     outcomes = {record.outcome for record in records}
     if "interrupted" in outcomes:
@@ -198,11 +198,11 @@ def answers_to(asked: TextJob, pipeline: Pipeline) -> tuple[float, ...]:
 def run_cell(
     cell: RunCell,
     job: GenerateJob,
-    device: DeviceProfile | None,
+    device: Device | None,
     pipeline: Pipeline,
     turn: int = 0,
     answers: tuple[float, ...] = (),
-) -> RunRecord:
+) -> Record:
     """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
     key = _cell_key(cell, job, pipeline, turn)
     heard = pipeline.heard
@@ -263,7 +263,7 @@ def answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
     return planned._replace(read=read)
 
 
-def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
+def _served(cell: RunCell, job: ServedJob, device: Device | None, pipeline: Pipeline) -> Measurement:
     """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
     model = None
     if cell.model:
@@ -291,7 +291,7 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
     return planned
 
 
-def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
+def _contradicted(served: ModelIdentity, model: Model) -> str:
     """What a server says of its model that cannot be said of ``model``: counts, bytes, or the size in its name."""
     count = model.weights.weight_count
     sure = model.guess is None
@@ -321,9 +321,7 @@ def _check_format(located: Located, runtime: str) -> None:
         )
 
 
-def _at_this_moment(
-    device: DeviceProfile | None, scenario: Scenario, runtime: str = ""
-) -> DeviceProfile | None:
+def _at_this_moment(device: Device | None, scenario: Scenario, runtime: str = "") -> Device | None:
     """The device that a run starts on now, with what was timed of it."""
     if device is None:
         return None
@@ -331,8 +329,8 @@ def _at_this_moment(
 
 
 def prediction_of(
-    model: ResolvedModel | None,
-    device: DeviceProfile | None,
+    model: Model | None,
+    device: Device | None,
     scenario: Scenario,
     say: Callable[[str], None] = lambda _line: None,
     runtime: str = "",

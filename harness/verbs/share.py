@@ -7,13 +7,13 @@ from contextlib import suppress
 
 from harness.answer.resolve import resolve_device
 from harness.core.errors import HarnessError, RefusedError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Generation
 from harness.records.derive import speeds_of
 from harness.speed.published.cells import speed_columns
 
 
-def shared(records: list[RunRecord]) -> str:
+def shared(records: list[Record]) -> str:
     """A row for each speed of the records as CSV, with its header.
 
     No name of the machine, no user, no path, no address, no serial number: a word of the command that may hold

@@ -8,7 +8,7 @@ from typing import Final
 from harness.core.errors import CouldNotRunError, Exit, HarnessError
 from harness.core.foreign import json_of
 from harness.core.outside import output_of
-from harness.core.record import UNKNOWN_MACHINE, RunRecord
+from harness.core.record import UNKNOWN_MACHINE, Record
 from harness.core.scenario import Scenario
 from harness.measure.runner import new_record
 from harness.records.store import from_document
@@ -22,8 +22,8 @@ def on_each(
     words: Sequence[str],
     scenario: Scenario,
     *,
-    told: Callable[[str, list[RunRecord]], None],
-) -> list[RunRecord]:
+    told: Callable[[str, list[Record]], None],
+) -> list[Record]:
     """Records of ``words``, a verb with its options, on each target, in the order of the targets.
 
     What a target could not begin is a failed record of its name (and of ``scenario``), so that the others are
@@ -31,7 +31,7 @@ def on_each(
     ``told`` hears what came of a target as soon as it has ended.
     """
 
-    def one(target: str) -> list[RunRecord]:
+    def one(target: str) -> list[Record]:
         command = [sys.executable, "-m", "harness", words[0], "--on", target, "--json", *words[1:]]
         try:
             printed = output_of(command, target, timeout_s=_LONGEST_S, ends=_ENDS)

@@ -13,7 +13,7 @@ from harness.core.drafting import Decoding, DraftAdvice
 from harness.core.errors import BadDataError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.paths import cache_dir
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Result, Speculation, Stream
 from harness.core.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 from harness.measure.child import ChildResult, Limits
@@ -80,7 +80,7 @@ def fastest_copy(draft: Path, limits: Limits = Limits()) -> Path:  # noqa: B008
 
 def speculate(
     job: SpeculationJob, *, how: How = How(), on_advice: Callable[[DraftAdvice], None] | None = None
-) -> RunRecord:
+) -> Record:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
     The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the
@@ -106,7 +106,7 @@ def _measured(
     *,
     how: How,
     on_advice: Callable[[DraftAdvice], None] | None,
-) -> RunRecord:
+) -> Record:
     """Measure a GGUF file, with the draft of the job, by the job of that name.
 
     Errors as :func:`speculate`.
@@ -174,7 +174,7 @@ def read(ended: ChildResult) -> Speculation | None:
 
 def stream(
     job: StreamJob, *, predicts: bool = True, predicted_tokens_per_s: float | None = None, how: How = How()
-) -> RunRecord:
+) -> Record:
     """Generate under a RAM budget: a record whose result is a :class:`~harness.core.result.Stream`.
 
     With a draft its speed is predicted from costs that are timed on the streamed model first, if it

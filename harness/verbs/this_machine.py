@@ -9,7 +9,7 @@ from typing import Any, Final
 from harness.answer.case import Case, within_budget
 from harness.answer.resolve import THIS_MACHINE, resolve_device, resolve_model, with_costs, with_kept_costs
 from harness.answer.ways import in_memory
-from harness.core.device import DeviceProfile, measured
+from harness.core.device import Device, measured
 from harness.core.errors import EngineError, InputError, MissingPackageError, RefusedError
 from harness.core.scenario import Scenario
 from harness.hardware.threads import default_thread_count
@@ -23,7 +23,7 @@ from harness.measure.probe.disk import read_rate
 from harness.measure.probe.machine_profile import DEVICE_NAME, own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.models.weights import matrix_types
-from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.loaded_devices import GgmlDevice
 from harness.speed.estimate import closed_loop_tokens_per_s
 from harness.speed.streamed import Streamed, streamed_ways
 
@@ -47,7 +47,7 @@ def probed(
     gpus: Mapping[str, GgmlDevice] | None = None,
     limit_s: float = 1800.0,
     runtime: str = "llamacpp",
-) -> DeviceProfile:
+) -> Device:
     """Profile of this machine with the runtime's cost of those weight types, none of it from a model to be predicted.
 
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked
@@ -100,7 +100,7 @@ def probed(
     return device
 
 
-def drifted(device: DeviceProfile) -> DeviceProfile:
+def drifted(device: Device) -> Device:
     """The profile of this machine with wider intervals on the CPU where its memory drifted since the probe."""
     if device.name != DEVICE_NAME or device.calibration("cpu") is None:
         return device
@@ -112,7 +112,7 @@ def drifted(device: DeviceProfile) -> DeviceProfile:
     return device.replace(calibrations=tuple(wider))
 
 
-def drift_ratio(device: DeviceProfile) -> float:
+def drift_ratio(device: Device) -> float:
     """How far the memory is now from the speed that it was probed with, as a share of it."""
     then = device.pool("ram").measured_read_bytes_per_s
     limit = machine.memory().limit_bytes

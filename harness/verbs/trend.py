@@ -13,13 +13,13 @@ from typing import Final
 from msgspec.structs import asdict
 
 from harness.core.base import Frozen
-from harness.core.metric import FIGURES, Metric, metric_values
-from harness.core.record import RunRecord
+from harness.core.metric import FIGURES, MetricName, metric_values
+from harness.core.record import Record
 from harness.core.result import Generation
 from harness.core.stats.runs import Spread, estimate, spread_of
 from harness.records.derive import course_of
 
-METRICS: Final[tuple[Metric, ...]] = tuple(FIGURES)
+METRICS: Final[tuple[MetricName, ...]] = tuple(FIGURES)
 _ERROR: Final = 0.025
 """Share of cases in which one end of an interval may err: 95 % between both."""
 WORSE_RATIO: Final = 1.002
@@ -32,7 +32,7 @@ class MetricChange(Frozen):
     The ratio is after / before, of the medians, with its 95 % interval; None of a figure that is exact.
     """
 
-    metric: Metric
+    metric: MetricName
     unit: str
     before: float
     after: float
@@ -58,12 +58,12 @@ class Trend(Frozen):
     """
 
     name: str
-    metric: Metric
+    metric: MetricName
     points: tuple[Point, ...]
     step: MetricChange | None
 
 
-def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
+def _change(metric: MetricName, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
     figure = FIGURES[metric]
     mid, low, high, _ = estimate([new], spread, _ERROR, _ERROR, [old])
     if low == high:  # of a figure in which runs do not differ, such as a file's size
@@ -85,7 +85,7 @@ def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: 
     )
 
 
-def differences(before: RunRecord, after: RunRecord) -> list[MetricChange]:
+def differences(before: Record, after: Record) -> list[MetricChange]:
     """Changes of all metrics that both runs hold."""
     changes = []
     for metric in METRICS:
@@ -95,7 +95,7 @@ def differences(before: RunRecord, after: RunRecord) -> list[MetricChange]:
     return changes
 
 
-def answer_beside(before: RunRecord, after: RunRecord) -> str:
+def answer_beside(before: Record, after: Record) -> str:
     """How well a runtime predicts the shipped text beside another, token by token.
 
     Whether it is faster, but worse.
@@ -123,13 +123,13 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
     return f"{word}perplexity {shown} on the same {len(old)} tokens: ratio {ratio:.4f} (95 %: {low:.4f} to {high:.4f})"
 
 
-def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
+def not_alike(before: Record, after: Record) -> list[str]:
     """What else than the engine's build differs between two runs, in words.
 
     The ratio of such runs says nothing.
     """
 
-    def told(record: RunRecord) -> dict[str, object]:
+    def told(record: Record) -> dict[str, object]:
         hashed = record.model.sha256[:12] if record.model else ""
         model = f"{record.name} {record.quant}".strip()
         machine = record.machine.fingerprint
@@ -144,7 +144,7 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     ]
 
 
-def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
+def trends(records: Iterable[Record], metric: MetricName) -> list[Trend]:
     """The course of a metric over runs that differ in nothing but build and day (``course_of``).
 
     The newest last.
@@ -163,7 +163,7 @@ def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
     return [_trend(name, metric, course) for name, course in sorted(ordered, key=lambda each: each[1][-1])]
 
 
-def _trend(name: str, metric: Metric, course: Sequence[tuple[str, str, list[float]]]) -> Trend:
+def _trend(name: str, metric: MetricName, course: Sequence[tuple[str, str, list[float]]]) -> Trend:
     points = tuple(Point(run_id, created, median(values), len(values)) for created, run_id, values in course)
     runs = [values for _, _, values in course]
     step = None

@@ -29,14 +29,14 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
-from harness.answer.resolve import ResolvedModel, resolve_model, scenario_from
+from harness.answer.resolve import Model, resolve_model, scenario_from
 from harness.core import plugins
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import EngineError, RefusedError, installing
 from harness.core.model import ModelShape
 from harness.core.placement import Placement, placement_of
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.core.stats.intervals import Estimate, ratio_interval
 from harness.hardware.threads import default_thread_count
@@ -163,7 +163,7 @@ def tune(
     quality_ratio: float = 0.0,
     runtimes: Sequence[str] = (),
     api: str = "",
-    device: DeviceProfile | None = None,
+    device: Device | None = None,
     how: How = How(),
 ) -> Tuned:
     """Find the fastest setting on this machine.
@@ -523,7 +523,7 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
         yield winner.replace(kv_type="Q8_0")
 
 
-def request_s(record: RunRecord, asked: Scenario) -> float:
+def request_s(record: Record, asked: Scenario) -> float:
     """Seconds of one request as ``asked``: the prompt at the best rate of prefill, the answer at that of decode.
 
     Samples that were disturbed count too: all settings are disturbed alike, and turns tell them apart.
@@ -587,9 +587,7 @@ def commands(setting: Setting, file: Path, asked: Scenario) -> dict[str, str]:
     }
 
 
-def _predicted_s(
-    model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
-) -> float:
+def _predicted_s(model: Model, setting: Setting, asked: Scenario, device: Device | None) -> float:
     """Seconds of one request by llama.cpp's law; infinity where nothing can be predicted."""
     prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
     if prediction is None:

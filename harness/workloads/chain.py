@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from harness.core.base import Frozen
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import Weights
 from harness.core.prediction import SpeedPrediction
 from harness.core.result import PassFigures
@@ -45,7 +45,7 @@ class Op(StrEnum):
     TRAIN = "train"
 
 
-class Pass(Frozen):
+class RecordedPass(Frozen):
     """One pass of a part.
 
     Attributes:
@@ -71,17 +71,17 @@ class StepTime(Frozen):
 
     step: str
     duration_s: float
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[RecordedPass, ...] = ()
 
 
 class Meter:
     """Times the passes of a step, whichever part runs them."""
 
     def __init__(self) -> None:
-        self.taken: list[Pass] = []
+        self.taken: list[RecordedPass] = []
 
     @contextmanager
-    def timed(self, one: Pass) -> Iterator[None]:
+    def timed(self, one: RecordedPass) -> Iterator[None]:
         """Time a pass; what is written without a break is one."""
         begin = time.perf_counter()
         yield
@@ -92,29 +92,29 @@ class Meter:
             seconds += text.seconds or 0.0
         self.taken.append(one.replace(seconds=seconds))
 
-    def drain(self) -> tuple[Pass, ...]:
+    def drain(self) -> tuple[RecordedPass, ...]:
         """The passes since it was asked last."""
         taken = tuple(self.taken)
         self.taken.clear()
         return taken
 
 
-Law = Callable[[Pass], float | None]
+Law = Callable[[RecordedPass], float | None]
 """Seconds of a pass; None where nobody knows."""
 
 
-def unknown(_pass: Pass) -> None:
+def unknown(_pass: RecordedPass) -> None:
     """The law where no device is known."""
 
 
-def law_of(weights: Mapping[str, Weights], device: DeviceProfile, scenario: Scenario) -> Law:
+def law_of(weights: Mapping[str, Weights], device: Device, scenario: Scenario) -> Law:
     """Seconds of passes on a device: models by their weights, arrays by what they read."""
 
     @cache
     def speed_of(part: str, asked: Scenario) -> SpeedPrediction:
         return predict_speed(weights[part], device, asked)
 
-    def seconds(one: Pass) -> float | None:
+    def seconds(one: RecordedPass) -> float | None:
         if one.moved_bytes:
             return one.moved_bytes / (SERIAL_SHARE * read_bytes_per_s(device))
         if one.part not in weights:
@@ -148,7 +148,7 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
     return p50, p95
 
 
-def seconds_of(passes: Iterable[Pass]) -> float:
+def seconds_of(passes: Iterable[RecordedPass]) -> float:
     """What they took together."""
     return sum(one.seconds or 0.0 for one in passes)
 
@@ -177,7 +177,7 @@ def rows_of(steps: Sequence[StepTime], law: Law, where: str = "") -> Iterator[Pa
 def _filled(
     row: PassFigures,
     seconds: Sequence[float],
-    cases: Sequence[Sequence[Pass]],
+    cases: Sequence[Sequence[RecordedPass]],
     law: Law,
     extra_s: float = 0.0,
 ) -> PassFigures:

@@ -17,7 +17,7 @@ from harness.core.result import Score
 from harness.core.stats.calibration import metrics
 from harness.workloads.made_up import facts
 from harness.workloads.scores import always, auc_score, f1_score, figure, mean_of, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
 
 FEWEST_ROWS = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
@@ -25,7 +25,7 @@ _INSTRUCTION = "Answer the question from the passage, in a few words. If the pas
 _ANSWER_TOKENS = 24
 
 
-class Question(Case, tag="answer"):
+class PassageQuestion(WorkloadCase, tag="answer"):
     """A question about a passage.
 
     ``answer`` is the right one, left out where the passage does not tell it.
@@ -37,7 +37,7 @@ class Question(Case, tag="answer"):
     answer: str | None = None
 
 
-class Claim(Case, tag="support"):
+class Claim(WorkloadCase, tag="support"):
     """A claim about a passage, and whether the passage supports it."""
 
     needs = ("language",)
@@ -51,14 +51,14 @@ class AnswerSystem(System):
 
     name = "answer"
     title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage"
-    kinds = (Question, Claim)
+    kinds = (PassageQuestion, Claim)
     sizes = {"default": {"case_count": 40}, "small": {"case_count": 8}}
 
     def cases(self, size: Size) -> Cases:
         """Questions and claims about made-up facts."""
         cases: list[Any] = []
         for at, fact in enumerate(facts(size["case_count"])):
-            cases.append(Question(passage=fact.passage, question=fact.question, answer=fact.answer))
+            cases.append(PassageQuestion(passage=fact.passage, question=fact.question, answer=fact.answer))
             claim = fact.true if at % 2 else fact.false
             cases.append(Claim(passage=fact.passage, claim=claim, supported=at % 2 == 1))
         return cases
@@ -80,7 +80,7 @@ class AnswerSystem(System):
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
         """Right answers, how well each confidence tells them and what a threshold would give; support."""
-        scores = _scores_of_answers(of_kind(cases, answers, Question))
+        scores = _scores_of_answers(of_kind(cases, answers, PassageQuestion))
         claims = [row for row in of_kind(cases, answers, Claim) if row[0].supported is not None]
         if claims:
             true = [case.supported for case, _ in claims]
@@ -93,7 +93,7 @@ class AnswerSystem(System):
         return scores
 
 
-def is_right(case: Question, answer: Any) -> bool:
+def is_right(case: PassageQuestion, answer: Any) -> bool:
     """Whether the right answer stands in the text.
 
     Where the passage tells none, whether the model says so.

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.scenario import Scenario
 from harness.memory.co_resident import Companion
-from harness.workloads.chain import Op, Pass, law_of
+from harness.workloads.chain import Op, RecordedPass, law_of
 from harness.workloads.measuring import plan_of
 from harness.workloads.system import load, names, size_of
 from harness.workloads.system_child import SystemJob
@@ -29,10 +29,10 @@ def companion(text: str) -> Companion:
     name, _, size = text.partition(":")
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), is_beside=True)
 
-    def drawn(device: DeviceProfile) -> float:
+    def drawn(device: Device) -> float:
         """Bytes/s of the encoder, the one part beside the model: its weights once a text of usual length."""
         law = law_of(plan.weights, device, Scenario())
-        seconds = law(Pass(part="encoder", op=Op.EMBED, tokens=_USUAL_TOKENS))
+        seconds = law(RecordedPass(part="encoder", op=Op.EMBED, tokens=_USUAL_TOKENS))
         return file_bytes / seconds if seconds else 0.0
 
     held_bytes = sum(filter(None, plan.held_bytes().values()))

@@ -23,11 +23,11 @@ from harness.core.base import REFERENCE, shipped_text
 from harness.core.errors import EngineError, RefusedError
 from harness.core.ports import EndPass
 from harness.models.gguf import read_gguf
-from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.chain import Op, Pass
+from harness.runtimes.llamacpp.text_scores import log_probabilities
+from harness.workloads.chain import Op, RecordedPass
 from harness.workloads.scores import always, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
-from harness.workloads.system_parts import LanguageModel, Parts
+from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
+from harness.workloads.system_parts import LanguageModel, SystemParts
 
 WINDOW_TOKENS = 512
 """Most tokens of a text that are read: one physical batch, so that a tap sees them together."""
@@ -45,14 +45,14 @@ _RIDGE = 1e-3
 Change = Callable[[Singles], Singles]
 
 
-class Loss(Case):
+class Loss(WorkloadCase):
     """A text whose loss is taken with reconstructions in the stream."""
 
     needs = ("language",)
     text: str
 
 
-class Probe(Case):
+class Probe(WorkloadCase):
     """A text and its label."""
 
     needs = ("language",)
@@ -60,10 +60,10 @@ class Probe(Case):
     label: bool
 
 
-class Stream:
+class ResidualStream:
     """The residual stream after the middle block; the tap of a session of its own."""
 
-    def __init__(self, parts: Parts, thread_count: int = 1) -> None:
+    def __init__(self, parts: SystemParts, thread_count: int = 1) -> None:
         path = parts.language.path
         shape = read_gguf(path).shape()
         self.dim, self.layer = shape.hidden_dim, shape.layer_count // 2
@@ -189,7 +189,7 @@ class InspectSystem(System):
     def prepare(self, context: Context) -> Any:
         """The stream, the dictionary fitted to it, and what replaces activations in a loss, by name."""
         size = context.size
-        stream = Stream(context.parts, context.thread_count)
+        stream = ResidualStream(context.parts, context.thread_count)
         text = shipped_text(REFERENCE)
         ids = stream.language.session.tokenize(text[: int(len(text) * _TRAIN_SHARE)])[: size["train_tokens"]]
         places = range(0, len(ids) - 1, WINDOW_TOKENS)
@@ -222,7 +222,7 @@ class InspectSystem(System):
         if isinstance(case, Loss):
             return {name: stream.loss(tokens, change) for name, change in changes.items()}
         x = usual(stream.read(tokens))
-        with stream.language.meter.timed(Pass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
+        with stream.language.meter.timed(RecordedPass(part="dictionary", op=Op.ENCODE, tokens=len(x))):
             dictionary.encode(x)
         return {"activation": [float(f"{value:.4g}") for value in x.mean(axis=0, dtype=np.float64)]}
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import EngineError, RefusedError
 from harness.core.model import Weights
 from harness.core.paths import cache_dir
 from harness.core.prediction import PartKind
-from harness.core.record import MemoryUse, ModelIdentity, RunRecord, Sample
+from harness.core.record import MemoryUse, ModelIdentity, Record, Sample
 from harness.core.result import PartMemory, PassFigures, SystemResult
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult, run_helper
@@ -29,7 +29,7 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, judged
 from harness.measure.targets import target_named
 from harness.measure.targets.bench import on_target
-from harness.measure.targets.facts import facts
+from harness.measure.targets.target_facts import facts
 from harness.memory.peak import memory_of
 from harness.models.gguf import read_weights
 from harness.models.weights import matrix_types
@@ -38,7 +38,7 @@ from harness.verbs.this_machine import probed
 from harness.workloads.chain import (
     Law,
     Op,
-    Pass,
+    RecordedPass,
     StepTime,
     law_of,
     line,
@@ -69,7 +69,7 @@ class Plan(NamedTuple):
     job: SystemJob
     weights: dict[str, Weights]
 
-    def held_bytes(self, device: DeviceProfile | None = None) -> dict[str, int | None]:
+    def held_bytes(self, device: Device | None = None) -> dict[str, int | None]:
         """Anonymous memory of each part, predicted, and of the system's own (``""``); None where there is no law."""
         held: dict[str, int | None] = dict.fromkeys(self.job.parts)
         for part in self.weights:
@@ -78,7 +78,7 @@ class Plan(NamedTuple):
         held[""] = self.system.held_bytes(self.job.size, self.weights)
         return held
 
-    def bytes_of(self, part: str, scenario: Scenario, device: DeviceProfile | None) -> int:
+    def bytes_of(self, part: str, scenario: Scenario, device: Device | None) -> int:
         """Anonymous memory of one part that is opened so, predicted; llama.cpp makes no cache for an encoder."""
         held = memory_of(self.weights[part], scenario, device).parts
         left_out = {PartKind.RUNTIME}
@@ -117,7 +117,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
     return Plan(system, job.replace(parts=parts), weights)
 
 
-def run(job: SystemJob, how: How = How()) -> RunRecord:
+def run(job: SystemJob, how: How = How()) -> Record:
     """Measure a system here and compare it with what is predicted of it; the record goes into the history.
 
     Raises:
@@ -147,7 +147,7 @@ def run(job: SystemJob, how: How = How()) -> RunRecord:
         )
 
 
-def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> SystemResult:
+def result_of(plan: Plan, ended: ChildResult, device: Device | None) -> SystemResult:
     """What a child told of a system; its answers are scored here, since statistics are no part of what it holds."""
     law = law_of(plan.weights, device, Scenario(thread_count=plan.job.thread_count)) if device else unknown
     answers = ended.told("answer")
@@ -168,13 +168,13 @@ def result_of(plan: Plan, ended: ChildResult, device: DeviceProfile | None) -> S
     )
 
 
-class Shape(Pass):
+class Shape(RecordedPass):
     """Passes that are alike in one kind of step; those of a probe are of none."""
 
     step: str = ""
 
 
-def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunRecord:
+def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
     """Record the passes of a system here, time them on a target, and compare with passes of other lengths there.
 
     Raises:
@@ -187,7 +187,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> RunReco
     known = facts(target)
     plan = plan_of(job)
     how.listener.begin(f"{job.name} on {on}")
-    records: dict[Shape, RunRecord] = {}
+    records: dict[Shape, Record] = {}
     held: dict[str, PartMemory] = {}
     with Pipeline(how._replace(keep=False, folder=None, listener=Listener(how.listener.say))) as pipeline:
         here = run_helper(CHILD, plan.job, limits=how.limits)
@@ -280,7 +280,7 @@ def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, f
 def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
     """Seconds of passes from those of a step, or from the probes; a judged prompt is probed as a read one."""
 
-    def law(one: Pass) -> float | None:
+    def law(one: RecordedPass) -> float | None:
         op = Op.READ if one.op is Op.JUDGE and not step else one.op
         alike = (step, one.part, op)
         points = {of.tokens: took for of, took in seconds.items() if (of.step, of.part, of.op) == alike}
@@ -307,7 +307,7 @@ def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: st
         yield PassFigures(step=step, part=part, op=op, where=on)
 
 
-def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, RunRecord]) -> Iterator[Sample]:
+def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, Record]) -> Iterator[Sample]:
     """Of each repetition the median step, and the one at the 95th percentile under a label of its own."""
     for step in dict.fromkeys(shape.step for shape in records if shape.step):
         own = {shape: record.samples for shape, record in records.items() if shape.step == step}

@@ -19,7 +19,7 @@ import numpy as np
 from harness.core.errors import RefusedError
 from harness.workloads.made_up import facts
 from harness.workloads.scores import mean_of, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
 from harness.workloads.system_parts import LanguageModel
 
 _ARGUE = (
@@ -36,7 +36,7 @@ Speeches = Sequence[tuple[bool, str]]
 """What was said, for the true claim or for the false one, in the order in which it was said."""
 
 
-class Dispute(Case):
+class Dispute(WorkloadCase):
     """What the debaters read and the judge does not, a claim that it supports and one that it does not."""
 
     needs = ("language",)

@@ -11,9 +11,9 @@ import numpy as np
 from msgspec import Meta
 
 from harness.core.errors import BadDataError, optional
-from harness.workloads.chain import Op, Pass
+from harness.workloads.chain import Op, RecordedPass
 from harness.workloads.scores import mean_of, of_kind, share
-from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
 
 _COPY_PX = 448
 """Longer side of a small copy."""
@@ -24,7 +24,7 @@ Box = tuple[Side, Side, Side, Side]
 """Left, top, right and bottom in shares of the picture."""
 
 
-class Picture(Case):
+class Picture(WorkloadCase):
     """A picture, or the seed of one that is made, the part of it that is read, and its text."""
 
     image: str = ""
@@ -33,7 +33,7 @@ class Picture(Case):
     text: str = ""
 
 
-class Read(Picture):
+class ReadPicture(Picture, tag="read"):
     """Read from its own pixels."""
 
 
@@ -46,7 +46,7 @@ class SeeSystem(System):
 
     name = "see"
     title = "Seeing: text read from a part of a picture, beside a small copy of the whole"
-    kinds = (Read, Copy)
+    kinds = (ReadPicture, Copy)
     sizes = {"small": {"case_count": 4, "image_px": 1280}, "default": {"case_count": 32, "image_px": 1920}}
 
     def cases(self, size: Size) -> Cases:
@@ -68,7 +68,7 @@ class SeeSystem(System):
         if isinstance(case, Copy):
             picture.thumbnail((_COPY_PX, _COPY_PX))
         piece = picture.crop(pixels(box, picture.size))
-        with context.parts.meter.timed(Pass(part="reader", op=Op.IMAGE)):
+        with context.parts.meter.timed(RecordedPass(part="reader", op=Op.IMAGE)):
             lines = engine(np.asarray(piece), use_det=False, use_cls=False, use_rec=True).txts
         text = "".join(lines or ())
         return {"text": text, "right": right, "hit": text.replace(" ", "") == right.replace(" ", "")}
@@ -79,7 +79,7 @@ class SeeSystem(System):
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
         """The share of texts that were read exactly, beside the small copy."""
-        hits = [answer["hit"] for _, answer in of_kind(cases, answers, Read)]
+        hits = [answer["hit"] for _, answer in of_kind(cases, answers, ReadPicture)]
         copies = [answer["hit"] for _, answer in of_kind(cases, answers, Copy)]
         nulls = {"a small copy": mean_of(copies)} if copies else {}
         return [share("right_ratio", hits, "read", nulls)]

@@ -21,14 +21,14 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Weights
 from harness.core.result import Score
-from harness.workloads.system_parts import Parts
+from harness.workloads.system_parts import SystemParts
 
 GROUP = "edge_harness.workloads"
 _MOST_BYTES = 256 << 20
 """Of a file of cases."""
 
 
-class Case(Frozen, tag=str.lower, tag_field="kind"):
+class WorkloadCase(Frozen, tag=str.lower, tag_field="kind"):
     """One line of a case file; a kind of case is a subclass, ``class Ask(Case)``, with its columns.
 
     Attributes:
@@ -57,7 +57,7 @@ class Context(NamedTuple):
         thread_count: CPU threads of its parts.
     """
 
-    parts: Parts
+    parts: SystemParts
     size: Size
     folder: Path
     thread_count: int = 1
@@ -69,7 +69,7 @@ class System:
     Attributes:
         name: The name of its entry point.
         title: One line for people.
-        kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a
+        kinds: Types of its cases, each a :class:`WorkloadCase` with a tag of its own; a tag labels the time of such a
             step.
         options: Parts that it takes where they are named, beside those that its cases need.
         context_tokens: That the language model is opened with.
@@ -78,7 +78,7 @@ class System:
 
     name: ClassVar[str]
     title: ClassVar[str]
-    kinds: ClassVar[tuple[type[Case], ...]]
+    kinds: ClassVar[tuple[type[WorkloadCase], ...]]
     options: ClassVar[tuple[str, ...]] = ()
     context_tokens: ClassVar[int] = 2048
     sizes: ClassVar[Mapping[str, Size]] = {"default": {}}

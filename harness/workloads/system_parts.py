@@ -23,11 +23,11 @@ from harness.core.errors import BadDataError
 from harness.core.result import PartMemory
 from harness.core.scenario import Scenario
 from harness.models.gguf import read_gguf
-from harness.onnx.session import OnnxSession
+from harness.onnx.ort_session import OnnxSession
 from harness.runtimes._rows import Tokenized
-from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.workloads.chain import Meter, Op, Pass
+from harness.runtimes.llamacpp.text_scores import log_probabilities
+from harness.workloads.chain import Meter, Op, RecordedPass
 
 Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
@@ -91,7 +91,7 @@ class LanguageModel:
         start = 0
         while start < min(len(self._held), len(tokens) - 1) and self._held[start] == tokens[start]:
             start += 1
-        one = Pass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)
+        one = RecordedPass(part="language", op=op, tokens=len(tokens) - start, depth=start, share=share)
         with self.meter.timed(one):
             self.session.truncate(start)
             self.session.decode(tokens[start:], position=start, logits=logits)
@@ -181,13 +181,13 @@ class Encoder:
         vectors = []
         for text in texts:
             tokens = self.session.tokenize(text)[: self.session.context_tokens]
-            with self.meter.timed(Pass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
+            with self.meter.timed(RecordedPass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
                 vector = self.session.embedding(tokens)
             vectors.append(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12)))
         return np.stack(vectors, dtype=np.float32)
 
 
-class Parts(NamedTuple):
+class SystemParts(NamedTuple):
     """The parts that are there, and what times their passes."""
 
     language: Any = None
@@ -214,7 +214,7 @@ def scenario_of(context_tokens: int, thread_count: int) -> Scenario:
     return Scenario(context_tokens=context_tokens, thread_count=thread_count, api="cpu")
 
 
-def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_count: int = 1) -> Parts:
+def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_count: int = 1) -> SystemParts:
     """Open the parts that are named."""
     meter = Meter()
     opened: dict[str, Any] = {}
@@ -223,7 +223,7 @@ def open_parts(paths: Mapping[str, str], context_tokens: int = 2048, thread_coun
             opened[name] = LanguageModel.open(Path(path), meter, context_tokens, thread_count)
         else:
             opened[name] = Encoder(Path(path), meter, thread_count)
-    return Parts(meter=meter, **opened)
+    return SystemParts(meter=meter, **opened)
 
 
 def plain_words(*roles: str) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import SystemResult
 from harness.core.units import format_bytes, format_seconds
 from harness.show.panels import Panel
@@ -11,7 +11,7 @@ from harness.show.panels import Panel
 COLUMNS = ("step", "part", "pass", "tokens", "measured", "p95", "predicted", "p95", "error")
 
 
-def panel(record: RunRecord) -> Panel | None:
+def panel(record: Record) -> Panel | None:
     """The section of a system's run in a report, and what its verb prints; None for any other record.
 
     Rows are medians of the passes of each step, anonymous memory of each part, and of all together.

@@ -15,13 +15,13 @@ from harness.core.base import REFERENCE, shipped_text
 from harness.measure.pipeline import make
 from harness.measure.probe.machine_profile import own_profile
 from harness.models.gguf import read_weights
-from harness.runtimes.llamacpp.training import TrainingSession
-from harness.workloads.chain import Op, Pass
+from harness.runtimes.llamacpp.optimiser import TrainingSession
+from harness.workloads.chain import Op, RecordedPass
 from harness.workloads.scores import figure
-from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
 
 
-class Step(Case):
+class Step(WorkloadCase):
     """One batch of tokens from this place of the text that ships."""
 
     needs = ("language",)
@@ -62,7 +62,7 @@ class TrainSystem(System):
         parts, session, tokens = state
         count = session.batch_tokens
         start = case.place % (len(tokens) - count - 1)
-        with parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
+        with parts.meter.timed(RecordedPass(part="language", op=Op.TRAIN, tokens=count)):
             loss = session.step(tokens[start : start + count + 1])
         rate = count / (parts.meter.taken[-1].seconds or 1e-9)
         mfu = None

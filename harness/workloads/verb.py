@@ -10,7 +10,7 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed, typed
 from harness.core.errors import EngineError, Exit
 from harness.core.option import Option
-from harness.show.output import Answer, say, table
+from harness.show.output import Output, say, table
 
 
 @click.group(cls=Verbs)
@@ -47,7 +47,7 @@ def run(
     thread_count: Annotated[
         int, Meta(ge=1, le=1024), Option("--threads -t", "CPU threads.", "Engine and placement")
     ] = 1,
-) -> Answer:
+) -> Output:
     """Time a system on its cases beside what is predicted of it, and score its answers.
 
     Without a NAME, list them all.
@@ -91,10 +91,10 @@ def run(
     assert shown
     times = table(f"time and memory of {shown.label}", shown.columns, shown.rows)
     scores = table("", ["figure", "with its interval, beside the hardest null"], shown.facts)
-    return Answer(record, lambda: say(times, scores, shown.outcome), status)
+    return Output(record, lambda: say(times, scores, shown.outcome), status)
 
 
-def _listed() -> Answer:
+def _listed() -> Output:
     """Every system with its parts and sizes."""
     from harness.workloads.system import load, names
 
@@ -110,4 +110,4 @@ def _listed() -> Answer:
         rows.append([name, ", ".join(system.parts) or "-", ", ".join(system.sizes), system.title])
         document.append({"name": name, "title": system.title, "parts": system.parts, "sizes": system.sizes})
     view = table("", ["system", "parts", "sizes", "what it does"], rows)
-    return Answer(document, lambda: say(view, *gone))
+    return Output(document, lambda: say(view, *gone))

@@ -34,7 +34,7 @@ def test_system(name: str, tmp_path: Path) -> None:
     """Built-in cases are of its kinds; where they need no model, their answers are JSON's and are scored."""
     pytest.importorskip("harness.workloads")
     from harness.workloads.system import Context
-    from harness.workloads.system_parts import Parts
+    from harness.workloads.system_parts import SystemParts
 
     system = plugins.load_entry("edge_harness.workloads", name, "workload")
     size = system.sizes.get("small", system.sizes["default"])
@@ -43,7 +43,7 @@ def test_system(name: str, tmp_path: Path) -> None:
     if any(case.needs for case in cases):
         return
     try:
-        state = system.prepare(Context(Parts(), size, tmp_path))
+        state = system.prepare(Context(SystemParts(), size, tmp_path))
     except MissingPackageError as error:
         pytest.skip(str(error))
     answers = [system.step(state, case) for case in cases]
@@ -74,10 +74,10 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
 SYSTEM = """
 from harness.core.result import Score
 from harness.show.panels import Panel
-from harness.workloads.system import Case, System
+from harness.workloads.system import WorkloadCase, System
 
 
-class Numbers(Case):
+class Numbers(WorkloadCase):
     numbers: list[int]
 
 

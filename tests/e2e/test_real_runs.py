@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.measure.child import Limits
 from harness.measure.jobs.generate import plan
@@ -149,7 +149,7 @@ def test_a_matrix_goes_on_after_files_that_no_engine_loads(
     assert all(r["detail"] for r in records[:2])
 
 
-def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> RunRecord:
+def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> Record:
     """Run a copy of the model, and do something to it after the first decode sample."""
     path = folder / "victim.gguf"
     path.write_bytes(tiny.read_bytes())

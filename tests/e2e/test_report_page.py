@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
 from harness.records.imports import read_results
@@ -99,7 +99,7 @@ def browser():
         found.close()
 
 
-def kept(name: str) -> list[RunRecord]:
+def kept(name: str) -> list[Record]:
     return read_results(REPORTS / name)
 
 
@@ -154,7 +154,7 @@ def test_nothing_is_fetched_fails_or_is_cut(browser, pages, name: str, width: in
 @given(
     records=st.lists(runs(), min_size=1, max_size=6, unique_by=lambda run: run.run_id), width=st.sampled_from(WIDTHS)
 )
-def test_no_text_of_any_runs_is_cut(browser, tmp_path_factory, records: list[RunRecord], width: int) -> None:
+def test_no_text_of_any_runs_is_cut(browser, tmp_path_factory, records: list[Record], width: int) -> None:
     path = tmp_path_factory.mktemp("any") / "page.html"
     path.write_text(render(page_of(records)), encoding="utf-8")
     view = opened(browser, path, width)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Generation, Load
 from harness.core.scenario import Scenario
 from harness.measure.jobs import generate, load, served
@@ -69,7 +69,7 @@ def url(tiny: Path, port: int):
     process.wait()
 
 
-def measured(planned, tmp_path: Path) -> RunRecord:
+def measured(planned, tmp_path: Path) -> Record:
     with Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         return pipeline.measure(planned)
 
@@ -106,7 +106,7 @@ def test_server_run_is_a_record_like_any_other(url: str, tmp_path: Path) -> None
     assert isinstance(record.result, Generation)
 
 
-def tiny_bytes(record: RunRecord) -> int:
+def tiny_bytes(record: Record) -> int:
     assert record.model is not None
     return record.model.size_bytes
 

@@ -28,8 +28,8 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, memory_of
 from harness.measure.targets import target_named
 from harness.measure.targets.bench import There, between, on_target, program_for
-from harness.measure.targets.facts import _known_device, celsius, drained_joules, facts, probe, ready
 from harness.measure.targets.shell import LOST, Frame
+from harness.measure.targets.target_facts import _known_device, celsius, drained_joules, facts, probe, ready
 from tests.adb_device import Daemon
 
 PHONES = Path(__file__).parent / "phones"

@@ -14,7 +14,7 @@ import psutil
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.core.errors import HarnessError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.measure import pipeline, runner
 from harness.measure.child import Limits
@@ -34,7 +34,7 @@ ENGINE_HOW = pipeline.How(limits=Limits(wall_s=40.0))
 """How the real engine is run."""
 
 
-def told_of(record: RunRecord, outcomes: set[str], words: tuple[str, ...]) -> Injected:
+def told_of(record: Record, outcomes: set[str], words: tuple[str, ...]) -> Injected:
     """Judge a record: its outcome is one of these, and its detail has one of these words."""
     named = record.outcome in outcomes and any(word in record.detail for word in words)
     return Injected(record.outcome, record.detail, named)

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from harness.core.errors import HarnessError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.scenario import Scenario
 from harness.measure.child import Limits
 from harness.measure.pipeline import How, Listener
@@ -123,7 +123,7 @@ class Place:
         scenario: Scenario = SCENARIO,
         job: GenerateJob = JOB,
         how: How = HOW,
-    ) -> RunRecord:
+    ) -> Record:
         """One run through the product; its result is one that must stay."""
         if told is not None:
             how = how._replace(listener=told)

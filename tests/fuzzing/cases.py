@@ -15,7 +15,7 @@ from harness.core.record import (
     MachineFingerprint,
     MemoryUse,
     ModelIdentity,
-    RunRecord,
+    Record,
     Sample,
 )
 from harness.core.scenario import Scenario
@@ -175,7 +175,7 @@ def _record_seeds(folder: Path) -> list[bytes]:
     sample = Sample(
         phase="decode", label="tg2", token_count=2, duration_s=0.5, started_unix_s=1.0, token_times_s=(0.2,)
     )
-    record = RunRecord(
+    record = Record(
         schema_version=SCHEMA_VERSION,
         run_id="20260101T000000000Z-00000000",
         created="2026-01-01T00:00:00.000Z",

@@ -13,8 +13,8 @@ from harness.core.scenario import Scenario
 from harness.core.stats.calibration.paired import calibration_change
 from harness.measure.validity import Watch, child_probe
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
-from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.text_scores import Scores, chunks_of, score, text_nll
 
 CHUNK_TOKENS: Final = 512
 _NO_NUMBER_NATS: Final = 100.0

@@ -17,7 +17,7 @@ from harness.core.ports import Emit
 from harness.core.prediction import Prediction
 from harness.core.result import Generation
 from harness.core.scenario import Scenario
-from harness.measure.memory_watch import Reading, read_memory
+from harness.measure.memory_watch import MemoryReading, read_memory
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
@@ -196,8 +196,10 @@ def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(server.pid)
             processes = [root, *root.children(recursive=True)]
-    held = Reading(0, 0, 0, 0)
+    held = MemoryReading(0, 0, 0, 0)
     for process in processes:
-        held = Reading(*map(sum, zip(held, read_memory(process.pid) or Reading(0, 0, 0, 0), strict=True)))
+        held = MemoryReading(
+            *map(sum, zip(held, read_memory(process.pid) or MemoryReading(0, 0, 0, 0), strict=True))
+        )
     elsewhere = not held.rss_bytes or held.rss_bytes < server.described.size_bytes / 2
     return {"mark": name, "elsewhere": elsewhere, **held._asdict()}

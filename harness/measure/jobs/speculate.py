@@ -11,7 +11,7 @@ from harness.core.base import Frozen
 from harness.core.drafting import Decoding, DraftAdvice
 from harness.core.ports import Emit
 from harness.core.scenario import Scenario
-from harness.measure.jobs.timed import timed_answer
+from harness.measure.jobs.timing import timed_answer
 from harness.measure.sensors import EnergyMeter
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession

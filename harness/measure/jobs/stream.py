@@ -10,7 +10,7 @@ from harness.core.ports import Emit
 from harness.core.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import drafter_of, weighed
-from harness.measure.jobs.timed import timed_answer
+from harness.measure.jobs.timing import timed_answer
 from harness.measure.sensors import EnergyMeter
 from harness.onnx.files import model_files
 from harness.runtimes.llamacpp import RUNTIME

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.core.device import Figure, Storage, measured
+from harness.core.device import Sourced, Storage, measured
 from harness.core.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s
 from harness.hardware.cpus import read_text
 from harness.hardware.threads import default_thread_count, yield_to_readers
@@ -67,7 +67,7 @@ def storage_under(folder: Path, *, file_bytes: int) -> Storage:
                 rate = size / (time.perf_counter() - start_s)
                 how = f"possibly cached, a {size >> 20} MiB file at once"
     except OSError:
-        unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
+        unread = Sourced(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
     if busy_rate:
         busy = measured(busy_rate, f"{how}, all threads computing")

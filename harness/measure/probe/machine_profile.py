@@ -12,12 +12,12 @@ import numpy as np
 
 from harness.core.device import (
     ComputeEngine,
+    Device,
     DeviceKind,
-    DeviceProfile,
-    Figure,
-    MemoryPool,
     OperatingSystem,
+    Pool,
     Power,
+    Sourced,
     Storage,
     measured,
 )
@@ -38,7 +38,7 @@ _ROUGH_STORAGE_BYTES_PER_S: Final = 5e8
 Progress = Callable[[str], None]
 
 
-def probe_machine(*, progress: Progress, name: str = DEVICE_NAME) -> DeviceProfile:
+def probe_machine(*, progress: Progress, name: str = DEVICE_NAME) -> Device:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and battery.
 
     Some ten seconds on two cores. The storage is that of the cache folder, where models rest.
@@ -62,21 +62,21 @@ def probe_machine(*, progress: Progress, name: str = DEVICE_NAME) -> DeviceProfi
     return _profile(name, read, fp32, storage, sets).replace(power=power, notes=notes)
 
 
-def rough_machine() -> DeviceProfile:
+def rough_machine() -> Device:
     """A profile of this machine in half a second: its parts as they are told, its memory read for a moment.
 
     Storage is assumed; the chip's name, cores, instruction sets, limits and the size of RAM are exact.
     """
     size = array_bytes(0, machine.memory().limit_bytes)
     speed = read_bandwidth(default_thread_count(), size, pass_count=2)
-    read = Figure(speed, "read for a moment, no probe", "assumed")
-    disk = Figure(_ROUGH_STORAGE_BYTES_PER_S, "assumed: a cheap solid-state disk", "assumed")
+    read = Sourced(speed, "read for a moment, no probe", "assumed")
+    disk = Sourced(_ROUGH_STORAGE_BYTES_PER_S, "assumed: a cheap solid-state disk", "assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
     profile = _profile(DEVICE_NAME, read, fp32_peak(size_dim=512, pass_count=2), storage)
     return profile.replace(doubts=("read from its parts in a moment: `edge-harness check` probes it",))
 
 
-def own_profile() -> DeviceProfile | None:
+def own_profile() -> Device | None:
     """The probed profile of this machine; None where there is none, or where it is of another one.
 
     A profile in a home that several machines share, or that was probed under other limits, does not hold
@@ -89,8 +89,8 @@ def own_profile() -> DeviceProfile | None:
 
 
 def _profile(
-    name: str, read: Figure, fp32: Figure, storage: Storage, working_sets: WorkingSets = ()
-) -> DeviceProfile:
+    name: str, read: Sourced, fp32: Sourced, storage: Storage, working_sets: WorkingSets = ()
+) -> Device:
     cpu = machine.cpu()
     ram = machine.memory()
     limit_words = "memory limit of the control group"
@@ -100,7 +100,7 @@ def _profile(
     usable = min(ram.limit_bytes, ram.available_bytes)
     pool = ram_pool(ram, measured(usable, f"{limit_words}, less what others hold now"), read)
     engine = cpu_engine(cpu, cpu.model)
-    return DeviceProfile(
+    return Device(
         name=name,
         title=f"This machine ({cpu.model})",
         kind=_kind(),
@@ -115,9 +115,9 @@ def _profile(
     )
 
 
-def ram_pool(ram: machine.Ram, usable: Figure, read: Figure) -> MemoryPool:
+def ram_pool(ram: machine.Ram, usable: Sourced, read: Sourced) -> Pool:
     """The RAM of a machine that was looked at; ``read`` is its bandwidth, as what goes through it got it."""
-    return MemoryPool(
+    return Pool(
         name="ram",
         technology="as measured",
         total_bytes=measured(ram.total_bytes, "as the system reports it"),
@@ -139,7 +139,7 @@ def this_year() -> int:
     return datetime.datetime.now(tz=datetime.UTC).year
 
 
-def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
+def save_profile(profile: Device, path: Path | None = None) -> Path:
     """Write the profile as TOML, into the user's own devices unless ``path`` is given.
 
     Replaces it atomically.
@@ -149,7 +149,7 @@ def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
     return target
 
 
-def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
+def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Sourced:
     """Best of several products of two float32 matrices through numpy's BLAS, in operations a second.
 
     A product of two n x n matrices is 2 n**3 operations.
@@ -165,7 +165,7 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     )
 
 
-def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figure]:
+def estimated_peaks(fp32: Sourced, isa: tuple[str, ...] | None) -> dict[str, Sourced]:
     """fp16 and int8 from the fp32 peak and the widest instruction for each.
 
     fp16 without half-precision arithmetic (x86) converts and multiplies in fp32: the same peak.
@@ -176,7 +176,7 @@ def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figu
         why = name or "no vector extension"
         if isa is None:
             why = "instruction sets not told"
-        peaks[dtype] = Figure(fp32.value * ratio, f"{ratio:g} x the measured fp32 peak ({why})", "assumed")
+        peaks[dtype] = Sourced(fp32.value * ratio, f"{ratio:g} x the measured fp32 peak ({why})", "assumed")
     return peaks
 
 

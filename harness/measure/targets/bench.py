@@ -18,7 +18,7 @@ from harness.core.errors import BadDataError, CouldNotRunError, EngineError, Har
 from harness.core.outside import understood
 from harness.core.ports import Emit
 from harness.core.progress import Progress
-from harness.core.record import RunRecord, Sample, Validity
+from harness.core.record import Record, Sample, Validity
 from harness.core.result import Window
 from harness.core.scenario import Scenario
 from harness.measure.child import run_helper
@@ -29,7 +29,8 @@ from harness.measure.probe.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.protocol import GenerateJob
 from harness.measure.sensors import EnergyMeter
 from harness.measure.targets import target_named
-from harness.measure.targets.facts import (
+from harness.measure.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
+from harness.measure.targets.target_facts import (
     Facts,
     battery_percent,
     celsius,
@@ -39,11 +40,10 @@ from harness.measure.targets.facts import (
     fingerprint,
     ready,
 )
-from harness.measure.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
 from harness.measure.validity import ValidityProbe, Watch
 from harness.models.file_hash import sha256_of
 from harness.onnx.files import model_files
-from harness.records.imports.tools import of_llama_bench
+from harness.records.imports.bench_rows import of_llama_bench
 from harness.runtimes.executable import rows, spelled
 
 PROGRAM: Final = "llama-bench"
@@ -251,7 +251,7 @@ def _with_counters(window: Window, frames: Sequence[Frame], running: Running) ->
     )
 
 
-def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: CounterFrames) -> RunRecord:
+def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: CounterFrames) -> Record:
     """What llama-bench printed; EngineError where it did not end well."""
     status, output = running.finish(_GRACE_S)
     last = " / ".join(log[-2:])

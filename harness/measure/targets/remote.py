@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.measure.targets.shell import LOST, ShellTarget, files_in
 from harness.models.file_hash import sha256_of
 from harness.onnx.files import model_files
@@ -20,12 +20,12 @@ _GRACE_S: Final = 10.0
 _LINES_SAID: Final = 3
 
 
-class Answered(NamedTuple):
+class VerbReply(NamedTuple):
     """What a verb said on the target: its exit status, its standard output, and its records."""
 
     status: int
     text: str
-    records: tuple[RunRecord, ...]
+    records: tuple[Record, ...]
 
 
 def run_there(
@@ -34,7 +34,7 @@ def run_there(
     files: Mapping[str, Path],
     *,
     say: Callable[[str], None] = lambda _line: None,
-) -> Answered:
+) -> VerbReply:
     """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
 
     ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. The verb
@@ -94,7 +94,7 @@ def run_there(
         records.append(record.replace(machine=record.machine.replace(device=target.name)))
     if status == 0 and not records:
         raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
-    return Answered(status, text, tuple(records))
+    return VerbReply(status, text, tuple(records))
 
 
 def without(words: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import IO, Final, NamedTuple
 
 from harness.core.errors import BadDataError, CouldNotRunError
 from harness.core.foreign import inside
-from harness.core.outside import MOST_BYTES, Reader, output_of, understood
+from harness.core.outside import MOST_BYTES, StreamReader, output_of, understood
 from harness.core.printable import clean
 from harness.core.progress import Progress, no_progress
 from harness.models.file_hash import sha256_of
@@ -184,7 +184,7 @@ class ShellTarget:
             path.open("rb") as file,
         ):
             assert process.stdin is not None and process.stderr is not None
-            errors = Reader(process.stderr, process.kill)
+            errors = StreamReader(process.stderr, process.kill)
             with contextlib.suppress(BrokenPipeError):  # its status tells why
                 while chunk := file.read(_CHUNK_BYTES):
                     process.stdin.write(chunk)
@@ -306,14 +306,14 @@ class Running:
         assert self.process.stdout is not None and self.process.stderr is not None
         if not first.startswith("pid "):
             self.process.kill()
-            rest = Reader(self.process.stderr, self.process.kill)
+            rest = StreamReader(self.process.stderr, self.process.kill)
             rest.join(_LINGER_S)
             said = _last(first.encode() + rest.taken()) or "the command did not start"
             raise CouldNotRunError(f"{target.name}: {said}")
         with understood(target.name):
             _, self.pid, self.shell_pid = map(int, first.replace("pid", "0").split())
         # Read from the beginning: a command whose output nobody takes would wait for ever.
-        self._output = Reader(self.process.stdout, self.kill)
+        self._output = StreamReader(self.process.stdout, self.kill)
 
     def _readline(self) -> str:
         assert self.process.stderr is not None
@@ -342,7 +342,7 @@ class Running:
         """
         assert self.process.stderr is not None
         with _limited(timeout_s, self.kill):
-            errors = Reader(self.process.stderr, self.kill)
+            errors = StreamReader(self.process.stderr, self.kill)
             errors.join()
             self._output.join()
             self.process.wait()

@@ -7,15 +7,15 @@ import msgspec
 
 from harness.core.errors import BadDataError
 from harness.core.foreign import json_of, read_limited
-from harness.core.record import RunRecord
+from harness.core.record import Record
+from harness.records.imports.bench_rows import of_answer, of_llama_bench
 from harness.records.imports.pasted import from_text
-from harness.records.imports.tools import of_answer, of_llama_bench
 from harness.records.store import from_document
 
 _TIMES = frozenset(("avg_ns", "avg_ts", "samples_ns"))
 
 
-def read_results(path: Path) -> list[RunRecord]:
+def read_results(path: Path) -> list[Record]:
     """Records of a file: ours (one, or a list of them), what another tool or server wrote, or what a person pasted.
 
     What the verbs that measure print with ``--json`` is read too.

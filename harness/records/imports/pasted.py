@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.core.errors import BadDataError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.models.quant import mixture_in, split
-from harness.records.imports.tools import number, of_llama_bench, record_of
+from harness.records.imports.bench_rows import number, of_llama_bench, record_of
 
 PROMPT_TOKENS: Final = 512
 NEW_TOKENS: Final = 128
@@ -43,7 +43,7 @@ _AMOUNTS: Final = {"MiB": 2.0**20, "GiB": 2.0**30, "M": 1e6, "B": 1e9}
 _OLLAMA: Final = re.compile(r"(?m)^[ \t]*((?:prompt )?eval (?:count|rate)):[ \t]+(\S{1,40})")
 
 
-def from_text(text: str, source: Path | str) -> list[RunRecord]:
+def from_text(text: str, source: Path | str) -> list[Record]:
     """Records of pasted text; lines that begin with ``#`` are remarks.
 
     Raises:
@@ -100,7 +100,7 @@ def _amount(text: str) -> float:
     return number(value) * _AMOUNTS.get(unit, 0)
 
 
-def _line(line: str, place: str) -> RunRecord:
+def _line(line: str, place: str) -> Record:
     match = None
     if len(line) < _LINE_MAX:
         match = _LINE.fullmatch(line)

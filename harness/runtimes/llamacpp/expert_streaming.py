@@ -52,6 +52,7 @@ from numpy.typing import NDArray
 from harness.core.errors import EngineError, RefusedError
 from harness.core.scenario import Scenario
 from harness.core.streaming import PAGE_BYTES, ExpertPlan, ExpertUse
+from harness.runtimes.llamacpp.block_streaming import BLOCK_MARK, BudgetedSession, StreamedSession
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,
     NB_OFFSET,
@@ -69,7 +70,6 @@ from harness.runtimes.llamacpp.stream_plan import (
     page_range,
     plan_experts,
 )
-from harness.runtimes.llamacpp.streaming import BLOCK_MARK, BudgetedSession, StreamedSession
 
 HALF_LIFE_TOKENS: Final = 64.0
 """Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the

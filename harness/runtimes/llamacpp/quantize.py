@@ -90,7 +90,7 @@ def run_quantize(job: QuantizeJob, emit: Emit) -> None:
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
-class _Collector:
+class _ImportanceSums:
     """Sums of squares of what enters each matrix."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def run_importance(arguments: dict[str, str], emit: Emit) -> None:
     the weights by their names still.
     """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
-    collector = _Collector()
+    collector = _ImportanceSums()
     scenario = Scenario(context_tokens=_CHUNK_TOKENS, ubatch_tokens=_CHUNK_TOKENS, repack=False)
     path = Path(arguments["model"])
     with LlamaSession(path, scenario, batch_tokens=_CHUNK_TOKENS, eval_hook=collector.hook) as session:

@@ -39,7 +39,7 @@ NOTHING = -1
 """In place of a class: nothing is proposed there."""
 
 
-class Proposal(NamedTuple):
+class DraftedTokens(NamedTuple):
     """Drafted tokens, oldest first, and the confidence class of each, 0 (least) to BUCKET_COUNT - 1."""
 
     tokens: list[int]
@@ -85,12 +85,12 @@ class ModelDrafter:
         self.session.decode(tokens, position=len(self._fed), logits=logits)
         self._fed.extend(tokens)
 
-    def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
+    def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> DraftedTokens:
         """Decode one token after the other until ``go_on`` says stop.
 
         A token costs one pass of this model.
         """
-        proposal = Proposal([], [])
+        proposal = DraftedTokens([], [])
         self._cut(history)
         fed: Sequence[int] = history[len(self._fed) :]
         while len(proposal.tokens) < limit:
@@ -151,9 +151,9 @@ class LookupDrafter:
                 return at // 4 + size, size
         return -1, 0
 
-    def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
+    def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> DraftedTokens:
         """Continue as the text did after the longest match."""
-        proposal = Proposal([], [])
+        proposal = DraftedTokens([], [])
         start, size = self._find(history)
         text = list(history)
         while start >= 0 and len(proposal.tokens) < limit:
@@ -486,7 +486,7 @@ def generate(
     end = len(prompt) + new_tokens
     cycles: list[Decoding] = []
     while len(history) < end:
-        proposal = Proposal([], [])
+        proposal = DraftedTokens([], [])
         t0_s = drafting_s = now_s()
         if drafter and policy:
             if policy.wants_look(drafter.lag_tokens(history)):

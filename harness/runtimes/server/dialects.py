@@ -17,7 +17,7 @@ from harness.core.errors import RefusedError
 from harness.core.printable import clean
 from harness.core.record import ModelIdentity
 from harness.models.quant import mixture_in
-from harness.runtimes.server.pieces import Collector, Request, ServerAnswer
+from harness.runtimes.server.pieces import AnswerPieces, Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
 _TABLE: Final = shipped_table("data/servers.toml")
@@ -174,7 +174,7 @@ class Dialect:
 
     def _asked(self, request: Request) -> ServerAnswer:
         with self.endpoint.exchange(self._row["path"], self.body(request)) as sent:
-            found = Collector(request.new_tokens, sent.sent_s)
+            found = AnswerPieces(request.new_tokens, sent.sent_s)
             for line, data in _events(sent, found):
                 if "error" in data:
                     error = data["error"]
@@ -187,7 +187,7 @@ class Dialect:
                 self._read(line, data, found)
             return found.answer()
 
-    def _read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
+    def _read(self, line: Line, data: dict[str, Any], found: AnswerPieces) -> None:
         """One event: a piece of the answer, what the server says of all of it, or both.
 
         ServerError for a count that is none.
@@ -218,7 +218,7 @@ class Dialect:
             found.piece(line.at_s, "", found.told["new_tokens"])
 
 
-def _events(sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
+def _events(sent: Exchange, found: AnswerPieces) -> Iterator[tuple[Line, dict[str, Any]]]:
     """The JSON objects of an answer: server-sent events, or one a line.
 
     ServerError where a line is neither.

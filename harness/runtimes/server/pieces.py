@@ -133,7 +133,7 @@ class ServerAnswer(Frozen):
         return tuple(gaps)
 
 
-class Collector:
+class AnswerPieces:
     """Gathers one answer's pieces.
 
     Told the server's own words about it, it says where they contradict the stream.

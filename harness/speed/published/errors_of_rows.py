@@ -25,7 +25,7 @@ MISSED: Final = 0.1
 """Share of measurements that a 90 % interval may miss."""
 
 
-class Score(Frozen):
+class VoteErrors(Frozen):
     """Errors of one set of votes.
 
     Attributes:
@@ -72,8 +72,8 @@ class Report(Frozen):
     left_out: str
     rows_count: int
     unpredictable: dict[str, int]
-    groups: dict[str, Score]
-    tables: dict[str, dict[str, Score]]
+    groups: dict[str, VoteErrors]
+    tables: dict[str, dict[str, VoteErrors]]
     worst: tuple[dict[str, str | float], ...]
 
 
@@ -128,7 +128,7 @@ def judged(row: Row, ln_s: float, half_width: float) -> Judged:
     return Judged(row, span.mid, span.low, span.high)
 
 
-def score(judged: Sequence[Judged]) -> Score | None:
+def score(judged: Sequence[Judged]) -> VoteErrors | None:
     """Errors of these rows, one vote each; None without any."""
     if not judged:
         return None
@@ -145,7 +145,7 @@ def score(judged: Sequence[Judged]) -> Score | None:
         middles = np.median(np.abs(shares[:, None] * promised - 1), axis=1)
         best = (float(shares[middles.argmin()]), float(middles.min()))
     spans = all(j.high for j in judged)
-    return Score(
+    return VoteErrors(
         votes_count=len(errors),
         rows_count=len(judged),
         median_ratio=median(errors),
@@ -203,7 +203,7 @@ def hardware_of(row: Row) -> str:
     return name
 
 
-def _by_hardware(judged: Sequence[Judged]) -> dict[str, Score]:
+def _by_hardware(judged: Sequence[Judged]) -> dict[str, VoteErrors]:
     """Scores by class of hardware, the one with the most votes first."""
     parts = grouped(judged, lambda one: hardware_of(one.row))
     scores = [(name, found) for name, part in parts.items() if (found := score(part)) is not None]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.workloads.memory.store import OF_WORDS, Memory, MemoryStore
+from harness.workloads.memory.note_store import OF_WORDS, Memory, MemoryStore
 from harness.workloads.scores import mean_of, of_kind, resampled, share
-from harness.workloads.system import Answers, Case, Cases, Context, PartWeights, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
 
 _TOP = 20
 _SHOWN = 5
@@ -29,7 +29,7 @@ _INSTRUCTION = (
 _PLACES = ("cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn")
 
 
-class Turn(Case):
+class Turn(WorkloadCase):
     """A turn of a conversation, at ``time_s`` (Unix time), now unless given."""
 
     conversation: str = ""

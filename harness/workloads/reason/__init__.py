@@ -13,7 +13,7 @@ from typing import Any
 from harness.core.errors import RefusedError
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 from harness.workloads.scores import mean_of, of_kind, share
-from harness.workloads.system import Answers, Case, Cases, Context, Scores, Size, System
+from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
 
 PROGRAM_TOKENS = 160
 _PROGRAM = (
@@ -28,14 +28,14 @@ _PROGRAM = (
 """The turns in which a program is asked for."""
 
 
-class Arithmetic(Case):
+class Arithmetic(WorkloadCase):
     """Steps, and the first wrong one counted from 0, -1 where all are right."""
 
     steps: list[str]
     label: int | None = None
 
 
-class Solve(Case):
+class Solve(WorkloadCase):
     """A problem and the number that answers it."""
 
     needs = ("language",)

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.answer.advice import Advice, Adviser, Variant, perplexity_growth_percent
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.prediction import Interval, Prediction, SpeedPrediction
 from harness.core.scenario import Scenario
 from harness.core.way import Way, WayKind
@@ -47,7 +47,7 @@ def evaluate(variant: Variant) -> Way:
     return Way(kind=WayKind.WHOLE, scenario=variant.scenario, prediction=answered)
 
 
-def ask(quant: str, scenario: Scenario, device: DeviceProfile, most: int = 8) -> tuple[Prediction, list[Advice]]:
+def ask(quant: str, scenario: Scenario, device: Device, most: int = 8) -> tuple[Prediction, list[Advice]]:
     asked = Variant(quant, scenario, device)
     now = evaluate(asked).prediction
     adviser = Adviser(now, asked, LLAMA.shape, 8_030_261_248)

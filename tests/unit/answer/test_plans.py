@@ -7,7 +7,7 @@ from harness.answer.case import Case, within_budget
 from harness.answer.plans import plan_speculation
 from harness.answer.resolve import resolve_device, resolve_model
 from harness.answer.ways import in_memory
-from harness.core.device import Figure
+from harness.core.device import Sourced
 from harness.core.scenario import Scenario
 from harness.core.units import GIB
 from harness.core.way import WayKind
@@ -86,7 +86,7 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     ]  # of it rows are looked up
     missing = now.verdict.needed_bytes - table - now.verdict.available_bytes
     assert streamed <= disk / missing
-    half = Figure(value=disk / 2, source="", confidence="measured")
+    half = Sourced(value=disk / 2, source="", confidence="measured")
     measured = replace(device.storage, sequential_read_bytes_per_s=half, busy_read_bytes_per_s=half)
     slower = streamed_ways(model.weights, replace(device, storage=measured), scenario, now)  # the disk limits
     assert _rates(slower)[1] == pytest.approx(streamed / 2, rel=0.03)

@@ -14,7 +14,7 @@ from harness.core.errors import BadDataError, InputError, RefusedError, UnknownN
 from harness.core.scenario import Scenario
 from harness.hardware.devices import dump_device, load_device
 from harness.measure import machine
-from harness.measure.probe.machine_profile import calibrate
+from harness.measure.probe import calibrate
 
 LLAMA_3_1_8B = {
     "model_type": "llama",

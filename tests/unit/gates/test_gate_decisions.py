@@ -26,7 +26,7 @@ from harness.core.record import (
     MemoryUse,
     ModelIdentity,
     Outcome,
-    RunRecord,
+    Record,
     Sample,
     Validity,
 )
@@ -88,7 +88,7 @@ class Run:
     turn: int = 0
     peak: int = 500
 
-    def record(self) -> RunRecord:
+    def record(self) -> Record:
         samples = tuple(
             Sample(
                 phase="decode",
@@ -100,7 +100,7 @@ class Run:
             )
             for v in self.speeds
         )
-        return RunRecord(
+        return Record(
             schema_version=SCHEMA_VERSION,
             run_id=f"r{self.turn}",
             created=f"2026-01-01T00:00:{self.turn:02d}Z",
@@ -236,7 +236,7 @@ def test_a_speed_at_a_depth_is_proposed_and_judged() -> None:
     assert {b.metric: b.floor for b, _ in budgets} == {"decode_tokens_per_s": 69.4, "peak_memory_bytes": None}
 
 
-def turns(ratio: float, wobble: float = 0.0) -> tuple[list[RunRecord], list[RunRecord]]:
+def turns(ratio: float, wobble: float = 0.0) -> tuple[list[Record], list[Record]]:
     """Six turns on a machine that gets slower all the time; the candidate is ``ratio`` as fast."""
     new, old = [], []
     for turn in range(6):

@@ -9,7 +9,7 @@ from scipy import stats
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, run_gate, share
 from harness.core.budget import Budget
 from harness.core.errors import CouldNotRunError, InputError
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.gates.live import gate_in_turns, plan_line, run_side
 
 GATES = 60
@@ -65,7 +65,7 @@ def test_an_answer_from_disturbed_runs_says_so() -> None:
 def test_without_times_of_tokens_disturbed_runs_decide_nothing() -> None:
     machine = Machine(MARKED, 0)
 
-    def run() -> RunRecord:
+    def run() -> Record:
         record = machine.run(0.2)
         return replace(record, samples=tuple(replace(s, token_times_s=()) for s in record.samples))
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from harness.core.budget import Budget
-from harness.core.record import MachineFingerprint, MemoryUse, RunRecord, Sample
+from harness.core.record import MachineFingerprint, MemoryUse, Record, Sample
 from harness.core.result import Score, SystemResult
 from harness.core.scenario import Scenario
 from harness.gates.evaluate import evaluate
@@ -21,9 +21,7 @@ BUDGETS = [
 ]
 
 
-def measured(
-    device: str, *, recall: float = 0.675, latency_s: float = 0.008, memory_bytes: int = 70_000_000
-) -> RunRecord:
+def measured(device: str, *, recall: float = 0.675, latency_s: float = 0.008, memory_bytes: int = 70_000_000) -> Record:
     samples = tuple(
         Sample(phase="workload", label="ask", token_count=1, duration_s=latency_s * (1 + at / 100), started_unix_s=0.0)
         for at in range(20)

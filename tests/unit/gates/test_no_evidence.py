@@ -16,7 +16,7 @@ from harness.core.errors import BadDataError, Exit, RefusedError
 from harness.core.metric import metric_values
 from harness.core.prediction import Interval
 from harness.core.question import Question
-from harness.core.record import ModelIdentity, RunRecord
+from harness.core.record import ModelIdentity, Record
 from harness.core.stats.intervals import Estimate
 from harness.core.stats.runs import Spread, spread_of
 from harness.gates.evaluate import evaluate, exit_code
@@ -36,7 +36,7 @@ MEMORY = Budget(metric="peak_memory_bytes", ceiling=1e12, model=NAME)
 SPEED = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.1, model=NAME)
 
 
-def run(name: str, minutes: float = 0.0, **fields: object) -> RunRecord:
+def run(name: str, minutes: float = 0.0, **fields: object) -> Record:
     made = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
     return structs.replace(GOOD, run_id=name, created=made.isoformat(), **fields)
 
@@ -54,7 +54,7 @@ REFUSED = run("today", 60 * 24, outcome="refused", model=None, samples=(), memor
         pytest.param(structs.replace(REFUSED, extra={}), "may be the run that was meant", id="it has no name at all"),
     ],
 )
-def test_a_failed_run_is_not_made_good_by_the_one_of_yesterday(today: RunRecord, said: str) -> None:
+def test_a_failed_run_is_not_made_good_by_the_one_of_yesterday(today: Record, said: str) -> None:
     judged = evaluate([MEMORY], [run("yesterday"), today])
 
     assert exit_code(judged) == Exit.COULD_NOT_RUN
@@ -125,7 +125,7 @@ def test_a_baseline_that_was_disturbed_decides_nothing() -> None:
     assert judged.answer == "inconclusive"
 
 
-def faster(record: RunRecord, factor: float) -> RunRecord:
+def faster(record: Record, factor: float) -> Record:
     return structs.replace(
         record, samples=tuple(structs.replace(s, duration_s=s.duration_s / factor) for s in record.samples)
     )
@@ -363,8 +363,8 @@ def test_the_first_screen_is_short_and_its_word_is_the_status(answer: str) -> No
 def test_turns_alternate_and_end_when_the_answer_is_clear() -> None:
     order: list[str] = []
 
-    def side(name: str, speeds: list[float]) -> Callable[[], RunRecord]:
-        def take() -> RunRecord:
+    def side(name: str, speeds: list[float]) -> Callable[[], Record]:
+        def take() -> Record:
             order.append(name)
             turn = sum(each == name for each in order)
             sample = next(s for s in GOOD.samples if s.phase == "decode" and not s.warm_up)

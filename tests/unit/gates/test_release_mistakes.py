@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from harness.cli import main
-from harness.core.record import RunRecord, Validity
+from harness.core.record import Record, Validity
 from harness.gates.propose import propose, to_toml
 from harness.records.store import load, save
 
@@ -18,35 +18,35 @@ GOOD = load(KEPT)
 BUDGETS = to_toml(propose([GOOD]))
 
 
-def disturbed(record: RunRecord, factor: float = 1.0) -> RunRecord:
+def disturbed(record: Record, factor: float = 1.0) -> Record:
     """The same with every sample marked, and so many times as long."""
     busy = Validity(doubts=("other processes used 80 % of all CPU time",))
     samples = [structs.replace(s, validity=busy, duration_s=s.duration_s * factor) for s in record.samples]
     return structs.replace(record, samples=tuple(samples), outcome="inconclusive")
 
 
-def slower(record: RunRecord, factor: float, run_id: str = "slow") -> RunRecord:
+def slower(record: Record, factor: float, run_id: str = "slow") -> Record:
     samples = [structs.replace(s, duration_s=s.duration_s * factor) for s in record.samples]
     return structs.replace(record, samples=tuple(samples), run_id=run_id)
 
 
-def model(**fields: object) -> RunRecord:
+def model(**fields: object) -> Record:
     assert GOOD.model is not None
     return structs.replace(GOOD, model=structs.replace(GOOD.model, **fields))
 
 
-def machine(**fields: object) -> RunRecord:
+def machine(**fields: object) -> Record:
     return structs.replace(GOOD, machine=structs.replace(GOOD.machine, **fields))
 
 
-def scenario(**fields: object) -> RunRecord:
+def scenario(**fields: object) -> Record:
     return structs.replace(GOOD, scenario=structs.replace(GOOD.scenario, **fields))
 
 
 class Mistake(NamedTuple):
     """What lies in the folder of results, what stands in the budgets, what is typed; the status, and what is said."""
 
-    records: list[RunRecord]
+    records: list[Record]
     budgets: str
     words: list[str]
     status: set[int]
@@ -54,7 +54,7 @@ class Mistake(NamedTuple):
 
 
 def mistake(
-    *records: RunRecord, edit: Callable[[str], str] = str, words: str = "", status: int | set[int] = 4, says: str
+    *records: Record, edit: Callable[[str], str] = str, words: str = "", status: int | set[int] = 4, says: str
 ) -> Mistake:
     statuses = {status} if isinstance(status, int) else status
     return Mistake(list(records), edit(BUDGETS), words.split(), statuses, says)

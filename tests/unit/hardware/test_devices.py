@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.cli.devices import devices as COMMAND
-from harness.core.device import Calibration, ComputeEngine, DeviceProfile, Figure, MemoryPool, Power, Storage, TypeCost
+from harness.core.device import Calibration, ComputeEngine, Device, Pool, Power, Sourced, Storage, TypeCost
 from harness.core.errors import BadDataError, InputError, UnknownNameError
 from harness.core.units import GB
 from harness.hardware.built import mac_working_set, usable_gb
@@ -191,21 +191,24 @@ texts = st.text(max_size=30)
 positive = st.floats(min_value=1e-3, max_value=1e15)
 names = st.text("abcdefghijklmnop-0123456789", min_size=1, max_size=12)
 figures = st.builds(
-    Figure, value=positive, source=texts, confidence=st.sampled_from(["measured", "verified", "from_memory", "assumed"])
+    Sourced,
+    value=positive,
+    source=texts,
+    confidence=st.sampled_from(["measured", "verified", "from_memory", "assumed"]),
 )
 maybe = st.none() | figures
 
 
 @st.composite
-def pools(draw: st.DrawFn, name: str) -> MemoryPool:
+def pools(draw: st.DrawFn, name: str) -> Pool:
     total = draw(figures)
     less = st.builds(
-        Figure,
+        Sourced,
         value=st.floats(min_value=total.value / 1e3, max_value=total.value),
         source=texts,
         confidence=st.just("measured"),
     )
-    return MemoryPool(
+    return Pool(
         name=name,
         technology=draw(texts),
         total_bytes=total,
@@ -226,7 +229,7 @@ engines = st.builds(
     isa=st.lists(texts, max_size=3).map(tuple),
     peak_flops_per_s=st.dictionaries(st.sampled_from(["fp32", "fp16", "int8"]), figures),
     sustained_ratio=st.none()
-    | st.builds(Figure, value=st.floats(1e-3, 1), source=texts, confidence=st.just("measured")),
+    | st.builds(Sourced, value=st.floats(1e-3, 1), source=texts, confidence=st.just("measured")),
 )
 calibrations = st.builds(
     Calibration,
@@ -252,9 +255,9 @@ calibrations = st.builds(
 
 
 @st.composite
-def profiles(draw: st.DrawFn) -> DeviceProfile:
+def profiles(draw: st.DrawFn) -> Device:
     with_card = draw(st.booleans())
-    return DeviceProfile(
+    return Device(
         name=draw(names),
         title=draw(texts),
         kind=draw(st.sampled_from(["phone", "laptop", "gpu-server"])),
@@ -273,7 +276,7 @@ def profiles(draw: st.DrawFn) -> DeviceProfile:
 
 @settings(max_examples=40, deadline=None)
 @given(profile=profiles())
-def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, profile: DeviceProfile) -> None:
+def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, profile: Device) -> None:
     """To the last bit of every number and the last character of every text."""
     folder = tmp_path_factory.getbasetemp()
 
@@ -324,7 +327,7 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.T
     path = write(tmp_path_factory.getbasetemp(), "\n".join(spoilt))
 
     try:
-        assert isinstance(load_device(path), DeviceProfile)
+        assert isinstance(load_device(path), Device)
     except BadDataError as error:
         assert "\n" not in str(error)
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from harness.core.base import shipped_table
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.errors import InputError, UnknownNameError
 from harness.core.units import GB, GIB
 from harness.hardware.devices import load_device
@@ -61,7 +61,7 @@ def test_shares_of_cards_are_of_something(shares: tuple[float, ...]) -> None:
     profile = load_device("2x rtx 3090")
     assert profile.card_shares == (1.0, 1.0)
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(msgspec.to_builtins(profile) | {"card_shares": shares}, DeviceProfile)
+        msgspec.convert(msgspec.to_builtins(profile) | {"card_shares": shares}, Device)
 
 
 @pytest.mark.parametrize(

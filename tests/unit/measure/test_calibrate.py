@@ -12,8 +12,8 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.record import MemoryUse
 from harness.measure.child import ChildResult, Limits
 from harness.measure.pipeline import Listener
+from harness.measure.probe import calibrate
 from harness.measure.probe.calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, _Timing, dimensions, plan
-from harness.measure.probe.machine_profile import calibrate
 from harness.measure.probe.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
 from harness.models.ggml import row_bytes
 from harness.models.gguf import read_gguf

@@ -14,7 +14,7 @@ from harness.measure.engine_devices import engine_devices, with_gpu
 from harness.memory.placed import with_cards
 from harness.models.names import load_model
 from harness.models.weights import weights_of
-from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.loaded_devices import GgmlDevice
 from harness.speed.estimate import pass_seconds
 from harness.speed.passes import Pass
 from harness.verbs.check import _engines
@@ -102,14 +102,14 @@ def test_cards_add_their_memory_and_nothing_else():
     ],
 )
 def test_a_gpu_that_shares_the_hosts_memory_is_no_second_memory(number: int, description: str, kind: str):
-    from harness.runtimes.llamacpp.devices import kind_of
+    from harness.runtimes.llamacpp.loaded_devices import kind_of
 
     assert kind_of(number, description) == kind
 
 
 def test_integrated_gpus_are_left_out_beside_a_card(monkeypatch: pytest.MonkeyPatch):
     from harness.core.errors import RefusedError
-    from harness.runtimes.llamacpp import devices as module
+    from harness.runtimes.llamacpp import loaded_devices as module
 
     shared = CARD._replace(name="Vulkan1", kind="igpu")
     monkeypatch.setattr(module, "devices", lambda _lib=None: (shared, CARD))

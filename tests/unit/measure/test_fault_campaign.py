@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.records.history import History
 from tests.faults import children, commands
 from tests.faults.__main__ import campaign, main
@@ -34,7 +34,7 @@ def test_a_killed_parent_goes_on_where_it_stopped() -> None:
 
 
 def test_a_lost_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(history: History, records: Iterable[RunRecord], *, cell: str = "") -> None:
+    def forget(history: History, records: Iterable[Record], *, cell: str = "") -> None:
         del history, records, cell
 
     monkeypatch.setattr(History, "extend", forget)

@@ -17,8 +17,9 @@ from harness.core.ports import Emit
 from harness.core.scenario import Scenario
 from harness.measure import jobs, protocol
 from harness.measure.child_process import _typed
-from harness.measure.jobs import executable, load, score, served, soak, speculate, stream
-from harness.measure.probe.machine_profile import calibrate_child as _calibrate_child
+from harness.measure.jobs import bench_program as executable
+from harness.measure.jobs import load, score, served, soak, speculate, stream
+from harness.measure.probe import calibrate_child as _calibrate_child
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.server.stream import Patience
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.core.device import Figure
+from harness.core.device import Sourced
 from harness.hardware.devices import load_device
-from harness.measure.probe.machine_profile import bandwidth, disk
-from harness.measure.probe.machine_profile import machine_profile as probe
+from harness.measure.probe import bandwidth, disk
+from harness.measure.probe import machine_profile as probe
 
 MIB = 2**20
 
@@ -136,7 +136,7 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
 
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
-    fp32 = Figure(value=1e11, source="", confidence="measured")
+    fp32 = Sourced(value=1e11, source="", confidence="measured")
     found = probe.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
     assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 1e11, "int8": 4e11}
     found = probe.estimated_peaks(fp32, ("avx2", "avx_vnni"))
@@ -158,9 +158,9 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("harness.measure.probe.bandwidth.array_bytes", lambda *_: 8 * MIB)
     real_storage = disk.storage_under
     small = lambda folder, **_: real_storage(folder, file_bytes=4 * MIB)  # noqa: E731
-    monkeypatch.setattr("harness.measure.probe.storage_under", small)
+    monkeypatch.setattr("harness.measure.probe.machine_profile.storage_under", small)
     real = probe.fp32_peak
-    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
+    monkeypatch.setattr("harness.measure.probe.machine_profile.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
     profile = probe.probe_machine(progress=lines.append)
     path = probe.save_profile(profile)

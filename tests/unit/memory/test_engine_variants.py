@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.device import DeviceProfile
+from harness.core.device import Device
 from harness.core.model import Tensor, Weights
 from harness.core.prediction import MemoryPrediction, PartKind
 from harness.core.scenario import Scenario
@@ -33,7 +33,7 @@ VARIANTS = {
 }
 
 
-def _on(isa: tuple[str, ...]) -> DeviceProfile:
+def _on(isa: tuple[str, ...]) -> Device:
     device = load_device("raspberry-pi-5")
     cpu = device.engine_for("cpu")
     assert cpu is not None

@@ -8,7 +8,7 @@ import pytest
 from harness.core.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.files import quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.session import OnnxSession
+from harness.onnx.ort_session import OnnxSession
 from tests.tiny_onnx import quantize, store
 
 onnx = pytest.importorskip("onnx")

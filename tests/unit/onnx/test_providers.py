@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.core.errors import RefusedError, UnknownNameError
-from harness.onnx.session import PROVIDERS, OnnxSession, providers_for
+from harness.onnx.ort_session import PROVIDERS, OnnxSession, providers_for
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from harness.core.prediction import (
     SpeedPrediction,
     Verdict,
 )
-from harness.core.record import MachineFingerprint, MemoryUse, Phase, RunRecord, Sample, Validity
+from harness.core.record import MachineFingerprint, MemoryUse, Phase, Record, Sample, Validity
 from harness.core.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
@@ -31,8 +31,8 @@ def sample(phase: Phase, label: str, duration_s: float, **fields: Any) -> Sample
 BUSY = Validity(doubts=("other processes used 52% of all CPU time: stop them",))
 
 
-def record(*samples: Sample, prediction: Prediction | None = None, memory: MemoryUse | None = None) -> RunRecord:
-    return RunRecord(
+def record(*samples: Sample, prediction: Prediction | None = None, memory: MemoryUse | None = None) -> Record:
+    return Record(
         schema_version=1,
         run_id="r",
         created="",

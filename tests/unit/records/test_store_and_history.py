@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
-from harness.core.record import MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
+from harness.core.record import MachineFingerprint, ModelIdentity, Record, Sample, Validity
 from harness.core.scenario import Scenario
 from harness.records import store
 from harness.records.history import History
@@ -28,7 +28,7 @@ MACHINE = MachineFingerprint(
 )
 
 
-def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> RunRecord:
+def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> Record:
     given: dict[str, Any] = {
         "schema_version": store.SCHEMA_VERSION,
         "run_id": run_id,
@@ -40,7 +40,7 @@ def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> RunRe
         "scenario": Scenario(),
         "outcome": "ok",
     }
-    return RunRecord(**(given | fields))
+    return Record(**(given | fields))
 
 
 times = st.just(0.0) | st.floats(1e-9, 1e6)
@@ -201,9 +201,9 @@ WRITER = """
 import sys
 from pathlib import Path
 import msgspec
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.records.history import History
-record = msgspec.json.decode(sys.stdin.buffer.read(), type=RunRecord)
+record = msgspec.json.decode(sys.stdin.buffer.read(), type=Record)
 history = History(Path(sys.argv[1]))
 for n in range(100000):
     history.extend([msgspec.structs.replace(record, run_id=f"r-{n:06d}")])

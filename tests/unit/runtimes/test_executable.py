@@ -11,7 +11,7 @@ from harness.core.placement import Placement
 from harness.core.record import MemoryUse
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
-from harness.measure.jobs import executable as jobs_executable
+from harness.measure.jobs import bench_program as jobs_executable
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import memory_of
 from harness.runtimes import executable
@@ -88,7 +88,7 @@ def test_rows_are_read_among_other_lines() -> None:
 
 
 def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -> None:
-    from harness.measure.jobs.executable import run_executable
+    from harness.measure.jobs.bench_program import run_executable
 
     programs('{"n_prompt": 4, "n_gen": 0, "samples_ns": [2000000], "build_commit": "c"}')
     told: list[str] = []

@@ -10,7 +10,7 @@ from harness.core.errors import EngineError, MissingPackageError
 from harness.core.scenario import Scenario
 from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.llamacpp import library as binding
-from harness.runtimes.llamacpp.devices import devices
+from harness.runtimes.llamacpp.loaded_devices import devices
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.xllamacpp import RUNTIME
 

@@ -19,7 +19,7 @@ from harness.models.weights import weights_of
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine
 
-from harness.runtimes.llamacpp.devices import apis, buffers, devices, devices_of  # noqa: E402
+from harness.runtimes.llamacpp.loaded_devices import apis, buffers, devices, devices_of  # noqa: E402
 from harness.runtimes.llamacpp.session import LlamaSession  # noqa: E402
 
 DENSE = ModelShape(
@@ -43,7 +43,9 @@ def test_the_engine_lists_its_devices():
 
 
 def test_an_api_that_is_not_there_is_refused_with_the_command_that_adds_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.runtimes.llamacpp.devices.pull_command", lambda api: f"engines pull --api {api}")
+    monkeypatch.setattr(
+        "harness.runtimes.llamacpp.loaded_devices.pull_command", lambda api: f"engines pull --api {api}"
+    )
     with pytest.raises(RefusedError, match=r"sees no device of api 'rocm'.*an engine for it: engines pull --api rocm"):
         devices_of("rocm")
 

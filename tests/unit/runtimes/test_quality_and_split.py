@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from harness.core.errors import RefusedError
 from harness.core.streaming import PAGE_BYTES
-from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
+from harness.runtimes.llamacpp.block_streaming import StreamedSession
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, NoRoomError, plan_split, whole_pages
-from harness.runtimes.llamacpp.streaming import StreamedSession
+from harness.runtimes.llamacpp.text_scores import Scores, chunks_of, log_probabilities
 from harness.speed.storage import evenly_spread
 
 

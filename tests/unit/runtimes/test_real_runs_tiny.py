@@ -16,7 +16,6 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.huge_pages import read_buffer
 from harness.core.scenario import Scenario
 from harness.models.gguf import read_gguf
-from harness.runtimes.llamacpp.quality import score
 from harness.runtimes.llamacpp.quantize import QuantizeJob, run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
@@ -28,6 +27,7 @@ from harness.runtimes.llamacpp.speculative import (
     explain_difference,
     generate,
 )
+from harness.runtimes.llamacpp.text_scores import score
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine
@@ -105,8 +105,8 @@ def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: p
 def test_storage_is_not_looked_at_beside_our_own_reads() -> None:
     """What was put in line for the next pass is read first; the pass then need not wait for it."""
     from harness.runtimes.llamacpp import laid_memory
+    from harness.runtimes.llamacpp.block_streaming import BudgetedSession
     from harness.runtimes.llamacpp.stream_plan import Extent
-    from harness.runtimes.llamacpp.streaming import BudgetedSession
 
     class Slow:
         def read(self, *_: int) -> None:
@@ -138,7 +138,7 @@ def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 def test_a_hopeless_budget_is_refused_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a real limit that holds hardly a page of the file, a pass over its mapping would not end."""
-    from harness.runtimes.llamacpp import streaming
+    from harness.runtimes.llamacpp import block_streaming as streaming
 
     path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=4)
     monkeypatch.setattr(LlamaSession, "decode", lambda *_, **__: pytest.fail("a pass was run"))
@@ -149,7 +149,7 @@ def test_a_hopeless_budget_is_refused_before_any_pass(tmp_path: Path, monkeypatc
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 @pytest.mark.parametrize("share", [1.5, 0.8, 0.6])
 def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: float) -> None:
-    from harness.runtimes.llamacpp import streaming
+    from harness.runtimes.llamacpp import block_streaming as streaming
     from harness.speed.storage import MARGIN_BYTES
 
     path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
@@ -177,7 +177,7 @@ def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: fl
 
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 def test_a_budget_that_cannot_hold_the_engine_is_refused(tiny: Path) -> None:
-    from harness.runtimes.llamacpp.streaming import StreamedSession
+    from harness.runtimes.llamacpp.block_streaming import StreamedSession
 
     with pytest.raises(RefusedError, match=r"found 10 MiB, expected at least (\d+) MiB") as told:
         StreamedSession(tiny, SCENARIO, 10 << 20)
@@ -218,9 +218,9 @@ def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         quantize("iq1.gguf", "IQ1_S")
     assert not (tmp_path / "iq1.gguf").exists()
-    from harness.runtimes.llamacpp.quantize import _Collector
+    from harness.runtimes.llamacpp.quantize import _ImportanceSums
 
-    collector = _Collector()
+    collector = _ImportanceSums()
     with LlamaSession(source, Scenario(context_tokens=64, repack=False), eval_hook=collector.hook) as session:
         session.decode(list(range(32)), position=0, logits="all")
     names = {n for n, t in types.items() if t == "Q4_0"}

@@ -87,6 +87,6 @@ def test_the_rule_sees_each_offence(source: str) -> None:
 def test_the_page_escapes_by_itself() -> None:
     """The one environment there is has autoescape on: the source says so, and so does the engine that it makes."""
     pytest.importorskip("jinja2")
-    source = (ROOT / "report" / "html.py").read_text()
+    source = (ROOT / "show" / "html.py").read_text()
     assert "autoescape=True" in source
     assert offences(source, "harness/show/html.py") == []

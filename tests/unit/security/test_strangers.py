@@ -13,8 +13,8 @@ import pytest
 
 from harness.core.errors import BadDataError, CouldNotRunError, FetchError, HarnessError
 from harness.core.foreign import inside
-from harness.measure.targets.facts import facts
 from harness.measure.targets.shell import CounterFrames, Frame, ShellTarget, files_in
+from harness.measure.targets.target_facts import facts
 from harness.models.hub import read_repository
 
 LEADING_OUT = [

@@ -18,7 +18,7 @@ from harness.core.record import (
     MachineFingerprint,
     MemoryUse,
     ModelIdentity,
-    RunRecord,
+    Record,
     Sample,
     Validity,
 )
@@ -33,7 +33,7 @@ def around(mid: float) -> Interval:
 
 def record(
     *, name: str = "small-1b", rates: tuple[float, ...] = (10.0, 12.0, 11.0), run_id: str = "20260101T000000-aa", **more
-) -> RunRecord:
+) -> Record:
     """10 tokens at each of ``rates``, one warm-up and one disturbed sample; peak 300 MiB, 256 predicted."""
     samples = [
         Sample(
@@ -115,7 +115,7 @@ def record(
         "memory": MemoryUse(peak_rss_bytes=300 << 20),
         "prediction": prediction,
     }
-    return RunRecord(**(fields | more))
+    return Record(**(fields | more))
 
 
 machines = st.sampled_from(["EPYC", "Xeon", "M3"]).map(
@@ -127,7 +127,7 @@ machines = st.sampled_from(["EPYC", "Xeon", "M3"]).map(
 
 
 @st.composite
-def runs(draw, index: int = 0) -> RunRecord:
+def runs(draw, index: int = 0) -> Record:
     """A run of one of few models, machines and settings, so that some are alike; well, doubtful or broken."""
     number = draw(st.integers(0, 10**6))
     name, quant = draw(

@@ -6,15 +6,15 @@ import pytest
 from report_records import record
 
 from harness.core.prediction import Interval
-from harness.core.record import RunRecord, Validity
+from harness.core.record import Record, Validity
 from harness.records.imports import read_results
 from harness.show.checked import WIDTH, bar, screen
-from harness.show.state import Figure, State
+from harness.show.state import ShownMetric, State
 
 REPORTS = Path(__file__).parents[3] / "reports"
 
 
-def doubted(run: RunRecord) -> RunRecord:
+def doubted(run: Record) -> Record:
     doubt = Validity(doubts=("other processes used 50% of all CPU time",))
     return run.replace(outcome="inconclusive", samples=tuple(s.replace(validity=doubt) for s in run.samples))
 
@@ -70,6 +70,6 @@ def test_a_screen_is_small(name: str) -> None:
     ],
 )
 def test_a_bar_is_of_characters_alone(measured: float, state: State, drawn: str) -> None:
-    figure = Figure("decode", "tokens/s", state, measured, predicted=Interval(10.0, 5.0, 20.0))
+    figure = ShownMetric("decode", "tokens/s", state, measured, predicted=Interval(10.0, 5.0, 20.0))
 
     assert bar(figure) == drawn

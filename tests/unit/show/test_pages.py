@@ -14,7 +14,7 @@ from report_records import HOSTILE, record, runs
 from harness.cli import cli
 from harness.core.drafting import Decoding
 from harness.core.placement import Placement
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Soak, Stream, Window
 from harness.core.way import WayKind
 from harness.gates.evaluate import evaluate
@@ -72,13 +72,13 @@ class Text(HTMLParser):
             self.outside.append(data)
 
 
-def written(*records: RunRecord, **more) -> str:
+def written(*records: Record, **more) -> str:
     return html.render(page_of(list(records), **more))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=st.lists(runs(), min_size=1, max_size=9, unique_by=lambda run: run.run_id))
-def test_any_set_of_runs_makes_a_true_page(records: list[RunRecord]) -> None:
+def test_any_set_of_runs_makes_a_true_page(records: list[Record]) -> None:
     page = page_of(records)
     text = Text(html.render(page))
     figures = {run.run_id: figures_of(run)["decode"] for run in records}
@@ -115,7 +115,7 @@ def drawn_in(page: Page) -> int:
     return sum(len(panel.pictures) for panel in section(page, "courses").panels)
 
 
-def key_of(run: RunRecord) -> tuple:
+def key_of(run: Record) -> tuple:
     """What must agree, written out again: not by the product's own function."""
     return (
         run.name,
@@ -128,7 +128,7 @@ def key_of(run: RunRecord) -> tuple:
     )
 
 
-def speeds(**more) -> RunRecord:
+def speeds(**more) -> Record:
     return record(run_id="b", created="2026-01-02T00:00:00+00:00", **more)
 
 
@@ -157,12 +157,12 @@ BASE = record(run_id="a")
         pytest.param(speeds(outcome="refused"), id="refused"),
     ],
 )
-def test_no_line_joins_runs_that_differ(other: RunRecord) -> None:
+def test_no_line_joins_runs_that_differ(other: Record) -> None:
     assert len(courses([BASE, speeds()])) == 1
     assert courses([BASE, other]) == []
 
 
-def streamed(run_id: str, mode: str, budget_bytes: int, seconds: float) -> RunRecord:
+def streamed(run_id: str, mode: str, budget_bytes: int, seconds: float) -> Record:
     decoding = Decoding(tokens=tuple(range(11)), duration_s=seconds, prefill_s=1.0)
     result = Stream(mode=mode, budget_bytes=budget_bytes, enforced=True, decoding=decoding, outputs=())
     return record(run_id=run_id, workload="stream", samples=(), prediction=None, result=result)
@@ -179,7 +179,7 @@ def test_streamed_and_mapped_runs_of_different_budgets_have_no_line() -> None:
     assert "streamed, 600 MiB allowed" in text and "mapped, 600 MiB allowed" in text
 
 
-def soak(run_id: str, speed: float) -> RunRecord:
+def soak(run_id: str, speed: float) -> Record:
     windows = tuple(Window(since_start_s=60.0 * i, duration_s=10.0, token_count=int(10 * speed)) for i in range(6))
     result = Soak(minutes=5.0, duty_ratio=1.0, windows=windows, burst_tokens_per_s=speed, sustained_tokens_per_s=speed)
     return record(run_id=run_id, workload="soak", samples=(), prediction=None, result=result)

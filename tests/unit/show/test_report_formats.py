@@ -8,7 +8,7 @@ from report_records import around, record
 from harness.core.prediction import Interval
 from harness.core.record import MemoryUse
 from harness.records.derive import summarise
-from harness.show.state import Figure, State, figures_of
+from harness.show.state import ShownMetric, State, figures_of
 from harness.show.words import reading_words, without_folders
 
 REPORTS = Path(__file__).parents[3] / "reports"
@@ -57,7 +57,7 @@ def test_the_state_of_a_figure(rates: tuple[float, ...], outcome: str, state: St
     ],
 )
 def test_the_state_can_be_read_from_the_printed_figures(measured, low, mid, high, state) -> None:
-    figure = Figure("decode", "tokens/s", state, measured, predicted=Interval(mid, low, high))
+    figure = ShownMetric("decode", "tokens/s", state, measured, predicted=Interval(mid, low, high))
 
     ends = [float(end.replace(",", "")) for end in figure.between.split(" to ")]
     assert (ends[0] <= float(figure.number) <= ends[1]) == (state is State.INSIDE)
@@ -83,7 +83,7 @@ def test_memory_as_people_read_it(value: float, words: str) -> None:
     ("factor", "words"), [(1.24, "+24 %"), (0.98, "−2 %"), (1.001, "0 %"), (2.1, "2.1 times"), (0.4, "0.4 times")]
 )
 def test_off_is_measured_beside_the_likeliest(factor: float, words: str) -> None:
-    figure = Figure("decode", "tokens/s", State.INSIDE, 100 * factor, predicted=around(100.0))
+    figure = ShownMetric("decode", "tokens/s", State.INSIDE, 100 * factor, predicted=around(100.0))
 
     assert figure.off == words
 

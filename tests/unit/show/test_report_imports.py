@@ -9,8 +9,8 @@ from report_records import record
 from harness.core.errors import BadDataError, InputError
 from harness.core.metric import metric_values
 from harness.core.placement import Placement
-from harness.core.quality import CalibrationChange, Change, TextScore
-from harness.core.record import ModelIdentity, RunRecord
+from harness.core.quality import CalibrationChange, QualityChange, TextScore
+from harness.core.record import ModelIdentity, Record
 from harness.core.result import Quality
 from harness.core.scenario import Scenario
 from harness.records.imports import read_results
@@ -27,7 +27,7 @@ LLAMA_BENCH = {
 }  # fmt: skip
 """What llama-bench of build 0c1e570 printed for ``-n 16 -r 3``; paths and one field changed."""
 
-NOTHING = Change(value=0.0, low=0.0, high=0.0)
+NOTHING = QualityChange(value=0.0, low=0.0, high=0.0)
 SAME = CalibrationChange(
     row_count=510, nll_change=NOTHING,
     ece_change=NOTHING, lost_count=0, gained_count=0,
@@ -133,11 +133,11 @@ def test_anything_else_is_refused_in_words(tmp_path, text: str) -> None:
         read_results(path)
 
 
-def change(value: float, low: float, high: float) -> Change:
-    return Change(value=value, low=low, high=high)
+def change(value: float, low: float, high: float) -> QualityChange:
+    return QualityChange(value=value, low=low, high=high)
 
 
-def rung(quant: str, kl: float, *, sha256: str, calibration: CalibrationChange = SAME, **more: object) -> RunRecord:
+def rung(quant: str, kl: float, *, sha256: str, calibration: CalibrationChange = SAME, **more: object) -> Record:
     """The record of a rung's quality."""
     score = TextScore(token_count=510, perplexity=9.5, perplexity_error=0.8, kl_divergence=kl)
     result = Quality(

@@ -9,7 +9,7 @@ from bench.fits import heat
 from bench.rows import heat as heat_rows
 from harness.answer.nearest import model_of
 from harness.core.base import shipped_table
-from harness.core.device import Figure, Power
+from harness.core.device import Power, Sourced
 from harness.core.errors import BadDataError
 from harness.core.prediction import Interval
 from harness.hardware.devices import device_names, load_device
@@ -78,7 +78,7 @@ def test_a_phone_slows_down_and_more_heat_given_off_slows_it_less():
     assert late.tokens_per_s.low < late.tokens_per_s.mid < BURST.mid
     early = sustained(phone, "vulkan", WORK, BURST, minutes=late.knee_s / 120)
     assert early is not None and early.tokens_per_s.mid == pytest.approx(BURST.mid)
-    cooled = replace(phone, power=Power(sustained_watts=Figure(value=12, source="by hand", confidence="assumed")))
+    cooled = replace(phone, power=Power(sustained_watts=Sourced(value=12, source="by hand", confidence="assumed")))
     better = sustained(cooled, "vulkan", WORK, BURST)
     assert better is not None and better.share.mid > late.share.mid
     energy = predict_energy(phone, "vulkan", WORK, BURST)

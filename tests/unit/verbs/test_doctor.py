@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.runtimes.llamacpp.builds import all_here
-from harness.runtimes.llamacpp.devices import pull_command
+from harness.runtimes.llamacpp.loaded_devices import pull_command
 from harness.verbs.doctor import machine_apis
 
 HIDE = """

@@ -18,7 +18,7 @@ from harness.measure.pipeline import How
 from harness.models.gguf import GgufFile
 from harness.records.ladder import rungs_of
 from harness.verbs import ladder as ladder_module
-from harness.verbs.ladder import Asked, ladder
+from harness.verbs.ladder import LadderRequest, ladder
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 
@@ -51,7 +51,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("as_if_trained")
 def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children: list[str]) -> None:
     pytest.importorskip("llama_cpp")
-    asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1)
+    asked = LadderRequest(chunk_count=1, scenario=SPEED, repetitions=1)
     options: dict[str, Any] = {"keep": tmp_path / "rungs", "how": How(resume=True, folder=tmp_path / "out")}
     records = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
     first = rungs_of(records)
@@ -96,7 +96,7 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
 @pytest.mark.parametrize("spoil", ["folder in the way", "full disk"])
 def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: str) -> None:
     pytest.importorskip("llama_cpp")
-    options: dict[str, Any] = {"asked": Asked(chunk_count=1, scenario=None), "keep": tmp_path}
+    options: dict[str, Any] = {"asked": LadderRequest(chunk_count=1, scenario=None), "keep": tmp_path}
     ladder(tiny, ["F16"], **options)
     (place,) = tmp_path.iterdir()
     if spoil == "full disk":
@@ -123,7 +123,7 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
     source = tiny.with_name("f32.gguf")
     synthesize_tiny(source, "F16", feed_forward_dim=512)
     # 2.4 M weights: F16 is its own reference; 16 bits take 4.7 MB, 4.5 bits 1.3 MB.
-    full, fits = rungs_of(ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None)))
+    full, fits = rungs_of(ladder(source, ["F16", "Q4_0"], asked=LadderRequest(chunk_count=1, scenario=None)))
     assert "F16 was not made" in full.outcome
     assert "--keep names a folder on another disk" in full.outcome
     assert fits.outcome == "ok"
@@ -182,7 +182,7 @@ def test_refused(
 ) -> None:
     pytest.importorskip("llama_cpp")
     with pytest.raises(error, match=words):
-        ladder(tiny, quants, asked=Asked(scenario=None), **options(tmp_path))
+        ladder(tiny, quants, asked=LadderRequest(scenario=None), **options(tmp_path))
 
 
 def test_random_weights_have_no_quality(tiny: Path) -> None:

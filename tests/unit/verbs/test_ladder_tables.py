@@ -2,14 +2,14 @@
 
 from msgspec.structs import replace
 
-from harness.core.quality import CalibrationChange, Change, TextScore
+from harness.core.quality import CalibrationChange, QualityChange, TextScore
 from harness.core.result import Quality
 from harness.records.ladder import COLUMNS, Rung, caveats, cells, mark_frontier
 
-NOTHING = Change(value=0.0, low=0.0, high=0.0)
+NOTHING = QualityChange(value=0.0, low=0.0, high=0.0)
 CALIBRATION = CalibrationChange(
-    row_count=510, nll_change=Change(value=0.05, low=0.02, high=0.08),
-    ece_change=Change(value=0.01, low=-0.01, high=0.02),
+    row_count=510, nll_change=QualityChange(value=0.05, low=0.02, high=0.08),
+    ece_change=QualityChange(value=0.01, low=-0.01, high=0.02),
     lost_count=30, gained_count=12,
 )  # fmt: skip
 SCORE = TextScore(

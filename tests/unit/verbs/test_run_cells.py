@@ -7,7 +7,7 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.answer.resolve import resolve_model
-from harness.core.device import Calibration, DeviceProfile, TypeCost
+from harness.core.device import Calibration, Device, TypeCost
 from harness.core.errors import CouldNotRunError, Exit, RefusedError, UnknownNameError
 from harness.core.paths import home_dir
 from harness.core.prediction import PartKind
@@ -24,8 +24,8 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, new_record
 from harness.measure.targets import target_named
 from harness.measure.targets.bench import key_there
-from harness.measure.targets.facts import facts
 from harness.measure.targets.shell import ShellTarget
+from harness.measure.targets.target_facts import facts
 from harness.runtimes import llamacpp
 from harness.runtimes.executable import FOLDER_VARIABLE
 from harness.verbs import check as check_module
@@ -279,7 +279,7 @@ def test_a_runtime_is_predicted_from_its_own_costs(
     def kept(*, api: str = "cpu", runtime: str = "llamacpp", **_: object) -> Calibration | None:
         return costs(runtime) if api == "cpu" and runtime in are_kept else None
 
-    used: list[DeviceProfile] = []
+    used: list[Device] = []
     monkeypatch.setattr("harness.measure.probe.calibrate.kept", kept)
     monkeypatch.setattr(run_module, "drifted", lambda device: device)
     monkeypatch.setattr(run_module, "predict", lambda case: used.append(case.device))

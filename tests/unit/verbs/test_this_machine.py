@@ -11,7 +11,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.answer.case import Case
 from harness.answer.resolve import resolve_device, resolve_model
 from harness.answer.ways import predict, timing_notes
-from harness.core.device import Calibration, DeviceProfile, Figure, TypeCost
+from harness.core.device import Calibration, Device, Sourced, TypeCost
 from harness.core.errors import CouldNotRunError, EngineError
 from harness.core.scenario import Scenario
 from harness.hardware.devices import dump_device, load_device
@@ -19,7 +19,7 @@ from harness.measure import machine
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
 from harness.measure.probe.machine_profile import own_profile, save_profile
-from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.loaded_devices import GgmlDevice
 from harness.speed.estimate import DOUBT_RATIO
 from harness.verbs import this_machine
 from harness.verbs.this_machine import stream_outlook
@@ -31,9 +31,9 @@ BUSY = "other processes used 50% of all CPU time: stop them"
 
 
 @pytest.fixture
-def probes(monkeypatch: pytest.MonkeyPatch) -> list[DeviceProfile]:
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
     """Profiles that were saved; the probe itself is another test's subject."""
-    saved: list[DeviceProfile] = []
+    saved: list[Device] = []
     monkeypatch.setattr(this_machine, "probe_machine", lambda **_: QUIET)
     monkeypatch.setattr(this_machine, "save_profile", saved.append)
     monkeypatch.setattr(this_machine, "own_profile", lambda: saved[-1] if saved else None)
@@ -53,7 +53,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[DeviceProfile]:
 def test_a_doubtful_profile_heals(
     states: list[tuple[str, ...]],
     doubts: list[tuple[str, ...]],
-    probes: list[DeviceProfile],
+    probes: list[Device],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = iter(states)
@@ -85,7 +85,7 @@ def test_a_profile_belongs_to_its_machine(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("now", "spread"), [(10e9, 0.0), (8e9, math.log(10 / 8)), (12.5e9, math.log(12.5 / 10))])
 def test_drift_is_how_far_the_memory_is_from_the_probe(now: float, spread: float, monkeypatch: pytest.MonkeyPatch):
-    figure = Figure(value=10e9, source="", confidence="measured")
+    figure = Sourced(value=10e9, source="", confidence="measured")
     device = replace(QUIET, pools=(replace(QUIET.pool("ram"), measured_read_bytes_per_s=figure),))
     monkeypatch.setattr(this_machine, "read_bandwidth", lambda *_, **__: now)
     assert this_machine.drift_ratio(device) == pytest.approx(spread)
@@ -98,7 +98,7 @@ def test_drift_is_how_far_the_memory_is_from_the_probe(now: float, spread: float
 
 @pytest.mark.parametrize(("state", "limit_s"), [((), 400.0), ((BUSY,), 100.0)])
 def test_a_busy_machine_is_not_timed_for_long(
-    state: tuple[str, ...], limit_s: float, probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+    state: tuple[str, ...], limit_s: float, probes: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
 
@@ -123,7 +123,7 @@ def costs(api: str) -> Calibration:
 
 
 def test_a_gpu_that_cannot_be_timed_takes_no_other_costs_with_it(
-    probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+    probes: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes.append(QUIET)
 
@@ -145,7 +145,7 @@ def test_a_gpu_that_cannot_be_timed_takes_no_other_costs_with_it(
 
 
 def test_what_is_timed_for_a_profile_begins_when_the_machine_is_free(
-    probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+    probes: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not while another run is waited for: the time that is told would run out before it began."""
     monkeypatch.setattr(this_machine, "disturbance", tuple)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.core.record import RunRecord
+from harness.core.record import Record
 from harness.core.result import Generation
 from harness.records.store import load, save
 from harness.verbs.trend import MetricChange, differences, not_alike, trends
@@ -25,7 +25,7 @@ def scaled(run_id: str, factor: float, created: str = "2026-01-02T00:00:00+00:00
     return msgspec.structs.replace(record, run_id=run_id, created=created, samples=samples)
 
 
-def difference(before: RunRecord, after: RunRecord, metric: str) -> MetricChange | None:
+def difference(before: Record, after: Record, metric: str) -> MetricChange | None:
     return next((change for change in differences(before, after) if change.metric == metric), None)
 
 

@@ -14,7 +14,7 @@ from harness.cli.tune import headline
 from harness.core import plugins
 from harness.core.errors import RefusedError
 from harness.core.placement import placement_of
-from harness.core.record import SCHEMA_VERSION, UNKNOWN_MACHINE, RunRecord, Sample
+from harness.core.record import SCHEMA_VERSION, UNKNOWN_MACHINE, Record, Sample
 from harness.core.scenario import Scenario
 from harness.core.stats.intervals import Estimate
 from harness.verbs.tune import (
@@ -245,7 +245,7 @@ def sample(phase: str, tokens: int, seconds: float, *, warm_up: bool = False) ->
     return Sample(phase=phase, label=phase, token_count=tokens, duration_s=seconds, started_unix_s=0, warm_up=warm_up)  # type: ignore[arg-type]
 
 
-def record(**fields: object) -> RunRecord:
+def record(**fields: object) -> Record:
     given = {
         "schema_version": SCHEMA_VERSION, "run_id": "r", "created": "2026-01-01T00:00:00Z", "harness_version": "0",
         "command": (), "workload": "generate", "machine": UNKNOWN_MACHINE, "outcome": "ok",
@@ -253,7 +253,7 @@ def record(**fields: object) -> RunRecord:
         "samples": (sample("prefill", 100, 9.0, warm_up=True), sample("prefill", 100, 2.0), sample("prefill", 100, 3.0),
                     sample("decode", 20, 1.0)),
     }  # fmt: skip
-    return RunRecord(**(given | fields))  # type: ignore[arg-type]
+    return Record(**(given | fields))  # type: ignore[arg-type]
 
 
 def test_seconds_of_a_request_by_hand() -> None:

@@ -10,7 +10,7 @@ import pytest
 from bench.tiny_gguf import synthesize_tiny
 from harness.cli._options import sides_of
 from harness.core.metric import metric_values
-from harness.core.record import RunRecord, Sample
+from harness.core.record import Record, Sample
 from harness.core.result import Generation
 from harness.core.scenario import Scenario
 from harness.measure.child import Limits
@@ -101,7 +101,7 @@ def test_runtimes_beside_each_other_say_how_well_they_answer(tmp_path: Path, mon
     assert not answer_beside(first, second).startswith(("worse", "faster"))
 
 
-def run_with(nll: tuple[float, ...], tokens_per_s: float, runtime: str) -> RunRecord:
+def run_with(nll: tuple[float, ...], tokens_per_s: float, runtime: str) -> Record:
     taken = [
         Sample(phase="decode", label="tg10", token_count=10, duration_s=10 / tokens_per_s * (1 + i / 1000),
                started_unix_s=1.0 + i)

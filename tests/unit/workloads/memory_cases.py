@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.workloads.chain import Meter
-from harness.workloads.memory.store import MemoryStore
+from harness.workloads.memory.note_store import MemoryStore
 
 NOW_S = 1_750_000_000.0
 DIM = 64

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from harness.workloads.escalate import SYSTEM, Claim, Question
+from harness.workloads.escalate import SYSTEM, Claim, PassageQuestion
 from harness.workloads.scores import auc_of, f1_of
 
 
 def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
-    cases = [Question(passage="p", question="q", answer="7"), Question(passage="p", question="q")] * 20
+    cases = [PassageQuestion(passage="p", question="q", answer="7"), PassageQuestion(passage="p", question="q")] * 20
     told = {"text": "7 shelves", "confidence": 0.9, "agreed": 0.2, "is_unknown": False}
     guessed = {"text": "7", "confidence": 0.3, "agreed": 0.8, "is_unknown": False}
     scores = {(s.group, s.name): s for s in SYSTEM.score(cases, [told, guessed] * 20)}
@@ -25,7 +25,7 @@ def test_planted_confidences_have_their_calibration_error_beside_a_constant():
     rng = np.random.default_rng(3)
     drawn = rng.beta(4, 2, 4000)
     right = rng.random(4000) < drawn**1.5
-    cases = [Question(passage="p", question="q", answer="7")] * 4000
+    cases = [PassageQuestion(passage="p", question="q", answer="7")] * 4000
     answers = [
         {"text": "7" if one else "8", "confidence": chance, "agreed": 0.5, "is_unknown": False}
         for chance, one in zip(drawn, right, strict=True)

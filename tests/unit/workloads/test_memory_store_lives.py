@@ -13,7 +13,7 @@ import pytest
 from memory_cases import bytes_of, code, fill, open_store
 
 from harness.core.errors import WrongAnswerError
-from harness.workloads.memory.store import OF_WORDS
+from harness.workloads.memory.note_store import OF_WORDS
 
 
 def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):

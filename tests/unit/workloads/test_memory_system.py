@@ -10,9 +10,9 @@ from harness.core.errors import BadDataError, FetchError, MissingPackageError
 from harness.core.paths import cache_dir
 from harness.workloads.chain import Meter
 from harness.workloads.memory import SYSTEM, Ask, Forget, Tell, prompt_of
-from harness.workloads.memory.store import Memory
+from harness.workloads.memory.note_store import Memory
 from harness.workloads.system import Context, read_cases
-from harness.workloads.system_parts import Parts, open_parts
+from harness.workloads.system_parts import SystemParts, open_parts
 
 DATA = Path(__file__).parent / "data"
 EMPTY = SYSTEM.sizes["empty"]
@@ -30,7 +30,7 @@ def scores_of(cases, answers):
 def test_a_case_is_told_asked_and_forgotten(tmp_path):
     cases = [Tell(id="a", text="The kayak is in the shed."), Ask(text="Where is the kayak?", expect=["a"])]
     cases += [Forget(ids=["a"]), Ask(text="Where is the kayak?")]
-    parts = Parts(encoder=HashingEmbedder(32))
+    parts = SystemParts(encoder=HashingEmbedder(32))
     _, found, gone, after = answered(cases, parts, tmp_path)
     assert (found["found"], gone, after["found"]) == (["a"], {"forgotten": ["a"]}, [])
 
@@ -58,7 +58,7 @@ def test_notes_stand_in_the_order_of_time_without_what_is_outdated():
 def test_conversations_are_apart_and_come_back(tmp_path):
     cases = [Tell(id=name, text=f"{name} has the key.", conversation=name) for name in ("Ada", "Bo")]
     cases += [Ask(text="Who has the key?", conversation=name, expect=[name]) for name in ("Ada", "Bo")]
-    answers = answered(cases, Parts(encoder=HashingEmbedder(32)), tmp_path)
+    answers = answered(cases, SystemParts(encoder=HashingEmbedder(32)), tmp_path)
     assert [answer["found"] for answer in answers[2:]] == [["Ada"], ["Bo"]]
 
 

@@ -7,9 +7,9 @@ from harness.hardware.devices import load_device
 from harness.models.names import load_model
 from harness.models.weights import weights_of
 from harness.speed.estimate import predict_speed
-from harness.workloads.chain import GLUE, WHOLE, Meter, Op, Pass, StepTime, law_of, line, rows_of
+from harness.workloads.chain import GLUE, WHOLE, Meter, Op, RecordedPass, StepTime, law_of, line, rows_of
 
-READ = Pass(part="language", op=Op.READ, tokens=1)
+READ = RecordedPass(part="language", op=Op.READ, tokens=1)
 
 
 def test_a_meter_keeps_passes_in_their_order_with_their_seconds():
@@ -23,7 +23,7 @@ def test_a_meter_keeps_passes_in_their_order_with_their_seconds():
 
 def test_what_is_written_without_a_break_is_one_pass():
     meter = Meter()
-    write = Pass(part="language", op=Op.WRITE, tokens=1, depth=7)
+    write = RecordedPass(part="language", op=Op.WRITE, tokens=1, depth=7)
     for one in (READ, write, write.replace(depth=8), READ, write):
         with meter.timed(one):
             pass
@@ -37,9 +37,9 @@ def test_passes_of_a_model_take_what_a_run_of_it_takes():
     scenario = Scenario(thread_count=4, api="cpu")
     law = law_of({"language": weights}, device, scenario)
     speed = predict_speed(weights, device, scenario.replace(prompt_tokens=64, new_tokens=1))
-    read = Pass(part="language", op=Op.READ, tokens=64)
+    read = RecordedPass(part="language", op=Op.READ, tokens=64)
     assert law(read) == pytest.approx(64 / speed.prefill_tokens_per_s.mid)
-    write = law(Pass(part="language", op=Op.WRITE, tokens=10, depth=64))
+    write = law(RecordedPass(part="language", op=Op.WRITE, tokens=10, depth=64))
     later = predict_speed(weights, device, scenario.replace(prompt_tokens=1, depth_tokens=64, new_tokens=1))
     assert write == pytest.approx(10 / later.decode_tokens_per_s.mid)
     assert law(read.replace(op=Op.TRAIN)) == pytest.approx(3 * law(read))
@@ -48,10 +48,10 @@ def test_passes_of_a_model_take_what_a_run_of_it_takes():
 
 def test_what_nobody_has_a_law_for_has_no_figure():
     law = law_of({}, load_device("raspberry-pi-5"), Scenario())
-    assert law(Pass(part="nli", op=Op.EMBED, tokens=9)) is None
-    search = Pass(part="store", op=Op.SEARCH, moved_bytes=1 << 30)
+    assert law(RecordedPass(part="nli", op=Op.EMBED, tokens=9)) is None
+    search = RecordedPass(part="store", op=Op.SEARCH, moved_bytes=1 << 30)
     assert law(search) > 0.02
-    step = StepTime(step="ask", duration_s=1.0, passes=(search, Pass(part="reader", op=Op.IMAGE, seconds=0.5)))
+    step = StepTime(step="ask", duration_s=1.0, passes=(search, RecordedPass(part="reader", op=Op.IMAGE, seconds=0.5)))
     whole = next(iter(rows_of([step], law)))
     assert (whole.op, whole.p50_s, whole.predicted_p50_s) == (WHOLE, 1.0, None)
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness.core.errors import BadDataError
-from harness.workloads.see import SYSTEM, Copy, Read, made, pixels
+from harness.workloads.see import SYSTEM, Copy, ReadPicture, made, pixels
 from harness.workloads.system import Context, read_cases
-from harness.workloads.system_parts import Parts
+from harness.workloads.system_parts import SystemParts
 
 
 def test_a_box_is_cut_at_whole_pixels():
@@ -33,9 +33,9 @@ def test_texts_are_compared_without_blanks():
     pytest.importorskip("PIL", reason="the vision extra is not installed")
     right = [made(seed, 640)[2] for seed in (1, 2)]
     lines = iter([[right[0][:3] + " " + right[0][3:]], None, ["x"]])
-    context = Context(Parts(), {"image_px": 640}, Path())
+    context = Context(SystemParts(), {"image_px": 640}, Path())
     state = (context, lambda _picture, **_: SimpleNamespace(txts=next(lines)))
-    cases = [Read(seed=1), Read(seed=2), Copy(seed=1)]
+    cases = [ReadPicture(seed=1), ReadPicture(seed=2), Copy(seed=1)]
     (score,) = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
     # the first is read rightly, nothing is read in the second, something else in the small copy
     assert (score.value, score.nulls) == (0.5, {"a small copy": 0.0})
@@ -44,9 +44,9 @@ def test_texts_are_compared_without_blanks():
 def test_made_words_are_read_from_their_part_and_not_from_a_small_copy(tmp_path):
     pytest.importorskip("rapidocr")
     size = SYSTEM.sizes["small"]
-    state = SYSTEM.prepare(Context(Parts(), size, tmp_path))
+    state = SYSTEM.prepare(Context(SystemParts(), size, tmp_path))
     cases = SYSTEM.cases(size)
     (score,) = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
     assert score.value >= 0.75 and score.beats_null
     with pytest.raises(BadDataError, match="a picture"):
-        SYSTEM.step(state, Read(image=str(tmp_path / "none.png")))
+        SYSTEM.step(state, ReadPicture(image=str(tmp_path / "none.png")))

@@ -9,12 +9,12 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.workloads.chain import Meter, Op
 from harness.workloads.escalate import SYSTEM as ANSWER
 from harness.workloads.inspection import SYSTEM as INSPECT
-from harness.workloads.inspection import Dictionary, Loss, Probe, Stream, left_out
+from harness.workloads.inspection import Dictionary, Loss, Probe, ResidualStream, left_out
 from harness.workloads.oversight import SYSTEM as OVERSIGHT
 from harness.workloads.reason import SYSTEM as REASON
 from harness.workloads.reason import Solve
 from harness.workloads.system import Context
-from harness.workloads.system_parts import LanguageModel, Parts
+from harness.workloads.system_parts import LanguageModel, SystemParts
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
 pytestmark = pytest.mark.engine
@@ -23,14 +23,14 @@ TEXT = 'def f(a, b):\n    return a + b  # says "7" (or so)\n' * 8
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> SystemParts:
     path = synthesize_tiny(tmp_path_factory.mktemp("systems") / "tiny.gguf", "Q8_0", layer_count=4)
     meter = Meter()
-    return Parts(LanguageModel.open(path, meter, context_tokens=2048), meter=meter)
+    return SystemParts(LanguageModel.open(path, meter, context_tokens=2048), meter=meter)
 
 
 def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
-    stream = Stream(parts)
+    stream = ResidualStream(parts)
     tokens = stream.tokens(TEXT)
     values = stream.read(tokens)
     assert values.shape == (len(tokens), stream.dim)

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 
 from harness.core.record import Sample
-from harness.workloads.chain import WHOLE, Op, Pass, StepTime
+from harness.workloads.chain import WHOLE, Op, RecordedPass, StepTime
 from harness.workloads.measuring import Shape, law_there, rows_there, samples_of, shapes_of
 
 
 def embed(tokens):
-    return Pass(part="encoder", op=Op.EMBED, tokens=tokens, seconds=0.02)
+    return RecordedPass(part="encoder", op=Op.EMBED, tokens=tokens, seconds=0.02)
 
 
-SEARCH = Pass(part="store", op=Op.SEARCH, moved_bytes=9, seconds=0.1)
+SEARCH = RecordedPass(part="store", op=Op.SEARCH, moved_bytes=9, seconds=0.1)
 ASKED = [StepTime(step="ask", duration_s=1.0, passes=(embed(count), SEARCH)) for count in range(1, 102)]
 
 
@@ -36,8 +36,8 @@ def test_the_median_and_the_95th_percentile_of_the_users_lines_are_run():
 
 
 def test_written_tokens_are_one_text_and_judged_prompts_are_probed_as_read_ones():
-    write = Pass(part="language", op=Op.WRITE, depth=40, seconds=0.1)
-    judge = Pass(part="language", op=Op.JUDGE, tokens=30, seconds=0.3)
+    write = RecordedPass(part="language", op=Op.WRITE, depth=40, seconds=0.1)
+    judge = RecordedPass(part="language", op=Op.JUDGE, tokens=30, seconds=0.3)
     steps = [
         StepTime(step="solve", duration_s=1.0, passes=(write.replace(tokens=count), judge, judge))
         for count in (8, 10, 10)
@@ -51,8 +51,8 @@ def test_a_law_from_the_lengths_that_were_probed():
     law = law_there(SECONDS)
     # 1e-4 s a token, 0.4 ms before the first one
     assert law(embed(56)) == pytest.approx(0.006)
-    assert law(Pass(part="language", op=Op.WRITE, tokens=3)) == pytest.approx(0.03)
-    assert law(Pass(part="language", op=Op.READ, tokens=3)) is None
+    assert law(RecordedPass(part="language", op=Op.WRITE, tokens=3)) == pytest.approx(0.03)
+    assert law(RecordedPass(part="language", op=Op.READ, tokens=3)) is None
 
 
 def test_what_no_program_there_runs_has_no_figure_and_no_other_machine_stands_in():

@@ -19,7 +19,7 @@ def test_what_the_steps_took_off_stands_beside_no_step():
 @pytest.mark.engine
 def test_steps_of_the_engines_optimiser_lower_the_loss_of_the_batch_they_see(tmp_path):
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
-    from harness.runtimes.llamacpp.training import TrainingSession
+    from harness.runtimes.llamacpp.optimiser import TrainingSession
 
     path = synthesize_tiny(tmp_path / "tiny.gguf", "F32", layer_count=2)
     with pytest.raises(RefusedError, match="multiple of 256"):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import RefusedError
-from harness.core.quality import CalibrationChange, Change
+from harness.core.quality import CalibrationChange, QualityChange
 from harness.core.stats.calibration.metrics import checked, ece
 
 _DRAWS: Final = 1000
@@ -45,10 +45,12 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
     )
 
 
-def _bootstrap(changes: Callable[[NDArray[np.intp]], tuple[float, ...]], n: int) -> list[Change]:
+def _bootstrap(changes: Callable[[NDArray[np.intp]], tuple[float, ...]], n: int) -> list[QualityChange]:
     """Values over all n rows, each with its 95 % percentile interval."""
     rng = np.random.default_rng(0)
     drawn = [changes(rng.integers(0, n, n)) for _ in range(_DRAWS)]
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     value = changes(np.arange(n))
-    return [Change(value=v, low=float(a), high=float(b)) for v, a, b in zip(value, low, high, strict=True)]
+    return [
+        QualityChange(value=v, low=float(a), high=float(b)) for v, a, b in zip(value, low, high, strict=True)
+    ]

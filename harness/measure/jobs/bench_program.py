@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from harness.core.errors import EngineError
-from harness.core.outside import Reader
+from harness.core.outside import StreamReader
 from harness.core.ports import Emit
 from harness.core.record import Outcome, Validity
-from harness.measure.memory_watch import MemoryWatch, Reading
+from harness.measure.memory_watch import MemoryReading, MemoryWatch
 from harness.measure.protocol import GenerateJob
 from harness.measure.validity import Watch, child_probe
-from harness.records.imports.tools import samples_of
+from harness.records.imports.bench_rows import samples_of
 from harness.runtimes.executable import RUNTIME, command, rows
 
 _NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
@@ -44,14 +44,16 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
         emit("memory", {"mark": mark, "elsewhere": False, **peak._asdict()})
 
 
-def _run(given: list[str]) -> tuple[str, Validity, Reading]:
+def _run(given: list[str]) -> tuple[str, Validity, MemoryReading]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
     with Watch(child_probe()) as watch:
         process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         memory = MemoryWatch(process.pid)
         memory.start()
         readers = [
-            Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None
+            StreamReader(stream, process.kill)
+            for stream in (process.stdout, process.stderr)
+            if stream is not None
         ]
         process.wait()
         for reader in readers:
@@ -68,5 +70,7 @@ def _run(given: list[str]) -> tuple[str, Validity, Reading]:
             outcome = "crashed"
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
-    peak = Reading(use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes)
+    peak = MemoryReading(
+        use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes
+    )
     return output, watch.validity, peak

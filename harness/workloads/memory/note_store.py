@@ -22,7 +22,7 @@ import numpy as np
 from harness.core.arrays import Singles
 from harness.core.base import shipped_text
 from harness.core.errors import BadDataError, RefusedError, WrongAnswerError
-from harness.workloads.chain import Meter, Op, Pass
+from harness.workloads.chain import Meter, Op, RecordedPass
 
 STOP_WORDS = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
@@ -158,7 +158,7 @@ class MemoryStore:
                 scores[np.searchsorted(self._ids, memory_id)] = score
         scores /= scores.max() or 1.0
         unit = self._encoder.embed([query])[0] if vector is None else vector
-        with self._meter.timed(Pass(part="store", op=Op.SEARCH, moved_bytes=unit.nbytes * len(self))):
+        with self._meter.timed(RecordedPass(part="store", op=Op.SEARCH, moved_bytes=unit.nbytes * len(self))):
             # row by row: faster than BLAS where no cache holds them
             cosines = np.einsum("ij,j->i", self._vectors[: len(self)], unit)
         scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.core.device import DeviceProfile, Figure, Storage, measured
+from harness.core.device import Device, Sourced, Storage, measured
 from harness.core.errors import CouldNotRunError, InputError
 from harness.core.outside import understood
 from harness.core.record import MachineFingerprint
@@ -32,7 +32,7 @@ _FILES: Final = (
 _ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64", "amd64": "x86_64"}
 _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's PowerManager.THERMAL_STATUS_*, in order."""
-_UNREAD: Final = Figure(1e8, "not measured: the least that is sold", "assumed")
+_UNREAD: Final = Sourced(1e8, "not measured: the least that is sold", "assumed")
 _APP_RATIO: Final = 0.5
 """Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells
 beforehand."""
@@ -164,7 +164,7 @@ def fingerprint(known: Facts) -> MachineFingerprint:
     return machine.fingerprint_of(f"{system} {arch}", kernel, cpu, ram, device=known.title)
 
 
-def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:
+def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> Device:
     """A profile of the target: read and measured where that can be, else of a known device with the same chip.
 
     ``read_bytes_per_s`` is what the engine read from memory there, if that was measured.
@@ -195,7 +195,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     notes = f"Cores: {cores}. Thermal zones: {zones}."
     if like is None:
         assert read is not None
-        profile = DeviceProfile(
+        profile = Device(
             name=name,
             title=known.title,
             kind="phone" if android else "board",
@@ -229,7 +229,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     return profile.replace(os="android" if android else "linux", power=power)
 
 
-def _known_device(told: str) -> DeviceProfile | None:
+def _known_device(told: str) -> Device | None:
     """The device that its own name or its chip's, as Android or the kernel tell it, stands for.
 
     None where nobody knows it.

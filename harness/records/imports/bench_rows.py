@@ -22,7 +22,7 @@ from harness.core.record import (
     EngineIdentity,
     ModelIdentity,
     Phase,
-    RunRecord,
+    Record,
     Sample,
 )
 from harness.core.scenario import Scenario
@@ -64,7 +64,7 @@ def text(value: Any, most: int = 200) -> str:
     return str(value)[:most].strip() if isinstance(value, str | int) else ""
 
 
-def of_llama_bench(rows: Sequence[Row], source: Path | str) -> list[RunRecord]:
+def of_llama_bench(rows: Sequence[Row], source: Path | str) -> list[Record]:
     """Records of llama-bench's rows; fields come and go between its builds.
 
     Raises:
@@ -74,7 +74,7 @@ def of_llama_bench(rows: Sequence[Row], source: Path | str) -> list[RunRecord]:
     return [record_of("llama-bench", members, source) for members in runs.values()]
 
 
-def of_answer(answer: Row, source: Path | str) -> RunRecord | None:
+def of_answer(answer: Row, source: Path | str) -> Record | None:
     """The record of what Ollama, llama-server or LM Studio answered with its timings; None for anything else.
 
     Raises:
@@ -145,7 +145,7 @@ def samples_of(row: Row, place: Path | str) -> list[Sample]:
 
 def record_of(
     tool: str, rows: Sequence[Row], source: Path | str, *, name: str = "", quant: str = ""
-) -> RunRecord:
+) -> Record:
     """A record of all rows; its identifier is made from its content, so that reading twice gives the same.
 
     The first of the ``rows`` says what it is of, where ``name`` and ``quant`` do not.
@@ -176,7 +176,7 @@ def record_of(
     threads = count(row.get("n_threads"))
     chip = text(row.get("cpu_info"))
     digest = hashlib.sha256(repr((tool, name, quant, created, samples)).encode()).hexdigest()[:8]
-    made = RunRecord(
+    made = Record(
         schema_version=SCHEMA_VERSION,
         run_id=f"{re.sub(r'[^0-9T]', '', created)[:15]}-{tool}-{digest}",
         created=created,
