@@ -58,6 +58,10 @@ class UnknownNameError(InputError):
     ``known`` are the names there are, of models and devices the nearest first.
 
     ``understood`` are the parts of a longer line that are known.
+
+    Attributes:
+        kind: Of what the name is: ``model``, ``device``, ``api``, ...
+        close: At most three names that may have been meant.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = ()) -> None:
@@ -66,6 +70,8 @@ class UnknownNameError(InputError):
         if kind not in {"model", "device"}:
             begun = sorted(each for each in known if len(name) > 2 and each.startswith(name))
             close = begun or get_close_matches(name, known, n=1, cutoff=0.5)
+        self.kind = kind
+        self.close = close[:3]
         said = f"no {kind} named {clean(name)!r}."
         parts = ", ".join(map(clean, understood))
         if parts:

@@ -15,30 +15,25 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from harness import __version__
-from harness.answer.answer import Answer, answer
+from harness.answer.answer import Answer
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.printable import clean
 from harness.core.question import Question
 from harness.core.record import Record
-from harness.core.units import format_number
 from harness.gates.evaluate import evaluate
 from harness.gates.propose import propose
-from harness.hardware.devices import device_names
 from harness.measure.pipeline import open_history
-from harness.models.cards import model_names
+from harness.serve import app_pages
 from harness.serve.agent_tools import tools
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, history_words, name_only, written
 from harness.show import drawing, words
-from harness.show.first_screen import UNSURE_RATIO, first_screen, sentence
 from harness.show.html import filled, render
 from harness.show.pages import page_of
 from harness.show.panels import Panel
 from harness.show.state import figures_of
 
 HISTORY_MAX: Final = 200
-_DEVICES_MAX: Final = 4
-"""Devices that one page compares."""
 
 
 def application(sources: Sources, *, host: str, token: str) -> Guard:
@@ -53,12 +48,19 @@ def application(sources: Sources, *, host: str, token: str) -> Guard:
             yield
 
     routes = [
-        Route("/", _told(web.ask)),
+        Route("/", _told(app_pages.ask)),
+        Route("/compare", _told(app_pages.compare)),
+        Route("/matrix", _told(app_pages.matrix)),
+        Route("/card.svg", _told(app_pages.card)),
+        Route("/answer.md", _told(app_pages.markdown)),
+        Route("/answer.csv", _told(app_pages.table)),
         Route("/history", _told(web.history)),
         Route("/runs/{run}", _told(web.run)),
         Route("/gate", _told(web.gate)),
         Route("/enter", _told(web.enter)),
         Route("/openapi.json", _told(lambda _request: JSONResponse(openapi()))),
+        Route("/v1/compare", _told(app_pages.compared)),
+        Route("/v1/matrix", _told(app_pages.cells)),
         Route("/v1/fit", web.fit, methods=["GET", "POST"]),
         Route("/v1/devices", _told(partial(web.document, "device"))),
         Route("/v1/models", _told(partial(web.document, "model"))),
@@ -117,34 +119,6 @@ class Web:
         words = history_words(asked_for.get("run", ""), asked_for.get("limit", 20))
         return _json(self.sources.now("history", *words))
 
-    def ask(self, request: Request) -> Response:
-        """The form, and below it the answer for each device that was named."""
-        given = dict(request.query_params)
-        devices = [text for text in request.query_params.getlist("device") if text][:_DEVICES_MAX]
-        pairs = [(name, text) for name, text in request.query_params.multi_items() if name != "device"]
-        answers: list[Answer] = []
-        fault = ""
-        if given.get("model"):
-            try:
-                answers = [
-                    answer(asked([*pairs, ("device", device or "this")]), advises=False) for device in devices
-                ]
-            except HarnessError as error:
-                fault = str(error)
-        speeds = [one.prediction.speed.decode_tokens_per_s for one in answers if one.runs]
-        axis = drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
-        values = {
-            "title": "Ask",
-            "given": given,
-            "devices": [*devices, "", ""][:_DEVICES_MAX],
-            "fault": fault,
-            "answers": [_shown(one, axis) for one in answers],
-            "axis": drawing.factor_axis(axis),
-            "models": model_names(),
-            "known": device_names(),
-        }
-        return HTMLResponse(filled("serve.html.j2", values, form_action="'self'"))
-
     def history(self, _request: Request) -> Response:
         """The newest runs, each with a link to its page; two of them can be judged."""
         past = open_history()
@@ -163,7 +137,13 @@ class Web:
             kind = clean(record.workload, 30)
             rows.append((first, second, link, name, kind, drawing.cell(speed.number, "n"), word))
         heads = ("first", "second", "when, UTC", "model", "kind", drawing.cell("tokens/s", "n"), "which is")
-        values = {"title": "History", "runs": Panel("", columns=heads, rows=rows)}
+        values = {
+            "title": "History",
+            "here": "/history",
+            "fault": None,
+            "api": "history",
+            "runs": Panel("", columns=heads, rows=rows),
+        }
         return HTMLResponse(filled("history.html.j2", values, form_action="'self'"))
 
     def run(self, request: Request) -> Response:
@@ -203,26 +183,6 @@ def _record(run: str) -> Record:
     if not run or not past.path.exists():
         raise UnknownNameError("run", run[:80], ())
     return past.get(name_only(run))
-
-
-def _shown(one: Answer, axis: drawing.Axis) -> dict[str, Any]:
-    """What the page shows of an answer: the first screen, its sentence and its command apart."""
-    speed = one.prediction.speed.decode_tokens_per_s
-    lines = [line for line in first_screen(one) if line.strip() not in one.commands]
-    _, _, screen = "\n".join(lines).partition("\n\n")
-    shown = {
-        "sentence": sentence(one),
-        "lines": screen.replace("\n\n\n", "\n\n"),
-        "commands": one.commands[: int(one.runs)],
-        "speed": "",
-        "picture": drawing.picture("does not run", 30, []),
-    }
-    if one.runs:
-        ends = " to ".join(format_number(end, 2) for end in (speed.low, speed.high))
-        shown["picture"] = drawing.picture(f"{ends} tokens/s", 30, [drawing.band(axis, speed, 15)])
-    if one.runs and speed.high < UNSURE_RATIO * speed.low:
-        shown["speed"] = format_number(speed.mid, 2)
-    return shown
 
 
 def openapi() -> dict[str, Any]:

@@ -474,9 +474,8 @@ def instead_line(answer: Answer) -> str:
 def several(answers: Sequence[Answer]) -> list[str]:
     """Several answers side by side: which is the fastest, then a column for each in the order asked for."""
     first = answers[0]
-    many_models = len({(one.model.name, one.quant) for one in answers}) > 1
-    many_devices = len({one.device.name for one in answers}) > 1
-    heads = _heads(answers, many_models=many_models, many_devices=many_devices)
+    many_models, many_devices = _varies(answers)
+    heads = heads_of(answers)
     speeds = [_cell(each(one)) if one.runs else "no" for one in answers]
     memory = []
     for one in answers:
@@ -552,8 +551,15 @@ def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:
     return f"{name} is {two(best.mid / second.mid)} times as fast as {other}."
 
 
-def _heads(answers: Sequence[Answer], *, many_models: bool, many_devices: bool) -> list[str]:
+def _varies(answers: Sequence[Answer]) -> tuple[bool, bool]:
+    """Whether several models, and whether several devices, were asked about."""
+    models = {(one.model.name, one.quant) for one in answers}
+    return len(models) > 1, len({one.device.name for one in answers}) > 1
+
+
+def heads_of(answers: Sequence[Answer]) -> list[str]:
     """A name for each answer; the device as it was typed where titles would be the same."""
+    many_models, many_devices = _varies(answers)
     titles = {one.device.title for one in answers}
     is_typed = len(titles) < len({one.question.device for one in answers})
     heads = []

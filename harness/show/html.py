@@ -35,7 +35,7 @@ def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'non
     """
     with optional("jinja2", "report"):
         from jinja2 import Environment, FunctionLoader, StrictUndefined
-    css = _text("report.css")
+    css = _text("report.css") + _text("app.css")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action {form_action}"
     environment = Environment(

@@ -31,6 +31,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 WIDTHS = (390, 768, 1280)
+REPORTED = ("check", "report", "gate", "matrix", "hostile", "disturbed")
 AXE, AXE_SHA256 = "axe-core@4.14.1", "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
 """Deque's checker of accessibility, as the registry of npm has it."""
 pytestmark = [
@@ -124,7 +125,30 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     for name, page in made.items():
         (folder / f"{name}.html").write_text(render(page), encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in made}
+    for name, text in answered_pages().items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+def answered_pages() -> dict[str, str]:
+    """Pages of the application, as its server gives them."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    from harness.serve import app_pages
+
+    routes = [Route("/", app_pages.ask), Route("/compare", app_pages.compare), Route("/matrix", app_pages.matrix)]
+    devices = "device=rtx+4090&device=strix-halo&device=iphone-16-pro"
+    addresses = {
+        "ask": "/?model=qwen3-14b&device=rtx+3060+12gb&context_tokens=16384",
+        "compare": f"/compare?model=gpt-oss-20b&{devices}",
+        "grid": "/matrix?model=qwen3-4b,llama-3.1-8b,gpt-oss-20b",
+        "no-such-device": "/?model=qwen3-14b&device=rtx+3061",
+        "no-room": "/?model=llama-3.3-70b&device=iphone-16-pro",
+    }
+    with TestClient(Starlette(routes=routes)) as client:
+        return {name: client.get(address).text for name, address in addresses.items()}
 
 
 def opened(browser, path: Path, width: int = 1280, **more):
@@ -196,7 +220,7 @@ def axe(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-@pytest.mark.parametrize("name", ["check", "report", "gate", "matrix", "hostile", "disturbed"])
+@pytest.mark.parametrize("name", [*REPORTED, "ask", "compare", "grid", "no-such-device", "no-room"])
 def test_a_checker_of_accessibility_finds_nothing(browser, pages, axe: str, name: str, width: int, scheme: str) -> None:
     view = opened(browser, pages[name], width, color_scheme=scheme, bypass_csp=True)
     view.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
