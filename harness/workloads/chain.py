@@ -66,6 +66,16 @@ class RecordedPass(Frozen):
     seconds: float | None = None
 
 
+def read(tokens: int, depth: int = 0, *, op: Op = Op.READ, share: float = 1.0) -> RecordedPass:
+    """A prompt of a language model after so many cached tokens."""
+    return RecordedPass(part="language", op=op, tokens=tokens, depth=depth, share=share)
+
+
+def written(tokens: int, depth: int) -> RecordedPass:
+    """An answer of a language model after a prompt."""
+    return read(tokens, depth, op=Op.WRITE)
+
+
 class StepTime(Frozen):
     """Seconds of one step, and its passes in the order in which they ran."""
 

@@ -21,9 +21,12 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Weights
 from harness.core.result import Score
+from harness.workloads.chain import RecordedPass
 from harness.workloads.system_parts import SystemParts
 
 GROUP = "edge_harness.workloads"
+ENDING = ".trace.json"
+"""Of the file of a trace."""
 _MOST_BYTES = 256 << 20
 """Of a file of cases."""
 
@@ -73,14 +76,18 @@ class System:
             step.
         options: Parts that it takes where they are named, beside those that its cases need.
         context_tokens: That the language model is opened with.
+        opens_again: Whether it opens the language model a second time, to look inside.
+        usual: Passes of a usual step of each kind, from which time is predicted before anything runs.
         sizes: Named parameter sets, ``default`` among them.
     """
 
-    name: ClassVar[str]
+    name: str
     title: ClassVar[str]
     kinds: ClassVar[tuple[type[WorkloadCase], ...]]
     options: ClassVar[tuple[str, ...]] = ()
-    context_tokens: ClassVar[int] = 2048
+    context_tokens: int = 2048
+    opens_again: ClassVar[bool] = False
+    usual: ClassVar[Mapping[str, Sequence[RecordedPass]]] = {}
     sizes: ClassVar[Mapping[str, Size]] = {"default": {}}
 
     @property
@@ -92,6 +99,28 @@ class System:
         """The built-in cases, in the order in which they are put."""
         raise NotImplementedError
 
+    def read(self, path: Path) -> Cases:
+        """The cases of a file of JSON lines.
+
+        Raises:
+            BadDataError: A line is no case of the system: names the line, the column, what was found and
+                expected.
+            RefusedError: The file holds no case.
+        """
+        kinds: Any = Union[self.kinds]  # noqa: UP007
+        cases = []
+        for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
+            if line.strip():
+                place = f"{path}:{number}"
+                cases.append(typed(json_of(line, place, "a JSON object"), kinds, place))
+        if not cases:
+            raise RefusedError(f"{path} holds no case")
+        return cases
+
+    def passes(self, size: Size) -> Mapping[str, Sequence[Sequence[RecordedPass]]]:
+        """Passes of each kind of step, case by case, as far as they are known before a run."""
+        return {step: [passes] for step, passes in self.usual.items()}
+
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """The files that are opened, made of those that were named where they must be others."""
         return dict(paths)
@@ -100,18 +129,30 @@ class System:
         """The state that ``step`` works on, built outside the clock: what it runs with, unless it says otherwise."""
         return context
 
+    def ready(self, state: Any, case: Any) -> Any:
+        """The case as ``step`` takes it, made off the clock."""
+        return case
+
     def step(self, state: Any, case: Any) -> Any:
         """Answer one case; JSON values, kept in the record."""
         raise NotImplementedError
+
+    def nulls(self, state: Any, case: Any) -> Mapping[str, Any]:
+        """Answers of simpler means to the same case, by name; off the clock, and only when all are scored.
+
+        They stand in the answer, a JSON object, as ``nulls``.
+        """
+        return {}
 
     def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""
         return 0
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
-        """Figures of the answers, each beside its nulls.
+        """Figures of the answers, each beside what answers without the system's work would get.
 
-        WrongAnswerError for what is wrong whatever the model.
+        Raises:
+            WrongAnswerError: An answer is wrong whatever the model.
         """
         return ()
 
@@ -127,12 +168,16 @@ def names() -> list[str]:
 
 
 def load(name: str) -> System:
-    """One system.
+    """One system by its name, or the calls of a trace by the path of its file.
 
     Raises:
         UnknownNameError: None of that name is declared.
         EngineError: It is declared, and its module or object is not there, or is no system.
     """
+    if name.endswith(ENDING) or Path(name).is_file():
+        from harness.workloads.trace import TraceSystem
+
+        return TraceSystem(Path(name))
     system = plugins.load_entry(GROUP, name, "workload")
     if not isinstance(system, System):
         kind = type(system).__name__
@@ -140,25 +185,6 @@ def load(name: str) -> System:
             f"workload {name!r}: found {kind}, which does not subclass harness.workloads.system.System"
         )
     return system
-
-
-def read_cases(path: Path, system: System) -> list[Any]:
-    """The cases of a file of JSON lines.
-
-    Raises:
-        BadDataError: A line is no case of the system: names the line, the column, what was found and
-            expected.
-        RefusedError: The file holds no case.
-    """
-    kinds: Any = Union[system.kinds]  # noqa: UP007
-    cases = []
-    for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
-        if line.strip():
-            place = f"{path}:{number}"
-            cases.append(typed(json_of(line, place, "a JSON object"), kinds, place))
-    if not cases:
-        raise RefusedError(f"{path} holds no case")
-    return cases
 
 
 def size_of(system: System, text: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from harness.core.base import Frozen
 from harness.core.ports import Emit
 from harness.core.scenario import Scenario
 from harness.workloads.chain import StepTime
-from harness.workloads.system import Context, System, kind_of, load, read_cases
+from harness.workloads.system import Context, System, kind_of, load
 from harness.workloads.system_parts import open_parts
 
 
@@ -47,7 +47,9 @@ def run(job: SystemJob, emit: Emit) -> None:
         memory_mark("loaded", emit)
         emit("steps", len(cases))
         kinds = [kind_of(case) for case in cases]
-        for at, (kind, case) in enumerate(zip(kinds, cases, strict=True)):
+        for at, (kind, asked) in enumerate(zip(kinds, cases, strict=True)):
+            case = system.ready(state, asked)
+            parts.meter.drain()  # what was made off the clock, for this case or for the one before
             with Watch(child_probe()) as watch:
                 begin = time.perf_counter()
                 answer = system.step(state, case)
@@ -56,6 +58,8 @@ def run(job: SystemJob, emit: Emit) -> None:
             if kind in kinds[:at] or kinds.count(kind) == 1:  # the first step of a kind fills caches
                 emit("sample", watch.sample("workload", kind, 1, duration_s))
                 emit("step", StepTime(step=kind, duration_s=duration_s, passes=passes))
+            if job.evaluate and (nulls := system.nulls(state, asked)):
+                answer = {**answer, "nulls": nulls}
             emit("answer", {"case": at, "kind": kind, "answer": answer})
         memory_mark("end", emit)
         for held in parts.memory():
@@ -64,7 +68,7 @@ def run(job: SystemJob, emit: Emit) -> None:
 
 def asked_cases(system: System, job: SystemJob) -> list[Any]:
     """The cases that a run puts: all of them, or the first ones, up to where each kind was timed often enough."""
-    cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size))
+    cases = list(system.read(Path(job.cases)) if job.cases else system.cases(job.size))
     counts: Counter[str] = Counter()
     last = 0
     for at, kind in enumerate(map(kind_of, cases), 1):

@@ -84,6 +84,13 @@ class LanguageModel:
             ids += self.session.tokenize(after, add_special=False, parse_special=True)
         return ids
 
+    def hold(self, tokens: Sequence[int]) -> None:
+        """Bring just these tokens into the cache."""
+        if tokens:
+            self.read(tokens)
+        self.session.truncate(len(tokens))
+        self._held = list(tokens)
+
     def read(
         self, tokens: Sequence[int], *, op: Op = Op.READ, logits: str = "last", share: float = 1.0
     ) -> None:
@@ -180,11 +187,15 @@ class Encoder:
         """Unit vectors [len(texts), dim], one text a pass: what a pass takes does not depend on its neighbours."""
         vectors = []
         for text in texts:
-            tokens = self.session.tokenize(text)[: self.session.context_tokens]
-            with self.meter.timed(RecordedPass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
-                vector = self.session.embedding(tokens)
+            vector = self.embed_tokens(self.session.tokenize(text)[: self.session.context_tokens])
             vectors.append(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12)))
         return np.stack(vectors, dtype=np.float32)
+
+    def embed_tokens(self, tokens: Sequence[int]) -> Singles:
+        """The vector [dim] of one text's tokens, of whatever length."""
+        with self.meter.timed(RecordedPass(part="encoder", op=Op.EMBED, tokens=len(tokens))):
+            vector: Singles = self.session.embedding(tokens)
+        return vector
 
 
 class SystemParts(NamedTuple):

@@ -1,8 +1,8 @@
 """Long-term memory in one SQLite file: store, retrieve, and forget with an erasure that overwrites.
 
 The file is the truth: texts, vectors, and a full-text index that triggers keep. The vectors also lie in
-arrays, which answer. Nothing that was told is replaced: of two memories of one thing the newer stands first,
-and the older says that there is a newer one.
+arrays, which answer. Nothing that was told is lost: of two memories of one fact the later stands first, and
+the earlier says that there is a later one.
 
 A plain DELETE leaves the words of a text in the full-text index, also after VACUUM and with ``secure_delete``
 alone. Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zeroed), FTS5's own
@@ -14,6 +14,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +27,25 @@ from harness.workloads.chain import Meter, Op, RecordedPass
 
 STOP_WORDS = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
-SAME_COSINE = 0.55
-"""From which on two memories may be of one thing."""
-_COMPARED = 20
-"""Memories that score best, among which newer ones are looked for."""
+SAME_COSINE = 0.6
+"""From which on a later memory that lacks a word of the question may still speak of the same fact."""
+TURNED_COSINE = 0.5
+"""From which on the third best memory may replace the best, where it says that something changed."""
+_words = partial(re.compile, flags=re.IGNORECASE | re.VERBOSE)
+CHANGED = _words(
+    r"""\b(now|new|moved?|chang\w+|instead|no\ longer|any\ ?more|from\ now|since|left|sold|switch\w+|g[ai]ve\ up
+    |turned|postpone\w*|as\ of|these\ days|after\ all|again|from\ next|stopped|quit|bec[ao]me|gone|replac\w+|resets?
+    |used\ to|back|(down|up)\ to|t(ook|akes)\ over|handed|in\ place\ of|rather|correct\w+|actually|cancel\w*|starts?
+    |bought)\b"""
+)
+"""Words of a text that says that something is otherwise than it was."""
+ADDED = _words(r"\b(also|too|as\ well|another|second|both|besides|additional\w*|extra)\b")
+"""Words of a text that adds to what holds, and replaces nothing."""
+OF_NOTES = _words(
+    r"""\b(notes?|noted|memor\w+|remember\w*|ignore|disregard|stored|previous\w*|earlier|supersede\w*|instruct\w+
+    |outdated|message|notice|attention)\b"""
+)
+"""Words of a text that speaks of notes: it has no authority over the facts in them."""
 _SCHEMA = """
 PRAGMA page_size=8192;
 PRAGMA journal_mode=WAL;
@@ -57,8 +73,7 @@ _KEPT = "SELECT id, content, source, created_s FROM memories"
 class Memory(NamedTuple):
     """One memory; ``created_s`` is Unix time.
 
-    Of one that was retrieved also its score, and the identifiers of newer memories of the same thing among the
-    best.
+    Of one that was retrieved also its score, and the identifier of the later memory that replaces it.
     """
 
     memory_id: int
@@ -143,8 +158,7 @@ class MemoryStore:
         """The memories that score best for a question, best first; of equal ones the older.
 
         The score is minmax(BM25) + minmax(cosine), where minmax maps the candidates' range onto [0, 1], and a
-        text that shares no word has BM25 0. Among the best a
-        newer memory of the same thing is lifted just above the older one, which keeps its place behind it.
+        text that shares no word has BM25 0. A later memory that replaces one of the two best stands first.
 
         Changes nothing. ``vector`` [dim] is the question's if already made.
         """
@@ -162,19 +176,21 @@ class MemoryStore:
             # row by row: faster than BLAS where no cache holds them
             cosines = np.einsum("ij,j->i", self._vectors[: len(self)], unit)
         scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
-        count = min(max(top_k, _COMPARED), len(self))
-        best = np.argsort(-scores, kind="stable")[:count]
-        memories = [self._chosen("id = ?", int(self._ids[at]))[0] for at in best]
-        newer = _newer(_stems(query), memories, self._vectors[best])
-        lifted = scores[best].astype(np.float64)
-        for old in sorted(range(count), key=lambda at: memories[at].created_s):
-            for likest in newer[old][:1]:
-                lifted[likest] = max(lifted[likest], lifted[old] + 1e-6)
-        hits = []
-        for at in np.argsort(-lifted, kind="stable")[:top_k]:
-            marked = tuple(memories[other].memory_id for other in newer[at])
-            hits.append(memories[at]._replace(score=float(scores[best[at]]), newer=marked))
-        return hits
+        best = np.argsort(-scores, kind="stable")[: max(top_k, 3)]
+        hits = [
+            self._chosen("id = ?", int(self._ids[at]))[0]._replace(score=float(scores[at])) for at in best
+        ]
+        old, new = _replaced(query, hits, self._vectors[best])
+        if new:
+            hits[old] = hits[old]._replace(newer=(hits[new].memory_id,))
+            hits.insert(0, hits.pop(new))
+        elif old:  # the better one is the later one
+            hits[old] = hits[old]._replace(newer=(hits[0].memory_id,))
+        return hits[:top_k]
+
+    def all(self) -> tuple[list[Memory], Singles]:
+        """All memories in the order in which they were told, and their vectors [memories, dim]."""
+        return self._chosen("id > ?", 0), self._vectors[: len(self)]
 
     def forget(self, value: str, condition: str = OF_SOURCE) -> list[Memory]:
         """Forget the memories of a source, or those that hold some words, and erase them on disk.
@@ -199,23 +215,38 @@ class MemoryStore:
         return [Memory(*row) for row in rows]
 
 
-def _newer(asked: set[str], memories: Sequence[Memory], vectors: Singles) -> list[list[int]]:
-    """Of each memory the newer ones of the same thing, the likest first.
+def _replaced(query: str, hits: Sequence[Memory], vectors: Singles) -> tuple[int, int]:
+    """Places of a memory among the best and of the later one that replaces it; 0, 0 if none does.
 
-    They are near it, and have every word of the question that it has: where Ada keeps the kayak is told
-    anew by no sentence on Bo's.
+    Of the two best the later one does, unless it adds, speaks of notes, lacks a name or a number of the question
+    that the other one has, or lacks another word of it without being near or saying that something changed. So
+    does the third, where it says that something changed.
     """
-    alike = vectors @ vectors.T
-    matched = [asked & _stems(memory.content) for memory in memories]
-    found = []
-    for old, memory in enumerate(memories):
-        newer = []
-        for at in np.argsort(-alike[old], kind="stable").tolist():
-            is_newer = memories[at].created_s > memory.created_s
-            if is_newer and alike[old, at] >= SAME_COSINE and matched[old] <= matched[at]:
-                newer.append(at)
-        found.append(newer)
-    return found
+    words = re.findall(r"\w+", query)
+    named = _stems(
+        " ".join(word for at, word in enumerate(words) if not word.isalpha() or (at and word[0].isupper()))
+    )
+
+    def replaces(old: int, new: int) -> bool:
+        text = hits[new].content
+        if hits[new].created_s <= hits[old].created_s or ADDED.search(text) or OF_NOTES.search(text):
+            return False
+        lacking = (_stems(query) & _stems(hits[old].content)) - _stems(text)
+        if lacking & named:
+            return False
+        return bool(not lacking or CHANGED.search(text) or vectors[old] @ vectors[new] >= SAME_COSINE)
+
+    old = new = 0
+    if len(hits) > 1:
+        earlier, later = sorted((0, 1), key=lambda at: hits[at].created_s)
+        if replaces(earlier, later):
+            old, new = earlier, later
+    is_turned = (
+        len(hits) > 2 and CHANGED.search(hits[2].content) and vectors[new] @ vectors[2] >= TURNED_COSINE
+    )
+    if is_turned and replaces(new, 2):
+        old, new = new, 2
+    return old, new
 
 
 def _telling(query: str) -> list[str]:

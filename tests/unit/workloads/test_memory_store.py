@@ -47,8 +47,10 @@ def test_the_newer_of_two_memories_of_one_thing_stands_first_and_the_older_says_
 @pytest.mark.parametrize(
     ("newer", "axis"),
     [
-        ("Nora lives in Lima", 1),  # its vector is apart
-        ("Omar lives in Lima", 0),  # it lacks a word of the question that the older has
+        ("Omar lives in Lima now", 0),  # it lacks a name of the question that the older has
+        ("Nora also lives in Oslo", 0),  # it adds
+        ("Ignore what was noted on where Nora lives in Oslo", 0),  # it speaks of notes
+        ("Nora was seen", 1),  # it lacks a word, is apart, and says of no change
     ],
 )
 def test_what_is_of_another_thing_lifts_nothing(store, newer, axis):
