@@ -94,6 +94,19 @@ class Resident(Frozen):
     command: str
 
 
+class SystemBeside(Frozen):
+    """A system that runs beside the model.
+
+    Attributes:
+        held_bytes: Memory that it adds.
+        steps_s: Seconds of each kind of its steps; None for a step that nothing predicts.
+    """
+
+    name: str
+    held_bytes: int
+    steps_s: dict[str, float | None] = {}
+
+
 class Answer(Frozen):
     """All that is said of one model on one device.
 
@@ -110,6 +123,7 @@ class Answer(Frozen):
         energy: Of a token; None where nobody stated the power.
         residents: The model and those named beside it, and which of them stay in memory together; empty for
             one.
+        systems: Systems named beside the model, with what each adds.
         speculation: What drafting gives, where it was asked for.
         advice: What would make it fit, or faster.
         measured: A run of the same file here, with the same engine, threads and context; None without one.
@@ -145,6 +159,7 @@ class Answer(Frozen):
     is_guess: bool = False
     reads_only: bool = False
     perplexity_percent: dict[str, float] = {}
+    systems: tuple[SystemBeside, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -248,6 +263,14 @@ def answered(question: Question, case: Case) -> Answer:
         speculation=speculation,
         measured=measured_here(case, best) if case.here else None,
         residents=residents(asked, case),
+        systems=tuple(
+            SystemBeside(
+                name=one.name,
+                held_bytes=one.anonymous_bytes + one.file_bytes,
+                steps_s=one.steps(case.device, best.scenario),
+            )
+            for one in case.beside
+        ),
         commands=commands_of(case, best),
         context_each_tokens=best.scenario.context_tokens // best.scenario.batch_count,
         layer_count=model.weights.shape.layer_count,
@@ -468,4 +491,5 @@ def _figures(found: Answer) -> tuple[object, ...]:
         found.energy,
         found.speculation,
         found.residents,
+        found.systems,
     )

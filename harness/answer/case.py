@@ -1,5 +1,6 @@
 """A question with its model, its device and all else looked up: what an answer is computed from."""
 
+from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from harness.answer.resolve import (
@@ -13,6 +14,7 @@ from harness.answer.resolve import (
 from harness.core import plugins
 from harness.core.device import Device, Pool, Sourced
 from harness.core.errors import InputError, RefusedError, UnknownNameError
+from harness.core.model import Weights
 from harness.core.placement import Placement
 from harness.core.program import program_named
 from harness.core.question import Question
@@ -103,7 +105,7 @@ def case_of(question: Question, model: Model, device: Device | None = None) -> C
         assumed.insert(0, "its table of n-grams stays on disk, so its file is larger than what memory holds")
     if head == "mtp" and not model.weights.shape.mtp_layer_count:
         assumed.append("a file of it that holds an MTP head: without one no engine drafts so")
-    systems, others = _beside(question.beside)
+    systems, others = _beside(question.beside, model.weights)
     case = Case(
         model=model,
         device=device,
@@ -213,7 +215,7 @@ def _head_beside(head: str, model: Model) -> list[Companion]:
     return [Companion(f"{head} head", round(ratio * model.weights.file_bytes), reason=why)]
 
 
-def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[Model]]:
+def _beside(names: tuple[str, ...], weights: Weights) -> tuple[list[Companion], list[Model]]:
     """Systems and models that are named to run beside the model.
 
     Raises:
@@ -224,7 +226,7 @@ def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[Model]]:
     others = list[Model]()
     for name in names:
         try:
-            systems.append(companion(name))
+            systems.append(companion(name, weights))
         except UnknownNameError as unknown:
             try:
                 others.append(resolve_model(name))
@@ -233,8 +235,10 @@ def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[Model]]:
     return systems, others
 
 
-def companion(text: str) -> Companion:
-    """What is named to run beside the model, asked of every installed package that offers such systems.
+def companion(text: str, weights: Weights) -> Companion:
+    """Find what is named to run beside a model with these weights, in every installed package that offers systems.
+
+    An offer's names may be patterns, such as ``*.trace.json``.
 
     Raises:
         RefusedError: The package of that name refuses what follows the colon.
@@ -244,8 +248,8 @@ def companion(text: str) -> Companion:
     known: list[str] = []
     for offer in offers:
         names, make = offer()
-        if text.partition(":")[0] in names:
-            found: Companion = make(text)
+        if any(fnmatchcase(text.partition(":")[0], name) for name in names):
+            found: Companion = make(text, weights)
             return found
         known += names
     raise UnknownNameError("system", text.partition(":")[0], known)

@@ -79,7 +79,8 @@ def ways(case: Case) -> list[Way]:
         listed += _told(one, now, place)
         if may_split and one.scenario.placement == case.scenario.placement and now.verdict.word != "fits":
             placement = best_split(one.model.weights, one.device, one.scenario, _beside_on_card(memory))
-            if placement is not None:
+            # The same placement again lacks RAM for what lives beside the model, which no split gives.
+            if placement not in {None, one.scenario.placement}:
                 waiting.append((one.at(placement=placement), place))
         if not waiting and has_cpu and not any(way.kind.is_whole and way.fits and way.runs for way in listed):
             has_cpu = False

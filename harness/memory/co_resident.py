@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from harness.core.device import Device
 from harness.core.prediction import MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
+from harness.core.scenario import Scenario
 from harness.core.units import format_rate
 from harness.memory.peak import with_parts
 
@@ -35,6 +36,8 @@ class Companion(NamedTuple):
         file_bytes: Bytes that it maps from files.
         reason: What they are for.
         drawn_bytes_per_s: What it draws from a device's memory while it runs back to back.
+        steps: Seconds of each kind of its steps beside a model that runs by a scenario on a device; None for a
+            step that no law covers.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Companion(NamedTuple):
     file_bytes: int = 0
     reason: str = ""
     drawn_bytes_per_s: Callable[[Device], float] = lambda _device: 0.0
+    steps: Callable[[Device, Scenario], dict[str, float | None]] = lambda _device, _scenario: {}
 
 
 def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -> MemoryPrediction:

@@ -89,7 +89,9 @@ def _indented(*texts: str) -> list[str]:
 
 def sentence(answer: Answer) -> str:
     """The verdict as a sentence."""
-    model = model_name(answer)
+    model = " with ".join(
+        [model_name(answer), *(one.name.removesuffix(" default") for one in answer.systems)]
+    )
     device = device_name(answer)
     verdict = answer.prediction.verdict
     guess = ""
@@ -170,6 +172,7 @@ def _rows(answer: Answer) -> list[str]:
         _memory,
         _quality,
         _residents,
+        _systems,
         _how,
     )
     for make in made:
@@ -368,6 +371,21 @@ def _residents(answer: Answer) -> Row | None:
     else:
         words = f"no other has room beside it: {leaving} is loaded in its place"
     return "with", "", words
+
+
+def _systems(answer: Answer) -> Row | None:
+    """What the systems beside the model add, and how long their steps take."""
+    if not answer.systems:
+        return None
+    added = sizes(sum(one.held_bytes for one in answer.systems))[0]
+    said = []
+    for one in answer.systems:
+        steps = [
+            f"{step} {'not known' if took_s is None else seconds(took_s)}"
+            for step, took_s in one.steps_s.items()
+        ]
+        said.append(": ".join(filter(None, (one.name.removesuffix(" default"), ", ".join(steps)))))
+    return "with", f"{added} more", "; ".join(said)
 
 
 def _how(answer: Answer) -> Row | None:

@@ -1,7 +1,7 @@
 """Answer or escalate: a question is answered from a passage, or handed on where the answer is not to be trusted.
 
-Two kinds of case. ``answer``: the language model answers, and three confidences say whether to give the
-answer: the probability of its tokens, its own yes to "is that answer right", and its own "unknown".
+Two kinds of case. ``answer``: the language model answers, and two confidences say whether to give the
+answer: the probability of its tokens, and its own "unknown".
 ``support``: whether a passage supports a claim, by the plain question without examples.
 
 The threshold is the confidence at which half of the answers are given, with the accuracy of that half (Geifman
@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.core.result import Score
 from harness.core.stats.calibration import metrics
+from harness.workloads.chain import Op, read, written
 from harness.workloads.made_up import facts
 from harness.workloads.scores import always, auc_score, f1_score, figure, mean_of, of_kind, resampled, share
 from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
@@ -52,6 +53,7 @@ class AnswerSystem(System):
     name = "answer"
     title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage"
     kinds = (PassageQuestion, Claim)
+    usual = {"answer": [read(80), written(5, 80)], "support": [read(70, op=Op.JUDGE)]}
     sizes = {"default": {"case_count": 40}, "small": {"case_count": 8}}
 
     def cases(self, size: Size) -> Cases:
@@ -73,10 +75,7 @@ class AnswerSystem(System):
         prompt = f"Passage: {case.passage}\nQuestion: {case.question}"
         turns = [("system", _INSTRUCTION), ("user", prompt)]
         text, confidence = state.parts.language.write(turns, _ANSWER_TOKENS)
-        check = f"{prompt}\nIs this answer right: {text}? Answer Yes or No."
-        agreed = float(state.parts.language.options(check)[0])
-        is_unknown = text.lower().startswith("unknown")
-        return {"text": text, "confidence": confidence, "agreed": agreed, "is_unknown": is_unknown}
+        return {"text": text, "confidence": confidence, "is_unknown": text.lower().startswith("unknown")}
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
         """Right answers, how well each confidence tells them and what a threshold would give; support."""
@@ -110,7 +109,7 @@ def _scores_of_answers(rows: Sequence[Any]) -> list[Score]:
     untold = mean_of([case.answer is None for case, _ in rows])
     scores = [share("right_ratio", right, "answer", {"always unknown": untold})]
     own_word = auc_score([not answer["is_unknown"] for _, answer in rows], right, "").value or 0.5
-    for name in ("confidence", "agreed"):
+    for name in ("confidence",):
         group = f"answer by {name}"
         chances = [answer[name] for _, answer in rows]
         pairs = np.column_stack([chances, right])

@@ -24,7 +24,7 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.ports import EndPass
 from harness.models.gguf import read_gguf
 from harness.runtimes.llamacpp.text_scores import log_probabilities
-from harness.workloads.chain import Op, RecordedPass
+from harness.workloads.chain import Op, RecordedPass, read
 from harness.workloads.scores import always, of_kind, resampled, share
 from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
 from harness.workloads.system_parts import LanguageModel, SystemParts
@@ -165,6 +165,11 @@ class InspectSystem(System):
     title = "Looking inside: the cost of a tap, sparse features beside principal components, probes of labels"
     kinds = (Loss, Probe)
     context_tokens = WINDOW_TOKENS
+    opens_again = True
+    usual = {
+        "loss": [read(_CASE_TOKENS, op=Op.TAP)] * 6,
+        "probe": [read(2 * _WORDS, op=Op.TAP, share=0.5)],
+    }
     sizes = {
         "default": {"expansion_ratio": 4, "active_count": 32, "train_tokens": 16384, "round_count": 2},
         "small": {"expansion_ratio": 2, "active_count": 16, "train_tokens": 4096, "round_count": 1},

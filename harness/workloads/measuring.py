@@ -92,10 +92,10 @@ class Plan(NamedTuple):
         return identify(Path(self.job.parts["language"]), weights) if weights else None
 
 
-def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
+def plan_of(job: SystemJob, beside: Weights | None = None) -> Plan:
     """A system with the parts that its cases need, of those that the job names.
 
-    ``is_beside`` a model that is its language model, that part is left out.
+    ``beside`` are the weights of a model that runs anyway and is its language model.
 
     Raises:
         UnknownNameError: No such system.
@@ -104,7 +104,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
     system = load(job.name)
     paths = dict(job.parts)
     needed = {part for case in asked_cases(system, job) for part in case.needs}
-    if is_beside:
+    if beside:
         needed.discard("language")
     if "encoder" in needed - paths.keys():
         paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
@@ -112,7 +112,7 @@ def plan_of(job: SystemJob, *, is_beside: bool = False) -> Plan:
         raise RefusedError(f"{job.name} needs {part}: name one with {OPTIONS[part]}")
     for part in sorted(paths.keys() - needed.union(system.options)):
         raise RefusedError(f"{job.name}: no case that is run needs {part}: leave out {OPTIONS[part]}")
-    parts = paths if is_beside else system.part_files(paths, cache_dir())
+    parts = paths if beside else system.part_files(paths, cache_dir())
     weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
     return Plan(system, job.replace(parts=parts), weights)
 

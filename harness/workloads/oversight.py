@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import RefusedError
+from harness.workloads.chain import Op, read, written
 from harness.workloads.made_up import facts
 from harness.workloads.scores import mean_of, share
 from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
@@ -51,6 +52,7 @@ class OversightSystem(System):
     name = "oversight"
     title = "Oversight: whether debate or consultancy persuades a judge that cannot read, beside placebos and a full swap"
     kinds = (Dispute,)
+    usual = {"dispute": [*[read(150), written(40, 150)] * 4, *[read(160, op=Op.JUDGE)] * 14]}
     sizes = {
         "small": {"case_count": 2, "speech_tokens": 12},
         "default": {"case_count": 8, "speech_tokens": 48},

@@ -47,6 +47,7 @@ class SeeSystem(System):
     name = "see"
     title = "Seeing: text read from a part of a picture, beside a small copy of the whole"
     kinds = (ReadPicture, Copy)
+    usual = {"read": [RecordedPass(part="reader", op=Op.IMAGE)]}
     sizes = {"small": {"case_count": 4, "image_px": 1280}, "default": {"case_count": 32, "image_px": 1920}}
 
     def cases(self, size: Size) -> Cases:
@@ -61,12 +62,17 @@ class SeeSystem(System):
         threads = {"EngineConfig.onnxruntime.intra_op_num_threads": context.thread_count}
         return context, RapidOCR(params={"Global.log_level": "error", **threads})
 
+    def ready(self, state: Any, case: Any) -> Any:
+        """The picture, drawn or opened, with the part of it and its text."""
+        picture, box, right = opened(case, state[0].size["image_px"])
+        if isinstance(case, Copy):
+            picture.thumbnail((_COPY_PX, _COPY_PX))
+        return picture, box, right
+
     def step(self, state: Any, case: Any) -> Any:
         """The text, and whether it is the right one, blanks left aside."""
         context, engine = state
-        picture, box, right = opened(case, context.size["image_px"])
-        if isinstance(case, Copy):
-            picture.thumbnail((_COPY_PX, _COPY_PX))
+        picture, box, right = case
         piece = picture.crop(pixels(box, picture.size))
         with context.parts.meter.timed(RecordedPass(part="reader", op=Op.IMAGE)):
             lines = engine(np.asarray(piece), use_det=False, use_cls=False, use_rec=True).txts

@@ -6,7 +6,7 @@ token is multiplied with; Kaplan et al. 2020). MFU = FLOP of the model / (peak F
 et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +16,7 @@ from harness.measure.pipeline import make
 from harness.measure.probe.machine_profile import own_profile
 from harness.models.gguf import read_weights
 from harness.runtimes.llamacpp.optimiser import TrainingSession
-from harness.workloads.chain import Op, RecordedPass
+from harness.workloads.chain import Op, RecordedPass, read
 from harness.workloads.scores import figure
 from harness.workloads.system import Answers, Cases, Context, PartWeights, Scores, Size, System, WorkloadCase
 
@@ -36,6 +36,10 @@ class TrainSystem(System):
     kinds = (Step,)
     context_tokens = 64
     sizes = {"default": {"step_count": 3, "batch_tokens": 256}}
+
+    def passes(self, size: Size) -> Mapping[str, Sequence[Sequence[RecordedPass]]]:
+        """A step of training."""
+        return {"step": [(read(size["batch_tokens"], op=Op.TRAIN),)]}
 
     def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
         """A copy of the model with F32 weights, made once."""

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness.core.errors import RefusedError
+from harness.workloads.chain import read, written
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 from harness.workloads.scores import mean_of, of_kind, share
 from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
@@ -49,6 +50,7 @@ class ReasonSystem(System):
     name = "reason"
     title = "Reasoning: exact arithmetic, and programs worked exactly"
     kinds = (Arithmetic, Solve)
+    usual = {"solve": [read(60, 200), written(50, 260)], "arithmetic": []}
     sizes = {"default": {"case_count": 60}}
 
     def cases(self, size: Size) -> Cases:

@@ -87,7 +87,7 @@ def test_the_bus_is_what_was_measured_or_a_share_of_the_data_sheet():
 
 def test_companions_by_name():
     pytest.importorskip("harness.workloads")
-    small, large = companion("see:image_px=1000"), companion("see:image_px=2000")
+    small, large = companion("see:image_px=1000", MODEL.weights), companion("see:image_px=2000", MODEL.weights)
     # a picture of red, green and blue at least
     assert large.anonymous_bytes - small.anonymous_bytes > 3 * (2000**2 - 1000**2)
     assert (
@@ -95,8 +95,8 @@ def test_companions_by_name():
         == "see image_px=1000"
     )
     with pytest.raises(UnknownNameError):
-        companion("answr")
+        companion("answr", MODEL.weights)
     with pytest.raises(RefusedError):
-        companion("answer:huge")
+        companion("answer:huge", MODEL.weights)
     with pytest.raises(RefusedError):
-        companion("answer:rows=3")
+        companion("answer:rows=3", MODEL.weights)

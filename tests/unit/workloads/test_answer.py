@@ -9,16 +9,14 @@ from harness.workloads.scores import auc_of, f1_of
 
 def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
     cases = [PassageQuestion(passage="p", question="q", answer="7"), PassageQuestion(passage="p", question="q")] * 20
-    told = {"text": "7 shelves", "confidence": 0.9, "agreed": 0.2, "is_unknown": False}
-    guessed = {"text": "7", "confidence": 0.3, "agreed": 0.8, "is_unknown": False}
+    told = {"text": "7 shelves", "confidence": 0.9, "is_unknown": False}
+    guessed = {"text": "7", "confidence": 0.3, "is_unknown": False}
     scores = {(s.group, s.name): s for s in SYSTEM.score(cases, [told, guessed] * 20)}
     right = scores["answer", "right_ratio"]
     # the half whose answer is told is right, the other half ought to be unknown
     assert (right.value, right.nulls) == (0.5, {"always unknown": 0.5})
     assert scores["answer by confidence", "auc"].value == 1.0
-    assert scores["answer by agreed", "auc"].value == 0.0
     assert scores["answer by confidence", "auc"].beats_null is True
-    assert scores["answer by agreed", "auc"].beats_null is False
 
 
 def test_planted_confidences_have_their_calibration_error_beside_a_constant():
@@ -27,7 +25,7 @@ def test_planted_confidences_have_their_calibration_error_beside_a_constant():
     right = rng.random(4000) < drawn**1.5
     cases = [PassageQuestion(passage="p", question="q", answer="7")] * 4000
     answers = [
-        {"text": "7" if one else "8", "confidence": chance, "agreed": 0.5, "is_unknown": False}
+        {"text": "7" if one else "8", "confidence": chance, "is_unknown": False}
         for chance, one in zip(drawn, right, strict=True)
     ]
     scores = {(s.group, s.name): s for s in SYSTEM.score(cases, answers)}

@@ -7,7 +7,7 @@ import pytest
 
 from harness.core.errors import BadDataError
 from harness.workloads.see import SYSTEM, Copy, ReadPicture, made, pixels
-from harness.workloads.system import Context, read_cases
+from harness.workloads.system import Context
 from harness.workloads.system_parts import SystemParts
 
 
@@ -26,7 +26,7 @@ def test_what_is_no_box_is_named_by_its_line(tmp_path, box):
     path = tmp_path / "mine.jsonl"
     path.write_text(f'{{"kind": "read", "image": "a.png", "box": {box}}}')
     with pytest.raises(BadDataError, match=r"mine.jsonl:1.*box"):
-        read_cases(path, SYSTEM)
+        SYSTEM.read(path)
 
 
 def test_texts_are_compared_without_blanks():
@@ -36,7 +36,7 @@ def test_texts_are_compared_without_blanks():
     context = Context(SystemParts(), {"image_px": 640}, Path())
     state = (context, lambda _picture, **_: SimpleNamespace(txts=next(lines)))
     cases = [ReadPicture(seed=1), ReadPicture(seed=2), Copy(seed=1)]
-    (score,) = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
+    (score,) = SYSTEM.score(cases, [SYSTEM.step(state, SYSTEM.ready(state, case)) for case in cases])
     # the first is read rightly, nothing is read in the second, something else in the small copy
     assert (score.value, score.nulls) == (0.5, {"a small copy": 0.0})
 
@@ -46,7 +46,7 @@ def test_made_words_are_read_from_their_part_and_not_from_a_small_copy(tmp_path)
     size = SYSTEM.sizes["small"]
     state = SYSTEM.prepare(Context(SystemParts(), size, tmp_path))
     cases = SYSTEM.cases(size)
-    (score,) = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
+    (score,) = SYSTEM.score(cases, [SYSTEM.step(state, SYSTEM.ready(state, case)) for case in cases])
     assert score.value >= 0.75 and score.beats_null
     with pytest.raises(BadDataError, match="a picture"):
-        SYSTEM.step(state, ReadPicture(image=str(tmp_path / "none.png")))
+        SYSTEM.ready(state, ReadPicture(image=str(tmp_path / "none.png")))
