@@ -10,6 +10,8 @@ A test of one's own package is enough::
 A broken promise is an ``AssertionError`` that names the promise.
 """
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from harness.core.ports import Runtime, Session
 from harness.core.record import EngineIdentity
 from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
+from harness.runtimes.simple import SimpleRuntime
 
 _SCENARIO = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=4, thread_count=1)
 
@@ -62,6 +65,38 @@ def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> 
         _check_session(session, tolerance)
     finally:
         session.close()
+
+
+def check_simple_runtime(runtime: SimpleRuntime, model: Path) -> None:
+    """An engine of three methods yields as many tokens as it is asked for, one at a time, and loads and closes twice.
+
+    ``model`` is a small file that it reads.
+
+    Raises:
+        AssertionError: A promise is broken.
+    """
+    assert runtime.name.isidentifier(), f"the name is an identifier: {runtime.name!r}"
+    reason = runtime.missing()
+    assert reason is None, f"it cannot be used here: {reason}"
+    assert runtime.identity(_SCENARIO).version, "the engine has a version"
+    unknown = set(runtime.honours).difference(Scenario.__struct_fields__)
+    assert not unknown, f"honours names fields of a scenario: {', '.join(sorted(unknown))} are none"
+    prompts: tuple[Sequence[int] | str, ...] = ("one two three", "four five")
+    if runtime.vocab_count:
+        ids = [t % runtime.vocab_count for t in (3, 14, 15, 92, 6, 5)]
+        prompts = (ids, ids[:1])
+    for attempt in ("the first load", "a second load"):
+        loaded = runtime.load(model, _SCENARIO)
+        try:
+            for prompt, count in itertools.product(prompts, (1, _SCENARIO.new_tokens)):
+                found = len(list(itertools.islice(runtime.generate(loaded, prompt, count), count + 1)))
+                assert found == count, f"{attempt}: generate(model, prompt, {count}) gave {found} items"
+            tokens = iter(runtime.generate(loaded, prompts[0], _SCENARIO.new_tokens))
+            next(tokens)
+            del tokens  # whoever stops early leaves an engine that still answers
+            assert list(runtime.generate(loaded, prompts[1], 1)), f"{attempt}: it answers after a stop"
+        finally:
+            runtime.close(loaded)
 
 
 def _check_session(session: Session, tolerance: float) -> None:

@@ -130,7 +130,11 @@ def unforeseen(error: Exception) -> str:
     import tempfile
     import traceback
 
+    from harness.core.plugins import crash_place, crash_words
+
     what = f"an error that nobody foresaw: {type(error).__name__}: {error}"
+    if crash_place(error)[1]:
+        what = f"a plug-in is broken: {crash_words(error)}"
     if isinstance(error, OSError):
         what = f"cannot go on: {error.filename or 'a file'}: {error.strerror or error}"
     try:

@@ -54,6 +54,7 @@ def soak(
 
     Example: edge-harness soak smollm2-135m --minutes 10
     """
+    from harness.core.plugins import known_runtime
     from harness.core.result import Soak
     from harness.measure.jobs.soak import SoakJob
     from harness.show.record_tables import answer_of
@@ -65,7 +66,7 @@ def soak(
     job = SoakJob(
         path=model,
         scenario=setting.scenario(measuring),
-        runtime=runtime,
+        runtime=known_runtime(runtime),
         minutes=minutes,
         duty_ratio=duty_ratio,
         celsius_max=celsius_max,

@@ -12,9 +12,11 @@ named by its file. Everything else comes through entry points, by group:
 """
 
 import warnings
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,9 +70,41 @@ def load_entry(group: str, name: str, kind: str) -> Any:
                     raise EngineError(
                         f"{kind} {name!r} is declared as {entry.value}: not there: {error}"
                     ) from error
-                fault = f"{type(error).__name__}: {error}"
+                fault = crash_words(error)
                 raise EngineError(f"{kind} {name!r} ({entry.value}) is broken: {fault}", "broken") from error
     raise UnknownNameError(kind, name, entry_names(group))
+
+
+def crash_words(error: BaseException) -> str:
+    """Type, place and text of an error: ``ZeroDivisionError at my_engine.py:14: division by zero``.
+
+    The place is the deepest line in the plug-in's own file, whatever libraries it called from there.
+    """
+    place, _ = crash_place(error)
+    text = f": {error}" if str(error) else ""
+    return type(error).__name__ + (f" at {place}" if place else "") + text
+
+
+def crash_place(error: BaseException) -> tuple[str, bool]:
+    """File name and line where an error arose, and whether that is a plug-in's file outside this package.
+
+    Python's own library is passed over. Returns an empty place for an error without a traceback.
+    """
+    import sysconfig
+
+    ours, library = str(Path(__file__).parents[1]), sysconfig.get_path("stdlib")
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not file.startswith("<") and (not file.startswith(library) or "-packages" in file):
+            frames.append((file, step.tb_lineno))
+        step = step.tb_next
+    if isinstance(error, SyntaxError) and error.filename:  # the file that cannot be read has no frame yet
+        frames.append((error.filename, error.lineno or 0))
+    theirs = next((file for file, _ in frames if not file.startswith(ours)), "")
+    at = [(file, line) for file, line in frames if not theirs or file == theirs]
+    return (f"{Path(at[-1][0]).name}:{at[-1][1]}" if at else ""), bool(theirs)
 
 
 def every(group: str) -> list[Any]:
@@ -124,9 +158,37 @@ def usable_runtime(name: str) -> Any:
     return runtime
 
 
+def known_runtime(name: str) -> str:
+    """The name itself, if a runtime has it; imports none.
+
+    Raises:
+        UnknownNameError: No runtime has that name; names the nearest.
+    """
+    if name not in (known := names("harness.runtimes")):
+        raise UnknownNameError("runtime", name, known)
+    return name
+
+
+def formats_of(runtime: str) -> tuple[str, ...]:
+    """Formats that a runtime reads; empty if it declares none, and then any file is tried."""
+    return tuple(getattr(load("harness.runtimes", runtime, "RUNTIME"), "formats", ()))
+
+
+def runtimes_reading(wanted: str) -> list[str]:
+    """Names of the runtimes that declare a format; a broken plug-in is passed over."""
+    found = []
+    for name in names("harness.runtimes"):
+        with suppress(EngineError, ImportError):
+            if wanted in formats_of(name):
+                found.append(name)
+    return found
+
+
 def own_names(package: str) -> set[str]:
-    """Every public module of ``package``; imports none of them."""
-    return {m.name for m in iter_modules(import_module(package).__path__) if not m.name.startswith("_")}
+    """Every public module of ``package`` but those it declares as ``HELPERS``; imports none of them."""
+    folder = import_module(package)
+    found = {m.name for m in iter_modules(folder.__path__) if not m.name.startswith("_")}
+    return found.difference(getattr(folder, "HELPERS", ()))
 
 
 def _group(package: str) -> str:

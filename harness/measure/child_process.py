@@ -61,7 +61,10 @@ def _run(job: dict[str, Any]) -> int:
     except BaseException as error:  # noqa: BLE001  the record must say what happened, whatever it was
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            emit("error", {"kind": type(error).__name__, "outcome": outcome_of(error), "detail": str(error)})
+            emit(
+                "error",
+                {"kind": type(error).__name__, "outcome": outcome_of(error), "detail": words_of(error, job)},
+            )
             return EXIT_TOLD
         return EXIT_UNTOLD
     return 0
@@ -85,6 +88,17 @@ def outcome_of(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(getattr(error, "outcome", "failed"))
+
+
+def words_of(error: BaseException, job: dict[str, Any]) -> str:
+    """What an error says; one that nobody raised on purpose with the runtime, the file and the line that it comes from."""
+    from harness.core.errors import HarnessError
+    from harness.core.plugins import crash_words
+
+    if isinstance(error, (HarnessError, MemoryError, KeyboardInterrupt)):
+        return str(error)
+    runtime = job["arguments"].get("runtime", "") if isinstance(job["arguments"], dict) else ""
+    return f"{runtime}: {crash_words(error)}" if runtime else crash_words(error)
 
 
 def _watch_parent() -> None:

@@ -106,8 +106,11 @@ def run_in_turns(
     usual one, so that a record says how many there were.
 
     Raises:
+        UnknownNameError: No runtime has a member's name.
         CouldNotRunError: Another measured run held the machine for too long.
     """
+    for _, job in (member for group in groups for member in group):
+        plugins.known_runtime(job.runtime)
     done: list[list[Record]] = []
     coming = sum(2 * len(group) if len(group) > 1 else 1 for group in groups)
     with Pipeline(how) as pipeline:
@@ -307,13 +310,9 @@ def _contradicted(served: ModelIdentity, model: Model) -> str:
 
 def _check_format(located: Located, runtime: str) -> None:
     """Refuse a model whose format the runtime does not read, naming a runtime that does."""
-    formats: dict[str, tuple[str, ...]] = {}
-    for name in plugins.names("harness.runtimes"):
-        # Nothing where it does not say.
-        formats[name] = getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ())
-    takes = formats[runtime]
+    takes = plugins.formats_of(runtime)
     if takes and located.format not in takes:
-        others = " or ".join(name for name, of in formats.items() if located.format in of)
+        others = " or ".join(plugins.runtimes_reading(located.format))
         hint = f": take --runtime {others}" if others else ""
         runs = " and ".join(takes).upper()
         raise RefusedError(

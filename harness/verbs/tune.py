@@ -44,6 +44,7 @@ from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.memory.splits import best_split, steps
+from harness.runtimes.simple import SimpleRuntime
 from harness.verbs.locate import obtain
 from harness.verbs.run import RunCell, answers_of, prediction_of, run_cell
 
@@ -476,6 +477,7 @@ def usable(runtimes: Sequence[str]) -> list[str]:
     for name in runtimes or sorted(plugins.names("harness.runtimes"), key=lambda name: name != "llamacpp"):
         runtime = plugins.load("harness.runtimes", name, "RUNTIME")
         reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
+        reads = reads and not isinstance(runtime, SimpleRuntime)  # its settings are its own
         why = runtime.missing() or ("" if reads else "it reads no GGUF file in process")
         if runtimes and why:
             raise RefusedError(f"{name}: {why}")
