@@ -11,7 +11,7 @@ from typing import Any, Final, NotRequired, Required, TypedDict, get_type_hints
 import msgspec
 
 from harness.answer.answer import Answer
-from harness.answer.measured import SpeedCause
+from harness.answer.causes import SlowCause
 from harness.answer.nearest import Neighbour
 from harness.core.budget import Budget
 from harness.core.device import Device
@@ -34,7 +34,8 @@ class Measured(TypedDict):
     """What a measured speed says beside the prediction, and what may explain it."""
 
     says: str
-    may_be: list[SpeedCause]
+    is_expected: bool
+    may_be: tuple[SlowCause, ...]
 
 
 class FitExtras(TypedDict, total=False):

@@ -173,13 +173,30 @@ class Answer(Frozen):
         return self.best.runs
 
     @property
+    def drafted_tokens_per_s(self) -> Interval | None:
+        """Decode speed with the draft: the undrafted interval, times what drafting gives at worst and at best.
+
+        Never surer than the undrafted one. None without a draft.
+        """
+        if self.speculation is None:
+            return None
+        decode = self.prediction.speed.decode_tokens_per_s
+        speedups = [case.speedup if case.gamma else 1.0 for case in self.speculation.cases]
+        middle = speedups[len(speedups) // 2]
+        return Interval(
+            mid=decode.mid * middle, low=decode.low * min(speedups), high=decode.high * max(speedups)
+        )
+
+    @property
     def is_wanted(self) -> bool:
         """Whether it runs, and as fast as was wanted."""
         return self.prediction.verdict.word in WANTED
 
 
-def answer(question: Question, *, advises: bool = True) -> Answer:
+def answer(question: Question, *, advises: bool = True, takes_idle: bool = False) -> Answer:
     """What a model does on a device; with what would help where it does not lie whole in memory, fast enough.
+
+    ``takes_idle``: an option that changes nothing is no mistake, since a measured speed is asked about.
 
     Raises:
         UnknownNameError: No such model, device, quantisation, program, api or system.
@@ -190,7 +207,8 @@ def answer(question: Question, *, advises: bool = True) -> Answer:
     model = resolve_model(question.model, question.quant or None)
     case = ready(question, model, resolve_device(question.device))
     found = answered(question, case)
-    _refuse_idle(question, found)
+    if not takes_idle:
+        _refuse_idle(question, found)
     is_well = found.best.kind.is_whole and found.prediction.verdict.word == "fits"
     if found.reads_only or is_well or not advises:
         return found

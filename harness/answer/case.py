@@ -167,6 +167,9 @@ def _by_program(case: Case, *, context_asked: bool) -> Case:
     program = program_named(case.scenario.program)
     if program.name == "mlx" and case.scenario.api != "metal":
         raise RefusedError(f"mlx runs on Apple's GPUs, and {case.device.title} has none that it drives")
+    if program.name in {"vllm", "mlc-llm"}:
+        said = f"memory as llama.cpp takes it: {program.name} reserves what it may (vLLM: 90 % of a card)"
+        case = case._replace(assumed=(*case.assumed, said))
     if not program.fit or program.name in {"", "llama-server", "llama-cli", "llama-bench"}:
         return case
     try:

@@ -18,7 +18,7 @@ HANDHELD: Final = ("phone", "tablet")
 """Kinds of devices on which nobody types a command."""
 _OLLAMA_BYTES_MAX: Final = 45e9
 """Files that are larger come in parts, which Ollama does not read (ollama/ollama#5245)."""
-_WITHOUT_COMMAND: Final = frozenset({"jan", "koboldcpp", "llama-cpp-python", "lm-studio"})
+_WITHOUT_COMMAND: Final = frozenset({"jan", "koboldcpp", "llama-cpp-python", "lm-studio", "mlc-llm", "vllm"})
 """Programs that people set up in a window or from Python."""
 _DEVICES: Final = {"cuda": "CUDA0", "rocm": "ROCm0", "vulkan": "Vulkan0", "metal": "MTL0", "sycl": "SYCL0"}
 """Names of the first device of an api. Source: llama-server --list-devices."""

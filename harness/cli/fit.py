@@ -19,6 +19,7 @@ MOST_QUESTIONS: Final = 2000
 
 if TYPE_CHECKING:
     from harness.answer.answer import Answer as Answered
+    from harness.answer.pasted import Seen
 
 Format = Literal["llama-swap", "models-ini"]
 
@@ -44,6 +45,15 @@ def fit(
             "Decode speed that you measured, in tokens/s: explain how it differs from the prediction.",
         ),
     ] = None,
+    log: Annotated[
+        str,
+        Option(
+            "--log",
+            "What the program printed: load lines of llama.cpp, `ollama ps`, LM Studio's log, nvidia-smi; a file, or - "
+            "for standard input. Confirms or excludes causes of a slow speed.",
+            metavar="FILE",
+        ),
+    ] = "",
     price: Annotated[
         str,
         Option(
@@ -101,9 +111,9 @@ def fit(
     )
     questions = [Question(model=model, device=device, **fields) for model, device in pairs]
     if len(questions) > 1:
-        if measured or price or explained or details:
+        if measured or log or price or explained or details:
             raise RefusedError(
-                "--measured, --price, --details and --explain are about one model on one device"
+                "--measured, --log, --price, --details and --explain are about one model on one device"
             )
         return _several(questions)
     if form is not None:
@@ -112,8 +122,16 @@ def fit(
             raise RefusedError(f"--format {form}: name another model with --with MODEL")
         text = configuration(found.residents, form)
         return Output(found.residents, lambda: click.echo(text, nl=False))
-    found = answer(questions[0], advises=advises)
-    return _one(found, measured, price, details=details, explained=explained)
+    seen = None
+    if log:
+        from harness.answer.pasted import seen_in_file
+
+        seen = seen_in_file(log)
+        measured = measured or seen.tokens_per_s
+        if measured is None:
+            raise RefusedError(f"--log: {log} tells no speed: add --measured with the tokens/s that you saw")
+    found = answer(questions[0], advises=advises, takes_idle=measured is not None)
+    return _one(found, measured, seen, price, details=details, explained=explained)
 
 
 def _several(questions: Sequence[Question]) -> Output:
@@ -139,6 +157,7 @@ def _several(questions: Sequence[Question]) -> Output:
 def _one(
     found: "Answered",
     measured: float | None,
+    seen: "Seen | None",
     price: str,
     *,
     details: bool,
@@ -152,12 +171,12 @@ def _one(
     document = msgspec.structs.asdict(found)
     says = list[str]()
     if measured is not None:
-        from harness.answer.measured import causes
+        from harness.answer.causes import slow
+        from harness.answer.pasted import Seen
 
-        speed = found.prediction.speed.decode_tokens_per_s
-        slower = causes(measured, best_case(found), speed, found.sustained)
-        says += measured_lines(measured, found, slower)
-        document["measured_speed"] = {"says": says[0], "may_be": slower}
+        why = slow(measured, found, best_case(found), seen or Seen())
+        says += measured_lines(why, found)
+        document["measured_speed"] = {"says": says[0], "is_expected": why.is_expected, "may_be": why.causes}
     if price:
         cost, line = electricity_line(price, found.energy)
         says.append(line)

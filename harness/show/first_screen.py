@@ -296,11 +296,12 @@ def _draft(answer: Answer) -> Row | None:
     helping = [case for case in plan.cases if case.gamma]
     if not helping:
         return "draft", "", "slower than without it, however well it guesses"
-    said = f"tokens/s if {_of_ten(first)} to {_of_ten(last)} of 10 guesses are right"
+    drafted = answer.drafted_tokens_per_s
+    assert drafted is not None
+    said = f"with {_of_ten(first)} to {_of_ten(last)} of 10 guesses right"
     if answer.scenario.batch_count > 1:
         said += ", for all of them together"
-    low = plan.plain_tokens_per_s * (first.speedup if first.gamma else 1.0)
-    return "draft", f"{two(low)} to {two(plan.plain_tokens_per_s * helping[-1].speedup)}", said
+    return "draft", *_figured(drafted, "tokens/s", said)
 
 
 def _starts(answer: Answer) -> Row | None:

@@ -1,36 +1,42 @@
 """A measured speed beside the answer, and what electricity costs, in words."""
 
-from collections.abc import Sequence
-
 from harness.answer.answer import Answer
-from harness.answer.measured import SpeedCause
+from harness.answer.causes import Slow
 from harness.core.errors import InputError
 from harness.core.prediction import Interval
-from harness.show.first_screen import two
+from harness.show.first_screen import capital, two
 from harness.speed.energy import Energy
 
 _MOST_PRICE = 1e6
+_CLEARLY_SLOWER = 0.95
 
 
-def measured_lines(measured: float, answer: Answer, slower: Sequence[SpeedCause]) -> list[str]:
-    """What a measured decode speed says beside the prediction, and what may explain it."""
-    speed = answer.prediction.speed
-    line = f"You measured {measured:g} tokens/s; {_beside(measured, speed.decode_tokens_per_s)}"
-    if measured > speed.roofline_tokens_per_s:
+def measured_lines(slow: Slow, answer: Answer) -> list[str]:
+    """What a measured decode speed says beside the prediction, and what may explain it, the likeliest first."""
+    measured, expected = slow.measured_tokens_per_s, slow.expected
+    line = f"You measured {measured:g} tokens/s; {_beside(measured, expected)}"
+    if measured > answer.prediction.speed.roofline_tokens_per_s and answer.speculation is None:
         return [f"{line}. The memory cannot deliver that: the profile of {answer.device.title} is wrong."]
-    if measured > speed.decode_tokens_per_s.high:
+    if measured > expected.high:
         taught = f"{answer.model.name} {answer.quant} - {measured:g}"
         return [
             f"{line}.",
             f"Teach it: edge-harness learn --device '{answer.question.device}' --line '{taught}'",
         ]
-    if measured >= speed.decode_tokens_per_s.low:
-        return [f"{line}."]
-    if not slower:
-        checks = "Check swap, the power mode, and in the log that all layers are on the GPU."
-        return [f"{line}.", f"None of the causes known here gives that. {checks}"]
-    causes = [f"{two(one.tokens_per_s)} tokens/s if {one.cause}: {one.advice}" for one in slower]
-    return [f"{line}.", *causes]
+    if slow.is_expected:
+        said = [f"{line}; nothing need be wrong."]
+        if slow.causes and measured < _CLEARLY_SLOWER * expected.mid:
+            first, *others = slow.causes
+            rest = "".join(f"; or {one.cause}" for one in others)
+            said.append(f"If it was faster before: {first.cause}{rest}. To tell: {first.tells}.")
+        return said
+    if not slow.causes:
+        return [f"{line}.", "Nothing that is known here gives that: paste the program's log by --log FILE."]
+    said = [
+        f"{place}. {capital(one.cause)}. To tell: {one.tells}." for place, one in enumerate(slow.causes, 1)
+    ]
+    said[0] = f"{said[0]} Then: {slow.causes[0].mend}."
+    return [f"{line}. Likeliest first:", *said]
 
 
 def _beside(measured: float, predicted: Interval) -> str:

@@ -62,6 +62,11 @@ UNMEASURED_SPREAD: Final = 0.7
 """The same of what nobody measured, no chip of its family or none by its api: 95 of 100 votes of families that
 were left out are missed by less (``bench validation --by family``), and it is no sure figure."""
 
+UNFUSED_RATIO: Final = 3.4
+"""Attention of a decoded token on a GPU without flash attention over that with it: 35.7 and 59.9 ms a token with 22,000
+tokens in the cache of an M3 Ultra (ggml-org/llama.cpp issue 13373), where the cache takes 10 ms with it. On CPUs published
+pairs lie from 0.9 to 1.4 of it at 512 to 16,384 tokens (decode.csv): 1 is taken."""
+
 _FEW_SHARES: Final = {"vulkan": 0.2, "metal": 0.25}
 """f of kernels for few tokens by api, as published batches (batch.csv) and drafts (spec_decode.csv) ask for."""
 _FEW_SHARE: Final = 0.5
@@ -231,6 +236,8 @@ _RUNTIMES: Final = {
     "lm-studio": "lm-studio",
     "koboldcpp": "koboldcpp",
     "ik-llama-cpp-python": "ik",
+    "vllm": "vllm",
+    "mlc-llm": "mlc-llm",
 }
 """Programs whose published speeds differ from llama.cpp's, by the runtime that their rows name."""
 
@@ -275,4 +282,5 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         type_name=weights.quant,
         recurrent_ratio=recurrent_ratio(shape),
         expert_ratio=shape.expert_ratio,
+        kv_slowdown=1.0 if scenario.flash_attention or scenario.api in {"", "cpu"} else UNFUSED_RATIO,
     )

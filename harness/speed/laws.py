@@ -161,6 +161,7 @@ class Work(NamedTuple):
         model: Name of the model; empty where nobody measured it.
         recurrent_ratio: Share of the layers that keep a state (Mamba, gated delta rule).
         expert_ratio: Used / all routed experts; 1 without, or where unknown.
+        kv_slowdown: Time of attention over that of its fused kernel; 1 for the fused one.
     """
 
     weight_bytes: float
@@ -175,6 +176,7 @@ class Work(NamedTuple):
     model: str = ""
     recurrent_ratio: float = 0.0
     expert_ratio: float = 1.0
+    kv_slowdown: float = 1.0
 
     @property
     def log_share(self) -> float:
@@ -360,7 +362,7 @@ def decode_base(work: Work, machine: Machine) -> dict[str, float]:
     return {
         "bytes": work.weight_bytes / bandwidth,
         "count": work.weight_count / (machine.clock_ratio * machine.traits.peak_flops_per_s),
-        "kv": work.kv_bytes / bandwidth,
+        "kv": work.kv_slowdown * work.kv_bytes / bandwidth,
         "layers": work.layer_count,
     }
 

@@ -53,7 +53,7 @@ def test_several_devices_are_columns_of_what_each_says_alone() -> None:
     ("measured", "says", "cause"),
     [
         (45, "as expected", ""),
-        (9, "of the likeliest", "all layers are run by the CPU"),
+        (9, "of the likeliest", "the CPU computes"),
         (62, "The memory cannot deliver that", ""),
     ],
 )
@@ -64,7 +64,9 @@ def test_a_measured_speed_is_explained(measured: float, says: str, cause: str) -
     assert (decode["low"] <= measured <= decode["high"]) == (says == "as expected")
     assert says in found["says"]
     assert cause in "".join(one["cause"] for one in found["may_be"])
-    assert all(1 / 1.3 < one["tokens_per_s"] / measured < 1.3 for one in found["may_be"])
+    # what does not fit is dropped: a figure may lie outside by a tenth, as figures are rounded
+    for one in found["may_be"]:
+        assert one["tokens_per_s"]["low"] / 1.11 <= measured <= one["tokens_per_s"]["high"] * 1.11
 
 
 def test_more_than_memory_can_deliver_is_a_fault_of_the_profile() -> None:
@@ -269,7 +271,7 @@ def test_a_program_has_its_own_command(program: str, begins: str) -> None:
 
 @pytest.mark.parametrize(
     ("program", "device", "says"),
-    [("mlx", "rtx 3090", "runs on Apple's GPUs"), ("vllm", "rtx 3090", "no program named 'vllm'")],
+    [("mlx", "rtx 3090", "runs on Apple's GPUs"), ("exllama", "rtx 3090", "no program named 'exllama'")],
 )
 def test_a_program_that_cannot_run_there_is_refused(program: str, device: str, says: str) -> None:
     done = CliRunner().invoke(cli, ["fit", "qwen3-8b", "-d", device, "--program", program], standalone_mode=False)
