@@ -71,11 +71,13 @@ class Subject(Frozen, kw_only=False):
         name: The identifier, by which it can be asked for again.
         title: As people say it.
         asked_name: As it was typed, where a card of another version stands for it.
+        own_place: Of a device whose engine has memory of its own, where that is (``on the card``); else empty.
     """
 
     name: str
     title: str
     asked_name: str = ""
+    own_place: str = ""
 
 
 class Resident(Frozen):
@@ -270,7 +272,7 @@ def answered(question: Question, case: Case) -> Answer:
         question=question,
         model=Subject(model.name, title, model.asked_name),
         quant=model.shown[1],
-        device=Subject(case.device.name, case.device.title),
+        device=Subject(case.device.name, case.device.title, own_place=case.device.own_place),
         scenario=best.scenario,
         prediction=now,
         ways=tuple(listed),
@@ -324,7 +326,7 @@ def _notes(case: Case) -> Iterator[str]:
 
 def _needs_entitlement(case: Case, way: Way) -> bool:
     """Whether the higher limit that the system offers would be enough where the usual one is not."""
-    more = case.device.pool("ram").entitled_bytes
+    more = case.device.ram.entitled_bytes
     if way.runs or more is None or case.entitled:
         return False
     return way.prediction.verdict.needed_bytes <= more.value

@@ -282,7 +282,7 @@ def within_budget(device: Device, ram_budget_bytes: int) -> Device:
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 
     def cut(pool: Pool) -> Pool:
-        if pool.name != "ram":
+        if pool.is_own:
             return pool
         usable = min(ram_budget_bytes, pool.total_bytes.value)
         return pool.replace(usable_bytes=Sourced(usable, "asked for", "assumed"), entitled_bytes=None)

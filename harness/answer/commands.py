@@ -5,6 +5,7 @@ from typing import Final
 
 from harness.answer.case import Case
 from harness.answer.resolve import Model, published_file
+from harness.core.device import RAM
 from harness.core.placement import Placement
 from harness.core.prediction import PartKind
 from harness.core.program import option_of, program_named
@@ -191,7 +192,7 @@ def kept_flags(case: Case, way: Way) -> str:
     """
     now = way.prediction
     later = {part.kind: part.anonymous_bytes for part in now.memory.later}
-    left = int(case.device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
+    left = int(case.device.ram.usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, RAM))
     if sum(later.values()) <= left or not later:
         return ""
     words = list[str]()

@@ -57,9 +57,9 @@ def ways(case: Case) -> list[Way]:
         RefusedError: As :func:`harness.answer.ways.memory_in`; several cards on a device that has none.
     """
     device = case.device
-    if device.card_count > 1 and all(engine.pool == "ram" for engine in device.engines):
+    if device.card_count > 1 and device.own_pool is None:
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
-    has_card = device.pool_for(case.scenario.api) == "vram"
+    has_card = device.has_own_memory(case.scenario.api)
     may_split = has_card and not case.is_placed
     waiting: list[tuple[Case, int | None]] = [(case, None)]
     if may_split and device.card_count > 1:
@@ -136,7 +136,7 @@ def _beside_on_card(memory: MemoryPrediction) -> int:
     """Bytes on the card of a draft, a head, an image tower or another model, which no split moves."""
     kept = {PartKind.IMAGE_TOWER, PartKind.IMAGE_BUFFER, PartKind.COMPANION}
     mine = (part for part in memory.parts if part.drafts or part.kind in kept)
-    return sum(part.anonymous_bytes for part in mine if part.pool == "vram")
+    return sum(part.anonymous_bytes for part in mine if part.is_beside_ram)
 
 
 def _told(case: Case, now: Prediction, card: int | None) -> Iterator[Way]:
@@ -147,7 +147,7 @@ def _told(case: Case, now: Prediction, card: int | None) -> Iterator[Way]:
         return
     # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU
     # alone.
-    wires = scenario.api != "cpu" and case.device.pool_for(scenario.api) == "ram" and not case.is_placed
+    wires = scenario.api != "cpu" and not case.device.has_own_memory(scenario.api) and not case.is_placed
     for way in streamed(case, now):
         if wires and way.kind is WayKind.MAPPED:
             continue
@@ -165,7 +165,7 @@ def _kind(case: Case, card: int | None) -> WayKind:
     """What lies where by the case's placement, on one ``card`` of several or on all that there are."""
     scenario, device = case.scenario, case.device
     placement = scenario.placement
-    if device.pool_for(scenario.api) == "ram":
+    if not device.has_own_memory(scenario.api):
         is_slower = scenario.api == "cpu" and device.api("") != "cpu"
         return WayKind.CPU if is_slower and not case.is_placed else WayKind.WHOLE
     if placement.first_gpu_block(case.model.weights.shape.layer_count):
@@ -179,7 +179,7 @@ def _kind(case: Case, card: int | None) -> WayKind:
 
 def _lack(device: Device, way: Way) -> tuple[float, float]:
     """By how much a way does not fit; 1 where the system offers as much to an app that asks for it."""
-    more, verdict = device.pool("ram").entitled_bytes, way.prediction.verdict
+    more, verdict = device.ram.entitled_bytes, way.prediction.verdict
     is_offered = more is not None and verdict.needed_bytes <= more.value
     return 1.0 if is_offered else verdict.lack_ratio, way.request_s
 

@@ -156,9 +156,12 @@ def _figures_table(profile: "Device") -> str:
     parts += [(engine.kind, engine) for engine in profile.engines]
     cards = {card.engine().name: card for card in profile.cards}
     if len(cards) > 1:  # in place of their mean
-        parts = [(name, part) for name, part in parts if name not in {"vram", "gpu"}]
+        own = profile.own_pool
+        replaced = {"gpu", own.name if own else ""}
+        parts = [(name, part) for name, part in parts if name not in replaced]
         for name, card in cards.items():
-            parts += [(f"{name}: vram", card.pool("vram")), (f"{name}:", card.engine())]
+            parts += [(f"{name}: {pool.name}", pool) for pool in card.pools if pool.is_own]
+            parts.append((f"{name}:", card.engine()))
     rows = []
     for part_name, part in (*parts, ("storage", profile.storage), ("power", profile.power)):
         for field in part.__struct_fields__:

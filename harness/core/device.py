@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import Meta
 
 from harness.core.base import Frozen
@@ -26,7 +27,11 @@ DeviceKind = Literal[
     "phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"
 ]
 EngineKind = Literal["cpu", "gpu", "npu"]
-PoolName = Literal["ram", "vram"]
+PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,30}\\Z")]
+RAM: Final = "ram"
+"""Name of the pool that every device has."""
+CARD: Final = "vram"
+"""Name of the pool of a graphics card with memory of its own."""
 OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
 
 
@@ -55,9 +60,14 @@ def measured(value: float, how: str) -> Sourced:
 
 
 class Pool(Frozen):
-    """RAM that engines share, or memory of its own on a card.
+    """RAM that engines share, or memory of an engine's own.
 
     Attributes:
+        name: ``ram``, ``vram`` for a graphics card's, or the file's own word.
+        is_own: Whether no other engine computes from it, as with a graphics card's; what is in RAM beside it is
+            reached over a link.
+        words: How people call it (``the NPU's memory``); empty for the usual words of RAM or a card.
+        link_bytes_per_s: Of the link to it, one way; None for the usual one.
         usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle
             use).
         entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is
@@ -75,6 +85,26 @@ class Pool(Frozen):
     entitled_bytes: Sourced | None = None
     measured_read_bytes_per_s: Sourced | None = None
     working_sets: Curve = ()
+    is_own: bool = False
+    words: Annotated[str, Meta(max_length=60)] = ""
+    link_bytes_per_s: Sourced | None = None
+
+    def __post_init__(self) -> None:
+        """A graphics card's memory is its own, also in a profile that was written before pools said so."""
+        if self.name == CARD:
+            msgspec.structs.force_setattr(self, "is_own", True)
+
+    @property
+    def called(self) -> str:
+        """The pool as a noun: what a model's parts must find room in."""
+        return self.words or ("the card's memory" if self.is_own else "memory one app may use")
+
+    @property
+    def place(self) -> str:
+        """Where what lies in it lies: ``on the card``, ``in RAM``."""
+        if self.words:
+            return f"in {self.words}"
+        return "on the card" if self.is_own else "in RAM"
 
 
 class ComputeEngine(Frozen):
@@ -207,7 +237,6 @@ class Device(Frozen):
         readings: How the name was read: what it was taken for, what else it means, what was derived from
             what.
         ignored: Words of the line it was named by that nobody here knows.
-        link_bytes_per_s: Of the cards' link, one way, where the line told it; None for the usual one.
         card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty
             for one.
         cards: Of several cards, the device with each of them alone, in their order; empty for one.
@@ -231,7 +260,6 @@ class Device(Frozen):
     learned: str = ""
     readings: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    link_bytes_per_s: Sourced | None = None
     card_shares: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MOST_CARDS)] = ()
     cards: Annotated[tuple["Device", ...], Meta(max_length=MOST_CARDS)] = ()
 
@@ -243,6 +271,30 @@ class Device(Frozen):
     def pool(self, name: PoolName) -> Pool:
         """The memory pool of that name; KeyError where the device has none."""
         return {pool.name: pool for pool in self.pools}[name]
+
+    @property
+    def ram(self) -> Pool:
+        """The pool that every device has."""
+        return self.pool(RAM)
+
+    @property
+    def own_pool(self) -> Pool | None:
+        """The memory of the best engine that has its own; None where all compute from RAM."""
+        pools = {pool.name: pool for pool in self.pools if pool.is_own}
+        return next((pools[engine.pool] for engine in self.engines if engine.pool in pools), None)
+
+    @property
+    def own_place(self) -> str:
+        """Where the memory of an engine's own is, in words; empty where all compute from RAM."""
+        return self.own_pool.place if self.own_pool else ""
+
+    def pool_of(self, api: str) -> Pool:
+        """The pool in which this api's buffers lie."""
+        return self.pool(self.pool_for(api))
+
+    def has_own_memory(self, api: str) -> bool:
+        """Whether the engine that this api drives computes from memory of its own."""
+        return self.pool_of(api).is_own
 
     def engine(self) -> ComputeEngine:
         """The best engine for language models."""
@@ -261,7 +313,7 @@ class Device(Frozen):
         engine = self.engine_for(api)
         if engine:
             return engine.pool
-        return "ram"
+        return RAM
 
     def calibration(self, api: str) -> Calibration | None:
         """Measured costs of that api, if this device was probed with it."""

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from harness.core.base import Frozen
-from harness.core.device import PoolName
+from harness.core.device import RAM, PoolName
 
 VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
 """``too slow``: it fits, and misses the speed that was wanted."""
@@ -84,7 +84,7 @@ class MemoryPart(Frozen, kw_only=False):
         anonymous_bytes: Must be held; only swap could take it back.
         file_bytes: Mapped from the file; the system may drop and read it again.
         reason: The arithmetic in words.
-        pool: The memory pool it lies in: ``vram`` on a card with memory of its own.
+        pool: The memory pool it lies in: ``vram`` on a graphics card with memory of its own.
         card: The number of that card, where the model is split over several.
         drafts: Whether it belongs to the draft or the head that drafts for the model.
         name: Of a companion, what it is called.
@@ -94,7 +94,7 @@ class MemoryPart(Frozen, kw_only=False):
     anonymous_bytes: int = 0
     file_bytes: int = 0
     reason: str = ""
-    pool: PoolName = "ram"
+    pool: PoolName = RAM
     card: int | None = None
     drafts: bool = False
     name: str = ""
@@ -103,6 +103,11 @@ class MemoryPart(Frozen, kw_only=False):
     def size_bytes(self) -> int:
         """Bytes held or mapped."""
         return self.anonymous_bytes + self.file_bytes
+
+    @property
+    def is_beside_ram(self) -> bool:
+        """Whether it lies in memory of an engine's own, such as a graphics card's."""
+        return self.pool != RAM
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from harness.core.device import MOST_CARDS, ComputeEngine, Device, Pool, Power, Sourced
+from harness.core.device import CARD, MOST_CARDS, RAM, ComputeEngine, Device, Pool, Power, Sourced
 from harness.core.errors import InputError, UnknownNameError
 from harness.core.paths import table_rows
 from harness.core.units import GB, GIB, TERA
@@ -42,7 +42,7 @@ def fits(profile: Device, line: PartsLine, gb: float = 0.0) -> bool:
     """
     ram = line.ram
     sizes = {0.0, *(round(pool.total_bytes.value / GIB) for pool in profile.pools)}
-    if gb and ram.gb and ram.gb != round(profile.pool("ram").total_bytes.value / GIB):
+    if gb and ram.gb and ram.gb != round(profile.ram.total_bytes.value / GIB):
         return False
     return not (ram.kind or ram.gb_s or ram.channels) and {ram.gb, gb} <= sizes
 
@@ -204,10 +204,10 @@ def under(device: Device, line: PartsLine) -> Device:
         stated = f"-{rate.value / GB:g}gbps" if rate.source == SAID else ""
         name = slug(f"{device.name}+{line.storage.technology}{stated}")
         device = device.replace(name=name, storage=line.storage)
-    if line.link and device.pool_for(device.api()) == "vram":
-        device = device.replace(
-            name=slug(f"{device.name}+{line.link}"), link_bytes_per_s=_link(line.link, device.year)
-        )
+    if line.link and device.has_own_memory(device.api()):
+        link = _link(line.link, device.year)
+        pools = tuple(pool.replace(link_bytes_per_s=link) if pool.is_own else pool for pool in device.pools)
+        device = device.replace(name=slug(f"{device.name}+{line.link}"), pools=pools)
     gb = line.ram.gb
     if gb > 1 and gb % (2 if gb > 8 else 1):
         said = f"memory is not sold as {gb:g} GB (systems show less than is built in): taken as it stands"
@@ -331,7 +331,7 @@ def _host(part: Component, ram: MemoryWords) -> Device:
         part = _inheriting(part, prior)
         told.append(f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken")
     sizes = part.sizes_gb or silicon.sizes_gb
-    own = base.pool("ram").total_bytes.value / GIB
+    own = base.ram.total_bytes.value / GIB
     gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)
     why = f"as {base.name}"
     if ram.gb:
@@ -361,7 +361,7 @@ def _host(part: Component, ram: MemoryWords) -> Device:
         os=system,
         year=part.year or silicon.year or base.year,
         pools=(_ram(gb, why, bandwidth, taken_gib, system, ram.kind or part.memory),),
-        engines=tuple(engine for engine in engines if engine.pool == "ram"),
+        engines=tuple(engine for engine in engines if engine.pool == RAM),
         power=base.power if alike and base.kind == kind else Power(),
         calibrations=(),
         notes="",
@@ -393,7 +393,7 @@ def _bandwidth(part: Component, silicon: Component, ram: MemoryWords, base: Devi
         return stated
     if told.gb_s:
         return Sourced(told.gb_s * GB, f"{told.name}: {told.source}", told.quality)
-    return base.pool("ram").bandwidth_bytes_per_s.replace(
+    return base.ram.bandwidth_bytes_per_s.replace(
         source=f"nobody tells it; as {base.name}", confidence="assumed"
     )
 
@@ -418,7 +418,7 @@ def rate_of(kind: str, mt_s: int, bits: int) -> Sourced:
 
 def _ram(gb: float, source: str, bandwidth: Sourced, taken_gib: float, system: str, technology: str) -> Pool:
     return Pool(
-        name="ram",
+        name=RAM,
         technology=technology.upper() or "RAM",
         total_bytes=Sourced(gb * GIB, source, "secondary"),
         bandwidth_bytes_per_s=bandwidth,
@@ -512,7 +512,7 @@ def _engines(silicon: Component, base: Device) -> tuple[ComputeEngine, ...]:
     gpu = ComputeEngine(
         kind="gpu",
         name=f"{units[-1]}-core Apple GPU" if silicon.maker == "Apple" and units else graphics,
-        pool="ram",
+        pool=RAM,
         apis=_first("apis", f"{silicon.maker} {graphics} {silicon.gpu_cores}") or (),
         core_count=int(units[-1]) if units else 0,
     )
@@ -548,7 +548,7 @@ def _with_cards(cards: Sequence[Component], host: Device | None, ram: MemoryWord
     usual = device_file(DATA["card_hosts"][card.form])
     base, beside = host or usual, host.title if host else ""
     if host is None and ram != MemoryWords():
-        pool = usual.pool("ram")
+        pool = usual.ram
         gb = ram.gb or pool.total_bytes.value / GIB
         if gb > _TWO_CHANNELS_GB and card.form == "desktop" and not ram.channels:
             ram = ram._replace(channels=8, kind=ram.kind or "ddr5")
@@ -559,7 +559,7 @@ def _with_cards(cards: Sequence[Component], host: Device | None, ram: MemoryWord
     source = _CARD_SOURCE if alike else f"mean of the cards by their memory; {_CARD_SOURCE}"
     idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
     vram = Pool(
-        name="vram",
+        name=CARD,
         technology=card.memory,
         total_bytes=Sourced(gb * GIB, source, "secondary"),
         usable_bytes=Sourced(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
@@ -574,7 +574,7 @@ def _with_cards(cards: Sequence[Component], host: Device | None, ram: MemoryWord
     gpu = ComputeEngine(
         kind="gpu",
         name=name,
-        pool="vram",
+        pool=CARD,
         apis=tuple(api for api in drivers[0] if all(api in others for others in drivers)),
         core_count=card.units,
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
@@ -587,7 +587,7 @@ def _with_cards(cards: Sequence[Component], host: Device | None, ram: MemoryWord
         vendor=card.maker,
         chip=name,
         year=base.year if host else card.year,
-        pools=(*(p for p in base.pools if p.name == "ram"), vram),
+        pools=(base.ram, vram),
         engines=(gpu, *(e for e in base.engines if e.kind == "cpu")),
         power=Power(sustained_watts=watts),
         card_shares=shares,
@@ -605,7 +605,7 @@ def _by_figures(name: str, ram: MemoryWords) -> Device:
     base = device_file("laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5")
     kind = ram.kind or "lpddr5x"
     bandwidth = _stated(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
-    gb = ram.gb or base.pool("ram").total_bytes.value / GIB
+    gb = ram.gb or base.ram.total_bytes.value / GIB
     half = "" if ram.gb_s else f"; at half the width it has {bandwidth.value / GB / 2:.4g} GB/s"
     title = f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s" if ram.gb_s else name
     return base.replace(

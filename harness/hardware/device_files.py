@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
-from harness.core.device import Device
+from harness.core.device import CARD, RAM, Device
 from harness.core.errors import BadDataError
 from harness.core.foreign import found_at, toml_in, typed
 from harness.core.paths import data_files
@@ -29,7 +29,8 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_POOLS: Final = ("ram", "vram")
+_POOLS: Final = (RAM, CARD)
+"""Pools that a file may name as tables of their own; others are ``[[pool]]``."""
 _WIRES: Final = frozenset({"transfer_mt_s", "bus_width_bits"})
 """What a file tells of a pool beside the profile: what its bandwidth is made of, for those who read it."""
 
@@ -121,11 +122,16 @@ def _as_profile(written: Mapping[str, Any]) -> dict[str, Any]:
     if "engine" in profile:
         profile["engines"] = profile.pop("engine")
     profile["pools"] = []
+    more = profile.pop("pool", [])
     for name in [name for name in profile if name in _POOLS]:
         pool = profile.pop(name)
         if isinstance(pool, dict):
             pool = {key: value for key, value in pool.items() if key not in _WIRES} | {"name": name}
         profile["pools"].append(pool)
+    if not isinstance(more, list):
+        raise BadDataError("", "pool", "one table", "[[pool]], a list of tables")
+    for pool in more:
+        profile["pools"].append({key: value for key, value in pool.items() if key not in _WIRES})
     return profile
 
 
@@ -158,6 +164,18 @@ def _as_written(text: str, document: Mapping[str, Any]) -> str:
     return text
 
 
+def _check_pools(profile: Device, place: str) -> None:
+    """Each pool stands once, and the RAM, which all engines share, is one of them."""
+    if RAM not in [pool.name for pool in profile.pools]:
+        raise BadDataError(place, RAM, "nothing", "the pool of every device")
+    names = [pool.name for pool in profile.pools]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadDataError(place, f"pool {twice}", "two pools of that name", "each pool once")
+    if profile.ram.is_own:
+        raise BadDataError(place, "ram.is_own", "true", "false: every device shares its RAM")
+
+
 def _check(profile: Device, place: str) -> None:
     """What types cannot say of a device."""
     pools = {pool.name: pool for pool in profile.pools}
@@ -166,6 +184,7 @@ def _check(profile: Device, place: str) -> None:
         raise BadDataError(place, "learned", found, "no such key: `learn` keeps that by itself")
     if not profile.engines:
         raise BadDataError(place, "engines", "none", "at least one engine")
+    _check_pools(profile, place)
     for index, engine in enumerate(profile.engines):
         field = f"engine[{index}]"
         if engine.pool not in pools:
@@ -174,8 +193,6 @@ def _check(profile: Device, place: str) -> None:
         if kept and not 1e-6 <= kept.value <= 1:
             expected = "a share above 0, at most 1"
             raise BadDataError(place, f"{field}.sustained_ratio.value", str(kept.value), expected)
-    if "ram" not in pools:
-        raise BadDataError(place, "ram", "nothing", "the pool of every device")
     for name, pool in pools.items():
         for key in ("usable_bytes", "entitled_bytes"):
             part = getattr(pool, key)

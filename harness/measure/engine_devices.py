@@ -1,7 +1,7 @@
 """What the installed engine is and sees, asked in a child process: a driver must not live in this one."""
 
 from harness.core.base import Frozen
-from harness.core.device import Calibration, ComputeEngine, Device, Pool, measured
+from harness.core.device import CARD, RAM, Calibration, ComputeEngine, Device, Pool, measured
 from harness.core.errors import EngineError
 from harness.core.isa import isa_of_engine
 from harness.core.units import GIB
@@ -59,16 +59,16 @@ def with_gpu(profile: Device, gpu: GgmlDevice, costs: Calibration) -> Device:
         held = gpu.total_bytes - (gpu.free_bytes or gpu.total_bytes)
         idle = min(held, round(CARD_IDLE_GIB * GIB))  # what others held at the probe is not theirs for good
         vram = Pool(
-            name="vram",
+            name=CARD,
             technology="as measured",
             total_bytes=measured(gpu.total_bytes, told),
             usable_bytes=measured(gpu.total_bytes - idle, f"{told}, less idle use"),
             bandwidth_bytes_per_s=bandwidth,
             measured_read_bytes_per_s=bandwidth,
         )
-        pools = (*(pool for pool in pools if pool.name != "vram"), vram)
+        pools = (*(pool for pool in pools if pool.name != CARD), vram)
     engine = ComputeEngine(
-        kind="gpu", name=gpu.description, pool="vram" if gpu.kind == "gpu" else "ram", apis=(gpu.api,)
+        kind="gpu", name=gpu.description, pool=CARD if gpu.kind == "gpu" else RAM, apis=(gpu.api,)
     )
     return profile.replace(
         pools=pools,

@@ -14,7 +14,7 @@ not counted.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from harness.core.device import Device
+from harness.core.device import RAM, Device
 from harness.core.prediction import MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
 from harness.core.scenario import Scenario
 from harness.core.units import format_rate
@@ -65,7 +65,7 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
 
 def read_bytes_per_s(device: Device) -> float:
     """Bytes/s that all CPU cores of a device draw together."""
-    pool = device.pool("ram")
+    pool = device.ram
     measured = pool.measured_read_bytes_per_s
     if measured:
         return measured.value
@@ -82,7 +82,7 @@ def shared_speed(
     total = read_bytes_per_s(device)
     draws = [(c.name, min(c.drawn_bytes_per_s(device), total)) for c in companions]
     drawn = sum(draw for _, draw in draws)
-    if not drawn or pool != "ram":
+    if not drawn or pool != RAM:
         return speed, (
             "what lives beside the model does not draw on the memory that its weights are read from",
         )

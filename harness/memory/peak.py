@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Final
 
-from harness.core.device import Device, PoolName
+from harness.core.device import RAM, Device, PoolName
 from harness.core.model import EMBEDDING_TABLE, ModelShape, Tensor, Weights
 from harness.core.placement import Placement
 from harness.core.prediction import Interval, MemoryPart, MemoryPrediction, PartKind
@@ -282,8 +282,8 @@ def weight_parts(
             on_cards[0] += weights.table_bytes
             with_cpu -= weights.table_bytes
         place = "memory wired for the GPU"
-        if pool == "vram":
-            place = "the card's memory"
+        if device is not None and device.pool(pool).is_own:
+            place = device.pool(pool).called
         reasons = [f"all matrices in {place}"]
         other = PartKind.TABLE
         why = "rows are looked up by the CPU"
@@ -449,7 +449,7 @@ def _peak_bytes(weights: Weights, scenario: Scenario, parts: Sequence[MemoryPart
 def _pool_of(api: str, device: Device | None) -> PoolName:
     if device:
         return device.pool_for(api)
-    return "ram"
+    return RAM
 
 
 def _is_whole(shape: ModelShape, scenario: Scenario) -> bool:

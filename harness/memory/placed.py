@@ -84,7 +84,7 @@ def with_cards(device: Device, count: int) -> Device:
     """The device with so many of its cards: their memory together, each as fast as before."""
 
     def several(pool: Pool) -> Pool:
-        if pool.name != "vram":
+        if not pool.is_own:
             return pool
         total, usable = (f.replace(value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
         return pool.replace(total_bytes=total, usable_bytes=usable)
@@ -146,7 +146,7 @@ def held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
     """Bytes on each card, by its number."""
     held = Counter[int]()
     for part in parts:
-        if part.pool == "vram":
+        if part.is_beside_ram:
             held[part.card or 0] += part.anonymous_bytes
     return held
 
@@ -157,8 +157,8 @@ def rooms_of(device: Device, count: int) -> list[float]:
     What others use is no less on a small one, but at most half of it.
     """
     if len(device.cards) == count:
-        return [card.pool("vram").usable_bytes.value for card in device.cards]
-    pool = device.pool("vram")
+        return [(card.own_pool or card.ram).usable_bytes.value for card in device.cards]
+    pool = device.own_pool or device.ram
     shares = device.card_shares or (1.0,) * count
     mean = pool.total_bytes.value
     usable = pool.usable_bytes.value

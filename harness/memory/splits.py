@@ -56,8 +56,8 @@ def best_split(
         first = bisect_left(listed, True, 1, key=is_light_enough)
     for placement in listed[first : first + _LOOK_AHEAD]:
         parts = memory_of(weights, scenario, device, placement).parts
-        in_ram = total_bytes(part for part in parts if part.pool == "ram")
-        if has_room(parts) and in_ram <= device.pool("ram").usable_bytes.value:
+        in_ram = total_bytes(part for part in parts if not part.is_beside_ram)
+        if has_room(parts) and in_ram <= device.ram.usable_bytes.value:
             return placement
     return None
 
@@ -193,7 +193,7 @@ def program_fit(
         scenario = scenario.replace(ubatch_tokens=ollama_batch(scenario.context_tokens))
     usable = pool.usable_bytes.value
     room = usable - program.fit_target_mib * MIB
-    shares_ram = pool.name == "ram" and api != "cpu"
+    shares_ram = not pool.is_own and api != "cpu"
 
     def held(one: Scenario) -> int:
         size = 0

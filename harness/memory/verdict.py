@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from harness.core.device import Device, Pool, PoolName
+from harness.core.device import RAM, Device, Pool, PoolName
 from harness.core.errors import RefusedError
 from harness.core.prediction import (
     Limit,
@@ -72,12 +72,12 @@ def judge(
     offers one: on a Mac it binds what is wired for the GPU, and not the CPU's.
     """
     entitled = entitled or (api == "cpu" and device.os == "macos")
-    pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
+    pools = sorted({part.pool for part in memory.parts}, key=lambda name: name == RAM)
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
     worst = max(verdicts, key=lambda v: SEVERITY[v.word])
     engine = device.engine_for(device.api(api))
-    total_bytes = device.pool("ram").total_bytes.value
-    is_shared = engine is not None and engine.kind == "gpu" and engine.pool == "ram"
+    total_bytes = device.ram.total_bytes.value
+    is_shared = engine is not None and engine.kind == "gpu" and engine.pool == RAM
     words = _LIMITS.get(device.os, "")
     if device.os == "linux" and not re.search("amd|ryzen|radeon", f"{device.vendor} {device.chip}".lower()):
         words = ""
@@ -126,9 +126,7 @@ def _judge_pool(
     if entitled and pool.entitled_bytes:
         limit = pool.entitled_bytes
     available = int(limit.value)
-    place = "memory one app may use"
-    if pool.name == "vram":
-        place = "the card's memory"
+    place = pool.called
     verdict = Verdict(
         word="fits",
         binding_limit=largest_limit(speed) if speed else Limit.NONE,
@@ -151,7 +149,7 @@ def _judge_pool(
         reasons.append(
             f"{format_bytes(held)} must be held, and the system ends an app that holds more than it may"
         )
-    elif pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
+    elif not pool.is_own and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
         missing = format_bytes(needed - available)
         whole = format_bytes(weights)
@@ -160,18 +158,18 @@ def _judge_pool(
         reasons.append(f"{missing} of weights have no room and {source}")
         if held > available and not any(p.file_bytes for p in memory.parts if p.kind is PartKind.WEIGHTS):
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
-    elif pool.name == "vram" and device.os == "windows":
+    elif pool.is_own and device.os == "windows":
         reasons.append(
             "the driver moves what is over to memory of the host: each token reads it over the link, slowly"
         )
-    elif pool.name == "vram":
+    elif pool.is_own:
         reasons.append("the driver refuses to allocate it: the run ends before its first token")
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
         reasons.append(
             f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights"
         )
-    binding = Limit.CARD_MEMORY if pool.name == "vram" else Limit.APP_MEMORY
+    binding = Limit.CARD_MEMORY if pool.is_own else Limit.APP_MEMORY
     return verdict.replace(word=word, binding_limit=binding, reasons=tuple(reasons))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.core.base import Frozen
-from harness.core.device import NOT_PROBED
+from harness.core.device import CARD, NOT_PROBED, RAM
 from harness.core.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
 from harness.core.record import Phase, Record
 from harness.core.result import Generation
@@ -132,11 +132,11 @@ _BUFFER_SPREAD: Final = 0.02
 
 def _pools(record: Record, memory: MemoryPrediction) -> Iterator[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
-    sizes = {"vram": 0, "ram": 0}
+    sizes = {CARD: 0, RAM: 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
         if not buffer.is_mapped:
-            sizes["ram" if buffer.on_host else "vram"] += buffer.size_bytes
-    for pool, size in sizes.items() if sizes["vram"] else ():
+            sizes[RAM if buffer.on_host else CARD] += buffer.size_bytes
+    for pool, size in sizes.items() if sizes[CARD] else ():
         predicted = 0.0
         for part in memory.parts:
             if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts:

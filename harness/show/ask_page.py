@@ -23,6 +23,7 @@ from harness.show.first_screen import (
     each,
     instead_line,
     model_name,
+    own_place,
     sentence,
     sizes,
     two,
@@ -108,10 +109,10 @@ def memory_section(one: Answer) -> Section:
     """Where the memory that binds goes: one bar as long as what there is, at most six parts and what is to spare."""
     verdict = one.prediction.verdict
     parts = one.prediction.memory.parts
-    pool = "vram" if any(part.pool == "vram" for part in parts) else "ram"
+    place = own_place(one)
     held: dict[str, float] = defaultdict(float)
     for part in parts:
-        if part.pool == pool:
+        if part.is_beside_ram == bool(place):
             held[words.PARTS.get(part.kind, part.kind.value)] += part.size_bytes
     sized = sorted(held.items(), key=lambda pair: -pair[1])
     shown = [(name, size, kind) for (name, size), kind in zip(sized, _COLOURS, strict=False)]
@@ -122,7 +123,7 @@ def memory_section(one: Answer) -> Section:
         shown.append(("to spare", verdict.available_bytes - used, "spare"))
     rows = [(swatch(kind, name), cell(sizes(size)[0], "n")) for name, size, kind in shown]
     says = ", ".join(f"{name} {sizes(size)[0]}" for name, size, _ in shown)
-    where = "on the card" if pool == "vram" else "in RAM"
+    where = place or "in RAM"
     lead = f"{where.capitalize()}, {used / GIB:.1f} of {verdict.available_bytes / GIB:.1f} GiB."
     picture = stack(shown, f"Memory {where}: {says}")
     panel = Panel("", columns=("part", cell("size", "n")), rows=rows, picture=picture)

@@ -115,7 +115,7 @@ def how(found: Answer) -> str:
         return "from storage"
     if found.best.kind.is_whole:
         return ""
-    has_own_memory = any(part.pool == "vram" for part in found.prediction.memory.parts)
+    has_own_memory = any(part.is_beside_ram for part in found.prediction.memory.parts)
     return "split" if has_own_memory else "on the CPU"
 
 
@@ -134,9 +134,9 @@ def _catalog_name(record: Record) -> str:
 
 
 def _memory(device: Device) -> str:
-    pool = device.pool(device.pool_for(device.api("")))
+    pool = device.pool_of(device.api())
     size = f"{format_number(pool.total_bytes.value / GIB)} GiB"
-    return f"{size} on the card" if pool.name == "vram" else size
+    return f"{size} {pool.place}" if pool.is_own else size
 
 
 def _pace(tokens_per_s: float) -> int:

@@ -10,6 +10,8 @@ from typing import Final
 
 from harness.answer.answer import USUAL_QUANT, Answer, Reading, ReadingKind
 from harness.answer.plans import SpeculationCase
+from harness.answer.resolve import api_named
+from harness.core.device import APIS, RAM
 from harness.core.prediction import Basis, Evidence, Interval, PartKind
 from harness.core.units import GIB, MIB
 from harness.core.way import Way, WayKind
@@ -114,7 +116,20 @@ def sentence(answer: Answer) -> str:
     else:
         verb = "reads text" if answer.reads_only else "runs"
         said = f"{_yes(answer)}. {model} {verb} on {device}{guess}{_where(answer)}{_drafts(answer)}."
+    if reason := _other_api(answer):
+        said = f"{said} {reason}"
     return said
+
+
+def _other_api(answer: Answer) -> str:
+    """Why another api answers than the one that was asked for; empty if that one does."""
+    asked, found = api_named(answer.question.api), answer.prediction.api
+    if not asked or asked == found or asked not in APIS:
+        return ""
+    other = "the CPU" if found == "cpu" else found
+    if not answer.runs:
+        return f"Neither {asked} nor {other} has room for it."
+    return f"This is by {other}, as {asked} has no room for it."
 
 
 def _yes(answer: Answer) -> str:
@@ -139,8 +154,15 @@ def _where(answer: Answer) -> str:
             return f", on {len(answer.scenario.placement.tensor_split)} cards"
         case WayKind.CARD:
             return ", on one of its cards"
-    if any(part.pool == "vram" for part in answer.prediction.memory.parts):
-        return ", all of it on the card"
+    if place := own_place(answer):
+        return f", all of it {place}"
+    return ""
+
+
+def own_place(answer: Answer) -> str:
+    """Where the parts of the model that are not in RAM lie (``on the card``); empty if all is in RAM."""
+    if any(part.is_beside_ram for part in answer.prediction.memory.parts):
+        return answer.device.own_place
     return ""
 
 
@@ -342,9 +364,9 @@ def _memory(answer: Answer) -> Row:
     words = ""
     if left >= 0 and (left < _TIGHT_BYTES or left < _TIGHT_RATIO * available):
         words = "tight"
-    if any(part.pool == "vram" for part in parts):
-        words = f"on the card{', ' * bool(words)}{words}"
-        beside = sum(needed_bytes_of(parts, "ram"))
+    if place := own_place(answer):
+        words = f"{place}{', ' * bool(words)}{words}"
+        beside = sum(needed_bytes_of(parts, RAM))
         if beside > GIB:
             words += f"; another {two(beside / GIB)} GiB of RAM"
     if answer.scenario.batch_count > 1:

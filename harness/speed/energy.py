@@ -92,8 +92,8 @@ def load_of(device: Device, api: str, work: Work, *, whole: bool) -> TokenLoad:
     engine = device.engine_for(api)
     kind = engine.kind if engine is not None else "cpu"
     limit = None
-    is_card = device.pool_for(api) == "vram"
-    has_card = any(pool.name == "vram" for pool in device.pools)
+    is_card = device.has_own_memory(api)
+    has_card = device.own_pool is not None
     if device.power.sustained_watts and is_card == has_card:  # beside a card, the power is the card's
         limit = device.power.sustained_watts.value
     return TokenLoad(

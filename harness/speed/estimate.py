@@ -152,7 +152,7 @@ def engines_of(device: Device, scenario: Scenario, belief: Coefficients | None =
     api = device.api(scenario.api)
     placement = scenario.placement
     is_split = placement != Placement()
-    shared_memory = device.pool_for(api) == "ram"
+    shared_memory = not device.has_own_memory(api)
     timed = None
     if belief is None:
         timed = device.calibration(api)
@@ -166,15 +166,16 @@ def engines_of(device: Device, scenario: Scenario, belief: Coefficients | None =
         return Engines((main,), main)
     host = fitted_costs(device, scenario, "cpu", belief)
     link_speed = link_bytes_per_s(main.machine, device.chip)
-    if device.link_bytes_per_s:
-        link_speed = device.link_bytes_per_s.value
+    stated = device.pool_of(api).link_bytes_per_s
+    if stated:
+        link_speed = stated.value
     link = fitted_link(link_speed, host.machine, shared_memory=shared_memory)
     shares = placement.tensor_split or (1.0,)
     even = tuple(share / sum(shares) for share in shares)
     cards = (main,) * len(shares)
     if len(device.cards) == len(shares) and len({card.chip for card in device.cards}) > 1:
         cards = tuple(fitted_costs(card, scenario, api, belief) for card in device.cards)
-    told = device.pool("ram").bandwidth_bytes_per_s.confidence != "assumed"
+    told = device.ram.bandwidth_bytes_per_s.confidence != "assumed"
     return Engines(cards, host, link, even, MEETINGS.get(placement.split_mode), told)
 
 

@@ -202,7 +202,7 @@ def machine_of(device: Device, scenario: Scenario) -> Machine:
     """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
     api = device.api(scenario.api)
     engine = device.engine_for(api)
-    pool = device.pool(device.pool_for(api))
+    pool = device.pool_of(api)
     bandwidth = pool.bandwidth_bytes_per_s.value
     phone = device.kind in {"phone", "tablet"}
     chip = name = device.chip
@@ -213,7 +213,7 @@ def machine_of(device: Device, scenario: Scenario) -> Machine:
             chip = chip.partition("(")[0]
         else:
             name = f"{chip} {engine.name}"
-        if pool.name == "vram":
+        if pool.is_own:
             chip = engine.name
     traits = traits_of(name, api, bandwidth, scenario.thread_count or PHONE_THREADS * phone)
     if engine is not None and api != "cpu":
@@ -258,7 +258,7 @@ def _with_peaks(traits: Traits, engine: ComputeEngine) -> Traits:
 
 def fitted_costs(device: Device, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:
     """The costs of one engine of a device: a bandwidth adds no spread if verified, 5 % recalled, 15 % assumed."""
-    confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
+    confidence = device.pool_of(api).bandwidth_bytes_per_s.confidence
     doubt = {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)
     return Fitted(machine_of(device, scenario.replace(api=api)), belief, doubt)
 

@@ -80,7 +80,7 @@ def probed(
         "repack": scenario.repack,
         "runtime": runtime,
     }
-    asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
+    asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.ram.working_sets}
     with alone(say):
         try:
             device = with_costs(device, (calibrate(types, heard=heard, **asked),))
@@ -114,7 +114,7 @@ def drifted(device: Device) -> Device:
 
 def drift_ratio(device: Device) -> float:
     """How far the memory is now from the speed that it was probed with, as a share of it."""
-    then = device.pool("ram").measured_read_bytes_per_s
+    then = device.ram.measured_read_bytes_per_s
     limit = machine.memory().limit_bytes
     now = read_bandwidth(default_thread_count(), min(_DRIFT_BYTES, limit // 8), pass_count=3)
     if then:

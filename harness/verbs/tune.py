@@ -197,7 +197,7 @@ def tune(
     # Some hundred short runs are no history of the machine.
     how = how._replace(keep=False, listener=Listener(say), limits=limits)
     split = None
-    if device and device.pool_for(api) == "vram":
+    if device and device.has_own_memory(api):
         split = best_split(resolved.weights, device, asked)
     threads = len(how.limits.cpus) or default_thread_count()
     first = Setting(runtime="", thread_count=threads, api=api, placement=split or Placement())

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from harness.core.device import (
+    RAM,
     ComputeEngine,
     Device,
     DeviceKind,
@@ -118,7 +119,7 @@ def _profile(
 def ram_pool(ram: machine.Ram, usable: Sourced, read: Sourced) -> Pool:
     """The RAM of a machine that was looked at; ``read`` is its bandwidth, as what goes through it got it."""
     return Pool(
-        name="ram",
+        name=RAM,
         technology="as measured",
         total_bytes=measured(ram.total_bytes, "as the system reports it"),
         usable_bytes=usable,
@@ -130,7 +131,7 @@ def ram_pool(ram: machine.Ram, usable: Sourced, read: Sourced) -> Pool:
 def cpu_engine(cpu: machine.Cpu, name: str) -> ComputeEngine:
     """The CPU of a machine that was looked at, without peaks."""
     return ComputeEngine(
-        kind="cpu", name=name, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa
+        kind="cpu", name=name, pool=RAM, apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa
     )
 
 

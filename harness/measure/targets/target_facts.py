@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.core.device import Device, Sourced, Storage, measured
+from harness.core.device import RAM, Device, Sourced, Storage, measured
 from harness.core.errors import CouldNotRunError, InputError
 from harness.core.outside import understood
 from harness.core.record import MachineFingerprint
@@ -209,13 +209,13 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
             notes=f"Bandwidth as measured. {notes}",
         )
     else:
-        old = like.pool("ram")
+        old = like.ram
         pool = ram_pool(known.ram, usable, old.bandwidth_bytes_per_s)
         pool = pool.replace(measured_read_bytes_per_s=read, technology=old.technology)
         profile = like.replace(
             name=name,
             title=known.title,
-            pools=(pool, *(p for p in like.pools if p.name != "ram")),
+            pools=(pool, *(p for p in like.pools if p.name != RAM)),
             engines=tuple(e if e.kind != "cpu" else engine for e in like.engines),
             calibrations=(),
             learned="",

@@ -491,10 +491,10 @@ def test_storage_and_link_stand_in_a_line(line: str, storage_gb_s: float | None,
     device = load_device(line)
     if storage_gb_s:
         assert device.storage.sequential_read_bytes_per_s.value == storage_gb_s * GB
-    found = device.link_bytes_per_s
+    found = device.own_pool.link_bytes_per_s
     assert (found.value / GB if found else None) == (pytest.approx(link_gb_s, rel=0.01) if link_gb_s else None)
     again = load_device(device.name)
-    assert (again.storage, again.link_bytes_per_s) == (device.storage, device.link_bytes_per_s)
+    assert (again.storage, again.own_pool.link_bytes_per_s) == (device.storage, device.own_pool.link_bytes_per_s)
 
 
 def test_names_that_begin_so_are_offered() -> None:
