@@ -34,13 +34,14 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
     """The newest run on this machine of the same file, engine, threads and context; None without one."""
     from harness.measure.pipeline import open_history
     from harness.records.derive import summarise  # it brings numpy, and most questions need no history
+    from harness.records.possible import impossible
 
     with suppress(HarnessError):
         history = open_history()
         if not history.path.exists():
             return None
         for record in history.records(limit=50, workload="generate", outcome="ok", model=case.model.name):
-            if not _is_same(record, case, way):
+            if impossible(record) or not _is_same(record, case, way):
                 continue
             tests = summarise(record)
             decode = tests.test("decode")

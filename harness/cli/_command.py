@@ -5,6 +5,7 @@ docstring. All of it holds for the verbs of plug-ins too.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Final
 
 import click
@@ -61,14 +62,28 @@ class Verb(click.Command):
         """Run the verb; print its answer, if it gives one and the context does not want to have it (``HANDED``)."""
         assert self.callback is not None
         given = built(self.callback, ctx.params)
-        measuring = given.get("measuring")
-        if measuring is not None and measuring.is_handed_over:
-            answer = measuring.handed_over()
-        else:
-            answer = ctx.invoke(self.callback, **given)
+        with self._manifest(ctx, given):
+            measuring = given.get("measuring")
+            if measuring is not None and measuring.is_handed_over:
+                answer = measuring.handed_over()
+            else:
+                answer = ctx.invoke(self.callback, **given)
         if isinstance(answer, Output) and not ctx.meta.get(HANDED):
             return answer.told(path_of(ctx) if ctx.params.get("as_json") else "")
         return answer
+
+    def _manifest(self, ctx: click.Context, given: dict[str, Any]) -> AbstractContextManager[None]:
+        """What the folder of results is told of a verb that measures; nothing where there is no such folder."""
+        folder = getattr(given.get("measuring"), "out", None)
+        if folder is None:
+            return nullcontext()
+        from harness.records.manifest import manifest
+
+        named = [given.get(name) or () for name in ("models", "model", "url", "path", "system")]
+        asked = [str(one) for value in named for one in (value if isinstance(value, tuple) else (value,))]
+        if "server:" in str(given.get("runtime", "")) and not asked:
+            asked = [str(given["runtime"])]
+        return manifest(folder, ctx.meta.get("words", (ctx.info_name or "",)), asked)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings."""

@@ -13,7 +13,7 @@ from harness.cli._command import Verbs, refuse_typed
 from harness.core.base import Frozen
 from harness.core.errors import CouldNotRunError, RefusedError
 from harness.core.option import Option
-from harness.core.printable import clean_lines
+from harness.core.printable import clean_lines, print_commands
 from harness.core.units import counted
 from harness.show.output import Output
 
@@ -102,6 +102,14 @@ def judge(
             reads=_time,
         ),
     ] = None,
+    differs: Annotated[
+        tuple[str, ...],
+        Option(
+            "--differs",
+            "Pins in which a run may differ from its budget or baseline, separated by commas: thread_count, variant, ...",
+            metavar="FIELD[,FIELD...]",
+        ),
+    ] = (),
     answers: Annotated[
         Path | None,
         Option(
@@ -116,29 +124,41 @@ def judge(
 
     Example: edge-harness gate --budget budgets.toml results/
     """
+    from harness.core.budget import PINS
     from harness.gates.baselines import at_commit
     from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate
+    from harness.gates.evidence import evidence_of
     from harness.gates.sittings import time_of
-    from harness.verbs.results import ANSWERS, gather
+    from harness.verbs.results import ANSWERS, gather, manifests_in
 
     budgets = load_budgets(budget)
+    if unknown := sorted(set(differs) - set(PINS)):
+        raise click.UsageError(f"--differs: found {unknown[0]!r}, expected some of {', '.join(PINS)}")
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
     if against:
         before = [record for name in baseline for record in at_commit(name, against)]
     else:
         before = gather(baseline)
     everything = gather(results)
-    judged = [record for record in everything if since is None or time_of(record) >= since]
+    manifests = [
+        one for one in manifests_in(results) if since is None or datetime.fromisoformat(one.created) >= since
+    ]
+    in_time = [record for record in everything if since is None or time_of(record) >= since]
+    judged, faults, left_out = evidence_of(in_time, manifests)
     for record in judged:
         if record in before:
             raise RefusedError(f"run {record.run_id} is in --baseline too: a run says nothing beside itself")
     if answers is None:
         answers = next((Path(name) / ANSWERS for name in results if Path(name).is_dir()), None)
     notes = [_baseline_note(judged, before)] if before else []
-    if len(judged) < len(everything):
-        notes.insert(0, f"{counted(len(everything) - len(judged), 'run')} made before --since left out.")
-    return _answer(evaluate(budgets, judged, baseline=before), budget, shown, notes, answers)
+    notes += [f"Left out: {run}: {why}." for run, why in left_out]
+    if len(in_time) < len(everything):
+        notes.insert(0, f"{counted(len(everything) - len(in_time), 'run')} made before --since left out.")
+    before, _, unfit = evidence_of(before)
+    notes += [f"Left out of the baseline: {run}: {why}." for run, why in unfit]
+    found = evaluate(budgets, judged, baseline=before, differs=frozenset(differs), faults=faults)
+    return _answer(found, budget, shown, notes, answers)
 
 
 @gate.command()
@@ -288,4 +308,9 @@ def _answer(
         text = formats.summary(judgements, notes)
     else:
         text = getattr(formats, shown.form)(judgements)
-    return Output(judgements, lambda: click.echo(clean_lines(text), nl=False), exit_code(judgements))
+    show = partial(print_commands if shown.form == "github" else _print, text)
+    return Output(judgements, show, exit_code(judgements))
+
+
+def _print(text: str) -> None:
+    click.echo(clean_lines(text), nl=False)

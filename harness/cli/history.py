@@ -118,12 +118,13 @@ def _list(count: int, records: "Sequence[Record]") -> None:
 
 
 def _row(record: "Record") -> list[str]:
+    from harness.records.possible import impossible
     from harness.show.checked import bar
     from harness.show.record_tables import record_title
     from harness.show.state import State, figures_of
 
     figures = figures_of(record)
-    state = record.outcome * (record.outcome != "ok")
+    state = "cannot be" if impossible(record) else record.outcome * (record.outcome != "ok")
     if not state and any(figure.state is State.OUTSIDE for figure in figures.values()):
         state = "OUTSIDE"
     memory = figures["peak memory"].shown if "peak memory" in figures else "–"

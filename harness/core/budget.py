@@ -7,32 +7,21 @@ from msgspec import Meta
 from harness.core.base import Frozen
 from harness.core.device import Speed
 from harness.core.metric import MetricName
+from harness.core.placement import Placement
+from harness.core.scenario import Scenario
 
-PINS: Final = (
-    "machine",
-    "memory_limit_bytes",
-    "target",
-    "model_sha256",
-    "quant",
-    "runtime",
-    "runtime_version",
-    "context_tokens",
-    "prompt_tokens",
-    "new_tokens",
-    "depth_tokens",
-    "thread_count",
-    "batch_count",
-    "ubatch_tokens",
-    "kv_type",
-    "value_type",
-    "flash_attention",
-    "mmap",
-    "repack",
-    "api",
-    "gpu_layers",
-    "cpu_moe",
+OF_THE_RUN: Final = (
+    *("machine", "memory_limit_bytes", "target", "model_sha256", "quant"),
+    *("runtime", "runtime_version", "variant", "draft"),
 )
-"""Keys that a budget may pin: those of the run, then those of its scenario and placement."""
+"""Pins that are neither a setting nor a placement."""
+PINS: Final = (
+    *OF_THE_RUN,
+    *(name for name in Scenario.__struct_fields__ if name != "placement"),
+    *Placement.__struct_fields__,
+)
+"""Keys that a budget may pin: those of the run, then every field of its scenario and of its placement, so that a new
+field of either cannot be forgotten."""
 
 
 class Budget(Frozen):

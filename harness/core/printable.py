@@ -72,6 +72,12 @@ class CleanStream(io.TextIOWrapper):
         self.flush()
         return len(text)
 
+    def write_commands(self, text: str) -> None:
+        """Write lines that are commands of a workflow by intent: their own data is escaped by who made them."""
+        with self._or_nowhere():
+            super().write(clean_lines(text))
+        self.flush()
+
     def flush(self) -> None:
         """Write what is held back; once nobody reads, to nowhere.
 
@@ -99,6 +105,14 @@ class CleanStream(io.TextIOWrapper):
             os.close(nowhere)
             if not isinstance(error, BrokenPipeError):
                 raise OSError(error.errno, error.strerror, "the output") from error
+
+
+def print_commands(text: str) -> None:
+    """Print the product's own workflow commands (``::error file=...``), which a :class:`CleanStream` would break."""
+    if isinstance(sys.stdout, CleanStream):
+        sys.stdout.write_commands(text)
+    else:
+        sys.stdout.write(clean_lines(text))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from harness.core.grouping import grouped
 from harness.core.outside import output_of
 from harness.core.record import Record
 from harness.gates.pins import pins_of
+from harness.records.possible import impossible
 from harness.records.store import decode, load, save
 
 KEPT_RUNS: Final = 20
@@ -26,9 +27,9 @@ def update(folder: Path, records: Iterable[Record]) -> tuple[int, int]:
         RefusedError: None of the runs ended well.
         BadDataError: A record in the folder is none.
     """
-    good = [record for record in records if record.outcome == "ok"]
+    good = [record for record in records if record.outcome == "ok" and not impossible(record)]
     if not good:
-        raise RefusedError("no run that ended well to keep as the baseline")
+        raise RefusedError("no run that ended well, with figures that can be, to keep as the baseline")
     there = {record.run_id: record for path in sorted(folder.glob("*.json")) for record in [load(path)]}
     added = [record for record in good if record.run_id not in there]
     for record in added:

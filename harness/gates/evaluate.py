@@ -20,9 +20,9 @@ from harness.core.record import Record, Validity
 from harness.core.scenario import Scenario
 from harness.core.stats.intervals import Estimate
 from harness.core.stats.runs import Runs, Spread, estimate, spread_of
-from harness.core.units import format_bytes
+from harness.core.units import counted, format_bytes
 from harness.gates.judge import Errors, GateAnswer, Judgement, judge, judgement_of, limit_of, worst_of
-from harness.gates.pins import difference, kind_of, unlike
+from harness.gates.pins import difference, kind_of, newest_build, unlike
 from harness.gates.sittings import alternate, comparable, time_of
 
 _FASTEST: Final = 0.2
@@ -41,7 +41,8 @@ _ENDS: Final[dict[GateAnswer, Exit]] = {
 class _Judging(NamedTuple):
     """A budget with the runs that it judges, the earlier ones that it may compare them with, and how it may err.
 
-    ``in_turns``: both sides were measured so by this gate, beside each other.
+    ``in_turns``: both sides were measured so by this gate, beside each other. ``differs`` names the pins that may
+    differ, and ``uncovered`` holds the runs that no budget of the file judges.
     """
 
     budget: Budget
@@ -49,6 +50,8 @@ class _Judging(NamedTuple):
     earlier: Sequence[Record]
     errors: Errors
     in_turns: bool = False
+    differs: frozenset[str] = frozenset()
+    uncovered: Sequence[Record] = ()
 
     @property
     def compares(self) -> bool:
@@ -72,13 +75,17 @@ def evaluate(
     baseline: Sequence[Record] = (),
     looks: int = 1,
     in_turns: bool = False,
+    differs: frozenset[str] = frozenset(),
+    faults: Sequence[str] = (),
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
     ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget
     that no run matches could not be judged, and no gate passes that. Nor does a run that failed and that no
     budget names: it may be the one that was meant. ``looks`` is how often the decision is looked at while
-    more runs are made; ``in_turns`` that both sides were measured so by this gate.
+    more runs are made; ``in_turns`` that both sides were measured so by this gate. ``differs`` names pins in
+    which a run may differ from its budget. ``faults`` are commands that were meant to measure and made no
+    record: while there is one, nothing measured passes.
 
     Raises:
         UnknownNameError: A budget that is ``predicted`` names no known device or model.
@@ -88,13 +95,23 @@ def evaluate(
     errors = Errors.of(len(measured), looks)
     failed = [record for record in records if record.outcome not in _WELL]
     astray = [record for record in failed if not any(matches(budget, record) for budget in measured)]
+    uncovered = [] if in_turns else [one for one in records if not _is_covered(one, measured, differs)]
     judgements = []
     for budget in budgets:
         if budget.predicted:
             judgements.append(_judge_prediction(budget))
-        else:
-            judgements.append(_judge_measured(_Judging(budget, records, baseline, errors, in_turns), astray))
+            continue
+        given = _Judging(budget, records, baseline, errors, in_turns, differs, uncovered)
+        judged = _judge_measured(given, astray)
+        if faults and judged.answer in {"pass", "inconclusive"}:
+            judged = given.could_not_run(faults[0])
+        judgements.append(judged)
     return judgements
+
+
+def _is_covered(record: Record, budgets: Sequence[Budget], differs: frozenset[str]) -> bool:
+    """Whether some budget judges a run."""
+    return any(matches(budget, record) and not difference(budget, record, differs) for budget in budgets)
 
 
 def exit_code(judgements: Sequence[Judgement]) -> Exit:
@@ -120,7 +137,11 @@ def _judge_measured(given: _Judging, astray: Sequence[Record]) -> Judgement:
     """The answer of a budget from all that is ``given``: it takes what matches."""
     budget = given.budget
     runs, earlier = (
-        [record for record in side if matches(budget, record) and not difference(budget, record)]
+        [
+            record
+            for record in side
+            if matches(budget, record) and not difference(budget, record, given.differs)
+        ]
         for side in (given.runs, given.earlier)
     )
     broken = [record for record in (*astray, *runs) if record.outcome not in _WELL]
@@ -128,13 +149,22 @@ def _judge_measured(given: _Judging, astray: Sequence[Record]) -> Judgement:
         return given._replace(runs=broken, earlier=()).could_not_run(_how_it_broke(broken[-1], astray))
     if not runs:
         return given._replace(runs=(), earlier=()).could_not_run(_what_is_there(budget, given.runs))
+    newest = max(time_of(record) for record in runs)
+    for record in given.uncovered:
+        if matches(budget, record) and time_of(record) >= newest:
+            return given._replace(runs=[record], earlier=()).could_not_run(
+                _newer(budget, record, given.differs)
+            )
     kinds = grouped(runs, kind_of)
     baselines = grouped(earlier, kind_of)
     shared = given.errors._replace(alarm=given.errors.alarm / len(kinds))
     judged: dict[GateAnswer, Judgement] = {}
     for kind, alike in kinds.items():
-        case = given._replace(runs=alike, earlier=baselines.get(kind, earlier), errors=shared)
+        own, older = (alike, 0) if given.in_turns else newest_build(alike)
+        case = given._replace(runs=own, earlier=baselines.get(kind, earlier), errors=shared)
         found = _judge_kind(case)
+        if older:
+            found = found.replace(reason=f"{found.reason}; {counted(older, 'run')} of older builds left out")
         if len(kinds) > 1:
             found = found.replace(reason=f"{alike[0].name}, of {len(kinds)} kinds of runs: {found.reason}")
         judged.setdefault(found.answer, found)
@@ -168,7 +198,7 @@ def _baseline_fault(case: _Judging) -> str:
         return "no baseline run matches this budget: name some with --baseline"
     if worse := [record for record in case.earlier if record.outcome not in _WELL]:
         return f"the baseline's run {worse[-1].run_id} ended as {worse[-1].outcome}: take it out"
-    if not case.in_turns and (apart := unlike(case.runs[-1], case.earlier[-1])):
+    if not case.in_turns and (apart := unlike(case.runs[-1], case.earlier[-1], case.differs)):
         return f"the baseline's runs are of another kind: {apart}"
     return ""
 
@@ -179,6 +209,12 @@ def _how_it_broke(record: Record, astray: Sequence[Record]) -> str:
     if record in astray:
         reason += f"; no budget names {record.name}, which may be the run that was meant"
     return reason
+
+
+def _newer(budget: Budget, record: Record, differs: frozenset[str]) -> str:
+    """A run newer than those that match, in words: it may be the one that was meant."""
+    said = f"{record.run_id} is newer than every run that matches, and no budget judges it: "
+    return f"{said}{difference(budget, record, differs)} (--differs names what may differ)"
 
 
 def _what_is_there(budget: Budget, records: Sequence[Record]) -> str:

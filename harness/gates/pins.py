@@ -1,12 +1,14 @@
-"""What a budget holds a run to beside its name: another file, setting or machine is no evidence for it."""
+"""What a budget holds a run to beside its name: another file, setting, engine or machine is no evidence for it."""
 
+from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
-from harness.core.budget import PINS, Budget
+from harness.core.budget import OF_THE_RUN, PINS, Budget
 from harness.core.record import Record
 
 _OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
-_OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
+OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
 """What may differ between a build and its baseline."""
 
 
@@ -22,6 +24,8 @@ def pins_of(record: Record) -> dict[str, Any]:
     limit = machine.memory_limit_bytes
     if limit >= machine.ram_bytes:
         limit = 0
+    engine = record.engine
+    draft = getattr(record.result, "draft", "")
     values: dict[str, Any] = {
         "machine": f"{machine.cpu_model}, {machine.core_count} cores",
         "memory_limit_bytes": record.extra.get("memory_limit_bytes", limit),
@@ -29,12 +33,22 @@ def pins_of(record: Record) -> dict[str, Any]:
         "model_sha256": record.model.sha256 if record.model else "",
         "quant": record.quant,
         "runtime": record.runtime,
-        "runtime_version": record.engine.version if record.engine else "",
+        "runtime_version": engine.version if engine else "",
+        "variant": engine.variant if engine else "",
+        "draft": PurePath(draft).name if isinstance(draft, str) else "",
     }
-    for name in PINS[len(values) :]:
+    for name in PINS[len(OF_THE_RUN) :]:
         part = scenario if hasattr(scenario, name) else scenario.placement
-        values[name] = getattr(part, name)
+        value = getattr(part, name)
+        values[name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def build_of(record: Record) -> tuple[str, ...]:
+    """The build that a run is of: model file, runtime, its version and what its library says of itself."""
+    engine = record.engine
+    said = (engine.name, engine.version, engine.build, engine.variant) if engine else ()
+    return (record.runtime, record.model.sha256 if record.model else "", *said)
 
 
 def kind_of(record: Record) -> str:
@@ -44,18 +58,19 @@ def kind_of(record: Record) -> str:
 
 def lasting(pins: dict[str, Any]) -> dict[str, Any]:
     """Those that another build leaves as they are, by name."""
-    return {key: value for key, value in sorted(pins.items()) if key not in _OF_THE_BUILD}
+    return {key: value for key, value in sorted(pins.items()) if key not in OF_THE_BUILD}
 
 
-def difference(budget: Budget, record: Record) -> str:
+def difference(budget: Budget, record: Record, differs: Collection[str] = ()) -> str:
     """How a run differs from what a budget pins, in words; empty where it does not.
 
-    Of a run that got nowhere, what nobody knows of its model and engine does not count.
+    Of a run that got nowhere, what nobody knows of its model and engine does not count; nor do the pins that
+    ``differs`` names.
     """
     values = pins_of(record)
-    unknown = set()
+    unknown = set(differs)
     if record.model is None:
-        unknown = {key for key in (*_OF_THE_MODEL, *_OF_THE_BUILD) if not values[key]}
+        unknown |= {key for key in (*_OF_THE_MODEL, *OF_THE_BUILD, "variant", "draft") if not values[key]}
     return "; ".join(
         f"{key} is {values[key]!r}, pinned is {pinned!r}"
         for key, pinned in budget.pin.items()
@@ -63,17 +78,28 @@ def difference(budget: Budget, record: Record) -> str:
     )
 
 
-def unlike(run: Record, baseline: Record) -> str:
-    """What makes a run no baseline of another, in words: another machine, quantisation or setting.
+def unlike(run: Record, baseline: Record, differs: Collection[str] = ()) -> str:
+    """What makes a run no baseline of another, in words: another model, machine, engine variant or setting.
 
     Empty for nothing.
 
-    The runtime's version and the model's file may differ: they are what is compared.
+    The runtime's version and the model's file may differ: they are what is compared. So may what ``differs``
+    names.
     """
     new = pins_of(run)
     old = pins_of(baseline)
-    return "; ".join(
+    apart = [
         f"{key} is {old[key]!r}, of the run {new[key]!r}"
         for key in PINS
-        if key not in _OF_THE_BUILD and new[key] != old[key]
-    )
+        if key not in OF_THE_BUILD and key not in differs and new[key] != old[key]
+    ]
+    if run.name != baseline.name:
+        apart.insert(0, f"it is of {baseline.name}, the run of {run.name}")
+    return "; ".join(apart)
+
+
+def newest_build(runs: Sequence[Record]) -> tuple[list[Record], int]:
+    """The runs of the newest build among some of one kind, and how many of older builds are left out."""
+    last = max(runs, key=lambda run: run.created)
+    own = [run for run in runs if build_of(run) == build_of(last)]
+    return own, len(runs) - len(own)

@@ -20,6 +20,7 @@ from harness.core.units import counted
 from harness.gates.judge import FALSE_ALARM_RATIO, Errors, limit_of
 from harness.gates.pins import pins_of
 from harness.gates.sittings import comparable
+from harness.records.possible import impossible
 
 Preset = Literal["limits", "regression", "phone", "first-token"]
 _PHONE_BYTES: Final = 200e6
@@ -50,7 +51,11 @@ def propose(records: Sequence[Record], preset: Preset = "limits") -> list[Propos
     between releases, on the same model, quantisation, backend and settings). ``first-token`` limits that
     alone. Where builds are compared the runtime's version is not pinned: another one may be what is new.
     """
-    good = [record for record in records if record.outcome == "ok" and record.model is not None]
+    good = [
+        record
+        for record in records
+        if record.outcome == "ok" and record.model is not None and not impossible(record)
+    ]
     groups = grouped(good, lambda run: repr((run.machine.device, run.name, run.workload, pins_of(run))))
     count = sum(bool(_values(runs, metric)) for runs in groups.values() for metric in _RULES[preset])
     return [proposal for _, runs in sorted(groups.items()) for proposal in _proposals(runs, preset, count)]

@@ -27,6 +27,7 @@ from harness.measure.lock import alone
 from harness.measure.machine import fingerprint
 from harness.measure.runner import judged, memory_of, new_record
 from harness.records.history import History
+from harness.records.manifest import noted
 from harness.records.store import save
 
 HISTORY_FILE: Final = "history.sqlite"
@@ -209,6 +210,7 @@ class Pipeline(contextlib.ExitStack):
 
     def _save(self, record: Record) -> None:
         if self.how.folder is not None:
+            noted(record)
             save(record, self.how.folder / f"{record.run_id}.json")
 
     def not_run(

@@ -13,7 +13,7 @@ from harness.show.state import ShownMetric, State, figures_of
 
 WIDTH: Final = 78
 _BAR: Final = 12
-_MARKS: Final = {State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?"}
+_MARKS: Final = {State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?", State.IMPOSSIBLE: "!"}
 _MOST_RUNS: Final = 9
 
 

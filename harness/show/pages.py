@@ -17,6 +17,7 @@ from harness.core.units import GIB, counted, format_number
 from harness.gates.judge import Judgement
 from harness.records.compare import compare
 from harness.records.derive import TEST_PHASES, summarise
+from harness.records.possible import impossible
 from harness.show import drawing, words
 from harness.show.changes import gate_of
 from harness.show.courses import courses, ladders, soaks
@@ -148,6 +149,10 @@ def headline_of(record: Record, speed: ShownMetric) -> Headline:
     if record.outcome not in {"ok", "inconclusive"}:
         last = record.detail.strip().rpartition("\n")[2]
         return Headline(f"{name} did not run to its end: {record.outcome}.", feel=clean(last, 300))
+    if speed.state is State.IMPOSSIBLE:
+        why = "; ".join(one.rpartition(": ")[2] for one in impossible(record))  # without the test's own label
+        feel = f"{clean(why, 300)}. No figure of this run is believed; measure it again."
+        return Headline(f"{name}: this cannot be.", feel=feel)
     if speed.state is State.DISTURBED:
         feel = (
             f"{_doubts(record)} The figures stand in the table, in brackets. Stop what uses the machine, and run it "
@@ -457,7 +462,7 @@ def _rows(runs: Sequence[_PageRun], axis: Axis) -> Iterator[Sequence[str]]:
 def _marked(figure: ShownMetric) -> Drawing:
     """A figure, behind its mark where that is not what was predicted."""
     text = figure.shown
-    if figure.state in {State.OUTSIDE, State.DISTURBED}:
+    if figure.state in {State.OUTSIDE, State.DISTURBED, State.IMPOSSIBLE}:
         text = Drawing(f"{drawing.shape(figure.state, figure.word)} {text}")
     return cell(text, "n")
 

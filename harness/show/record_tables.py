@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.printable import MESSAGE_MAX, clean
+from harness.records.possible import impossible
 from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run_table(records: "Iterable[Record]") -> str:
     for record in records:
         figures = figures_of(record)
         cells = [figures[name].shown if name in figures else "–" for name in _SHOWN]
-        rows.append((record_title(record), *cells, record.outcome))
+        rows.append((record_title(record), *cells, "cannot be" if impossible(record) else record.outcome))
     return table("", ("model", *_SHOWN.values(), "outcome"), rows)
 
 
@@ -82,6 +83,7 @@ def reasons(records: "Sequence[Record]") -> list[str]:
         name = f"{record.name}: "
         if asked and record.detail.startswith(asked):
             name = ""
+        lines += [clean(f"{name}cannot be: {why}", MESSAGE_MAX) for why in impossible(record)]
         if record.outcome != "ok":  # on one line: a stranger's line could begin a command of a workflow
             lines.append(clean(f"{name}{record.outcome}: {record.detail}", MESSAGE_MAX))
     return lines

@@ -12,6 +12,7 @@ from harness.core.record import Record
 from harness.core.result import Load, Soak, Speculation, Stream
 from harness.core.units import GIB, MIB, format_number
 from harness.records.compare import ComparedRow, rows_of
+from harness.records.possible import impossible
 
 BELIEVED: Final = "ok"
 _DIGITS: Final = (2, 3, 4)
@@ -28,6 +29,7 @@ class State(Enum):
     OUTSIDE = "outside"
     MEASURED = "measured"
     DISTURBED = "disturbed"
+    IMPOSSIBLE = "cannot be"
     NONE = "not measured"
 
     @property
@@ -184,11 +186,16 @@ def _read(figure: ShownMetric, digits: int) -> State:
 
 
 def figures_of(record: Record) -> dict[str, ShownMetric]:
-    """Every figure of a run by its name, ``decode`` always among them: the speed of whatever it was."""
+    """Every figure of a run by its name, ``decode`` always among them: the speed of whatever it was.
+
+    Of a record that cannot be, no figure is believed.
+    """
     found = {row.name: _figure(record, row) for row in rows_of(record)}
     if not found["decode"].measured:
         row = ComparedRow(name="decode", unit="tokens/s", measured=_speed(record))
         found["decode"] = _figure(record, row)
+    if impossible(record):
+        return {name: figure._replace(state=State.IMPOSSIBLE) for name, figure in found.items()}
     return found
 
 

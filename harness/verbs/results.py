@@ -11,6 +11,7 @@ from harness.core.printable import MESSAGE_MAX, clean
 from harness.core.record import Record
 from harness.measure.pipeline import open_history
 from harness.records.imports import read_results
+from harness.records.manifest import ENDING, Manifest, load_manifest
 from harness.records.store import from_document
 
 _ENDINGS: Final = frozenset({".json", ".jsonl"})
@@ -52,21 +53,43 @@ def _of(reference: str) -> list[Record]:
     return [history.get(reference)]
 
 
+def manifests_in(references: Iterable[str]) -> list[Manifest]:
+    """What commands were asked to measure, as the folders among some references keep it.
+
+    Raises:
+        BadDataError: A manifest is none.
+    """
+    folders = [Path(reference) for reference in references if Path(reference).is_dir()]
+    return [
+        load_manifest(path)
+        for folder in folders
+        for path in sorted(folder.rglob(f"*{ENDING}"))
+        if path.is_file()
+    ]
+
+
 def _files_in(folder: Path) -> list[Path]:
-    """Files of results in a folder and below it, by name; what is hidden is none."""
+    """Files of results in a folder and below it, by name; a warning names what is hidden, a link, or none."""
     files: list[Path] = []
     others: list[str] = []
     for number, path in enumerate(folder.rglob("*")):
         if number > _MOST_FILES:
             raise BadDataError(folder, "", f"more than {_MOST_FILES} files", "a folder of results")
         within = path.relative_to(folder)
-        if path.is_dir() or path.name == ANSWERS or any(part.startswith(".") for part in within.parts):
+        if path.is_dir() and not path.is_symlink():
             continue
-        if path.suffix.lower() in _ENDINGS:
+        if path.name == ANSWERS or path.suffix == ENDING:
+            continue
+        is_result = path.suffix.lower() in _ENDINGS
+        if any(part.startswith(".") for part in within.parts):
+            others += [f"{within} (hidden)"] * is_result
+        elif path.is_symlink():
+            others.append(f"{within} (a link)")
+        elif is_result:
             files.append(path)
         else:
             others.append(str(within))
-    if not files:
+    if not files and not any(folder.rglob(f"*{ENDING}")):
         raise BadDataError(folder, "", "a folder without .json files", "run records")
     if others:
         warnings.warn(clean(f"{folder}: not read: {', '.join(sorted(others))}", MESSAGE_MAX), stacklevel=2)

@@ -18,6 +18,7 @@ from harness.core.record import Record
 from harness.core.result import Generation
 from harness.core.stats.runs import Spread, estimate, spread_of
 from harness.records.derive import course_of
+from harness.records.possible import impossible
 
 METRICS: Final[tuple[MetricName, ...]] = tuple(FIGURES)
 _ERROR: Final = 0.025
@@ -152,7 +153,7 @@ def trends(records: Iterable[Record], metric: MetricName) -> list[Trend]:
     courses: dict[tuple[str, ...], list[tuple[str, str, list[float]]]] = {}
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]
-        if run.outcome in {"ok", "inconclusive"} and values:
+        if run.outcome in {"ok", "inconclusive"} and values and not impossible(run):
             depth = ""
             if run.scenario.depth_tokens:
                 depth = f" @ d{run.scenario.depth_tokens}"
