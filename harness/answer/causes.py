@@ -228,7 +228,7 @@ class _Search(Circumstances):
 
     def _spilled(self, base: Interval, least: float, most: float) -> Interval:
         """Speed where so many bytes of each token come over the card's link."""
-        told = self.case.device.link_bytes_per_s
+        told = self.case.device.pool_of(self.case.scenario.api).link_bytes_per_s
         rate = (
             told.value
             if told
