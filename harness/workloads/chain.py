@@ -141,15 +141,22 @@ def law_of(weights: Mapping[str, Weights], device: Device, scenario: Scenario) -
     return seconds
 
 
-def line(points: Mapping[int, float], tokens: int) -> float:
-    """Seconds of so many tokens, by the straight line that is relatively nearest to some seconds by tokens.
+Points = Mapping[tuple[int, int], float]
+"""Seconds of passes by their tokens and the cached tokens before them."""
 
-    Of one point alone in proportion.
+
+def fitted_seconds(points: Points, tokens: int, depth: int = 0) -> float:
+    """Seconds of a pass by a + b tokens + c tokens depth, none negative, relatively nearest to the points.
+
+    Points of one depth tell no c, and a single point tells b alone.
     """
-    known, seconds = np.array([*points]), np.array([*points.values()])
-    if len(known) == 1:
-        return float(seconds[0] * tokens / known[0])
-    return max(0.0, float(np.polyval(np.polyfit(known, seconds, 1, w=1 / seconds), tokens)))
+    from scipy.optimize import nnls
+
+    at = np.array([(1, count, count * before) for count, before in points], float)
+    seconds = np.array([*points.values()])
+    is_told = np.array([len(points) > 1, True, len({before for _, before in points}) > 1])
+    weighted, _ = nnls((at * is_told) / seconds[:, None], np.ones(len(points)))
+    return float(weighted @ (1, tokens, tokens * depth))
 
 
 def quantiles(seconds: Sequence[float]) -> tuple[float, float]:

@@ -33,7 +33,7 @@ def companion(text: str, weights: Weights) -> Companion:
     name, size = (text, "") if is_trace else text.partition(":")[::2]
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), weights)
     system, own_size = plan.system, plan.job.size
-    held_bytes = system.held_bytes(own_size, {**plan.weights, "language": weights})
+    held_bytes = system.apart_bytes + system.held_bytes(own_size, {**plan.weights, "language": weights})
     for part in plan.weights:
         held_bytes += plan.bytes_of(part, scenario_of(ENCODER_TOKENS, 1), None)
     if system.opens_again:

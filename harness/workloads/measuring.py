@@ -29,19 +29,21 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify, judged
 from harness.measure.targets import target_named
 from harness.measure.targets.bench import on_target
-from harness.measure.targets.target_facts import facts
+from harness.measure.targets.target_facts import facts, probe
 from harness.memory.peak import memory_of
 from harness.models.gguf import read_weights
 from harness.models.weights import matrix_types
 from harness.runtimes.executable import as_made
 from harness.verbs.this_machine import probed
 from harness.workloads.chain import (
+    GLUE,
+    WHOLE,
     Law,
     Op,
     RecordedPass,
     StepTime,
+    fitted_seconds,
     law_of,
-    line,
     quantiles,
     rows_of,
     seconds_of,
@@ -52,10 +54,16 @@ from harness.workloads.system import System, load
 from harness.workloads.system_child import SystemJob, asked_cases
 from harness.workloads.system_child import run as child_run
 from harness.workloads.system_parts import ENCODER_TOKENS, OPTIONS, scenario_of
+from harness.workloads.trace import TraceSystem, recorded_rows
 
 CHILD = f"{child_run.__module__}:{child_run.__name__}"
+_PROGRAM_BYTES = 2 << 20
+"""Anonymous memory of llama-bench before it opens a model."""
 INTERPRETER_BYTES = 28 << 20
 """Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
+RAN = "what ran there"
+_GLUE_SHARE = 0.02
+"""Of a step's time, from which on its own Python is missed where only its passes run."""
 _PROBED = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
 """Tokens of the passes that a target's law is taken from."""
 _WATCHED_S = 2.5
@@ -134,7 +142,7 @@ def run(job: SystemJob, how: How = How()) -> Record:
         how.listener.begin(job.name)
         return pipeline.measure(
             Measurement(
-                workload=job.name,
+                workload=plan.system.name,
                 entry=CHILD,
                 job=plan.job,
                 scenario=scenario,
@@ -159,13 +167,18 @@ def result_of(plan: Plan, ended: ChildResult, device: Device | None) -> SystemRe
         size=plan.job.size,
         parts={part: Path(path).name for part, path in plan.job.parts.items()},
         scores=tuple(scores),
-        passes=tuple(rows_of(ended.told("step", StepTime), law)),
+        passes=(*rows_of(ended.told("step", StepTime), law), *_recorded(plan.system)),
         memory=tuple(
             part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)
         ),
         predicted_anonymous_bytes=None if None in all_held else sum(filter(None, all_held)),
         answers=tuple(answers),
     )
+
+
+def _recorded(system: System) -> list[PassFigures]:
+    """What the app of a trace took where it was recorded; empty for other systems."""
+    return recorded_rows(system.trace) if isinstance(system, TraceSystem) else []
 
 
 class Shape(RecordedPass):
@@ -185,6 +198,9 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
     """
     target = target_named(on)
     known = facts(target)
+    there = probe(
+        target, on, 1e9
+    )  # its instruction set decides what is rewritten; no bandwidth is asked of it
     plan = plan_of(job)
     how.listener.begin(f"{job.name} on {on}")
     records: dict[Shape, Record] = {}
@@ -194,6 +210,8 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
         if here.outcome != "ok":
             raise EngineError(f"{job.name} did not run here: {here.detail}", here.outcome)
         steps = here.told("step", StepTime)
+        if isinstance(plan.system, TraceSystem):  # all calls, by what some of them took here
+            steps = [*timed_here(plan.system, steps)]
         shapes = shapes_of(steps, plan.weights)
         if not shapes:
             raise RefusedError(f"{job.name} has no pass that a program on a target can run")
@@ -218,7 +236,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
             use = record.memory
             if use is None or not shape.step:  # it ended before its counters were read, or is a probe's
                 continue
-            predicted_bytes = plan.bytes_of(part, scenario, None)
+            predicted_bytes = _PROGRAM_BYTES + plan.bytes_of(part, scenario, there)
             if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
                 predicted_bytes += 4 * weights.shape.vocab_count * tokens
             if part not in held or use.peak_anonymous_bytes > (held[part].anonymous_bytes or 0):
@@ -233,7 +251,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
     own_bytes = sum(one.anonymous_bytes or 0 for one in memory)
     file_bytes = sum(one.file_bytes for one in memory)
     record = record.replace(
-        workload=job.name,
+        workload=plan.system.name,
         outcome="ok",
         detail="",
         model=plan.model(),
@@ -245,7 +263,7 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
         else None,
         prediction=None,
         result=result_of(plan, here, None).replace(
-            passes=tuple(rows_there(steps, seconds, on)),
+            passes=(*rows_there(steps, seconds, on), *_recorded(plan.system)),
             memory=memory,
             predicted_anonymous_bytes=sum(one.predicted_bytes or 0 for one in memory) or None,
         ),
@@ -258,7 +276,7 @@ def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, f
     """What is run there, with the seconds that it takes here.
 
     Of each kind of step and each pass that a program there can run the median and the 95th percentile of the
-    tokens, and the lengths that are probed.
+    tokens, three more where much is cached before them, and the lengths that are probed.
     """
     shapes: dict[Shape, float] = {}
     for step in dict.fromkeys(each.step for each in steps):
@@ -269,11 +287,19 @@ def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, f
                 continue
             alike = [one for one in passes if (one.part, one.op) == (part, op)]
             token_s = median((one.seconds or 0.1) / one.tokens for one in alike)
-            depth = round(median(one.depth for one in alike))
-            for tokens in _PROBED[probed]:
-                shapes.setdefault(Shape(part=part, op=probed, tokens=tokens), token_s * tokens)
-            for tokens in map(round, quantiles([one.tokens for one in alike])):
-                shapes[Shape(step=step, part=part, op=op, tokens=tokens, depth=depth)] = token_s * tokens
+            deep = max(one.depth for one in alike) // 256 * 256
+            for tokens, depth in dict.fromkeys(
+                [*((each, 0) for each in _PROBED[probed]), (96, deep), (16, deep)]
+            ):
+                if tokens in _PROBED[probed]:
+                    shapes.setdefault(
+                        Shape(part=part, op=probed, tokens=tokens, depth=depth), token_s * tokens
+                    )
+            alike.sort(key=lambda one: (one.tokens, one.depth))
+            for place in (0.05, 0.25, 0.5, 0.75, 0.95) if deep else (0.5, 0.95):
+                one = alike[round(place * (len(alike) - 1))]
+                shape = Shape(step=step, part=part, op=op, tokens=one.tokens, depth=one.depth)
+                shapes[shape] = token_s * one.tokens
     return shapes
 
 
@@ -283,8 +309,10 @@ def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
     def law(one: RecordedPass) -> float | None:
         op = Op.READ if one.op is Op.JUDGE and not step else one.op
         alike = (step, one.part, op)
-        points = {of.tokens: took for of, took in seconds.items() if (of.step, of.part, of.op) == alike}
-        return line(points, one.tokens) if points else None
+        points = {
+            (of.tokens, of.depth): took for of, took in seconds.items() if (of.step, of.part, of.op) == alike
+        }
+        return fitted_seconds(points, one.tokens, one.depth) if points else None
 
     return law
 
@@ -293,22 +321,61 @@ def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> It
     """The steps with the seconds that their passes take there, without passes that no program there runs."""
     for each in steps:
         law = law_there(seconds, each.step)
-        passes = tuple(one.replace(seconds=law(one)) for one in each.passes if law(one) is not None)
+        told = [one.replace(seconds=law(one)) for one in each.passes]
+        passes = tuple(one for one in told if one.seconds is not None)
         if passes:
             yield each.replace(duration_s=seconds_of(passes), passes=passes)
 
 
-def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
-    """Measured there beside predicted; what no program there runs has no figure."""
-    yield from rows_of([*timed_there(steps, seconds)], law_there(seconds), on)
+def timed_here(system: TraceSystem, ran: Sequence[StepTime]) -> Iterator[StepTime]:
+    """Every call of a trace with the seconds that it takes here, by the calls that ran."""
+    seconds = {
+        Shape(step=each.step, part=one.part, op=one.op, tokens=one.tokens, depth=one.depth): one.seconds
+        or 0.0
+        for each in ran
+        for one in each.passes
+    }
+    for step, calls in system.passes({}).items():
+        law = law_there(seconds, step)
+        for call in calls:
+            passes = tuple(one.replace(seconds=law(one)) for one in call)
+            yield StepTime(step=step, duration_s=seconds_of(passes), passes=passes)
+
+
+def missing_there(
+    steps: Sequence[StepTime], seconds: Mapping[Shape, float]
+) -> dict[str, list[tuple[str, str]]]:
+    """Part and kind of each pass that no program there runs, by step; a step's own Python as glue."""
     timed = {(shape.step, shape.part, shape.op) for shape in seconds}
-    ran = dict.fromkeys((each.step, one.part, one.op) for each in steps for one in each.passes)
-    for step, part, op in ran.keys() - timed:
-        yield PassFigures(step=step, part=part, op=op, where=on)
+    missing = dict[str, list[tuple[str, str]]]()
+    for each in steps:
+        asked = {(one.part, str(one.op)) for one in each.passes if (each.step, one.part, one.op) not in timed}
+        if seconds_of(each.passes) < (1 - _GLUE_SHARE) * each.duration_s:
+            asked.add(("", GLUE))
+        found = missing.setdefault(each.step, [])
+        found += sorted(asked.difference(found))
+    return missing
+
+
+def rows_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float], on: str) -> Iterator[PassFigures]:
+    """Measured there beside predicted; what no program there runs has a row without figures.
+
+    A step of which something is missing has a row of what ran, in place of the row of all.
+    """
+    missing = missing_there(steps, seconds)
+    for row in rows_of([*timed_there(steps, seconds)], law_there(seconds), on):
+        yield row.replace(op=RAN) if row.op == WHOLE and missing[row.step] else row
+    for step, passes in missing.items():
+        for part, op in passes:
+            yield PassFigures(step=step, part=part, op=op, where=on)
 
 
 def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, Record]) -> Iterator[Sample]:
-    """Of each repetition the median step, and the one at the 95th percentile under a label of its own."""
+    """Of each repetition the median step, and the one at the 95th percentile under a label of its own.
+
+    A step of which something is missing there has a label of its own too: no gate on the step judges a part of it.
+    """
+    missing = missing_there(steps, dict.fromkeys(records, 0.0))
     for step in dict.fromkeys(shape.step for shape in records if shape.step):
         own = {shape: record.samples for shape, record in records.items() if shape.step == step}
         asked = [each for each in steps if each.step == step]
@@ -316,5 +383,6 @@ def samples_of(steps: Sequence[StepTime], records: Mapping[Shape, Record]) -> It
             seconds = {shape: one.duration_s for shape, one in zip(own, row, strict=True)}
             taken = quantiles([each.duration_s for each in timed_there(asked, seconds)])
             doubted = max(row, key=lambda one: len(one.validity.doubts))
-            for label, duration_s in zip((step, f"{step} @ p95"), taken, strict=True):
+            name = f"{step}, {RAN}" if missing[step] else step
+            for label, duration_s in zip((name, f"{name} @ p95"), taken, strict=True):
                 yield doubted.replace(phase="workload", label=label, token_count=1, duration_s=duration_s)

@@ -76,6 +76,7 @@ class System:
             step.
         options: Parts that it takes where they are named, beside those that its cases need.
         context_tokens: That the language model is opened with.
+        apart_bytes: Memory of processes of its own, which a run here does not start.
         opens_again: Whether it opens the language model a second time, to look inside.
         usual: Passes of a usual step of each kind, from which time is predicted before anything runs.
         sizes: Named parameter sets, ``default`` among them.
@@ -86,6 +87,7 @@ class System:
     kinds: ClassVar[tuple[type[WorkloadCase], ...]]
     options: ClassVar[tuple[str, ...]] = ()
     context_tokens: int = 2048
+    apart_bytes: int = 0
     opens_again: ClassVar[bool] = False
     usual: ClassVar[Mapping[str, Sequence[RecordedPass]]] = {}
     sizes: ClassVar[Mapping[str, Size]] = {"default": {}}

@@ -23,7 +23,8 @@ def panel(record: Record) -> Panel | None:
     for one in result.passes:
         tokens = f"{one.tokens:g}" if one.tokens else "-"
         cells = _compared(format_seconds, one.p50_s, one.predicted_p50_s, one.p95_s, one.predicted_p95_s)
-        rows.append([one.step, one.part or "-", one.op, tokens, *cells])
+        op = one.where if one.op == "recorded" else one.op
+        rows.append([one.step, one.part or "-", op, tokens, *cells])
     for part in result.memory:
         sizes = map(format_bytes, (part.file_bytes, part.cache_bytes, part.arena_bytes))
         told = "file {}, cache {}, arena {}".format(*sizes)

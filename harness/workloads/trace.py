@@ -21,7 +21,7 @@ from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Count
 from harness.core.result import PassFigures
 from harness.workloads.chain import GLUE, Op, RecordedPass, quantiles
-from harness.workloads.system import ENDING, Context, Size, System, WorkloadCase
+from harness.workloads.system import ENDING, Context, Size, System, WorkloadCase, kind_of
 from harness.workloads.system_parts import ENCODER_TOKENS
 
 _MOST_BYTES = 256 << 20
@@ -75,7 +75,7 @@ class App(Frozen):
     """What was recorded.
 
     Attributes:
-        command: Words that started it; empty for an app that was started by itself.
+        command: The program that started it and its first file, no further words; empty for an app that runs by itself.
         models: Names under which it asked for models.
         peak_anonymous_bytes: Most memory of its processes together, the server's apart; 0 if nobody watched.
         failed_count: Calls that the server refused; they are no part of the trace.
@@ -131,19 +131,16 @@ class TraceSystem(System):
         self.trace = read_trace(path)
         chats = [call for call in self.trace.calls if isinstance(call, Chat)]
         longest = max((call.prompt_tokens + call.new_tokens for call in chats), default=0)
+        self.apart_bytes = self.trace.app.peak_anonymous_bytes
         self.context_tokens = 256 * (longest // 256 + 1)
 
     def cases(self, size: Size) -> Sequence[Any]:
         """Its calls."""
         return self.trace.calls
 
-    def held_bytes(self, size: Size, weights: Any) -> int:
-        """Memory of the app's own processes, as recorded: they run beside the models wherever it runs."""
-        return self.trace.app.peak_anonymous_bytes
-
     def prepare(self, context: Context) -> Any:
-        """What it runs with, and tokens from which prompts are cut."""
-        return context, np.random.default_rng(1).integers(300, 1000, 1 << 17).tolist()
+        """What it runs with, and tokens that every vocabulary has, from which prompts are cut."""
+        return context, np.random.default_rng(1).integers(100, 250, 1 << 17).tolist()
 
     def ready(self, state: Any, case: Any) -> Any:
         """Lay what the server had cached into the cache, off the clock."""
@@ -186,17 +183,19 @@ class TraceSystem(System):
             found.setdefault("chat", []).append(tuple(passes))
         return found
 
-    def recorded_rows(self) -> list[PassFigures]:
-        """Time of each kind of call and of the app between calls, as recorded, and where."""
-        where = f"recorded on {self.trace.app.machine or 'another machine'}"
-        rows = []
-        for step in dict.fromkeys(
-            "embed" if isinstance(call, Embed) else "chat" for call in self.trace.calls
+
+def recorded_rows(trace: Trace) -> list[PassFigures]:
+    """Seconds of each kind of call, and of the app's own work before it, where the trace was recorded."""
+    rows = []
+    for kind in dict.fromkeys(map(type, trace.calls)):
+        own = [call for call in trace.calls if type(call) is kind]
+        for part, op, values in (
+            ("", "recorded", [call.duration_s for call in own]),
+            ("app", GLUE, [call.gap_s for call in own]),
         ):
-            kind = Embed if step == "embed" else Chat
-            own = [call for call in self.trace.calls if isinstance(call, kind)]
-            p50_s, p95_s = quantiles([call.duration_s for call in own])
-            rows.append(PassFigures(step=step, part="", op="recorded", p50_s=p50_s, p95_s=p95_s, where=where))
-            p50_s, p95_s = quantiles([call.gap_s for call in own])
-            rows.append(PassFigures(step=step, part="app", op=GLUE, p50_s=p50_s, p95_s=p95_s, where=where))
-        return rows
+            p50_s, p95_s = quantiles(values)
+            where = f"recorded on {trace.app.machine}"
+            rows.append(
+                PassFigures(step=kind_of(kind), part=part, op=op, p50_s=p50_s, p95_s=p95_s, where=where)
+            )
+    return rows

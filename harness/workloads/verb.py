@@ -4,18 +4,21 @@ from pathlib import Path
 from typing import Annotated
 
 import click
+import msgspec
 from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed, typed
-from harness.core.errors import EngineError, Exit
+from harness.core.errors import CouldNotRunError, EngineError, Exit, InputError
 from harness.core.option import Option
+from harness.core.units import format_seconds
 from harness.show.output import Output, say, table
+from harness.workloads.system import ENDING
 
 
 @click.group(cls=Verbs)
 def workloads() -> None:
-    """Run, predict and score systems around a language model: memory, answers with confidence and others."""
+    """Run, predict and score systems around a language model; record what an app asks, and replay it."""
 
 
 @workloads.command("run")
@@ -48,9 +51,9 @@ def run(
         int, Meta(ge=1, le=1024), Option("--threads -t", "CPU threads.", "Engine and placement")
     ] = 1,
 ) -> Output:
-    """Time a system on its cases beside what is predicted of it, and score its answers.
+    """Time a system, or the calls of a recorded app, on its cases beside what is predicted of it, and score its answers.
 
-    Without a NAME, list them all.
+    Without a NAME, list them all. The file of a trace is a NAME too.
 
     With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no
     figure there.
@@ -92,6 +95,47 @@ def run(
     times = table(f"time and memory of {shown.label}", shown.columns, shown.rows)
     scores = table("", ["figure", "with its interval, beside the hardest null"], shown.facts)
     return Output(record, lambda: say(times, scores, shown.outcome), status)
+
+
+@workloads.command("record")
+def record(
+    command: Annotated[tuple[str, ...], Option(metavar="[-- COMMAND...]")] = (),
+    to: Annotated[
+        str, Option("--to", "Address of the server that answers, with its path.", metavar="URL")
+    ] = "http://127.0.0.1:8080/v1",
+    listen: Annotated[
+        int, Meta(ge=0, le=65535), Option("--listen", "Port to listen on; 0 for any that is free.")
+    ] = 0,
+    texts: Annotated[bool, Option("--texts", "Keep the messages and the answers too.")] = False,
+    output: Annotated[
+        Path, Option("--output -o", f"File of the trace; its name ends in {ENDING}.", path="file")
+    ] = Path(f"app{ENDING}"),
+) -> Output:
+    """Record what an app asks of its models, through a proxy before any server of OpenAI's API.
+
+    COMMAND finds the proxy in OPENAI_BASE_URL. Without a COMMAND the proxy listens until it is interrupted:
+    point the app at the address that is printed. Texts, headers and keys are not kept.
+
+    Example: edge-harness workloads record -o agent.trace.json -- python agent.py
+    """
+    from harness.workloads.proxy import Recorder
+    from harness.workloads.trace import recorded_rows
+
+    if not output.name.endswith(ENDING):
+        raise InputError(f"--output: found {output.name!r}, expected a name that ends in {ENDING}")
+    recorder = Recorder(to, listen, texts=texts)
+    if not command:
+        say(f"listening on {recorder.url}; end with Ctrl-C")
+    trace = recorder.record(command)
+    if not trace.calls:
+        raise CouldNotRunError(f"no call came through {recorder.url}: does the app read OPENAI_BASE_URL?")
+    output.write_bytes(msgspec.json.format(msgspec.json.encode(trace)))
+    rows = [
+        [row.step, row.part or "call", format_seconds(row.p50_s or 0.0), format_seconds(row.p95_s or 0.0)]
+        for row in recorded_rows(trace)
+    ]
+    view = table(f"{len(trace.calls)} calls, kept in {output}", ["step", "of", "p50", "p95"], rows)
+    return Output(trace, lambda: say(view), Exit.OK)
 
 
 def _listed() -> Output:

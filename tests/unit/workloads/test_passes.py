@@ -7,7 +7,7 @@ from harness.hardware.devices import load_device
 from harness.models.names import load_model
 from harness.models.weights import weights_of
 from harness.speed.estimate import predict_speed
-from harness.workloads.chain import GLUE, WHOLE, Meter, Op, RecordedPass, StepTime, law_of, line, rows_of
+from harness.workloads.chain import GLUE, WHOLE, Meter, Op, RecordedPass, StepTime, fitted_seconds, law_of, rows_of
 
 READ = RecordedPass(part="language", op=Op.READ, tokens=1)
 
@@ -63,16 +63,25 @@ def test_what_nobody_has_a_law_for_has_no_figure():
         ({16: 2.0, 96: 10.0}, 56, 6.0),
         ({16: 2.0, 96: 10.0}, 6, 1.0),
         ({4: 0.5, 16: 2.0, 96: 12.0}, 40, 5.0),
-        ({4: 1.0, 16: 5.0}, 1, 0.0),
+        ({4: 1.0, 16: 5.0}, 1, 0.277),  # no pass takes less than nothing: b alone, (4 + 16 / 5) / (16 + 16 * 16 / 25)
     ],
 )
 def test_lines_between_lengths_that_were_timed(points, tokens, seconds):
-    assert line(points, tokens) == pytest.approx(seconds)
+    assert fitted_seconds({(count, 0): took for count, took in points.items()}, tokens) == pytest.approx(
+        seconds, rel=0.01
+    )
 
 
 def test_a_line_is_as_near_to_short_lengths_as_to_long_ones():
     """1 ms a token; the longest took a tenth more: by least squares that would be all in the shortest."""
-    assert line({4: 0.004, 16: 0.016, 96: 0.096, 384: 0.4224}, 4) == pytest.approx(0.004, rel=0.1)
+    timed = {4: 0.004, 16: 0.016, 96: 0.096, 384: 0.4224}
+    assert fitted_seconds({(count, 0): took for count, took in timed.items()}, 4) == pytest.approx(0.004, rel=0.1)
+
+
+def test_what_a_cached_token_costs_is_told_by_passes_at_two_depths():
+    # 1 ms, 2 ms a token, and 1 us for each token and cached token
+    points = {(n, d): 0.001 + 0.002 * n + 1e-6 * n * d for n, d in ((4, 0), (96, 0), (96, 1024), (384, 512))}
+    assert fitted_seconds(points, 50, 2000) == pytest.approx(0.001 + 0.1 + 0.1)
 
 
 def test_a_step_stands_beside_its_passes_and_the_glue_that_was_measured():
