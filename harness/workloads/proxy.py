@@ -59,7 +59,7 @@ class Recorder(ThreadingHTTPServer):
         self.upstream, self.texts = urlsplit(upstream), texts
         if self.upstream.scheme not in {"http", "https"} or not self.upstream.hostname:
             raise InputError(
-                f"--to: found {upstream!r}, expected an address such as http://127.0.0.1:8080/v1"
+                f"--upstream: found {upstream!r}, expected an address such as http://127.0.0.1:8080/v1"
             )
         self.calls: list[Call] = []
         self.models: dict[str, None] = {}

@@ -100,8 +100,8 @@ def run(
 @workloads.command("record")
 def record(
     command: Annotated[tuple[str, ...], Option(metavar="[-- COMMAND...]")] = (),
-    to: Annotated[
-        str, Option("--to", "Address of the server that answers, with its path.", metavar="URL")
+    upstream: Annotated[
+        str, Option("--upstream", "Address of the server that answers, with its path.", metavar="URL")
     ] = "http://127.0.0.1:8080/v1",
     listen: Annotated[
         int, Meta(ge=0, le=65535), Option("--listen", "Port to listen on; 0 for any that is free.")
@@ -123,7 +123,7 @@ def record(
 
     if not output.name.endswith(ENDING):
         raise InputError(f"--output: found {output.name!r}, expected a name that ends in {ENDING}")
-    recorder = Recorder(to, listen, texts=texts)
+    recorder = Recorder(upstream, listen, texts=texts)
     if not command:
         say(f"listening on {recorder.url}; end with Ctrl-C")
     trace = recorder.record(command)

@@ -125,7 +125,7 @@ def test_a_command_that_fails_or_is_not_there_is_an_error(server):
     ):
         with pytest.raises(CouldNotRunError, match=says):
             Recorder(server).record(command)
-    with pytest.raises(InputError, match=r"--to: found 'localhost:8080'"):
+    with pytest.raises(InputError, match=r"--upstream: found 'localhost:8080'"):
         Recorder("localhost:8080")
 
 
