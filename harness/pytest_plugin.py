@@ -7,6 +7,12 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
     @pytest.mark.edge_budget("peak_memory_bytes", ceiling=400e6)
     def test_assistant_is_fast_enough(edge_model, edge_budget):
         edge_budget(edge_model.run())
+
+With pytest-benchmark installed, ``edge_benchmark`` puts a run into its table and its JSON, so that
+``--benchmark-autosave``, ``--benchmark-compare`` and histograms work on a model:
+
+    def test_assistant(edge_model, edge_benchmark):
+        edge_benchmark(edge_model.run())
 """
 
 from collections.abc import Callable, Iterator
@@ -99,6 +105,133 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
     name, quant = (*marker.args, fields.pop("quant", ""))[:2]
     job = {key: fields.pop(key) for key in _JOB if key in fields}
     return EdgeModel(request, name, quant, job, fields)
+
+
+_RECORDS = pytest.StashKey[dict[str, "Record"]]()
+_IN_SECONDS = {
+    "decode": "s a token",
+    "prefill": "s a prompt",
+    "first_token": "s to the first token",
+    "load": "s to load",
+}
+"""Phases whose samples are shown by pytest-benchmark, which knows seconds alone."""
+
+
+class _Replay:
+    """A clock that moves only as far as the samples of a run took, so that pytest-benchmark times them anew."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def pass_by(self, duration_s: float) -> None:
+        """Let so many seconds pass."""
+        self.now_s += duration_s
+
+
+@pytest.fixture
+def edge_benchmark(request: pytest.FixtureRequest) -> "Callable[..., None]":
+    """A function that hands a record to pytest-benchmark: ``edge_benchmark(record, phase="decode")``.
+
+    Each undisturbed sample of the phase is one round, of its seconds a token (decode), a prompt, a first token
+    or a load. The record's figures stand in ``extra_info``, and its other phases beside it in the JSON.
+
+    UsageError where pytest-benchmark is not installed, or the record holds no such sample.
+    """
+    plugins = request.config.pluginmanager
+    if not plugins.hasplugin("benchmark") and not plugins.hasplugin("pytest_benchmark"):
+        raise pytest.UsageError("edge_benchmark: install pytest-benchmark to use it")
+    clock = _Replay()
+    request.node.add_marker(pytest.mark.benchmark(timer=clock, disable_gc=False, warmup=False))
+    benchmark = request.getfixturevalue("benchmark")
+
+    def hand_over(record: "Record", phase: str = "decode") -> None:
+        rounds = _rounds(record, phase)
+        if not rounds:
+            raise pytest.UsageError(
+                f"edge_benchmark: the record of {record.name} holds no sample of {phase!r}"
+            )
+        left = iter(rounds)
+        benchmark.group = benchmark.group or f"{record.name} {record.quant}: {_IN_SECONDS[phase]}"
+        benchmark.extra_info.update(_figures(record))
+        request.config.stash.setdefault(_RECORDS, {})[request.node.nodeid] = record
+        benchmark.pedantic(lambda: clock.pass_by(next(left)), rounds=len(rounds), iterations=1)
+
+    return hand_over
+
+
+def _rounds(record: "Record", phase: str) -> list[float]:
+    """Seconds of each undisturbed sample of a phase; of decode those of a token."""
+    if phase not in _IN_SECONDS:
+        raise pytest.UsageError(
+            f"edge_benchmark: found phase {phase!r}, expected one of {', '.join(_IN_SECONDS)}"
+        )
+    rounds = []
+    for sample in record.samples:
+        if (
+            sample.phase == phase
+            and not sample.warm_up
+            and not sample.validity.doubts
+            and sample.duration_s > 0
+        ):
+            count = sample.token_count if phase == "decode" else 1
+            rounds.append(sample.duration_s / max(count, 1))
+    return rounds
+
+
+def _figures(record: "Record") -> dict[str, Any]:
+    """Medians of what the record measured, and what ran: for ``extra_info``."""
+    from statistics import median
+
+    from harness.core.metric import FIGURES, metric_values
+
+    found: dict[str, Any] = {"model": record.name, "quant": record.quant, "runtime": record.runtime}
+    if record.engine is not None:
+        found["runtime_version"] = record.engine.version
+    for name in FIGURES:
+        if values := metric_values(record, name):
+            found[name] = median(values)
+    return found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
+) -> None:
+    """Add the other phases of each record to the JSON of pytest-benchmark, a benchmark each."""
+    del benchmarks
+    from statistics import fmean, median, stdev
+
+    records = config.stash.get(_RECORDS, {})
+    added = []
+    for entry in output_json["benchmarks"]:
+        record = records.get(entry["fullname"])
+        if record is None:
+            continue
+        for phase, unit in _IN_SECONDS.items():
+            rounds = sorted(_rounds(record, phase))
+            if not rounds or entry["group"].endswith(f": {unit}"):
+                continue
+            stats = {
+                "min": rounds[0],
+                "max": rounds[-1],
+                "mean": fmean(rounds),
+                "stddev": stdev(rounds) if len(rounds) > 1 else 0.0,
+                "median": median(rounds),
+                "rounds": len(rounds),
+                "ops": 1 / fmean(rounds),
+                "total": sum(rounds),
+            }
+            group = f"{record.name} {record.quant}: {unit}"
+            changed = {
+                "name": f"{entry['name']}:{phase}",
+                "fullname": f"{entry['fullname']}:{phase}",
+                "group": group,
+            }
+            added.append(entry | changed | {"stats": entry["stats"] | stats | {"data": rounds}})
+    output_json["benchmarks"] += added
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The plug-in from a small project of its own."""
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +143,50 @@ def test_skipped():
     pytest.skip("no device today")
 """
     project(source).assert_outcomes(failed=2, skipped=1)
+
+
+BENCHED = HEAD + "\ndef test_model(edge_benchmark):\n    edge_benchmark(RECORD)\n"
+
+
+def test_a_run_stands_in_the_table_and_the_json_of_pytest_benchmark(project, pytester) -> None:
+    pytest.importorskip("pytest_benchmark")
+    result = project(BENCHED, "--benchmark-json=out.json", "-p", "no:xdist")
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*smollm2-135m* s a token*", "*test_model*"])
+    document = json.loads(pytester.path.joinpath("out.json").read_text())
+    first, *others = document["benchmarks"]
+    record = load(REAL)
+    clean = [s for s in record.samples if s.phase == "decode" and not s.warm_up and not s.validity.doubts]
+    expected = sorted(s.duration_s / s.token_count for s in clean)
+    assert first["stats"]["rounds"] == len(clean) == 5
+    assert first["stats"]["min"] == pytest.approx(expected[0], rel=1e-6)
+    assert first["stats"]["median"] == pytest.approx(expected[2], rel=1e-6)
+    assert first["extra_info"]["decode_tokens_per_s"] == pytest.approx(133.9, rel=1e-3)
+    assert {entry["name"].partition(":")[2] for entry in others} >= {"prefill", "first_token", "load"}
+
+
+def test_two_builds_are_compared_by_its_own_command(project, pytester) -> None:
+    """A build that is twice as slow is shown so by ``pytest-benchmark compare``, which reads the saved files."""
+    pytest.importorskip("pytest_benchmark")
+    slower = (
+        "from msgspec import structs\nRECORD = structs.replace(RECORD, samples=tuple("
+        "structs.replace(s, duration_s=2 * s.duration_s) for s in RECORD.samples))\n"
+    )
+    project(BENCHED, "--benchmark-save=old", "-p", "no:xdist").assert_outcomes(passed=1)
+    source = BENCHED.replace("\ndef test_model", f"\n{slower}\ndef test_model")
+    project(source, "--benchmark-save=new", "-p", "no:xdist").assert_outcomes(passed=1)
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "--columns=median", "--sort=name", "--csv=c.csv"]
+    done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(pytester.path.joinpath("c.csv").open()))
+    old, new = sorted(float(row["median"]) for row in rows if row["name"].endswith("::test_model"))
+    assert new / old == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_phase_that_there_is_not_is_a_usage_error(project) -> None:
+    pytest.importorskip("pytest_benchmark")
+    source = BENCHED.replace("edge_benchmark(RECORD)", "edge_benchmark(RECORD, phase='tea')")
+    result = project(source, "-p", "no:xdist")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*found phase 'tea', expected one of decode*"])
