@@ -7,13 +7,15 @@ import re
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 from msgspec import Meta
 
 from harness.cli._command import refuse_typed, verb
+from harness.cli._options import ending
 from harness.core.option import Option
+from harness.core.record import Outcome
 from harness.core.units import counted
 from harness.show.output import Output, say, table
 
@@ -24,16 +26,38 @@ if TYPE_CHECKING:
     from harness.records.history import History
 
 
+_ALL: Final = 2**62
+
+
 @verb
 def history(
     runs: Annotated[tuple[str, ...], Option(metavar="[RUN]...")] = (),
     model: Annotated[str, Option("--model", "Only runs of this model.")] = "",
     device: Annotated[str, Option("--device", "Only runs on this device.")] = "",
+    workload: Annotated[
+        str,
+        Option(
+            "--workload", "Only runs of this kind: generate, speculate, stream, quality, load, memory, ..."
+        ),
+    ] = "",
+    outcome: Annotated[
+        Outcome | None,
+        Option("--outcome", "Only runs that ended so, such as 'out of memory': shows why runs failed."),
+    ] = None,
     limit: Annotated[
         int, Meta(ge=1, le=10_000), Option("--limit", "Show at most this many runs, the newest.")
     ] = 8,
     imported: Annotated[
         Path | None, Option("--import", "Add the records of a file or folder: all that `report` reads.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        Option(
+            "--export",
+            "Write all of these runs as a table, one row each: FILE.csv, FILE.jsonl or FILE.parquet.",
+            path="file",
+            reads=ending(".csv", ".jsonl", ".parquet"),
+        ),
     ] = None,
     trend: Annotated[
         str | None,
@@ -61,8 +85,10 @@ def history(
 
     past = open_history()
     refuse_typed({"imported"}, "with RUN", when=runs)
-    refuse_typed({"model", "device", "limit", "trend"}, "with RUN or --import", when=runs or imported)
-    refuse_typed({"limit"}, "with --trend", when=trend)
+    which = {"model": model, "device": device, "workload": workload, "outcome": outcome or ""}
+    refuse_typed({*which, "limit", "trend", "export"}, "with RUN or --import", when=runs or imported)
+    refuse_typed({"limit"}, "with --trend or --export", when=trend or export)
+    refuse_typed({"trend"}, "with --export", when=export)
     if runs:
         return _shown([_named(past, name) for name in runs])
     if imported:
@@ -71,13 +97,17 @@ def history(
         count = past.count() - before
         said = f"{counted(count, 'record')} imported from {imported}"
         return Output({"imported": count}, lambda: click.echo(said))
+    if export:
+        from harness.records.table import write_table
+
+        written = write_table(past.records(limit=_ALL, **which), export)
+        return Output({"exported": written}, lambda: click.echo(f"{export}: {counted(written, 'run')}"))
     if trend:
         metric = next((each for each in METRICS if each == trend), None)
         if metric is None:
             raise UnknownNameError("metric", trend, METRICS)
-        courses = trends(past.records(limit=2**62, model=model, device=device), metric)
+        courses = trends(past.records(limit=_ALL, **which), metric)
         return Output(courses, lambda: say(trend_table(metric, courses)))
-    which = {"model": model, "device": device}
     entries = past.entries(limit=limit, **which)
     return Output(entries, lambda: _list(past.count(), list(past.records(limit=limit, **which))))
 

@@ -7,6 +7,8 @@ it is ever executed.
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +72,25 @@ def save(record: Record, path: Path) -> None:
 def load(path: Path) -> Record:
     """Read a record; BadDataError where there is none, or it breaks the schema."""
     return decode(read_limited(path), path)
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place at the end; after an error nothing of it stays.
+
+    Raises:
+        CouldNotRunError: The folder cannot be made, or the file not be put in place.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
