@@ -1,4 +1,4 @@
-"""``edge-harness report``: one self-contained page."""
+"""``edge-harness report``: one self-contained page, or the same as Markdown."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @verb
 def report(
     out: Annotated[
-        Path, Option("--out -o", "File to write.", "Output", reads=options.ending(".html", ".htm"))
+        Path,
+        Option(
+            "--out -o",
+            "File to write: .html, or .md for a comment on a pull request.",
+            "Output",
+            reads=options.ending(".html", ".htm", ".md"),
+        ),
     ],
     results: options.Results = (),
     devices: Annotated[
@@ -62,7 +68,9 @@ def report(
     predicted = []
     if len(records) != 1 or devices or models:
         predicted = tables(records, devices=devices, models=models)
-    page = clean_lines(html.render(page_of(records, tables=predicted, judgements=judgements))).encode()
+    made = page_of(records, tables=predicted, judgements=judgements)
+    render = html.render_markdown if out.suffix == ".md" else html.render
+    page = clean_lines(render(made)).encode()
     write_atomically(out, page)
     click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(page))}", err=True)
 

@@ -5,15 +5,24 @@ A policy lets no other style in.
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
-from typing import Any
+from html import unescape
+from typing import TYPE_CHECKING, Any, Final
 
 from harness import __version__
 from harness.core.base import shipped_text
 from harness.core.errors import optional
+from harness.core.printable import escape_markdown
 from harness.show import words
 from harness.show.drawing import Drawing, stated
 from harness.show.panels import Page
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TAG: Final = re.compile(r"<[^>]+>")
+_PICTURE: Final = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 
 def render(page: Page) -> str:
@@ -25,6 +34,26 @@ def render(page: Page) -> str:
     return filled("report.html.j2", {"title": page.title, "page": page})
 
 
+def render_markdown(page: Page) -> str:
+    """The page as Markdown for a comment on a pull request: the sentence, the tables, no picture.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    environment = _environment()
+    environment.filters["text"] = _markdown_text
+    text: str = environment.get_template("report.md.j2").render(page=page, version=__version__)
+    return text
+
+
+def _markdown_text(value: object) -> Drawing:
+    """A cell or a sentence as Markdown of one line: tags of our own drawings go, what a stranger wrote is escaped."""
+    text = str(value)
+    if isinstance(value, Drawing):
+        text = unescape(_TAG.sub("", _PICTURE.sub("", text).replace("<small>", " ")))
+    return Drawing(escape_markdown(text))
+
+
 def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'none'") -> str:
     """A template with its values put in, all escaped.
 
@@ -33,14 +62,10 @@ def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'non
     Raises:
         MissingPackageError: Jinja2 is not installed.
     """
-    with optional("jinja2", "report"):
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
     css = _text("report.css") + _text("app.css")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action {form_action}"
-    environment = Environment(
-        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = _environment()
     environment.globals |= {
         "version": __version__,
         "policy": policy,
@@ -49,6 +74,19 @@ def filled(template: str, values: Mapping[str, Any], *, form_action: str = "'non
         "date_words": words.date_words,
     }
     return environment.get_template(template).render(values)
+
+
+def _environment() -> "Environment":
+    """The one environment of all templates: what they show is escaped.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    with optional("jinja2", "report"):
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    return Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
 
 
 def _text(name: str) -> str:
