@@ -52,19 +52,27 @@ class InputError(HarnessError):
     exit_code = Exit.USAGE
 
 
+HOW_TO_NAME = (
+    "name what is in it: a chip, a graphics card, a CPU and its RAM, as `lscpu` and `lspci`, About This Mac, or Settings > "
+    "System > About print them (all can be pasted)"
+)
+
+
 class UnknownNameError(InputError):
     """A name that is in no catalog.
 
     ``known`` are the names there are, of models and devices the nearest first.
 
-    ``understood`` are the parts of a longer line that are known.
+    ``understood`` are the parts of a longer line that are known; ``helped`` says how else a device can be asked about.
 
     Attributes:
         kind: Of what the name is: ``model``, ``device``, ``api``, ...
         close: At most three names that may have been meant.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = ()) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = (), helped: str = ""
+    ) -> None:
         known = list(known)
         close = known
         if kind not in {"model", "device"}:
@@ -85,7 +93,7 @@ class UnknownNameError(InputError):
         elif known:
             said += f" There are {', '.join(known)}."
         if kind == "device":
-            said += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
+            said += f", or {helped or HOW_TO_NAME}"
         super().__init__(said)
 
 

@@ -87,6 +87,10 @@ def build(line: PartsLine, ref: str) -> Device | None:
         raise UnknownNameError("device", unknown[0], near(unknown[0]), understood=known)
     cards, hosts, line = _cards_and_hosts(line, meant, ref)
     parts = [*cards, *hosts]
+    if hosts:
+        hosts[0], line = _without_storage(hosts[0], line)
+        hosts[0], line = _of_one_socket(hosts[0], line)
+        parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
         widest = hosts[0].bits if hosts else 128
         line = line._replace(
@@ -104,6 +108,39 @@ def build(line: PartsLine, ref: str) -> Device | None:
     return under(device.replace(readings=(*device.readings, *readings)), line)
 
 
+def _without_storage(part: Component, line: PartsLine) -> tuple[Component, PartsLine]:
+    """The line without a size of memory that such a device is not sold with, but shops tell of its storage.
+
+    A phone's RAM is soldered: any such size above its own is storage. What else has so much is from four times its most.
+    """
+    gb, most = line.ram.gb, max(part.sizes_gb, default=0.0)
+    soldered = part.kind in {"phone", "tablet", "handheld"}
+    if (
+        line.ram.kind
+        or gb not in DATA["storage_gb"]
+        or not (soldered or part.layer == "devices" or part.maker == "Apple")
+    ):
+        return part, line
+    if gb in part.sizes_gb or (most and gb < (1 if soldered else 4) * most) or not (most or soldered):
+        return part, line
+    sold = (
+        f"it is sold with {'/'.join(f'{size:g}' for size in part.sizes_gb)} GB of RAM"
+        if most
+        else "no such device has so much RAM"
+    )
+    said = f"{gb:g} GB is taken for its storage: {sold}"
+    return part.replace(readings=(*part.readings, said)), line._replace(ram=MemoryWords())
+
+
+def _of_one_socket(part: Component, line: PartsLine) -> tuple[Component, PartsLine]:
+    """The line with the channels of one socket, where it tells more than the CPU has."""
+    own = part.bits // 64
+    if part.layer != "cpus" or not part.gb_s or line.ram.channels <= own:
+        return part, line
+    said = f"{line.ram.channels} channels are those of several sockets: one of it has {own}"
+    return part.replace(readings=(*part.readings, said)), line._replace(ram=line.ram._replace(channels=own))
+
+
 def _cards_and_hosts(
     line: PartsLine, meant: Sequence[tuple[Named, list[Component]]], ref: str
 ) -> tuple[list[Component], list[Component], PartsLine]:
@@ -115,7 +152,8 @@ def _cards_and_hosts(
         said = (*best.readings, *_readings(best, _of_size(hits, best, gb), name))
         if best.layer == "cards":
             cards.append(best.replace(number=number, readings=said))
-            if line.ram.gb in best.sizes_gb and not (gb or line.ram.kind or line.ram.gb_s):
+            is_own = line.ram == MemoryWords(gb=line.ram.gb) and line.ram.gb in best.sizes_gb and not gb
+            if is_own and all(others[0].layer == "cards" for _, others in meant):
                 line = line._replace(ram=MemoryWords())  # it is the card's own
             continue
         if number == 0:
@@ -163,6 +201,10 @@ def _one_host(hosts: Sequence[Component], ref: str) -> Component:
     if squashed(spelled(device.chip)) == squashed(spelled(chip.name)):
         return device
     said = f"{device.name} with {chip.name}"
+    if device.gb_s and device.maker != "Apple" and device.kind in {"laptop", "mini PC", "desktop"}:
+        chip = chip.replace(
+            **{field: getattr(device, field) for field in ("gb_s", "memory", "mt_s", "bits", "other_memory")}
+        )
     return chip.replace(kind=device.kind or chip.kind, readings=(*device.readings, *chip.readings, said))
 
 

@@ -1,6 +1,7 @@
 """Devices by whatever names them: a file, a device file's name, title or chip, rows of the tables, a line of parts."""
 
 import json
+import os
 from importlib.resources.abc import Traversable
 
 import msgspec
@@ -14,6 +15,8 @@ from harness.hardware.device_files import near_files, read_device
 
 _LINE_MAX = 400
 """Characters of a line that is read: what programs print of a device is longer than a message."""
+_TEXT_MAX = 8000
+"""Characters of what is pasted, before its fields are read."""
 
 
 def device_names() -> list[str]:
@@ -34,7 +37,7 @@ def load_device(ref: str) -> Device:
     known = data_files("devices")
     path = as_path(ref)  # figures such as 170GB/s look like one
     file: Traversable | None = known.get(ref) or (
-        path if path and (path.suffix == ".toml" or path.exists()) else None
+        path if path and (path.suffix == ".toml" or os.path.exists(path)) else None  # noqa: PTH110 - pasted text is too long a name
     )
     profile = _described(ref) if file is None else read_device(file)
     learned = learned_file(profile.name)
@@ -47,20 +50,24 @@ def _described(ref: str) -> Device:
     """The device of a line; names that the file of aliases knows mean what that says."""
     from harness.hardware import built as machine  # tables of parts, which no device of a file needs
     from harness.hardware.line import memory_in
-    from harness.hardware.parts import aliased, near, spelled, squashed
+    from harness.hardware.parts import aliased, known_part, near, spelled, squashed
+    from harness.hardware.pasted import plain
 
-    asked = clean(ref, _LINE_MAX).lower()
+    written, said = plain(ref[:_TEXT_MAX])
+    asked = clean(written, _LINE_MAX).lower()
     named = memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
     meant = aliased(named)
     if squashed(spelled(meant)) != squashed(spelled(named)):
         beside = asked.replace(named, "").strip(" ,:()+")
         taken = f"{meant}, {beside}".strip(" ,")
         device = load_device(taken)
-        return device.replace(readings=(*device.readings, f"{clean(ref)} is taken for {taken}"))
+        return device.replace(readings=(*device.readings, *said, f"{clean(ref)} is taken for {taken}"))
     made = machine.described(asked, ref)
     if made is None:
-        raise UnknownNameError("device", ref, [*near_files(ref), *near(ref)])
-    return made
+        known = known_part(asked)
+        helped = f"if {known!r} is your machine, which I do know, ask for that" if known else ""
+        raise UnknownNameError("device", ref, [*near_files(ref), *near(ref)], helped=helped)
+    return made.replace(readings=(*said, *made.readings))
 
 
 def dump_device(profile: Device) -> str:

@@ -41,6 +41,7 @@ class MemoryWords(NamedTuple):
     channels: int = 0
     gb_s: float = 0.0
     sticks: int = 0
+    is_ram: bool = False
 
 
 class Named(NamedTuple):
@@ -86,7 +87,7 @@ def parse(ref: str) -> PartsLine:
         return PartsLine((Named(text),))
     beside = list[str]()
     if _PATTERNS["pci"].match(text):
-        text, others = _of_lspci(text)
+        text, others = of_lspci(text)
         beside.append(others)
     text = re.sub(r"\([^)]*\)", lambda inner: inner[0].replace(",", " "), text)
     if " " not in text:  # the name of a device that a line made
@@ -140,11 +141,12 @@ def memory_in(segment: str) -> tuple[str, MemoryWords]:
         channels=_number(said.get("channels", "0")),
         gb_s=float(said.get("gb_s", 0)),
         sticks=sticks,
+        is_ram="ram" in said,
     )
     return segment, memory
 
 
-def _of_lspci(text: str) -> tuple[str, str]:
+def of_lspci(text: str) -> tuple[str, str]:
     """What a line of lspci calls a card: the first of its names in brackets that is known, and its other names."""
     for inner in re.findall(r"\[([^\]]+)\]", text):
         family = re.match(r"(?:radeon (?:rx|pro) |geforce |arc )?", inner)

@@ -32,6 +32,8 @@ _GB_PER_VCPU: Final = {"c": 2, "m": 4, "r": 8}
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4
 """Letters from which on a device's name without its maker is surely meant."""
+_MOST_RUNS: Final = 200
+"""Runs of words that are tried, the shortest, where a line names no device."""
 _MAKERS: Final[dict[str, str]] = TABLES["part_makers"]
 
 Row = dict[str, str]
@@ -246,6 +248,24 @@ def _variants(text: str) -> Iterator[str]:
         yield model[1]  # a Samsung for one region
         if model[2] in "am":  # SM-A156: Galaxy A15, the fifth generation of radio
             yield f"galaxy{model[2]}{model[3]}" + ("5g" if model[4] == "6" else "")
+
+
+def known_part(text: str) -> str:
+    """The longest run of words of a line that names a part, with the RAM behind it; empty where none does."""
+    words = [word.strip(" ,;:()") for word in text.split()]
+    runs = sorted(
+        ((i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1)),
+        key=lambda run: run[0] - run[1],
+    )
+    size = re.search(r"\d+ ?gb\b", text)
+    for start, end in runs[-_MOST_RUNS:]:
+        run = " ".join(words[start:end])
+        wrong_maker = start and of_maker(words[start - 1])
+        if wrong_maker or is_another(words[end : end + 1]) or run == text:
+            continue
+        if re.search(r"\d", run) and len(squashed(run)) >= _SHORT and tells(run) and find(run):
+            return ", ".join(filter(None, [run, size[0] if size and size[0] not in run else ""]))
+    return ""
 
 
 def near(name: str) -> list[str]:
