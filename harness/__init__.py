@@ -1,6 +1,6 @@
 """edge-harness: predict, measure, explain and judge language models on devices.
 
-    from harness import fit, matrix, check, run, judge, load
+    from harness import fit, compare, recommend, matrix, check, run, judge, load, learn, history
 
 Each is explained in docs/python.md; errors are those of :mod:`harness.core.errors`.
 """
@@ -18,7 +18,20 @@ from harness.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from harness.api import Fit, Table, check, fit, judge, load, matrix, run
+    from harness.api import (
+        Fit,
+        Table,
+        check,
+        compare,
+        fit,
+        history,
+        judge,
+        learn,
+        load,
+        matrix,
+        recommend,
+        run,
+    )
 
 __version__ = "0.2.0"
 __all__ = [
@@ -31,10 +44,14 @@ __all__ = [
     "Table",
     "UnknownNameError",
     "check",
+    "compare",
     "fit",
+    "history",
     "judge",
+    "learn",
     "load",
     "matrix",
+    "recommend",
     "run",
 ]
 
@@ -44,3 +61,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module("harness.api"), name)
+
+
+def __dir__() -> list[str]:
+    """What a notebook completes: the API too, before it is imported."""
+    return [*__all__, "__version__"]

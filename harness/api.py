@@ -1,6 +1,6 @@
 """The Python API: what the command line does, for notebooks and scripts.
 
-    from harness import fit, matrix, check, run, judge, load
+    from harness import fit, compare, recommend, matrix, check, run, judge, load, learn, history
 
     fit("llama-3.1-8b", "rtx 3060 12GB", context_tokens=8192).decode_tokens_per_s
 
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import msgspec
 
-from harness.answer.answer import Answer, answer
+from harness.answer.answer import Answer, answer, best_case
+from harness.answer.brief import ENDS, Brief, brief_of, row_of
+from harness.answer.causes import Slow, slow
+from harness.answer.contract import Compared, Past, Ranked, read
 from harness.answer.matrix import ask
-from harness.core.errors import MissingPackageError
-from harness.core.foreign import typed
+from harness.answer.pasted import seen_in
+from harness.core.errors import InputError, MissingPackageError
 from harness.core.placement import Placement
 from harness.core.prediction import Interval
 from harness.core.question import Asked, EnginePart, Question
@@ -29,8 +32,23 @@ from harness.gates.judge import Judgement
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
+    from harness.verbs.learn import Lesson
 
-__all__ = ["Fit", "Options", "Table", "check", "fit", "judge", "load", "matrix", "run"]
+__all__ = [
+    "Fit",
+    "Options",
+    "Table",
+    "check",
+    "compare",
+    "fit",
+    "history",
+    "judge",
+    "learn",
+    "load",
+    "matrix",
+    "recommend",
+    "run",
+]
 
 
 class Options(TypedDict, total=False):
@@ -77,6 +95,27 @@ class Fit:
     def decode_tokens_per_s(self) -> Interval:
         """Decode speed, of all users together, with its 90 % interval."""
         return self.answer.prediction.speed.decode_tokens_per_s
+
+    @property
+    def brief(self) -> Brief:
+        """What decides: verdict, speeds, first token, memory, energy and the command."""
+        return brief_of(self.answer)
+
+    def why(self, measured: float, log: str = "") -> Slow:
+        """Why a measured decode speed is slower than predicted; ``log`` is what the program printed.
+
+        Raises:
+            InputError: The speed is not above 0.
+        """
+        if not measured > 0:
+            raise InputError(f"measured: found {measured!r}, expected tokens/s above 0")
+        return slow(measured, self.answer, best_case(self.answer), seen_in(log))
+
+    def cost(self, kwh: float) -> Interval | None:
+        """What a million tokens cost in electricity, at a price of a kWh; None where nobody stated the power."""
+        from harness.show.measured_speed import electricity_line
+
+        return electricity_line(f"{kwh}", self.answer.energy)[0]
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -159,14 +198,59 @@ def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
     Raises:
         InputError: A name or a value is wrong, or an option would change nothing.
     """
-    return Fit(answer(typed({"model": model, "device": device, **options}, Question, "question")))
+    return Fit(answer(read({"model": model, "device": device, **options}, Question)))
+
+
+def compare(
+    models: str | Sequence[str], devices: str | Sequence[str] = "this", **options: Unpack[Options]
+) -> Table:
+    """Several models or devices beside each other: a row each, the fastest first; its ``items`` are the answers.
+
+    Raises:
+        InputError: A name or a value is wrong, or there are more than 8 pairs.
+    """
+    request = read({"models": _listed(models), "devices": _listed(devices), **options}, Compared)
+    asked = {name: getattr(request, name) for name in Asked.__struct_fields__}
+    found = [
+        answer(Question(model=one, device=device, **asked), advises=False)
+        for one in request.models
+        for device in request.devices
+    ]
+    found.sort(key=lambda one: -one.prediction.speed.decode_tokens_per_s.mid if one.runs else 0.0)
+    return Table([row_of(brief_of(one)) for one in found], found)
+
+
+def recommend(
+    device: str = "this", task: str = "chat", *, instead_of: str = "", **options: Unpack[Options]
+) -> Table:
+    """Which models are best for a task on a device: a row each, best first; ``items`` holds the ranking.
+
+    Raises:
+        InputError: A name or a value is wrong.
+    """
+    from harness.verbs.recommend import recommend as rank
+
+    request = read({"device": device, "task": task, "instead_of": instead_of, **options}, Ranked)
+    asked = Asked(**{name: getattr(request, name) for name in Asked.__struct_fields__})
+    ranking = rank(request.device, request.task, asked, request.instead_of)
+    rows = []
+    for one in ranking.choices:
+        row = {"model": one.model, "quant": one.quant, "score": one.score, "scale": one.scale}
+        row |= {"tokens_per_s": one.tokens_per_s.mid, "needed_bytes": one.needed_bytes, "way": one.kind.value}
+        rows.append(row)
+    return Table(rows, [ranking])
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    """Names, of which one may be given alone."""
+    return [names] if isinstance(names, str) else [*names]
 
 
 def matrix(
-    models: Sequence[str] = ("*",),
-    devices: Sequence[str] = ("*",),
+    models: str | Sequence[str] = ("*",),
+    devices: str | Sequence[str] = ("*",),
     *,
-    quants: Sequence[str] = ("Q4_K_M",),
+    quants: str | Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
     **options: Unpack[Options],
 ) -> Table:
@@ -176,28 +260,28 @@ def matrix(
         UnknownNameError: A pattern matches nothing.
         InputError: There are too many combinations.
     """
-    pairs = list(ask(devices, models, quants, contexts, typed(options, Asked, "question")))
+    asked = read(options, Asked)
+    pairs = list(ask(_listed(devices), _listed(models), _listed(quants), contexts, asked))
     return Table([_answer_row(*pair) for pair in pairs], [found for _, found in pairs])
-
-
-_TOLD: Final = (
-    *("verdict", "way", "needed_bytes", "available_bytes"),
-    *("decode_tokens_per_s", "decode_low_tokens_per_s", "decode_high_tokens_per_s"),
-)
 
 
 def _answer_row(question: Question, found: Answer | None) -> dict[str, Any]:
     row: dict[str, Any] = {"device": question.device, "model": question.model, "quant": question.quant}
     row["context_tokens"] = question.context_tokens
-    told: list[Any] = ["impossible", "", None, None]
-    speed: list[float | None] = [None, None, None]
-    if found is not None:
-        verdict = found.prediction.verdict
-        told = [verdict.word, found.best.kind.value, verdict.needed_bytes, verdict.available_bytes]
-        if found.runs:
-            decode = found.prediction.speed.decode_tokens_per_s
-            speed = [decode.mid, decode.low, decode.high]
-    return row | dict(zip(_TOLD, [*told, *speed], strict=True))
+    if found is None:
+        return row | dict.fromkeys(_COLUMNS) | {"verdict": "impossible"}
+    cells = row_of(brief_of(found))
+    return row | {name: cells[name] for name in _COLUMNS}
+
+
+_COLUMNS: Final = (
+    *("verdict", "way", "needed_bytes", "available_bytes"),
+    *(f"decode_tokens_per_s{end}" for end in ENDS),
+    *(f"prefill_tokens_per_s{end}" for end in ENDS),
+    *(f"first_token_s{end}" for end in ENDS),
+    *(f"joules_per_token{end}" for end in ENDS),
+)
+"""Columns of a table of answers, beside those of its questions."""
 
 
 def run(
@@ -260,6 +344,35 @@ def load(*references: str | Path) -> list[Record]:
     from harness.verbs.results import gather
 
     return gather(map(str, references))
+
+
+def history(limit: int = 20) -> Table:
+    """The newest runs of this machine: a row each; the records are its ``items``."""
+    from harness.measure.pipeline import open_history
+    from harness.records.derive import summarise
+
+    past = open_history()
+    records = list(past.records(limit=read({"limit": limit}, Past).limit)) if past.path.exists() else []
+    rows = []
+    for record in records:
+        row: dict[str, Any] = {"run_id": record.run_id, "created": record.created, "outcome": record.outcome}
+        row |= {"model": record.name, "quant": record.quant, "workload": record.workload}
+        decode = summarise(record).test("decode") if record.outcome == "ok" else None
+        rows.append(row | {"decode_tokens_per_s": decode.value if decode else None})
+    return Table(rows, records)
+
+
+def learn(device: str, *lines: str) -> Lesson:
+    """Teach the predictions for a device by measurements: lines such as ``"qwen3-30b-a3b Q4_K_M - 164"``.
+
+    Raises:
+        InputError: A line is no measurement, or the device is unknown.
+    """
+    from harness.answer.resolve import resolve_device
+    from harness.verbs.learn import learn as teach
+    from harness.verbs.learn import pasted_line
+
+    return teach(resolve_device(device), [one for line in lines for one in pasted_line(line)])
 
 
 def judge(budgets: str | Path, records: Sequence[Record], baseline: Sequence[Record] = ()) -> list[Judgement]:

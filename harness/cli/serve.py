@@ -43,7 +43,7 @@ def serve(
         from harness.serve.web import application
     sources = sources_of(_fit, _said)
     if mcp:
-        tools(sources).run("stdio")
+        tools().run("stdio")
         return
     is_loopback = host == "localhost"
     with suppress(ValueError):

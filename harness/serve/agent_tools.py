@@ -1,74 +1,88 @@
-"""The same answers as tools for agents and launchers, by the Model Context Protocol's own SDK."""
+"""The same answers as tools for agents and launchers, by the Model Context Protocol's own SDK.
+
+Each tool takes what :mod:`harness.answer.contract` says; it answers with the words of the terminal first, then with a few fields.
+``whole`` asks for all of it. Nothing is measured or written.
+"""
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Annotated
+from typing import Any, Final
 
+import anyio.to_thread
+import msgspec
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import Field
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from harness import __version__
+from harness.answer.contract import read, schema_of
 from harness.core.errors import HarnessError
-from harness.core.question import Question
-from harness.serve.sources import Sources, history_words, name_only, named
+from harness.core.printable import clean_lines
+from harness.serve.answers import DOORS, Told
+from harness.serve.sources import named
 
-Model = Annotated[str, Field(description="Model, such as 'llama 3.1 8b' or 'qwen3-30b-a3b'", max_length=300)]
-Device = Annotated[
-    str, Field(description="Device, such as 'rtx 4060 + 32GB'; 'this' for this machine", max_length=300)
-]
-Quant = Annotated[
-    str, Field(description="Quantisation, such as Q4_K_M; empty for the usual one", max_length=40)
-]
-Context = Annotated[int, Field(description="Tokens of context; 0 for the usual ones", ge=0, le=1 << 24)]
+_ANNOTATIONS: Final = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+_WHOLE: Final = {
+    "type": "boolean",
+    "default": False,
+    "description": "Answer with all of it, some 30 kB, not a few fields.",
+}
+_WORDS_MAX: Final = 6000
 
 
-def tools(sources: Sources) -> MCPServer:
-    """A server of four tools, which only read."""
-    server: MCPServer = MCPServer(
+class DoorTool(Tool):
+    """A tool whose arguments are read by our contract: nothing unknown is passed over."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: ARG002 - the SDK's signature
+        """Answer a request; what its caller can act on is said in one sentence."""
+        try:
+            found = await anyio.to_thread.run_sync(self.fn, dict(arguments))
+        except HarnessError as error:
+            raise ToolError(str(error)) from None
+        await context.report_progress(1, 1)
+        return found
+
+
+def tools() -> MCPServer:
+    """A server of five tools, which only read."""
+    return MCPServer(
         "edge-harness",
         version=__version__,
         log_level="WARNING",
-        instructions="Whether a language model fits on a device, how fast it runs there, and how to start it.",
+        instructions="Whether a language model fits on a device, how fast it runs there, why it is slow, and how to start it.",
+        tools=[_tool(name) for name in DOORS],
     )
 
-    def fit(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
-        """Whether a model runs on a device: verdict, memory, speed with its 90 % interval, and the command."""
-        asked = Question(model=model, device=device, quant=quant, context_tokens=context_tokens or None)
-        return sources.fit(named(asked)).decode()
 
-    def recommend(
-        device: Device, task: Annotated[str, Field(pattern="^(chat|code|reasoning|vision)$")] = "chat"
-    ) -> str:
-        """Which model is best for a task on a device, of those that fit and are fast enough."""
-        return sources.said("recommend", "--task", task, "--", name_only(device)).decode()
-
-    def explain(model: Model, device: Device = "this", quant: Quant = "", context_tokens: Context = 0) -> str:
-        """The published measurements nearest to the answer, and what is predicted of them."""
-        named(Question(model=model, device=device))
-        words = ["--explain", "--no-advice", f"--device={device}"]
-        words += [f"--quant={quant}"] * bool(quant) + [f"--context={context_tokens}"] * bool(context_tokens)
-        return sources.said("fit", *words, "--", model).decode()
-
-    def history(
-        run: Annotated[str, Field(max_length=80)] = "", limit: Annotated[int, Field(ge=1, le=100)] = 20
-    ) -> str:
-        """Runs that were measured here, newest first; or one of them in full, by the start of its name."""
-        return sources.now("history", *history_words(run, limit)).decode()
-
-    for function in (fit, recommend, explain, history):
-        server.add_tool(_told(function), structured_output=False)
-    return server
+def _tool(name: str) -> Tool:
+    kind, door = DOORS[name]
+    schema = schema_of(kind)
+    schema = schema | {"properties": schema["properties"] | {"whole": _WHOLE}}
+    return DoorTool(
+        fn=_answering(kind, door),
+        name=name,
+        title=None,
+        context_kwarg=None,
+        description=" ".join((door.__doc__ or "").split()),
+        parameters=schema,
+        fn_metadata=FuncMetadata(arg_model=ArgModelBase, output_schema={"type": "object"}),
+        is_async=False,
+        annotations=_ANNOTATIONS,
+    )
 
 
-def _told(function: Callable[..., str]) -> Callable[..., str]:
-    """The same; what its caller can act on is said in its words, where the SDK would hide it as a crash."""
+def _answering(kind: Any, door: Callable[[Any], Told]) -> Callable[[dict[str, Any]], CallToolResult]:
+    def answer(arguments: dict[str, Any]) -> CallToolResult:
+        is_whole = arguments.pop("whole", False) is True
+        told = door(named(read(arguments, kind)))
+        words = TextContent(type="text", text=clean_lines(told.words)[:_WORDS_MAX])
+        fields = told.fields
+        if is_whole:
+            document = msgspec.to_builtins(told.whole(), enc_hook=lambda number: number.item(), str_keys=True)
+            fields = document if isinstance(document, dict) else {"items": document}
+        return CallToolResult(content=[words], structured_content=fields)
 
-    @wraps(function)
-    def tool(*given: object, **named_too: object) -> str:
-        try:
-            return function(*given, **named_too)
-        except HarnessError as error:
-            raise ToolError(str(error)) from None
-
-    return tool
+    return answer

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -76,6 +76,8 @@ class Guard:
         )
         for is_at_fault, status, said in faults:
             if is_at_fault:
+                if asked.url.path.startswith("/v1"):
+                    return JSONResponse({"error": said}, status)
                 return PlainTextResponse(f"{said}\n", status)
         return None
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from harness.answer.contract import TEXT_MAX, fields_of, read
+from harness.core.base import Frozen
 from harness.core.errors import InputError, RefusedError
 from harness.core.paths import as_path
 from harness.core.question import Question
 from harness.models.names import HUB_PREFIX, is_repository
 
-TEXT_MAX: Final = 300
-"""Signs of a name that somebody asks for."""
 _KEPT: Final = 2048
-_SEVERAL: Final = frozenset({"without", "beside"})
+R = TypeVar("R", bound=Frozen)
 
 
 class Sources(NamedTuple):
@@ -36,38 +36,41 @@ def sources_of(fit: Callable[[Question], bytes], said: Callable[..., bytes]) -> 
     return Sources(lru_cache(_KEPT)(fit), lru_cache(_KEPT)(said), said)
 
 
-def asked(pairs: Iterable[tuple[str, str]]) -> Question:
-    """The question of some names and texts, such as those of an address.
+def asked(pairs: Iterable[tuple[str, str]], kind: type[R] = Question) -> R:  # type: ignore[assignment]
+    """The request of some names and texts, such as those of an address.
 
     Raises:
-        InputError: A field is none of a question's, or holds no value of its kind.
+        InputError: A field is none of the request's, or holds no value of its kind.
     """
     values: dict[str, Any] = {}
+    fields = fields_of(kind)
     for name, text in pairs:
-        if name in _SEVERAL:
-            values.setdefault(name, []).append(text)
+        if fields.get(name, {}).get("type") == "array":
+            values.setdefault(name, []).extend(part.strip() for part in text.split(",") if part.strip())
         elif text:
             values[name] = text
+    return named(read(values, kind, is_text=True))
+
+
+def written(body: bytes, kind: type[R] = Question) -> R:  # type: ignore[assignment]
+    """The request of a JSON document (errors as :func:`asked`)."""
     try:
-        question = msgspec.convert(values, Question, strict=False)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from None
-    return named(question)
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise InputError('the body: found no JSON object, expected one such as {"model": "qwen3-8b"}')
+    return named(read(document, kind))
 
 
-def written(body: bytes) -> Question:
-    """The question of a JSON document (errors as :func:`asked`)."""
-    try:
-        return named(msgspec.json.decode(body, type=Question))
-    except msgspec.MsgspecError as error:
-        raise InputError(str(error)) from None
-
-
-def named(question: Question) -> Question:
-    """The question, if it names models and devices of the catalog, and nothing that is read from a disk or a hub."""
-    for text in (question.model, question.device, question.draft, *question.beside):
-        name_only(text)
-    return question
+def named(request: R) -> R:
+    """The request, if it names models and devices of the catalog, and nothing that is read from a disk or a hub."""
+    for field in ("model", "device", "draft", "instead_of"):
+        name_only(getattr(request, field, ""))
+    for field in ("models", "devices", "beside"):
+        for text in getattr(request, field, ()):
+            name_only(text)
+    return request
 
 
 def history_words(run: str, limit: object) -> list[str]:

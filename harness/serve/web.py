@@ -10,12 +10,14 @@ import click
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from harness import __version__
 from harness.answer.answer import Answer
+from harness.answer.contract import Past, schema_of
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.printable import clean
 from harness.core.question import Question
@@ -25,10 +27,12 @@ from harness.gates.propose import propose
 from harness.measure.pipeline import open_history
 from harness.serve import app_pages
 from harness.serve.agent_tools import tools
+from harness.serve.answers import DOORS
 from harness.serve.guard import COOKIE, Guard, is_same
 from harness.serve.sources import Sources, asked, history_words, name_only, written
 from harness.show import drawing, words
 from harness.show.html import filled, render
+from harness.show.output import json_document
 from harness.show.pages import page_of
 from harness.show.panels import Panel
 from harness.show.state import figures_of
@@ -39,7 +43,7 @@ HISTORY_MAX: Final = 200
 def application(sources: Sources, *, host: str, token: str) -> Guard:
     """The whole server, behind its guard; without a token it answers on loopback alone."""
     web = Web(sources, token)
-    server = tools(sources)
+    server = tools()
     agents = server.streamable_http_app(json_response=True, stateless_http=True, host=host)
 
     @asynccontextmanager
@@ -59,14 +63,57 @@ def application(sources: Sources, *, host: str, token: str) -> Guard:
         Route("/gate", _told(web.gate)),
         Route("/enter", _told(web.enter)),
         Route("/openapi.json", _told(lambda _request: JSONResponse(openapi()))),
-        Route("/v1/compare", _told(app_pages.compared)),
+        Route("/v1/compare", _told(app_pages.compared), methods=["GET"]),
+        Route("/v1/compare", partial(_through, "compare", sources), methods=["POST"]),
         Route("/v1/matrix", _told(app_pages.cells)),
-        Route("/v1/fit", web.fit, methods=["GET", "POST"]),
+        *(Route(f"/v1/{door}", partial(_through, door, sources), methods=["GET", "POST"]) for door in _DOORS),
         Route("/v1/devices", _told(partial(web.document, "device"))),
         Route("/v1/models", _told(partial(web.document, "model"))),
         Route("/v1/history", _told(web.runs)),
     ]
-    return Guard(Starlette(routes=[*routes, *agents.routes], lifespan=lifespan), host=host, token=token)
+    app = Starlette(
+        routes=[*routes, *agents.routes], lifespan=lifespan, exception_handlers={HTTPException: _no_such}
+    )
+    return Guard(app, host=host, token=token)
+
+
+_DOORS: Final = ("fit", "recommend", "explain")
+_BRIEF: Final = "brief"
+"""Asks for the words of the terminal and a few fields, in place of the whole document."""
+
+
+def refused(request: Request, says: str, status: int) -> Response:
+    """What is wrong, in one sentence: as JSON where a program asks, as text for people."""
+    if request.url.path.startswith("/v1"):
+        return JSONResponse({"error": says}, status)
+    return PlainTextResponse(f"{says}\n", status)
+
+
+async def _no_such(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refused(request, f"{request.method} {request.url.path[:80]}: {error.detail}", error.status_code)
+
+
+async def _through(door: str, sources: Sources, request: Request) -> Response:
+    """The answer of a door to a request, of an address or of a document."""
+    body = await request.body()
+
+    def answered(_request: Request) -> Response:
+        kind, answers = DOORS[door]
+        pairs = request.query_params.multi_items()
+        is_brief = any(name == _BRIEF and text not in {"", "0", "false"} for name, text in pairs)
+        pairs = [pair for pair in pairs if pair[0] != _BRIEF]
+        asked_for = written(body, kind) if request.method == "POST" else asked(pairs, kind)
+        if door == "fit" and not is_brief:
+            assert isinstance(asked_for, Question)
+            return _json(sources.fit(asked_for))
+        told = answers(asked_for)
+        if is_brief:
+            return JSONResponse({"words": told.words} | told.fields)
+        return _json(json_document(told.whole(), door))
+
+    response: Response = await _told(answered)(request)
+    return response
 
 
 def _told(function: Callable[[Request], Response]) -> Callable[[Request], Any]:
@@ -76,9 +123,9 @@ def _told(function: Callable[[Request], Response]) -> Callable[[Request], Any]:
         try:
             return await run_in_threadpool(function, request)
         except UnknownNameError as error:
-            return PlainTextResponse(f"{error}\n", 404)
+            return refused(request, str(error), 404)
         except (HarnessError, click.UsageError) as error:
-            return PlainTextResponse(f"{error}\n", 400)
+            return refused(request, str(error), 400)
 
     return handler
 
@@ -99,24 +146,10 @@ class Web:
         name = name_only(request.query_params.get(kind, ""))
         return _json(self.sources.said(f"{kind}s show", "--", *[name] * bool(name)))
 
-    async def fit(self, request: Request) -> Response:
-        """The answer to a question, of an address or of a document."""
-        body = await request.body()
-
-        def answered(_request: Request) -> Response:
-            if request.method == "POST":
-                question = written(body)
-            else:
-                question = asked(request.query_params.multi_items())
-            return _json(self.sources.fit(question))
-
-        response: Response = await _told(answered)(request)
-        return response
-
     def runs(self, request: Request) -> Response:
         """The newest runs, or one in full."""
-        asked_for = request.query_params
-        words = history_words(asked_for.get("run", ""), asked_for.get("limit", 20))
+        past = asked(request.query_params.multi_items(), Past)
+        words = history_words(past.run, past.limit)
         return _json(self.sources.now("history", *words))
 
     def history(self, _request: Request) -> Response:
@@ -203,13 +236,28 @@ def openapi() -> dict[str, Any]:
 
     fit = {
         "summary": "Whether a model fits on a device, and how fast it runs",
-        "responses": {"200": typed("Answer")},
+        "responses": {"200": typed("Answer"), "400": _FAULT, "404": _FAULT},
     }
+    paths = {
+        "/v1/fit": {"get": fit | {"parameters": query}, "post": fit | {"requestBody": typed("Question")}}
+    }
+    for door in ("recommend", "compare", "explain"):
+        kind, answers = DOORS[door]
+        body = {"content": {"application/json": {"schema": schema_of(kind)}}}
+        summary = " ".join((answers.__doc__ or "").split())
+        answer = {"200": {"description": summary}, "400": _FAULT, "404": _FAULT}
+        paths[f"/v1/{door}"] = {"post": {"summary": summary, "requestBody": body, "responses": answer}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "edge-harness", "version": __version__},
-        "paths": {
-            "/v1/fit": {"get": fit | {"parameters": query}, "post": fit | {"requestBody": typed("Question")}}
-        },
+        "paths": paths,
         "components": {"schemas": schemas},
     }
+
+
+_FAULT: Final = {
+    "description": "What is wrong, in one sentence",
+    "content": {
+        "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}
+    },
+}

@@ -26,7 +26,9 @@ def test_the_options_are_the_fields_of_a_question() -> None:
 
 
 def test_a_value_out_of_bounds_names_field_found_and_expected() -> None:
-    with pytest.raises(harness.BadDataError, match="context_tokens: found 8, expected at least 64"):
+    with pytest.raises(
+        harness.InputError, match=r"context_tokens: found 8, expected a whole number from 64 to .*, or max"
+    ):
         harness.fit("llama-3.1-8b", "iphone-16", context_tokens=8)
 
 
