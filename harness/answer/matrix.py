@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Final
+from typing import Final, Literal
 
-from harness.answer.answer import Answer, answered, ready
+from harness.answer.answer import Answer, answer, answered, ready
 from harness.answer.resolve import resolve_device, resolve_model
 from harness.core.errors import InputError, RefusedError, UnknownNameError
 from harness.core.paths import as_path
@@ -72,3 +72,26 @@ def matching(kind: str, words: Iterable[str], names: Callable[[], Sequence[str]]
             raise UnknownNameError(kind, word, names())
         found += hits
     return list(dict.fromkeys(found))
+
+
+def types_and_contexts(
+    question: Question, quants: Sequence[str], contexts: Sequence[int | Literal["max"] | None]
+) -> list[tuple[str, list[Answer | None]]]:
+    """One model on one device in several quantisations (rows) and contexts; None where it cannot be asked for.
+
+    Raises:
+        UnknownNameError: No such model, device or quantisation.
+    """
+    rows = []
+    for quant in quants:
+        cells: list[Answer | None] = []
+        for context in contexts:
+            try:
+                cells.append(answer(question.replace(quant=quant, context_tokens=context), advises=False))
+            except UnknownNameError:
+                raise
+            except (RefusedError, InputError):
+                cells.append(None)
+        named = next((one.quant for one in cells if one), quant)
+        rows.append((named, cells))
+    return rows

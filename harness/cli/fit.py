@@ -11,7 +11,7 @@ from msgspec import Meta
 from harness.cli._command import verb
 from harness.core.errors import Exit, InputError, RefusedError
 from harness.core.option import Option
-from harness.core.question import Asked, Question
+from harness.core.question import MOST_TOKENS, Asked, Question
 from harness.show.output import Output, say
 
 MOST_QUESTIONS: Final = 2000
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
 Format = Literal["llama-swap", "models-ini"]
 
 
+class _Grid(Asked):
+    """What is asked, with several quantisations and contexts where a table of them is wanted."""
+
+    quant: Annotated[
+        tuple[str, ...],
+        Meta(description="Quantisation, such as Q4_K_M; several with commas make a table."),
+        Option("--quant -q", default="the model's usual one"),
+    ] = ()  # type: ignore[assignment]
+    context_tokens: Annotated[
+        tuple[Annotated[int, Meta(ge=64, le=MOST_TOKENS)] | Literal["max"], ...],
+        Meta(
+            description="Tokens that the context holds, or `max` for as many as fit; several with commas make a table."
+        ),
+        Option("--context -c", heading="Request", default="4096, or more where the request needs it"),
+    ] = ()  # type: ignore[assignment]
+
+
 @verb
 def fit(
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...")],
-    asked: Asked,
+    asked: _Grid,
     devices: Annotated[
         tuple[str, ...],
         Option(
@@ -92,6 +109,8 @@ def fit(
 ) -> Output:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.
 
+    Several quantisations or contexts (-q Q4_K_M,Q8_0 -c 8k,32k) make a table of what fits where.
+
     MODEL is a name, a pattern ('llama-3*'), a .gguf, a config.json or a .toml. The fastest way to run it is found: whole, split, by
     the CPU or from storage.
 
@@ -106,9 +125,20 @@ def fit(
     from harness.show.configurations import configuration
 
     fields = msgspec.structs.asdict(asked)
-    pairs = product(
-        matching("model", models, model_names), matching("device", devices or ("this",), device_names)
+    quants = fields.pop("quant") or ("",)
+    contexts = fields.pop("context_tokens") or (None,)
+    pairs = list(
+        product(
+            matching("model", models, model_names), matching("device", devices or ("this",), device_names)
+        )
     )
+    if len(quants) * len(contexts) > 1:
+        if len(pairs) > 1 or measured or log or price or explained or details or form:
+            raise RefusedError(
+                "several quantisations or contexts make a table of one model on one device, and nothing else"
+            )
+        return _table(Question(model=pairs[0][0], device=pairs[0][1], **fields), quants, contexts)
+    fields |= {"quant": quants[0], "context_tokens": contexts[0]}
     questions = [Question(model=model, device=device, **fields) for model, device in pairs]
     if len(questions) > 1:
         if measured or log or price or explained or details:
@@ -132,6 +162,21 @@ def fit(
             raise RefusedError(f"--log: {log} tells no speed: add --measured with the tokens/s that you saw")
     found = answer(questions[0], advises=advises, takes_idle=measured is not None)
     return _one(found, measured, seen, price, details=details, explained=explained)
+
+
+def _table(
+    question: Question, quants: Sequence[str], contexts: Sequence[int | Literal["max"] | None]
+) -> Output:
+    """Quantisations by contexts: how fast each writes, and whether it lies whole in memory."""
+    from harness.answer.matrix import types_and_contexts
+    from harness.show.grid import grid_lines
+
+    rows = types_and_contexts(question, quants, contexts)
+    answers = [one for _, cells in rows for one in cells if one is not None]
+    if not answers:
+        raise RefusedError(f"{question.model} on {question.device}: none of these can be asked for")
+    status = Exit.OK if any(one.is_wanted for one in answers) else Exit.BROKEN
+    return Output(answers, lambda: say(*grid_lines(rows)), status)
 
 
 def _several(questions: Sequence[Question]) -> Output:

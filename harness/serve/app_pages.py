@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from harness.answer.answer import Answer, answer
+from harness.answer.matrix import types_and_contexts
 from harness.answer.variations import variations
 from harness.core.errors import HarnessError, InputError, RefusedError, UnknownNameError
 from harness.core.prediction import Interval
@@ -18,6 +19,7 @@ from harness.models.cards import model_names
 from harness.serve.sources import asked
 from harness.show import ask_page, compare_page, matrix_page, sharing
 from harness.show.first_screen import model_name, sentence
+from harness.show.grid import types_finding
 from harness.show.html import filled
 from harness.show.matrix_page import Grid
 from harness.show.ranking import finding
@@ -218,6 +220,8 @@ def matrix(request: Request) -> Response:
         else "Rows by size, columns by speed."
     )
     found = matrix_page.grid_finding(grid)
+    if key == "types":
+        found = types_finding([(title, row) for title, _, row in grid.rows])
     titles = [title for title, _ in grid.columns]
     values |= {
         "title": found,
@@ -288,22 +292,12 @@ def _title(found: dict[tuple[str, str], Answer | None], *, model: str = "", devi
 def _types_grid(model: str, device: str, rest: Sequence[tuple[str, str]]) -> Grid:
     """Quantisations down, contexts across; contexts beyond the model's own window are left out."""
     kept = [(name, text) for name, text in rest if name != "quant"]
+    question = asked([*kept, ("model", model), ("device", device)])
     rows = []
-    contexts = list(_CONTEXTS)
-    for quant in _QUANTS:
-        cells = []
-        for context in contexts:
-            fields = [
-                ("model", model),
-                ("device", device),
-                ("quant", quant),
-                ("context_tokens", str(context)),
-            ]
-            cells.append(_cell(asked([*kept, *fields])))
-        known = next((one for one in cells if one), None)
-        loss = known.perplexity_percent.get(quant) if known else None
+    for quant, cells in types_and_contexts(question, _QUANTS, _CONTEXTS):
+        loss = next((one.perplexity_percent.get(quant) for one in cells if one), None)
         rows.append((quant, f"loses {loss:.2g} %" if loss is not None else "", cells))
-    return Grid([(f"{context:,}", "tokens of context") for context in contexts], rows)
+    return Grid([(f"{context:,}", "tokens of context") for context in _CONTEXTS], rows)
 
 
 def _cell(question: Question) -> Answer | None:
