@@ -17,6 +17,7 @@ import click
 
 from harness import __version__
 from harness.cli._command import Verbs
+from harness.cli._settings import settings_of
 from harness.core import plugins
 from harness.core.errors import Exit, HarnessError
 from harness.core.printable import MESSAGE_MAX, clean, cleaned_streams
@@ -51,6 +52,11 @@ class Commands(Verbs):
         elif cmd_name in self.list_commands(ctx):
             found = plugins.load_entry(VERBS, cmd_name, "verb")
         return found
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the verb, with the defaults that a settings file gives."""
+        ctx.default_map = settings_of(self, ctx) or ctx.default_map
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""

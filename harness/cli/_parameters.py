@@ -12,11 +12,14 @@ from typing import Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 from msgspec import Meta
 from msgspec.inspect import BoolType, CustomType, LiteralType, Type, type_info
 
 from harness.core.option import Heading, Option, item_of, kinds_of
 from harness.show.output import Output
+
+_MOST_COMPLETED = 60
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]
@@ -40,6 +43,32 @@ class Typed(click.ParamType):  # type: ignore[type-arg]
             return self.option.value(value, self.kind)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names of models or devices that begin with what was typed, then those that hold it."""
+        del ctx
+        names = _names_of(self.option, param.name or "")
+        if names is None:
+            return []
+        typed = incomplete.lower()
+        held = [name for name in names() if typed in name]
+        held.sort(key=lambda name: not name.startswith(typed))
+        return [CompletionItem(name) for name in held[:_MOST_COMPLETED]]
+
+
+def _names_of(option: Option, name: str) -> Callable[[], list[str]] | None:
+    """Where the names come from that a shell completes: of models and of devices; None for other values."""
+    if option.metavar.lstrip("[").startswith("MODEL") or name in {"model", "models", "draft"}:
+        from harness.models.cards import model_names
+
+        return model_names
+    if "--device" in option.flags or option.metavar.lstrip("[").startswith("DEVICE"):
+        from harness.hardware.devices import device_names
+
+        return device_names
+    return None
 
 
 class Flag(click.Option):

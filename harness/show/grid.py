@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from harness.answer.answer import Answer
 from harness.show.first_screen import UNSURE_RATIO, device_name, each, model_name, two
-from harness.show.output import table
+from harness.show.output import screen_width, table
 from harness.show.tiles import room_words
 
+_FIRST_COLUMNS = 22
+"""Columns of the screen that the type and its loss take."""
 Row = tuple[str, Sequence[Answer | None]]
 """A quantisation and its answers, one for each context."""
 
@@ -17,7 +19,13 @@ def grid_lines(rows: Sequence[Row]) -> list[str]:
     first = answers[0]
     heads = [_context(column) for column in zip(*(cells for _, cells in rows), strict=True)]
     losses = [_loss(quant, cells) for quant, cells in rows]
-    body = [[quant, loss, *map(_cell, cells)] for (quant, cells), loss in zip(rows, losses, strict=True)]
+    ranged = [[_cell(one) for one in cells] for _, cells in rows]
+    if (
+        sum(max(map(len, column)) + 2 for column in zip(heads, *ranged, strict=True)) + _FIRST_COLUMNS
+        > screen_width()
+    ):
+        ranged = [[_cell(one, with_range=False) for one in cells] for _, cells in rows]
+    body = [[quant, loss, *cells] for (quant, _), loss, cells in zip(rows, losses, ranged, strict=True)]
     return [
         f"{model_name(first)} on {device_name(first)}. {types_finding(rows)}.",
         "",
@@ -60,13 +68,16 @@ def _loss(quant: str, cells: Sequence[Answer | None]) -> str:
     return "" if loss is None else f"{loss:.2g} %"
 
 
-def _cell(one: Answer | None) -> str:
+def _cell(one: Answer | None, *, with_range: bool = True) -> str:
+    """Speed, its range where there is room for it, and what to mind."""
     if one is None:
         return "cannot be asked"
     if not one.runs:
         return "no"
     speed = each(one)
     between = f"{two(speed.low)} to {two(speed.high)}"
-    figure = between if speed.high > UNSURE_RATIO * speed.low else f"{two(speed.mid)} ({between})"
+    figure = f"{two(speed.mid)} ({between})" if with_range else two(speed.mid)
+    if speed.high > UNSURE_RATIO * speed.low:
+        figure = between
     word = room_words(one)[0]
     return figure if word == "fits" else f"{figure} {word}"

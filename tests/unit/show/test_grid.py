@@ -29,7 +29,9 @@ def test_each_cell_is_what_fit_answers() -> None:
         assert cell["prediction"] == alone["prediction"]
 
 
-def test_the_sentence_agrees_with_the_table() -> None:
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_the_sentence_agrees_with_the_table(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     text = printed(MODEL, "-d", DEVICE, "-q", ",".join(QUANTS), "-c", ",".join(CONTEXTS))
     first, *lines = text.splitlines()
     assert "Finest that stays whole in memory: Q4_K_M up to 8,192, Q2_K up to 32,768." in first
@@ -37,7 +39,8 @@ def test_the_sentence_agrees_with_the_table() -> None:
     assert list(rows) == list(QUANTS)
     assert rows["Q4_K_M"].count("split") == 1 and "tight" in rows["Q4_K_M"]
     assert rows["Q2_K"].count("split") == 0
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, rows.values())) <= int(columns)
+    assert "not shown" not in text
 
 
 @pytest.mark.parametrize(
