@@ -292,7 +292,7 @@ def _title(found: dict[tuple[str, str], Answer | None], *, model: str = "", devi
 def _types_grid(model: str, device: str, rest: Sequence[tuple[str, str]]) -> Grid:
     """Quantisations down, contexts across; contexts beyond the model's own window are left out."""
     kept = [(name, text) for name, text in rest if name != "quant"]
-    question = asked([*kept, ("model", model), ("device", device)])
+    question: Question = asked([*kept, ("model", model), ("device", device)])
     rows = []
     for quant, cells in types_and_contexts(question, _QUANTS, _CONTEXTS):
         loss = next((one.perplexity_percent.get(quant) for one in cells if one), None)
