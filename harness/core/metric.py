@@ -5,6 +5,7 @@ more.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, NamedTuple
@@ -113,8 +114,11 @@ def _best(name: str) -> Callable[[Load], Values]:
     return lambda load: [max((getattr(level, name) for level in load.levels), default=None)]
 
 
-def _scored(name: str) -> Callable[[Sequence[Score]], Values]:
-    return lambda scores: [score.value for score in scores if score.name == name]
+def _scored(name: str, *, more_is_better: bool = True) -> Callable[[Sequence[Score]], Values]:
+    """Values of a system's score, which must say itself that more of it, or less, is better."""
+    return lambda scores: [
+        score.value for score in scores if score.name == name and score.more_is_better is more_is_better
+    ]
 
 
 _ROWS: Final = (
@@ -220,13 +224,36 @@ _SCORES: Final = {
     "recovered_ratio": "loss recovered",
 }
 """Figures of a system's answers, a row each: name and title."""
-FIGURES: Final = {figure.name: figure for figure in _ROWS} | {
-    name: Metric(name, title, "", Score, _scored(name), 0.0, higher_is_better=True)
-    for name, title in _SCORES.items()
-}
+_OF_SYSTEMS: Final = re.compile(r"(score|loss):(\w{1,80})")
+
+
+class _Figures(dict[str, Metric]):
+    """Figures by name, and any score of any system: ``score:NAME``, or ``loss:NAME`` if less of it is better."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or bool(_OF_SYSTEMS.fullmatch(str(name)))
+
+    def __missing__(self, name: str) -> Metric:
+        found = _OF_SYSTEMS.fullmatch(name)
+        if found is None:
+            raise KeyError(name)
+        is_score = found[1] == "score"
+        read = _scored(found[2], more_is_better=is_score)
+        return Metric(name, found[2].replace("_", " "), "", Score, read, 0.0, higher_is_better=is_score)
+
+
+FIGURES: Final = _Figures(
+    {figure.name: figure for figure in _ROWS}
+    | {
+        name: Metric(name, title, "", Score, _scored(name), 0.0, higher_is_better=True)
+        for name, title in _SCORES.items()
+    }
+)
 """Each figure by its name."""
 
-MetricName = Annotated[str, Meta(extra_json_schema={"enum": list(FIGURES)})]
+MetricName = Annotated[
+    str, Meta(extra_json_schema={"anyOf": [{"enum": list(FIGURES)}, {"pattern": f"^{_OF_SYSTEMS.pattern}$"}]})
+]
 """The name of a figure; whoever takes one from a stranger asks whether it is in ``FIGURES``."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.errors import RefusedError
 from harness.core.result import Score
 from harness.core.stats.calibration import metrics
 from harness.workloads.chain import Op, read, written
@@ -54,16 +55,38 @@ class AnswerSystem(System):
     title = "Answer or escalate: answers from a passage with confidence, threshold, risk and coverage"
     kinds = (PassageQuestion, Claim)
     usual = {"answer": [read(80), written(5, 80)], "support": [read(70, op=Op.JUDGE)]}
-    sizes = {"default": {"case_count": 40}, "small": {"case_count": 8}}
+    sizes = {
+        "default": {"case_count": 40, "checked_count": 40},
+        "small": {"case_count": 8, "checked_count": 0},
+    }
 
     def cases(self, size: Size) -> Cases:
-        """Questions and claims about made-up facts."""
-        cases: list[Any] = []
-        for at, fact in enumerate(facts(size["case_count"])):
-            cases.append(PassageQuestion(passage=fact.passage, question=fact.question, answer=fact.answer))
-            claim = fact.true if at % 2 else fact.false
-            cases.append(Claim(passage=fact.passage, claim=claim, supported=at % 2 == 1))
-        return cases
+        """Questions about made-up facts; claims about them come with ``--cases``."""
+        return [
+            PassageQuestion(passage=fact.passage, question=fact.question, answer=fact.answer)
+            for fact in facts(size["case_count"])
+        ]
+
+    def ready(self, state: Context, case: Any) -> Any:
+        """The case, once the model has judged claims about made-up facts better than always yes would.
+
+        Raises:
+            RefusedError: It has not; ``--size checked_count=0`` puts the claims all the same.
+        """
+        checked = facts(state.size["checked_count"])
+        if isinstance(case, Claim) and checked and not state.folder.joinpath("judges").exists():
+            told = [one.true if at % 2 else one.false for at, one in enumerate(checked)]
+            claims = [
+                Claim(passage=one.passage, claim=claim) for one, claim in zip(checked, told, strict=True)
+            ]
+            said = [self.step(state, claim)["support"] >= 0.5 for claim in claims]
+            found = f1_score(said, [at % 2 == 1 for at in range(len(checked))], "")
+            if not found.beats_null:
+                raise RefusedError(
+                    f"this model judges claims no better than always yes (F1 {found.value:.2f}): name another"
+                )
+            state.folder.joinpath("judges").touch()
+        return case
 
     def step(self, state: Context, case: Any) -> Any:
         """The answer with its confidences, or the chance of support."""
@@ -102,6 +125,18 @@ def is_right(case: PassageQuestion, answer: Any) -> bool:
     return case.answer.lower() in answer["text"].lower()
 
 
+def calibrated(pairs: Any) -> Any:
+    """Confidences of rows [n, (confidence, right)] after isotonic regression on the other half of the rows."""
+    from scipy.optimize import isotonic_regression
+
+    made = np.empty(len(pairs))
+    for half in (0, 1):
+        others = pairs[1 - half :: 2]
+        others = others[np.argsort(others[:, 0], kind="stable")]
+        made[half::2] = np.interp(pairs[half::2, 0], others[:, 0], isotonic_regression(others[:, 1]).x)
+    return made
+
+
 def _scores_of_answers(rows: Sequence[Any]) -> list[Score]:
     right = [is_right(case, answer) for case, answer in rows]
     if not rows:
@@ -109,24 +144,25 @@ def _scores_of_answers(rows: Sequence[Any]) -> list[Score]:
     untold = mean_of([case.answer is None for case, _ in rows])
     scores = [share("right_ratio", right, "answer", {"always unknown": untold})]
     own_word = auc_score([not answer["is_unknown"] for _, answer in rows], right, "").value or 0.5
-    for name in ("confidence",):
-        group = f"answer by {name}"
-        chances = [answer[name] for _, answer in rows]
-        pairs = np.column_stack([chances, right])
-        scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
-        scores.append(
-            resampled(
-                "accuracy_of_surer_half",
-                pairs,
-                group,
-                {"all": mean_of(right)},
-                lambda table: metrics.accuracy_at(table[:, 0], table[:, 1], 0.5),
-            )
+    group = "answer by confidence"
+    chances = [answer["confidence"] for _, answer in rows]
+    pairs = np.column_stack([chances, right])
+    scores.append(auc_score(chances, right, group, {"its own unknown": own_word}))
+    scores.append(
+        resampled(
+            "accuracy_of_surer_half",
+            pairs,
+            group,
+            {"all": mean_of(right)},
+            lambda table: metrics.accuracy_at(table[:, 0], table[:, 1], 0.5),
         )
-        scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
-        if len(right) >= FEWEST_ROWS:
-            off = metrics.ece(chances, right)
-            scores.append(figure("ece", off, group, len(right), more_is_better=False))
+    )
+    scores.append(figure("threshold_of_half", np.median(chances), group, len(right)))
+    if len(right) >= FEWEST_ROWS:
+        off = metrics.ece(chances, right)
+        scores.append(figure("ece", off, group, len(right), more_is_better=False))
+        mended = metrics.ece(calibrated(pairs), right)
+        scores.append(scores[-1].replace(name="ece_calibrated", value=mended, nulls={"as it is": off}))
     return scores
 
 

@@ -32,6 +32,7 @@ from harness.measure.targets.bench import on_target
 from harness.measure.targets.target_facts import facts, probe
 from harness.memory.peak import memory_of
 from harness.models.gguf import read_weights
+from harness.models.minilm import minilm_file
 from harness.models.weights import matrix_types
 from harness.runtimes.executable import as_made
 from harness.verbs.this_machine import probed
@@ -49,7 +50,6 @@ from harness.workloads.chain import (
     seconds_of,
     unknown,
 )
-from harness.workloads.minilm import minilm_file
 from harness.workloads.system import System, load
 from harness.workloads.system_child import SystemJob, asked_cases
 from harness.workloads.system_child import run as child_run
@@ -66,6 +66,8 @@ _GLUE_SHARE = 0.02
 """Of a step's time, from which on its own Python is missed where only its passes run."""
 _PROBED = {Op.EMBED: (4, 16, 96, 384), Op.READ: (4, 16, 96, 384), Op.WRITE: (16,)}
 """Tokens of the passes that a target's law is taken from."""
+_PROBED_DEEP = (16, 96)
+"""Of them the ones that are timed after cached tokens too."""
 _WATCHED_S = 2.5
 """So long a program must run for its memory to be seen: counters are read twice a second."""
 
@@ -169,7 +171,7 @@ def result_of(plan: Plan, ended: ChildResult, device: Device | None) -> SystemRe
         scores=tuple(scores),
         passes=(*rows_of(ended.told("step", StepTime), law), *_recorded(plan.system)),
         memory=tuple(
-            part.replace(predicted_bytes=held[part.part]) for part in ended.told("part", PartMemory)
+            part.replace(predicted_bytes=held.get(part.part)) for part in ended.told("part", PartMemory)
         ),
         predicted_anonymous_bytes=None if None in all_held else sum(filter(None, all_held)),
         answers=tuple(answers),
@@ -198,9 +200,8 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
     """
     target = target_named(on)
     known = facts(target)
-    there = probe(
-        target, on, 1e9
-    )  # its instruction set decides what is rewritten; no bandwidth is asked of it
+    # Its instruction set decides what is rewritten in memory; nobody asks for the bandwidth that stands here.
+    there = probe(target, on, 1e9)
     plan = plan_of(job)
     how.listener.begin(f"{job.name} on {on}")
     records: dict[Shape, Record] = {}
@@ -216,17 +217,9 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
         if not shapes:
             raise RefusedError(f"{job.name} has no pass that a program on a target can run")
         for shape, here_s in shapes.items():
-            part, tokens = shape.part, shape.tokens
+            part = shape.part
             weights = plan.weights[part]
-            scenario = as_made(
-                Scenario(
-                    prompt_tokens=0 if shape.op is Op.WRITE else tokens,
-                    new_tokens=tokens if shape.op is Op.WRITE else 0,
-                    depth_tokens=shape.depth,
-                    thread_count=known.cpu.thread_count,
-                    api="cpu",
-                )
-            )
+            scenario = scenario_there(shape, known.cpu.thread_count)
             count = max(job.repetitions, ceil(_WATCHED_S / max(here_s, 1e-3)))
             asked = GenerateJob(path=plan.job.parts[part], scenario=scenario, repetitions=count)
             planned = on_target(plan_generation(asked, weights), target, known, programs)
@@ -236,15 +229,12 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
             use = record.memory
             if use is None or not shape.step:  # it ended before its counters were read, or is a probe's
                 continue
-            predicted_bytes = _PROGRAM_BYTES + plan.bytes_of(part, scenario, there)
-            if shape.op is Op.EMBED:  # llama-bench has room for the odds of a next token after each
-                predicted_bytes += 4 * weights.shape.vocab_count * tokens
             if part not in held or use.peak_anonymous_bytes > (held[part].anonymous_bytes or 0):
                 held[part] = PartMemory(
                     part=part,
                     file_bytes=use.peak_file_bytes,
                     anonymous_bytes=use.peak_anonymous_bytes,
-                    predicted_bytes=predicted_bytes,
+                    predicted_bytes=program_bytes(plan, shape, scenario, there),
                 )
     memory = tuple(held.values())
     seconds = {shape: median(one.duration_s for one in record.samples) for shape, record in records.items()}
@@ -272,6 +262,28 @@ def run_on(job: SystemJob, on: str, programs: Path, how: How = How()) -> Record:
     return Pipeline(how).keep(judged(record, 3))
 
 
+def scenario_there(shape: Shape, thread_count: int) -> Scenario:
+    """How llama-bench runs such a pass there."""
+    is_written = shape.op is Op.WRITE
+    return as_made(
+        Scenario(
+            prompt_tokens=0 if is_written else shape.tokens,
+            new_tokens=shape.tokens if is_written else 0,
+            depth_tokens=shape.depth,
+            thread_count=thread_count,
+            api="cpu",
+        )
+    )
+
+
+def program_bytes(plan: Plan, shape: Shape, scenario: Scenario, device: Device) -> int:
+    """Anonymous memory of llama-bench while it runs such a pass, predicted."""
+    size = _PROGRAM_BYTES + plan.bytes_of(shape.part, scenario, device)
+    if shape.op is Op.EMBED:  # it has room for the odds of a next token after each
+        size += 4 * plan.weights[shape.part].shape.vocab_count * shape.tokens
+    return size
+
+
 def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, float]:
     """What is run there, with the seconds that it takes here.
 
@@ -288,19 +300,20 @@ def shapes_of(steps: Sequence[StepTime], parts: Container[str]) -> dict[Shape, f
             alike = [one for one in passes if (one.part, one.op) == (part, op)]
             token_s = median((one.seconds or 0.1) / one.tokens for one in alike)
             deep = max(one.depth for one in alike) // 256 * 256
-            for tokens, depth in dict.fromkeys(
-                [*((each, 0) for each in _PROBED[probed]), (96, deep), (16, deep)]
-            ):
-                if tokens in _PROBED[probed]:
-                    shapes.setdefault(
-                        Shape(part=part, op=probed, tokens=tokens, depth=depth), token_s * tokens
-                    )
+            for tokens in _PROBED[probed]:
+                for depth in {0, deep} if tokens in _PROBED_DEEP else {0}:
+                    one = alike[0].replace(op=probed, tokens=tokens, depth=depth)
+                    shapes.setdefault(shape_of("", one), token_s * tokens)
             alike.sort(key=lambda one: (one.tokens, one.depth))
             for place in (0.05, 0.25, 0.5, 0.75, 0.95) if deep else (0.5, 0.95):
                 one = alike[round(place * (len(alike) - 1))]
-                shape = Shape(step=step, part=part, op=op, tokens=one.tokens, depth=one.depth)
-                shapes[shape] = token_s * one.tokens
+                shapes[shape_of(step, one)] = token_s * one.tokens
     return shapes
+
+
+def shape_of(step: str, one: RecordedPass) -> Shape:
+    """What a pass has in common with others like it."""
+    return Shape(step=step, part=one.part, op=one.op, tokens=one.tokens, depth=one.depth)
 
 
 def law_there(seconds: Mapping[Shape, float], step: str = "") -> Law:
@@ -329,12 +342,7 @@ def timed_there(steps: Sequence[StepTime], seconds: Mapping[Shape, float]) -> It
 
 def timed_here(system: TraceSystem, ran: Sequence[StepTime]) -> Iterator[StepTime]:
     """Every call of a trace with the seconds that it takes here, by the calls that ran."""
-    seconds = {
-        Shape(step=each.step, part=one.part, op=one.op, tokens=one.tokens, depth=one.depth): one.seconds
-        or 0.0
-        for each in ran
-        for one in each.passes
-    }
+    seconds = {shape_of(each.step, one): one.seconds or 0.0 for each in ran for one in each.passes}
     for step, calls in system.passes({}).items():
         law = law_there(seconds, step)
         for call in calls:

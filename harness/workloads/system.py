@@ -20,7 +20,7 @@ from harness.core.base import Frozen
 from harness.core.errors import EngineError, RefusedError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Weights
-from harness.core.result import Score
+from harness.core.result import PartMemory, Score
 from harness.workloads.chain import RecordedPass
 from harness.workloads.system_parts import SystemParts
 
@@ -145,6 +145,10 @@ class System:
         They stand in the answer, a JSON object, as ``nulls``.
         """
         return {}
+
+    def memory(self, state: Any) -> Sequence[PartMemory]:
+        """Memory of its own processes, as it is at the end of a run."""
+        return ()
 
     def held_bytes(self, size: Size, weights: PartWeights) -> int:
         """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""

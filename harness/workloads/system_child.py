@@ -62,7 +62,7 @@ def run(job: SystemJob, emit: Emit) -> None:
                 answer = {**answer, "nulls": nulls}
             emit("answer", {"case": at, "kind": kind, "answer": answer})
         memory_mark("end", emit)
-        for held in parts.memory():
+        for held in (*parts.memory(), *system.memory(state)):
             emit("part", held)
 
 

@@ -9,7 +9,7 @@ trace was recorded; no other machine's time stands in for it.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -95,7 +95,7 @@ class Trace(Frozen):
 
     app: App
     calls: tuple[Chat | Embed, ...]
-    version: int = 1
+    version: Literal[1] = 1
 
 
 def read_trace(path: Path) -> Trace:
@@ -109,8 +109,6 @@ def read_trace(path: Path) -> Trace:
     trace: Trace = typed(
         json_of(read_limited(path, _MOST_BYTES, "a trace"), place, "a JSON object"), Trace, place
     )
-    if trace.version != 1:
-        raise BadDataError(path, "version", str(trace.version), "1")
     if not trace.calls:
         raise RefusedError(f"{path} holds no call")
     for at, call in enumerate(trace.calls):

@@ -11,7 +11,6 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs, refuse_typed, typed
 from harness.core.errors import CouldNotRunError, EngineError, Exit, InputError
 from harness.core.option import Option
-from harness.core.units import format_seconds
 from harness.show.output import Output, say, table
 from harness.workloads.system import ENDING
 
@@ -119,7 +118,6 @@ def record(
     Example: edge-harness workloads record -o agent.trace.json -- python agent.py
     """
     from harness.workloads.proxy import Recorder
-    from harness.workloads.trace import recorded_rows
 
     if not output.name.endswith(ENDING):
         raise InputError(f"--output: found {output.name!r}, expected a name that ends in {ENDING}")
@@ -130,12 +128,8 @@ def record(
     if not trace.calls:
         raise CouldNotRunError(f"no call came through {recorder.url}: does the app read OPENAI_BASE_URL?")
     output.write_bytes(msgspec.json.format(msgspec.json.encode(trace)))
-    rows = [
-        [row.step, row.part or "call", format_seconds(row.p50_s or 0.0), format_seconds(row.p95_s or 0.0)]
-        for row in recorded_rows(trace)
-    ]
-    view = table(f"{len(trace.calls)} calls, kept in {output}", ["step", "of", "p50", "p95"], rows)
-    return Output(trace, lambda: say(view), Exit.OK)
+    told = f"{len(trace.calls)} calls, kept in {output}: edge-harness workloads run {output} --model MODEL"
+    return Output(trace, lambda: say(told), Exit.OK)
 
 
 def _listed() -> Output:

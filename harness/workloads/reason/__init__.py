@@ -1,17 +1,23 @@
-"""Reasoning: wrong arithmetic, and programs that are worked exactly.
+"""Reasoning: wrong arithmetic, programs that are worked exactly, and questions with a few answers.
 
 ``arithmetic``: equalities in the steps are judged in exact fractions. ``solve``: the model writes a program, which
-is worked exactly. (The vote of four programs was measured, and got no more right than one: it is not offered.)
+is worked exactly. ``choose``: the model names the letter of an answer; counting, directions, days, negations and
+constraints are made by ``docs/workloads/cases/simple_tasks.py``. (The vote of four programs was measured, and got no
+more right than one: it is not offered.)
 """
 
 import random
 import re
 from collections import Counter
 from fractions import Fraction
-from typing import Any
+from string import ascii_uppercase
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness.core.errors import RefusedError
-from harness.workloads.chain import read, written
+from harness.core.model import Count
+from harness.workloads.chain import Op, read, written
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
 from harness.workloads.scores import mean_of, of_kind, share
 from harness.workloads.system import Answers, Cases, Context, Scores, Size, System, WorkloadCase
@@ -44,13 +50,23 @@ class Solve(WorkloadCase):
     answer: str
 
 
+class Choose(WorkloadCase):
+    """A question with its possible answers, the place of the right one from 0, and the task that it is of."""
+
+    needs = ("language",)
+    question: str
+    options: Annotated[list[str], Meta(min_length=2, max_length=26)]
+    right: Count
+    task: str = "choose"
+
+
 class ReasonSystem(System):
     """Checks of chains of thought."""
 
     name = "reason"
     title = "Reasoning: exact arithmetic, and programs worked exactly"
-    kinds = (Arithmetic, Solve)
-    usual = {"solve": [read(60, 200), written(50, 260)], "arithmetic": []}
+    kinds = (Arithmetic, Solve, Choose)
+    usual = {"solve": [read(60, 200), written(50, 260)], "arithmetic": [], "choose": [read(60, op=Op.JUDGE)]}
     sizes = {"default": {"case_count": 60}}
 
     def cases(self, size: Size) -> Cases:
@@ -66,6 +82,13 @@ class ReasonSystem(System):
                 return {"answer": str(worked(re.sub(r"^```\w*\n", "", text)))}
             except RefusedError:
                 return {"answer": ""}
+        if isinstance(case, Choose):
+            letters = ascii_uppercase[: len(case.options)]
+            listed = "\n".join(
+                f"{letter}. {option}" for letter, option in zip(letters, case.options, strict=True)
+            )
+            asked = f"{case.question}\n{listed}\nAnswer with the letter."
+            return {"chosen": int(state.parts.language.options(asked, letters).argmax())}
         wrong = first_wrong(case.steps)
         return {"first_error": wrong, "why": wrong_equality(case.steps[wrong]) if wrong >= 0 else ""}
 
@@ -86,6 +109,12 @@ class ReasonSystem(System):
             ((_, count),) = Counter(case.answer for case, _ in solved).most_common(1)
             nulls = {"the commonest answer": count / len(solved)}
             scores.append(share("right_ratio", right, "solve", nulls))
+        chosen = of_kind(cases, answers, Choose)
+        for task in dict.fromkeys(case.task for case, _ in chosen):
+            own = [(case.right, answer["chosen"]) for case, answer in chosen if case.task == task]
+            ((_, count),) = Counter(right for right, _ in own).most_common(1)
+            hits = [right == place for right, place in own]
+            scores.append(share("right_ratio", hits, task, {"the commonest place": count / len(own)}))
         return scores
 
 

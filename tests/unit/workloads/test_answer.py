@@ -1,10 +1,16 @@
 """Answers with confidence: planted calibration, and figures beside their nulls."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from harness.workloads.escalate import SYSTEM, Claim, PassageQuestion
+from harness.core.errors import RefusedError
+from harness.workloads.escalate import SYSTEM, Claim, PassageQuestion, calibrated
 from harness.workloads.scores import auc_of, f1_of
+from harness.workloads.system import Context
+from harness.workloads.system_parts import SystemParts
 
 
 def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
@@ -48,3 +54,35 @@ def test_f1_and_auc_by_hand():
     assert f1_of(np.array([[1, 1], [1, 0], [0, 1], [0, 0]])) == 0.5
     # of four pairs of a true and a false row three are in order, and one is a tie
     assert auc_of(np.array([[0.9, 1], [0.5, 1], [0.5, 0], [0.1, 0]])) == pytest.approx(3.5 / 4)
+
+
+def judging(chance_of_true, folder):
+    """The system with a model that says so much for a claim that its passage holds, and half for others."""
+
+    def options(asked):
+        passage, claim = asked.split("\n")[:2]
+        return [chance_of_true if re.search(r"has (\d+) shelves", claim)[1] in passage else 0.4]
+
+    parts = SystemParts(language=SimpleNamespace(options=options))
+    return Context(parts, {"checked_count": 40}, folder)
+
+
+def test_a_model_that_judges_no_better_than_always_yes_is_refused(tmp_path):
+    claim = Claim(passage="Shop 7 has 3 shelves", claim="Shop 7 has 3 shelves", supported=True)
+    for at, chance in enumerate((0.3, 0.9)):  # never yes; yes where it is right
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        context = judging(chance, folder)
+        if chance < 0.5:
+            with pytest.raises(RefusedError, match=r"no better than always yes \(F1 0.00\)"):
+                SYSTEM.ready(context, claim)
+        else:
+            assert SYSTEM.ready(context, claim) is claim
+
+
+def test_isotonic_regression_of_the_other_half_mends_planted_confidences():
+    rng = np.random.default_rng(4)
+    drawn = rng.beta(4, 2, 4000)
+    right = rng.random(4000) < drawn**3
+    mended = calibrated(np.column_stack([drawn, right]))
+    assert np.abs(mended - drawn**3).mean() < 0.03 < np.abs(drawn - drawn**3).mean()

@@ -92,7 +92,7 @@ def test_a_line_that_is_no_case_is_named(tmp_path, line, says):
 
 @pytest.fixture(scope="module")
 def minilm():
-    from harness.workloads.minilm import minilm_file
+    from harness.models.minilm import minilm_file
 
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
     try:

@@ -1,14 +1,24 @@
 """Arithmetic in exact fractions, programs of a model, the first wrong step, and what the scores are compared with."""
 
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import RefusedError
-from harness.workloads.reason import SYSTEM, Arithmetic, Solve
+from harness.workloads.reason import SYSTEM, Arithmetic, Choose, Solve
 from harness.workloads.reason.arithmetic import first_wrong, worked, wrong_equality
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -104,3 +114,41 @@ def test_right_answers_stand_beside_the_commonest_one():
     cases = [Solve(problem="p", answer=answer) for answer in ("1,000", "2", "2")]
     (score,) = SYSTEM.score(cases, [{"answer": "1000"}, {"answer": ""}, {"answer": "2"}])
     assert (score.name, score.value, score.nulls) == ("right_ratio", 2 / 3, {"the commonest answer": 2 / 3})
+
+
+def test_simple_tasks_have_one_right_answer_and_are_the_same_by_their_seed():
+    program = [sys.executable, str(ROOT / "docs/workloads/cases/simple_tasks.py"), "3", "12"]
+    first, again = (subprocess.run(program, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert first == again
+    rows = [json.loads(line) for line in first.splitlines()]
+    assert Counter(row["task"] for row in rows) == dict.fromkeys(
+        ("counting", "spatial", "temporal", "negation", "constraint"), 12
+    )
+    for row in rows:
+        asked, right = row["question"], row["options"][row["right"]]
+        assert len(set(row["options"])) == 4
+        if row["task"] == "counting":  # by another way than the generator's
+            letter, word = re.findall(r"'(\w+)'", asked)
+            assert len(re.findall(letter, word)) == int(right)
+        if row["task"] == "temporal":
+            day, count, where = re.match(r"(\w+) is (\d) days (\w+)", asked).groups()
+            held = datetime.strptime(f"2026 1 {day}", "%Y %W %A") + timedelta(
+                int(count) * (-1 if where == "after" else 1)
+            )
+            assert held.strftime("%A") == right
+        if row["task"] == "negation":
+            assert right not in asked and all(one in asked for one in row["options"] if one != right)
+        if row["task"] == "constraint":
+            told = set(re.findall(r"(\w+) is not in the (\w+) room", asked))
+            orders = [
+                dict(zip(("Ada", "Bo", "Cem", "Dee"), order, strict=True))
+                for order in permutations(("red", "blue", "green", "white"))
+            ]
+            held = [order for order in orders if not told & set(order.items())]
+            assert [order[re.search(r"is (\w+)\?$", asked)[1]] for order in held] == [right]
+
+
+def test_a_chosen_letter_stands_beside_the_commonest_place():
+    cases = [Choose(question="q", options=["a", "b"], right=place, task="t") for place in (0, 0, 0, 1)]
+    (score,) = SYSTEM.score(cases, [{"chosen": place} for place in (0, 1, 0, 1)])
+    assert (score.group, score.value, score.nulls) == ("t", 0.75, {"the commonest place": 0.75})

@@ -68,7 +68,7 @@ WEIGHT_COUNT = 134_515_008  # of its card
         ("answer", 0, {"answer", "support"}),
         ("inspect", 4 * 576 * 6 * 4 * 576, {"loss", "probe"}),  # the dictionary's arrays, of 4 x 576 features
         ("oversight", 0, {"dispute"}),
-        ("reason", 0, {"arithmetic", "solve"}),
+        ("reason", 0, {"arithmetic", "solve", "choose"}),
         ("see", 50 << 20, {"read"}),
         ("train", 16 * WEIGHT_COUNT, {"step"}),  # weights, gradients and two moments, in F32
     ],
