@@ -12,7 +12,9 @@ which errs in half of the cases that are allowed:
     t(1 - error/2, degrees) s     s told by the runs themselves, both sides pooled, whatever it is
     z(1 - error/2) a              a the most by which runs of that figure were ever seen to differ
 
-The second does not count where the runs differ by more than that.
+The second does not count where the runs differ by more than that. The first does not where at most three runs are to
+tell an error of less than 1 in 100: all three may be disturbed alike. Turns have another interval
+(``harness.core.stats.turns``), which may be read after each of them.
 
 Source:
     Student 1908, "The probable error of a mean", Biometrika 6(1), for the first; Bonferroni's inequality for
@@ -25,11 +27,15 @@ from statistics import fmean, median, stdev
 from typing import Final, NamedTuple
 
 from harness.core.stats.intervals import Estimate
+from harness.core.stats.steady import unsteady
+from harness.core.stats.turns import middle_of, turn_ends, typical_half_width
 
 POWER: Final = 0.95
 _MOST_RUNS: Final = 200
 _FAR: Final = 700.0
 """Of logarithms: what lies beyond is no number any more."""
+_TELLING: Final = 3
+_RARE: Final = 0.01
 _MEDIAN_ERROR: Final = 1.2533
 """Standard error of a median over that of a mean, for normal noise: sqrt(pi / 2)."""
 
@@ -45,12 +51,14 @@ class Spread(NamedTuple):
         told: What runs told; None where they told nothing.
         degrees: Degrees of freedom of what they told.
         unit: What is repeated: ``run``, ``sitting`` (runs within an hour of each other) or ``turn``.
+        doubt: What speaks against one level of the runs on a side, in words (``unsteady``); never of turns.
     """
 
     assumed: float | None
     told: float | None = None
     degrees: int = 0
     unit: str = "run"
+    doubt: str = ""
 
     @property
     def likely(self) -> float:
@@ -72,6 +80,8 @@ class Spread(NamedTuple):
             return float(-ndtri(error)) * self.assumed
         if self.assumed is None or self.told > self.assumed:
             return float(-stdtrit(self.degrees, error)) * self.told
+        if self.degrees < _TELLING and error < _RARE:
+            return float(-ndtri(error)) * self.assumed
         return min(
             float(-stdtrit(self.degrees, error / 2.0)) * self.told, float(-ndtri(error / 2.0)) * self.assumed
         )
@@ -91,19 +101,22 @@ def value_of(runs: Runs) -> float:
 def spread_of(sides: Sequence[Runs], assumed: float | None, unit: str = "run") -> Spread:
     """Spread from run to run that some sides tell together, each about its own mean.
 
-    What a run's own samples leave open is added to what is assumed.
+    What a run's own samples leave open is added to what is assumed. The runs of a side are in the order of time.
     """
     squares = 0.0
     degrees = 0
+    doubt = ""
     own: list[float] = []
     for side in sides:
         logs = [log(median(values)) for values in side]
         squares += sum((each - fmean(logs)) ** 2 for each in logs)
         degrees += len(logs) - 1
         own += [_own_error(values) for values in side]
+        if unit != "turn":
+            doubt = doubt or unsteady([median(values) for values in side])
     if assumed:
         assumed = sqrt(assumed**2 + fmean(error**2 for error in own))
-    return Spread(assumed, sqrt(squares / degrees) if degrees else None, degrees, unit)
+    return Spread(assumed, sqrt(squares / degrees) if degrees else None, degrees, unit, doubt)
 
 
 def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: Runs = ()) -> Estimate:
@@ -111,6 +124,8 @@ def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: R
 
     Ends at which it errs in those shares of cases, None: no end.
     """
+    if spread.unit == "turn":
+        return _of_turns(runs, below, above)
     mid = value_of(runs) - (value_of(baseline) if baseline else 0.0)
     halves = [spread.half_width(error) for error in (below, above)]
     count = sum(map(len, runs))
@@ -121,16 +136,28 @@ def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: R
     return Estimate(exp(mid), exp(max(ends[0], -_FAR)), exp(min(ends[1], _FAR)), count)
 
 
+def _of_turns(turns: Runs, below: float, above: float) -> Estimate:
+    """The ratio of turns, each the median of its ratios; an end that so few turns cannot give is None."""
+    logs = [log(median(values)) for values in turns]
+    low, high = turn_ends(logs, below, above)
+    return Estimate(
+        middle_of(logs),
+        None if low is None else exp(low),
+        None if high is None else exp(high),
+        sum(map(len, turns)),
+    )
+
+
 def found(spread: Spread, counts: tuple[int, int], error: float) -> float | None:
     """Smallest slowdown that so many runs (of the build, of its baseline; 0: none) show in 95 of 100 gates, as a share.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    half = spread.half_width(error)
+    half = _half_of(spread, counts, error)
     if half is None:
         return None
-    return 1.0 - exp(-(half + _power_width(spread)) * _scale(*counts))
+    return 1.0 - exp(-(half + _power_width(spread) * _scale(*counts)))
 
 
 def runs_needed(distance: float, counts: tuple[int, int], spread: Spread, error: float) -> int | None:
@@ -141,10 +168,18 @@ def runs_needed(distance: float, counts: tuple[int, int], spread: Spread, error:
     for count in range(counts[0] + 1, _MOST_RUNS):
         degrees = spread.degrees + count - max(1, counts[0])
         later = spread._replace(told=spread.likely if degrees else None, degrees=degrees)
-        half = later.half_width(error)
-        if half is not None and (half + _power_width(later)) * _scale(count, counts[1]) <= abs(distance):
+        half = _half_of(later, (count, counts[1]), error)
+        if half is not None and half + _power_width(later) * _scale(count, counts[1]) <= abs(distance):
             return count
     return None
+
+
+def _half_of(spread: Spread, counts: tuple[int, int], error: float) -> float | None:
+    """Half width of ln(value) of so many runs or turns; None where they give none."""
+    if spread.unit == "turn":
+        return typical_half_width(spread.likely, counts[0], error)
+    half = spread.half_width(error)
+    return None if half is None else half * _scale(*counts)
 
 
 def _scale(count: int, baseline_count: int) -> float:

@@ -63,7 +63,7 @@ def test_an_end_beyond_all_numbers_is_still_one() -> None:
 
 def test_what_more_than_two_hundred_runs_would_settle_is_told_as_never() -> None:
     """(2.326 + 1.645) .1 / root k below .028 from k = 202 on, beyond the last number that is tried."""
-    spread = Spread(None, 0.1, 1_000_000, "turn")
+    spread = Spread(None, 0.1, 1_000_000)
 
     assert runs_needed(0.0280, (1, 0), spread, 0.01) is None
     assert runs_needed(0.0285, (1, 0), spread, 0.01) == 195
