@@ -1,7 +1,9 @@
 """A question with its model, its device and all else looked up: what an answer is computed from."""
 
+import warnings
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.answer.resolve import (
     THIS_MACHINE,
@@ -13,7 +15,7 @@ from harness.answer.resolve import (
 )
 from harness.core import plugins
 from harness.core.device import Device, Pool, Sourced
-from harness.core.errors import InputError, RefusedError, UnknownNameError
+from harness.core.errors import EngineError, HarnessError, InputError, RefusedError, UnknownNameError
 from harness.core.model import Weights
 from harness.core.placement import Placement
 from harness.core.program import program_named
@@ -250,12 +252,49 @@ def companion(text: str, weights: Weights) -> Companion:
     offers = plugins.every("edge_harness.companions")
     known: list[str] = []
     for offer in offers:
-        names, make = offer()
+        names, make = _offered(offer)
         if any(fnmatchcase(text.partition(":")[0], name) for name in names):
-            found: Companion = make(text, weights)
-            return found
+            return _made(make, text, weights)
         known += names
     raise UnknownNameError("system", text.partition(":")[0], known)
+
+
+def _offered(offer: Callable[[], Any]) -> tuple[list[str], Callable[..., Any]]:
+    """Names and maker of an offer; none, with a warning, where it is not what the group promises."""
+    where = getattr(offer, "__module__", type(offer).__name__)
+    try:
+        names, make = offer()
+        is_right = (
+            not isinstance(names, str) and callable(make) and all(isinstance(name, str) for name in names)
+        )
+        fault = (
+            ""
+            if is_right
+            else f"found {type(names).__name__} and {type(make).__name__}, expected names and a function"
+        )
+    except Exception as error:  # noqa: BLE001 - of a stranger's package: the others are asked
+        fault = plugins.crash_words(error)
+    if not fault:
+        return list(names), make
+    warnings.warn(f"what {where} offers beside a model is left out: {fault}", stacklevel=3)
+    return [], Companion
+
+
+def _made(make: Callable[..., Any], text: str, weights: Weights) -> Companion:
+    """The companion that an offer makes.
+
+    Raises:
+        EngineError: It broke, or made something else.
+    """
+    try:
+        found = make(text, weights)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise EngineError(f"--with {text}: {plugins.crash_words(error)}") from error
+    if not isinstance(found, Companion):
+        raise EngineError(f"--with {text}: found {type(found).__name__}, expected a Companion")
+    return found
 
 
 def budget_bytes(text: str, whole_bytes: int) -> int:

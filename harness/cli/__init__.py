@@ -19,7 +19,7 @@ from harness import __version__
 from harness.cli._command import Verbs
 from harness.cli._settings import settings_of
 from harness.core import plugins
-from harness.core.errors import Exit, HarnessError
+from harness.core.errors import EngineError, Exit, HarnessError
 from harness.core.printable import MESSAGE_MAX, clean, cleaned_streams
 from harness.measure import interrupts
 
@@ -51,6 +51,10 @@ class Commands(Verbs):
             found = getattr(import_module(f"{__name__}.{name}"), name)
         elif cmd_name in self.list_commands(ctx):
             found = plugins.load_entry(VERBS, cmd_name, "verb")
+            if not isinstance(found, click.Command):
+                raise EngineError(
+                    f"verb {cmd_name!r}: found {type(found).__name__}, expected a click.Command"
+                )
         return found
 
     def invoke(self, ctx: click.Context) -> object:

@@ -52,9 +52,9 @@ class Verb(click.Command):
     """A command with grouped help and an example."""
 
     def __init__(
-        self, name: str, callback: Callable[..., Any], params: list[click.Parameter], help: str = ""
+        self, name: str, callback: Callable[..., Any], params: list[click.Parameter], help: str | None = ""
     ) -> None:
-        text, _, example = help.partition("Example: ")
+        text, _, example = (help or "").partition("Example: ")  # PYTHONOPTIMIZE=2 takes docstrings away
         params = [*parameters_of(callback), *params]
         super().__init__(name, callback=callback, params=params, help=text.strip(), epilog=example)
 

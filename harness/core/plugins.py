@@ -11,16 +11,19 @@ named by its file. Everything else comes through entry points, by group:
 * ``edge_harness.panels``: functions that make a section of the report of a record.
 """
 
+import re
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness.core.errors import EngineError, MissingPackageError, UnknownNameError
+from harness.core.printable import clean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -53,18 +56,50 @@ def entry_names(group: str) -> list[str]:
     return sorted({entry.name for entry in _entries(group)})
 
 
+PROMISED: Final[dict[str, dict[str, str]]] = {
+    "edge_harness.runtimes": {"name": "a name", "missing": "a function", "identity": "a function"},
+    "edge_harness.verbs": {
+        "name": "a name",
+        "main": "a function",
+        "params": "a list",
+        "invoke": "a function",
+    },
+    "edge_harness.workloads": {
+        "name": "a name",
+        "title": "a name",
+        "kinds": "a tuple",
+        "sizes": "a table",
+        "cases": "a function",
+        "step": "a function",
+        "score": "a function",
+    },
+    "edge_harness.companions": {"": "a function"},
+    "edge_harness.panels": {"": "a function"},
+}
+"""What each group's objects have, by attribute; an empty name is the object itself."""
+_IS: Final[dict[str, Callable[[Any], bool]]] = {
+    "a name": lambda value: isinstance(value, str) and bool(value.strip()),
+    "a function": callable,
+    "a list": lambda value: isinstance(value, list),
+    "a tuple": lambda value: isinstance(value, tuple) and bool(value),
+    "a table": lambda value: isinstance(value, Mapping) and isinstance(value.get("default"), Mapping),
+}
+_OPENS: Final = ("open", "attach", "entry")
+"""Of which a runtime has one at least: a session, a server, or a child's function."""
+
+
 def load_entry(group: str, name: str, kind: str) -> Any:
-    """What an installed package declares by that name.
+    """What an installed package declares by that name, held to the promises of its group (``PROMISED``).
 
     Raises:
         UnknownNameError: No package declares it; ``kind`` says of what.
-        EngineError: Its module is not there, has no such object, or breaks while it is imported: the words
-            differ.
+        EngineError: Its module is not there, has no such object, breaks while it is imported, or its object is
+            not what the group promises: the words differ.
     """
     for entry in _entries(group):
         if entry.name == name:
             try:
-                return entry.load()
+                found = entry.load()
             except (Exception, SystemExit) as error:
                 if _is_gone(entry, error):
                     raise EngineError(
@@ -72,7 +107,46 @@ def load_entry(group: str, name: str, kind: str) -> Any:
                     ) from error
                 fault = crash_words(error)
                 raise EngineError(f"{kind} {name!r} ({entry.value}) is broken: {fault}", "broken") from error
+            if fault := broken_promise(group, found):
+                raise EngineError(f"{kind} {name!r} ({entry.value}): {fault}", "broken")
+            return found
     raise UnknownNameError(kind, name, entry_names(group))
+
+
+def broken_promise(group: str, found: Any) -> str:
+    """What an object lacks of its group's promises, as found and expected; empty where it lacks nothing."""
+    promised = PROMISED.get(group, {})
+    if isinstance(found, type) and set(promised) != {""}:
+        return f"found the class {found.__name__}, expected an instance of it"
+    for attribute, wanted in promised.items():
+        try:
+            value = getattr(found, attribute) if attribute else found
+        except AttributeError:
+            return f"found {type(found).__name__} without {attribute!r}, expected {wanted}"
+        except Exception as error:  # noqa: BLE001 - a property of a stranger's
+            return f"{attribute}: {crash_words(error)}"
+        if not _IS[wanted](value):
+            place = f"{attribute}: " if attribute else ""
+            return f"{place}found {clean(repr(value), 60)}, expected {wanted}"
+    if group == "edge_harness.runtimes":
+        return _runtime_fault(found)
+    return ""
+
+
+def _runtime_fault(runtime: Any) -> str:
+    """The same of what a runtime may have beside, and of one of the ways to open a model."""
+    if not any(hasattr(runtime, name) for name in _OPENS):
+        return f"found {type(runtime).__name__} without 'open', expected a function"
+    for name in ("open", "attach", "package"):
+        if not callable(getattr(runtime, name, len)):
+            return f"{name}: found {clean(repr(getattr(runtime, name)), 60)}, expected a function"
+    formats = getattr(runtime, "formats", ())
+    if not isinstance(formats, tuple) or not all(isinstance(one, str) for one in formats):
+        return f"formats: found {clean(repr(formats), 60)}, expected a tuple of names such as ('gguf',)"
+    entry = getattr(runtime, "entry", "a.b:c")
+    if not isinstance(entry, str) or not re.fullmatch(r"[\w.]+:[\w.]+", entry):
+        return f"entry: found {clean(repr(entry), 60)}, expected package.module:function"
+    return ""
 
 
 def crash_words(error: BaseException) -> str:
@@ -153,9 +227,22 @@ class Packaged:
 def usable_runtime(name: str) -> Any:
     """The runtime of that name; EngineError where it cannot be used here, UnknownNameError where there is none."""
     runtime = load("harness.runtimes", name, "RUNTIME")
-    if reason := runtime.missing():
+    if reason := missing_reason(runtime, name):
         raise EngineError(reason)
     return runtime
+
+
+def missing_reason(runtime: Any, name: str) -> str:
+    """Why a runtime cannot be used here; empty where it can. A runtime that breaks when asked cannot."""
+    try:
+        reason = runtime.missing()
+    except Exception as error:  # noqa: BLE001 - of a stranger's package
+        return f"runtime {name!r} is broken: missing(): {crash_words(error)}"
+    if reason is None:
+        return ""
+    if not isinstance(reason, str) or not reason:
+        return f"runtime {name!r}: missing(): found {clean(repr(reason), 60)}, expected None or a reason"
+    return reason
 
 
 def known_runtime(name: str) -> str:

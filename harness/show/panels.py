@@ -112,11 +112,10 @@ def offered(records: Iterable[Record]) -> list[Panel]:
     records = list(records)
     for offer in plugins.every(GROUP):
         try:
-            panels += filter(None, [offer(record) for record in records])
+            panels += [cleaned(panel) for panel in map(offer, records) if panel is not None]
         except Exception as error:  # noqa: BLE001 - of a stranger's package: the rest of the report is shown
-            warnings.warn(
-                f"a section of {offer.__module__} is left out: {type(error).__name__}: {error}", stacklevel=2
-            )
+            where = getattr(offer, "__module__", type(offer).__name__)
+            warnings.warn(f"a section of {where} is left out: {type(error).__name__}: {error}", stacklevel=2)
     return panels
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from harness.core import plugins
 from harness.core.base import Frozen
-from harness.core.errors import HarnessError, installing
+from harness.core.errors import EngineError, HarnessError, installing
 from harness.core.paths import cache_dir, home_dir
 from harness.core.units import GIB, counted, format_bytes
 from harness.hardware.threads import default_thread_count
@@ -140,8 +140,8 @@ def _runtimes() -> Found:
         state: State = "ok"
         brief = ""
         try:
-            reason = plugins.load("harness.runtimes", name, "RUNTIME").missing()
-        except (ImportError, AttributeError) as error:
+            reason = plugins.missing_reason(plugins.load("harness.runtimes", name, "RUNTIME"), name)
+        except (ImportError, AttributeError, EngineError) as error:
             state = "broken"
             reason = repr(error)
             brief = f"the runtime {name} cannot be loaded: {reason}"

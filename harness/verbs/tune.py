@@ -478,7 +478,7 @@ def usable(runtimes: Sequence[str]) -> list[str]:
         runtime = plugins.load("harness.runtimes", name, "RUNTIME")
         reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
         reads = reads and not isinstance(runtime, SimpleRuntime)  # its settings are its own
-        why = runtime.missing() or ("" if reads else "it reads no GGUF file in process")
+        why = plugins.missing_reason(runtime, name) or ("" if reads else "it reads no GGUF file in process")
         if runtimes and why:
             raise RefusedError(f"{name}: {why}")
         if not why:

@@ -14,7 +14,11 @@ from harness.core.errors import UnknownNameError
 def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def found(*, group: str, name: str = "") -> list[SimpleNamespace]:
         assert group == "edge_harness.runtimes"
-        theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("ort", "mine")]
+
+        def runtime(name: str) -> SimpleNamespace:
+            return SimpleNamespace(name=f"their {name}", missing=str, identity=str, open=str)
+
+        theirs = [SimpleNamespace(name=n, value=n, load=lambda n=n: runtime(n)) for n in ("ort", "mine")]
         return [e for e in theirs if not name or e.name == name]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", found)
@@ -26,7 +30,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("entries")
 def test_names_and_loading() -> None:
     assert {"llamacpp", "mine", "ort"} <= set(plugins.names("harness.runtimes"))
-    assert plugins.load("harness.runtimes", "mine", "RUNTIME") == "their mine"
+    assert plugins.load("harness.runtimes", "mine", "RUNTIME").name == "their mine"
     assert plugins.load("harness.runtimes", "ort", "RUNTIME").name == "ort"
     with pytest.raises(UnknownNameError, match="Did you mean 'mine'"):
         plugins.load("harness.runtimes", "min", "RUNTIME")
