@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from harness.core.budget import Budget
 from harness.core.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, Record, Sample, Validity
 from harness.core.scenario import Scenario
-from harness.gates.live import LOOKS, gate_in_turns
+from harness.gates.judge import MOST_TURNS
+from harness.gates.live import gate_in_turns
 
 TOKENS: Final = 48
 BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
@@ -86,7 +87,7 @@ class Course(NamedTuple):
     turns: int
 
 
-def run_gate(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
+def run_gate(noise: Noise, slowdown: float, seed: int, max_turns: int = MOST_TURNS) -> Course:
     """One gate in turns."""
     machine = Machine(noise, seed)
     (judged,), new, _ = gate_in_turns(

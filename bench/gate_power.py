@@ -1,184 +1,160 @@
-"""What the gate finds and how often it errs, by simulation through its own functions: the table of docs/gates.md.
+"""What the gate finds and how often it errs, by kinds of noise, through its own functions: the table of docs/gates.md.
 
     python -m bench gate_power --record reports/gates/power.json
 
-A file holds eight budgets. ln(median) of a run is normal with a spread between runs (1, 3, 6, 8 %), its samples differ
-by 1 % within it. False red is the share of files of an unchanged build in which any budget fails; found is the share of
-gates of a slower build that fail on the slower budget.
+A file holds eight budgets on decoding speed, each with noise of its own; runs follow each other in time. False red is
+the share of files of an unchanged build in which any budget fails; found is the share of gates of a slower build that
+fail on the slower budget.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from math import exp
+from collections.abc import Callable
+from math import log
 from pathlib import Path
-from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from bench._kept import write
-from bench.gate_noise import MACHINE, MODEL
 from bench.renderers import json_table
 from harness.core.budget import Budget
-from harness.core.record import SCHEMA_VERSION, Record, Sample
-from harness.core.scenario import Scenario
-from harness.gates.evaluate import evaluate
-from harness.gates.judge import Judgement
-from harness.gates.live import gate_in_turns
-from harness.gates.propose import Preset, propose
+from harness.core.metric import FIGURES
+from harness.core.stats.intervals import share_interval
+from harness.core.stats.runs import estimate, spread_of
+from harness.gates.judge import MOST_TURNS, Errors, GateAnswer, judge
+from harness.gates.live import looks_within
+from harness.gates.propose import propose_limit
 
 BUDGETS: Final = 8
-WITHIN: Final = 0.01
-SPREADS: Final = (0.01, 0.03, 0.06, 0.08)
-SLOWDOWNS: Final = (0.05, 0.10, 0.20)
-_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+BUDGET: Final = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.10)
+FIGURE: Final = FIGURES["decode_tokens_per_s"]
+SLOWDOWNS: Final = (0.10, 0.20)
+Series = NDArray[np.float64]
+"""ln(median) of runs in the order of time."""
+Draw = Callable[[np.random.Generator, int], Series]
 
 
-class Bench:
-    """Draws runs of one build on one machine, a minute apart: runs differ by a spread, or days do."""
+def _lagging(share: float) -> Draw:
+    def draw(generator: np.random.Generator, count: int) -> Series:
+        steps = generator.normal(0, 0.03 * (1 - share**2) ** 0.5, count)
+        values = [generator.normal(0, 0.03)]
+        for step in steps[1:]:
+            values.append(share * values[-1] + step)
+        return np.array(values)
 
-    def __init__(self, spread: float, seed: int) -> None:
-        self.spread, self.draw, self.number = spread, Random(seed), 0
-        self.days: dict[int, float] = {}
-
-    def run(self, slowdown: float, *, day: int | None = None) -> Record:
-        """One run that decodes at about 100 tokens/s, less the slowdown."""
-        self.number += 1
-        if day is None:
-            effect = self.draw.gauss(0.0, self.spread)
-        else:
-            effect = self.days.setdefault(day, self.draw.gauss(0.0, self.spread)) + self.draw.gauss(0.0, WITHIN)
-        speed = 100.0 * (1.0 - slowdown) * exp(effect)
-        samples = [
-            Sample(
-                phase="decode",
-                label="tg64",
-                token_count=64,
-                duration_s=64.0 / speed * exp(self.draw.gauss(0.0, WITHIN)),
-                started_unix_s=0.0,
-            )
-            for _ in range(5)
-        ]
-        made = _START + timedelta(days=day or 0, minutes=self.number)
-        return Record(
-            schema_version=SCHEMA_VERSION,
-            run_id=f"r{self.number}",
-            harness_version="0",
-            command=(),
-            created=made.isoformat(),
-            workload="generate",
-            machine=MACHINE,
-            scenario=Scenario(),
-            outcome="ok",
-            model=MODEL,
-            samples=tuple(samples),
-        )
+    return draw
 
 
-class Outcome(NamedTuple):
-    """What a gate answered to the one budget of its file that is drawn, and after how many runs of the build."""
+def _modes(stay: float) -> Draw:
+    def draw(generator: np.random.Generator, count: int) -> Series:
+        mode = (np.cumsum(generator.random(count) > stay) + generator.integers(0, 2)) % 2
+        return generator.normal(0, 0.01, count) - 0.10 * mode
 
-    judged: Judgement
-    runs: int
-
-
-def _file(budget: Budget) -> list[Budget]:
-    """A file of eight budgets, of which one is of the runs that are drawn."""
-    return [budget, *(budget.replace(model=f"other-{number}") for number in range(1, BUDGETS))]
+    return draw
 
 
-def _kept(preset: Preset, bench: Bench, count: int, *, days: bool) -> tuple[list[Record], Budget]:
-    """Runs of the build that is known, and the budget that they propose as one of eight."""
-    earlier = [bench.run(0.0, day=number if days else None) for number in range(count)]
-    models = [earlier[0].replace(model=MODEL.replace(name=f"m{number}")) for number in range(1, BUDGETS)]
-    budgets = [proposal.budget for proposal in propose([*earlier, *models], preset)]
-    return earlier, next(budget for budget in budgets if budget.model == MODEL.name)
+def _hotter(step: float) -> Draw:
+    return lambda generator, count: generator.normal(0, 0.01, count) - step * np.arange(count)
 
 
-def from_files(
-    spread: float, slowdown: float, seed: int, *, preset: Preset, kept: int, runs: int, days: bool
-) -> Outcome:
-    """``gate`` of some runs beside what was kept: of the same hour, or of other days."""
-    bench = Bench(spread, seed)
-    earlier, budget = _kept(preset, bench, kept, days=days)
-    new = [bench.run(slowdown, day=kept if days else None) for _ in range(runs)]
-    return Outcome(evaluate(_file(budget), new, baseline=earlier)[0], runs)
-
-
-def in_turns(spread: float, slowdown: float, seed: int) -> Outcome:
-    """``gate live``: both sides in turns."""
-    bench = Bench(spread, seed)
-    budget = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.10)
-    judged, new, _ = gate_in_turns(_file(budget), partial(bench.run, slowdown), partial(bench.run, 0.0))
-    return Outcome(judged[0], len(new))
-
-
-WAYS: Final[dict[str, Callable[[float, float, int], Outcome]]] = {
-    "regression, 5 runs beside 5 of the same hour": partial(
-        from_files, preset="regression", kept=5, runs=5, days=False
-    ),
-    "regression, 7 runs beside 7 of the same hour": partial(
-        from_files, preset="regression", kept=7, runs=7, days=False
-    ),
-    "regression, 1 run beside 20 of the same hour": partial(
-        from_files, preset="regression", kept=20, runs=1, days=False
-    ),
-    "regression, 3 runs beside 20 of the same hour": partial(
-        from_files, preset="regression", kept=20, runs=3, days=False
-    ),
-    "regression, a day beside 20 days": partial(from_files, preset="regression", kept=20, runs=3, days=True),
-    "limits of 5 runs of one hour, 3 runs": partial(from_files, preset="limits", kept=5, runs=3, days=False),
-    "limits of 20 days, a day": partial(from_files, preset="limits", kept=20, runs=3, days=True),
-    "gate live, at most 24 turns": in_turns,
+NOISE: Final[dict[str, Draw]] = {
+    "runs differ by 3 %, independent": lambda g, n: g.normal(0, 0.03, n),
+    "3 %, each like the one before (.9)": _lagging(0.9),
+    "3 %, each like the one before (.97)": _lagging(0.97),
+    "two modes 10 % apart, drawn": _modes(0.5),
+    "two modes 10 % apart, lasting": _modes(0.95),
+    "heat: 0.3 % slower a run": _hotter(0.003),
+    "heat: 1 % slower a run": _hotter(0.01),
+    "heavy tail (t of 2 degrees, 1.5 %)": lambda g, n: g.standard_t(2, n) * 0.015,
+    "1 %, one run in eight 25 % slower": lambda g, n: g.normal(0, 0.01, n) + log(0.75) * (g.random(n) < 0.125),
+    "1 %, 15 % boost that fades": lambda g, n: g.normal(0, 0.01, n) + 0.15 * np.exp(-np.arange(n) / 4),
 }
+Gate = Callable[[Draw, np.random.Generator, float], tuple[GateAnswer, int]]
+"""The answer to a build that is slower by that share, and the runs or turns that it took."""
 
 
-def row(way: str, spread: float, gates: int) -> list[str]:
-    """Rates of one way at one spread."""
-    cells = [way, f"{spread:.0%}"]
-    unchanged = [WAYS[way](spread, 0.0, seed) for seed in range(gates * BUDGETS)]
-    red_count = 0
-    for at in range(0, len(unchanged), BUDGETS):
-        red_count += any(outcome.judged.answer == "fail" for outcome in unchanged[at : at + BUDGETS])
-    cells += [f"{red_count / gates:.1%}", f"{_share(unchanged, 'pass'):.0%}"]
-    for slowdown in SLOWDOWNS:
-        outcomes = [WAYS[way](spread, slowdown, seed) for seed in range(gates)]
-        cells.append(f"{_share(outcomes, 'fail'):.0%}")
-    cells.append(f"{sum(outcome.runs for outcome in outcomes) / gates:.1f}")
-    return cells
+def _judged(budget: Budget, new: Series, old: Series, unit: str, errors: Errors) -> GateAnswer:
+    sides = [[[float(value)] for value in np.exp(side)] for side in (new, old)]
+    spread = spread_of([side for side in sides if side], None if unit == "turn" else FIGURE.spread, unit)
+    before = sides[1] if budget.slowdown_ratio else []
+    value = estimate(sides[0], spread, *errors.ends(higher_is_better=True), before)
+    return judge(budget, value, spread, (len(new), len(before)), errors=errors, evidence=()).answer
 
 
-def _share(outcomes: Sequence[Outcome], answer: str) -> float:
-    return sum(outcome.judged.answer == answer for outcome in outcomes) / len(outcomes)
+def in_turns(draw: Draw, generator: np.random.Generator, slowdown: float) -> tuple[GateAnswer, int]:
+    """``gate live``: which side goes first is drawn, and every turn is a look."""
+    errors = Errors.of(BUDGETS, 1)
+    errors = Errors(errors.alarm / 2, errors.missed / 2)  # two ways to read a turn
+    runs = draw(generator, 2 * MOST_TURNS).reshape(MOST_TURNS, 2)
+    first = generator.integers(0, 2, MOST_TURNS)
+    turns = np.arange(MOST_TURNS)
+    ratios = runs[turns, first] - runs[turns, 1 - first] + log(1.0 - slowdown)
+    for look in looks_within(MOST_TURNS):
+        answer = _judged(BUDGET, ratios[:look], np.array([]), "turn", errors)
+        if answer != "inconclusive":
+            return answer, look
+    return "inconclusive", MOST_TURNS
 
 
+def beside(kept: int, count: int, unit: str = "run") -> Gate:
+    """``gate --baseline``: some runs after those that were kept; of ``sittings`` each value is a day's."""
+
+    def gate(draw: Draw, generator: np.random.Generator, slowdown: float) -> tuple[GateAnswer, int]:
+        series = draw(generator, kept + count)
+        new = series[kept:] + log(1.0 - slowdown)
+        return _judged(BUDGET, new, series[:kept], unit, Errors.of(BUDGETS, 1)), count
+
+    return gate
+
+
+def by_limit(draw: Draw, generator: np.random.Generator, slowdown: float) -> tuple[GateAnswer, int]:
+    """The limit that ``gate init`` writes by itself from five runs, held to three later ones."""
+    series = draw(generator, 8)
+    kept = [[float(value)] for value in np.exp(series[:5]) * 100]
+    limit = propose_limit("decode_tokens_per_s", kept, spread_of([kept], FIGURE.spread), BUDGETS)
+    budget = Budget(metric="decode_tokens_per_s", floor=limit)
+    new = series[5:] + log(100.0 * (1.0 - slowdown))
+    return _judged(budget, new, np.array([]), "run", Errors.of(BUDGETS, 1)), 3
+
+
+WAYS: Final[dict[str, Gate]] = {
+    "gate live, at most 24 turns": in_turns,
+    "limits of gate init: 5 runs, then 3": by_limit,
+    "5 runs beside 5 of the same hour": beside(5, 5),
+    "3 runs beside 20 of the same hour": beside(20, 3),
+    "a day beside 20 days": beside(20, 1, "sitting"),
+}
 COLUMNS: Final = (
-    "way",
-    "runs differ by",
-    "false red, of a file of eight",
-    "unchanged budget passed",
-    "5 % found",
-    "10 % found",
-    "20 % found",
-    "runs until 20 % is decided",
-)
+    "way", "noise", "false red, of a file of eight (at most)", "unchanged budget passed",
+    "10 % found", "20 % found", "20 % passed", "runs or turns until 20 % is decided",
+)  # fmt: skip
+
+
+def row(way: str, noise: str, files: int) -> list[str]:
+    """Rates of one way under one kind of noise."""
+    generator = np.random.default_rng(1)
+    gate, draw = WAYS[way], NOISE[noise]
+    same = [gate(draw, generator, 0.0)[0] for _ in range(files * BUDGETS)]
+    red_count = sum("fail" in same[at : at + BUDGETS] for at in range(0, len(same), BUDGETS))
+    most = share_interval(red_count, files).high or 0.0
+    cells = [way, noise, f"{red_count / files:.1%} ({most:.1%})", f"{same.count('pass') / len(same):.0%}"]
+    outcomes = []
+    for slowdown in SLOWDOWNS:
+        outcomes = [gate(draw, generator, slowdown) for _ in range(files)]
+        cells.append(f"{sum(answer == 'fail' for answer, _ in outcomes) / files:.0%}")
+    cells.append(f"{sum(answer == 'pass' for answer, _ in outcomes) / files:.0%}")
+    return [*cells, f"{np.mean([count for _, count in outcomes]):.1f}"]
 
 
 @click.command()
 @click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON file for the table.")
-@click.option("--gates", default=1000, show_default=True, help="Of each cell; eight times as many unchanged budgets.")
+@click.option("--files", default=400, show_default=True, help="Budgets files of each cell, of eight budgets.")
 @click.option("--way", "only", default="", help="Only ways whose name begins so.")
-def main(record: Path, gates: int, only: str) -> None:
-    """Simulate, and write the table row by row; rows that are there already are not made again."""
-    command = f"python -m bench gate_power --gates {gates}"
-    rows: list[list[str]] = json.loads(record.read_text())["rows"] if record.exists() else []
-    for way in (name for name in WAYS if name.startswith(only)):
-        for spread in SPREADS:
-            if not any(each[:2] == [way, f"{spread:.0%}"] for each in rows):
-                rows.append(row(way, spread, gates))
-                write(record, command, {"columns": list(COLUMNS), "rows": rows}, "simulated")
+def main(record: Path, files: int, only: str) -> None:
+    """Simulate every way under every kind of noise, and write the table."""
+    rows = [row(way, noise, files) for way in WAYS if way.startswith(only) for noise in NOISE]
+    write(record, f"python -m bench gate_power --files {files}", {"columns": list(COLUMNS), "rows": rows}, "simulated")
     click.echo(json_table(record))
 
 

@@ -33,7 +33,7 @@ from bench.renderers import json_table
 from harness.core.budget import Budget
 from harness.core.record import Record, Sample
 from harness.core.scenario import Scenario
-from harness.gates.live import LOOKS, gate_in_turns
+from harness.gates.live import gate_in_turns
 from harness.measure.machine import cpu, fingerprint
 from harness.measure.runner import identify, new_record
 from harness.measure.validity import ValidityProbe
@@ -239,7 +239,7 @@ def _count(answers: list[str]) -> list[int]:
 @click.option("--same", default=40, show_default=True, help="A/A gates.")
 @click.option("--slowed", default=20, show_default=True, help="Gates for each slowdown.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens of a sample.")
-@click.option("--max-turns", default=LOOKS[-2], show_default=True, help="Turns after which a gate is inconclusive.")
+@click.option("--max-turns", default=16, show_default=True, help="Turns after which a gate is inconclusive.")
 @click.option("--seconds", default=1020.0, show_default=True, help="Measure for so long; the next call goes on.")
 @click.option(
     "--neighbour", "share", type=click.FloatRange(0, 1), default=0.0, help="Share of a core that another process uses."

@@ -97,7 +97,7 @@ def _comment() -> str:
     (run,) = records_of(REPORTS / "check" / "default.json")
     earlier = [replace(run, run_id=f"earlier-{n}", created=f"2026-01-0{n}T00:00:00Z") for n in range(1, 7)]
     slower = tuple(replace(s, duration_s=s.duration_s * (1.25 if s.phase == "decode" else 1.0)) for s in run.samples)
-    budgets = [budget for budget, _ in propose(earlier, "phone")]
+    budgets = [budget for budget, *_ in propose(earlier, "phone")]
     judged = evaluate(budgets, [replace(run, samples=slower)], baseline=earlier)
     style = "main { font: 14px/1.5 sans-serif; padding: 14px; width: 830px } table { border-collapse: collapse } "
     style += "td, th { border: 1px solid #d0d7de; padding: 5px 9px; text-align: left }"

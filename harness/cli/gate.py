@@ -56,6 +56,11 @@ def _time(text: str) -> datetime:
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
+def _share(text: str) -> float:
+    """A share from ``10%`` or ``0.1``."""
+    return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+
+
 class _Gate(Verbs):
     """``gate RESULT...`` judges; ``gate init`` and ``gate live`` are verbs of their own."""
 
@@ -238,6 +243,16 @@ def init(
             "the time to the first token.",
         ),
     ] = "limits",
+    finds: Annotated[
+        Annotated[float, Meta(ge=0.01, le=0.9)] | None,
+        Option(
+            "--finds",
+            "Slowdown that each budget must find in 95 of 100 gates, such as 10%. A budget that cannot is not "
+            "written, and is named with the runs that it lacks.",
+            reads=_share,
+            default="10% for comparisons; limits that pass no build 20% slower",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, Option("--out -o", "File to write.", "Output", path="file", default="stdout")
     ] = None,
@@ -253,15 +268,19 @@ def init(
     from harness.records.store import write_atomically
     from harness.verbs.results import gather
 
-    proposals = propose(gather(results), preset)
-    if not proposals:
+    every = propose(gather(results), preset, finds)
+    if not every:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
-    for budget, finds in proposals:
-        click.echo(f"{budget.metric}, {budget.model}: {finds}", err=True)
+    proposals = [each for each in every if not each.lacks]
+    for each in every:
+        said = f"not written: {each.lacks} ({each.finds})" if each.lacks else each.finds
+        click.echo(f"{each.budget.metric}, {each.budget.model}: {said}", err=True)
+    if not proposals:
+        raise RefusedError(f"no budget can find a slowdown of {finds:.0%} with these results")
     text = to_toml(proposals)
     if out:
         write_atomically(out, text.encode())
-    return Output([budget for budget, _ in proposals], lambda: None if out else click.echo(text, nl=False))
+    return Output([each.budget for each in proposals], lambda: None if out else click.echo(text, nl=False))
 
 
 def _baseline_note(judged: "Sequence[Record]", before: "Sequence[Record]") -> str:

@@ -28,6 +28,8 @@ from harness.gates.sittings import alternate, comparable, time_of
 _FASTEST: Final = 0.2
 """Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of
 them."""
+_APART: Final = 0.025
+"""Share of cases in which each end of the interval errs that says whether two ways to read a turn agree."""
 _WELL: Final = frozenset({"ok", "inconclusive"})
 """Outcomes of runs that measured something."""
 _ENDS: Final[dict[GateAnswer, Exit]] = {
@@ -363,7 +365,7 @@ def _judge_turns(case: _Judging) -> Judgement | None:
         return None
     whole = _judge_ratios(case, ratios)
     if figure.is_of_tokens and (disturbed or whole.answer == "inconclusive"):
-        return _spared(case, whole, len(ratios), disturbed=disturbed)
+        return _spared(case, whole, ratios, disturbed=disturbed)
     return whole
 
 
@@ -382,31 +384,33 @@ def _judge_ratios(case: _Judging, ratios: Runs) -> Judgement:
     return _judged(case, ratios, spread_of([ratios], None, "turn"), len(ratios))
 
 
-def _spared(case: _Judging, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:
+def _spared(case: _Judging, whole: Judgement, own: Runs, *, disturbed: bool) -> Judgement:
     """The same ratio from the fastest fifth of each run's tokens.
 
     Where that decides nothing, an inconclusive one.
 
     A slower build is slower on every token, a neighbour hits some of them: it adds time and takes none away,
-    so that a low quantile varies least. It counts only while the interval of the budget's own figure
-    (``whole``) holds its ratio, so that a build which slows some tokens alone is seldom passed by the others.
+    so that a low quantile varies least. It counts only while Student's 95 % interval of the budget's own figure
+    (ratios ``own``, judged as ``whole``) holds its ratio, so that a build which slows some tokens alone is seldom
+    passed by the others.
 
     Source:
         J. Chen and J. Revels 2016, "Robust benchmarking in noisy environments", arXiv:1608.04295.
     """
     ratios = _ratios(case, partial(latency_values, share=_FASTEST, label=case.budget.label))
-    if len(ratios) != turn_count or whole.low is None or whole.high is None:
+    usual = estimate(own, spread_of([own], None), _APART, _APART)
+    if len(ratios) != len(own) or usual.low is None or usual.high is None:
         return whole.replace(answer="inconclusive")
     if FIGURES[case.budget.metric].higher_is_better:  # of times, where the budget is of speeds
         ratios = [[1.0 / ratio for ratio in turn] for turn in ratios]
     spared = _judge_ratios(case, ratios)
-    agrees = whole.low <= (spared.value or 0.0) <= whole.high
+    agrees = usual.low <= (spared.value or 0.0) <= usual.high
     if not disturbed and (spared.answer == "inconclusive" or not agrees):
         return whole
     why = f"; by the fastest {_FASTEST:.0%} of each run's tokens, which others disturbed least"
     if agrees:
         return spared.replace(reason=spared.reason + why)
-    apart = f"{case.budget.metric} itself lies elsewhere (ratio {whole.low:.3f} to {whole.high:.3f})"
+    apart = f"{case.budget.metric} itself lies elsewhere (ratio {usual.low:.3f} to {usual.high:.3f})"
     return spared.replace(answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
 
 

@@ -43,9 +43,24 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     if shown:
         why = Counter(_why(judgement) for judgement in shown)
         lines += ["", *(f"  {reason}" for reason, _ in why.most_common(2))]
+    if worst == "pass":
+        lines += _would_have_failed(judgements)
     lines += [f"  {clean(note, 160)}" for note in notes[:_ROWS]]
     lines.append("  More: --all (every budget, with its evidence)")
     return "\n".join(lines) + "\n"
+
+
+def _would_have_failed(judgements: Sequence[Judgement]) -> list[str]:
+    """What a gate that passed would not have passed, by the budget that is blindest; empty where none is known."""
+    known = [j for j in judgements if j.fails_from_ratio is not None]
+    if not known:
+        return []
+    blindest = max(known, key=lambda j: j.fails_from_ratio or 0.0)
+    figure = FIGURES[blindest.budget.metric]
+    worse = figure.words[not figure.higher_is_better]
+    said = f"{figure.title} {blindest.fails_from_ratio:.0%} {worse}"
+    all_or_blindest = "" if len(known) == 1 else ", the others less"
+    return [f"  It would have failed: {said}{all_or_blindest}."]
 
 
 def _why(judgement: Judgement) -> str:
@@ -103,6 +118,10 @@ def terminal(judgements: Sequence[Judgement]) -> str:
         ]
         if j.detectable_ratio is not None:
             lines.append(f"{'finds':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
+        if j.fails_from_ratio is not None:
+            lines.append(
+                f"{'fails from':>13}  {j.fails_from_ratio:.1%} worse than it was, by these very runs"
+            )
         lines.append(f"{'because':>13}  {j.reason}")
         lines += [f"{'evidence':>13}  {e}" for e in j.evidence[:8]]
         if len(j.evidence) > 8:

@@ -27,6 +27,12 @@ FALSE_ALARM_RATIO: Final = 0.01
 MISSED_RATIO: Final = 0.05
 """Share of gates that pass a build on a budget whose limit it just misses."""
 
+MOST_TURNS: Final = 24
+"""Turns of ``gate live`` where nothing else is said."""
+_LEVELS: Final = 1.5
+_LEVELS_OF_FEW: Final = 3.0
+_FEW_RUNS: Final = 3
+
 GateAnswer = Literal["fail", "could not run", "inconclusive", "pass"]
 """The worst first: the order of exit statuses."""
 
@@ -58,7 +64,9 @@ class Judgement(Frozen):
     Limit, value and its interval (``low``, ``high``) are in the figure's unit, or ratios to what
     ``relative_to`` names (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside
     (positive) or outside the limit the value lies, as a share of the limit; ``detectable_ratio`` the smallest
-    slowdown that so many runs show in 95 of 100 gates, None without an interval of theirs; ``runs_needed``
+    slowdown that so many runs show in 95 of 100 gates, None without an interval of theirs; ``fails_from_ratio``
+    the smallest further slowdown (or rise of a cost) with which these very runs would have failed, None where
+    none would; ``runs_needed``
     with how many an open question is likely to be decided, None where no number is; ``change`` how far the
     value lies from the baseline or from the limit, ``settles`` what would decide an open question, in words.
     Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0 without a file.
@@ -74,6 +82,7 @@ class Judgement(Frozen):
     sample_count: int = 0
     margin_ratio: float | None = None
     detectable_ratio: float | None = None
+    fails_from_ratio: float | None = None
     runs_needed: int | None = None
     change: str = ""
     settles: str = ""
@@ -111,26 +120,59 @@ def judgement_of(budget: Budget, answer: GateAnswer, *, reason: str, **fields: A
 
 
 def decide(
-    estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False
+    estimate: Estimate,
+    limit: float,
+    *,
+    higher_is_better: bool,
+    finds_slowdown: bool = False,
+    levels: float = 1.0,
 ) -> GateAnswer:
-    """Three answers from an interval and a limit; without an interval, inconclusive.
+    """Three answers from an interval and a limit; without the end that would decide, inconclusive.
 
     Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no
     change", and the slowdown is more than half of the limit's (in logs). So a broken answer and a kept one
-    both have the power that the number of runs gives.
+    both have the power that the number of runs gives. ``levels``: a change by less than that ratio (below 1)
+    accuses nobody, as a machine may do it too.
     """
-    if estimate.low is None or estimate.high is None:
-        return "inconclusive"
     sign = -1 if higher_is_better else 1
-    best, worst = sorted((sign * estimate.low, sign * estimate.high))
-    is_broken = best > sign * limit
-    if finds_slowdown:
-        is_broken = best > sign and sign * estimate.mid > sign * sqrt(limit)
-    if is_broken:
-        return "fail"
-    if worst <= sign * limit:
+    kindest = estimate.high if higher_is_better else estimate.low
+    harshest = estimate.low if higher_is_better else estimate.high
+    if kindest is not None and sign * kindest > sign * fails_beyond(
+        limit, higher_is_better=higher_is_better, finds_slowdown=finds_slowdown, levels=levels
+    ):
+        if not finds_slowdown or sign * estimate.mid > sign * sqrt(limit):
+            return "fail"
+    elif harshest is not None and sign * harshest <= sign * limit:
         return "pass"
     return "inconclusive"
+
+
+def fails_beyond(limit: float, *, higher_is_better: bool, finds_slowdown: bool, levels: float = 1.0) -> float:
+    """The value that the kind end of an interval must be worse than, for a budget to be broken."""
+    edge = 1.0 if finds_slowdown else limit
+    if levels < 1.0:
+        edge = min(edge, levels) if higher_is_better else max(edge, 1.0 / levels)
+    return edge
+
+
+def levels_of(budget: Budget, spread: Spread, counts: tuple[int, int]) -> float:
+    """Change between two blocks of runs that a machine may make by itself, as a ratio below 1; 1 for none.
+
+    Two modes that last, heat, and runs that are like the one before them move a whole block. No test of the
+    runs tells that from a change of the build, so that less than 1.5 times the most by which hours were seen
+    to differ accuses nobody (3 times, from fewer than three runs). Turns are free of it, and so is a limit
+    that is no ratio to a baseline.
+    """
+    if spread.unit == "turn" or not counts[1]:
+        return 1.0
+    times = _LEVELS if min(counts) >= _FEW_RUNS else _LEVELS_OF_FEW
+    return max(0.4, 1.0 - times * FIGURES[budget.metric].spread)
+
+
+def turns_command(budget: Budget) -> str:
+    """The command that compares two builds in turns."""
+    run = f"edge-harness run {budget.model if '*' not in budget.model else 'MODEL'} --json"
+    return f"edge-harness gate live --budget FILE --candidate '{run}' --baseline 'OLD/{run}'"
 
 
 def judge(
@@ -150,7 +192,17 @@ def judge(
     figure = FIGURES[budget.metric]
     finds_slowdown = budget.slowdown_ratio is not None
     limit, relative_to = limit_of(budget)
-    answer = decide(estimate, limit, higher_is_better=figure.higher_is_better, finds_slowdown=finds_slowdown)
+    levels = levels_of(budget, spread, counts)
+    rule: dict[str, Any] = {
+        "higher_is_better": figure.higher_is_better,
+        "finds_slowdown": finds_slowdown,
+        "levels": levels,
+    }
+    answer = decide(estimate, limit, **rule)
+    moved = levels < 1.0 and decide(estimate, limit, **rule | {"levels": 1.0}) == "fail" != answer
+    unsteady = spread.doubt if counts[1] and answer == "pass" else ""
+    if moved or unsteady:
+        answer = "inconclusive"
     margin = (estimate.mid / limit - 1.0) * (1 if figure.higher_is_better else -1)
     if relative_to:
         change = f"{abs(estimate.mid - 1.0):.1%} {figure.words[estimate.mid > 1.0]} than the {relative_to}"
@@ -161,7 +213,11 @@ def judge(
     needed: int | None = None
     if budget.slowdown_ratio is not None:
         reason += f", where {budget.slowdown_ratio:.0%} must be found"
-    if answer == "inconclusive":
+    if answer == "inconclusive" and (moved or unsteady):
+        settles = turns_command(budget)
+        why = unsteady or f"a machine may change by {1.0 - levels:.0%} between two blocks of runs"
+        reason += f": {why}, and only turns tell that from the build: {settles}"
+    elif answer == "inconclusive":
         distance = limit if finds_slowdown else estimate.mid / limit  # a ratio
         if spread.told is None and spread.unit == "run":  # two more tell how much they differ
             needed = counts[0] + 2
@@ -183,13 +239,31 @@ def judge(
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        detectable_ratio=found(spread, counts, errors.alarm),
+        detectable_ratio=_detectable(found(spread, counts, errors.alarm), levels),
+        fails_from_ratio=_fails_from(estimate, limit, **rule) if answer == "pass" else None,
         runs_needed=needed,
         change=change,
         settles=settles,
         reason=reason,
         evidence=tuple(evidence),
     )
+
+
+def _detectable(noise_ratio: float | None, levels: float) -> float | None:
+    """What noise hides and what the machine may do by itself, together."""
+    return None if noise_ratio is None else 1.0 - (1.0 - noise_ratio) * levels
+
+
+def _fails_from(estimate: Estimate, limit: float, **rule: Any) -> float | None:
+    """The smallest further change for the worse with which the same runs would have failed."""
+    higher = rule["higher_is_better"]
+    kindest = estimate.high if higher else estimate.low
+    if kindest is None or kindest <= 0 or estimate.mid <= 0:
+        return None
+    ratios = [fails_beyond(limit, **rule) / kindest]
+    if rule["finds_slowdown"]:
+        ratios.append(sqrt(limit) / estimate.mid)
+    return 1.0 - min(ratios) if higher else max(ratios) - 1.0
 
 
 def _settled(needed: int | None, counts: tuple[int, int], spread: Spread) -> str:
