@@ -11,8 +11,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final, NamedTuple
@@ -39,6 +40,12 @@ _FRESH_S: Final = 86_400.0
 _PAGE_S: Final = 60.0
 _SLOWEST_BYTES_PER_S: Final = 16 << 10
 """Below it a hub is given up: what it may send, at this rate, and a minute, are the time that it has."""
+_HEADERS_S: Final = 30.0
+"""In which an answer must begin, all addresses in between together."""
+_QUESTION_S: Final = 60.0
+"""In which a part of a file or a listing must be here: somebody waits for an answer."""
+_WINDOW_S: Final = 20.0
+"""Each window of a download brings ``_SLOWEST_BYTES_PER_S`` at least."""
 _NAME_MAX: Final = 180
 _FIRST_BYTES: Final = 1 << 20
 _EIB: Final = 1 << 60
@@ -335,7 +342,7 @@ def download(
     progress: Progress = no_progress,
     *,
     stop: int = 0,
-    silence_s: float = 30.0,
+    silence_s: float = 20.0,
 ) -> Fetched:
     """Fetch a file of the hub or of another host to its end, or up to byte ``stop``.
 
@@ -352,6 +359,9 @@ def download(
     headers["Accept-Encoding"] = "identity"
     most = stop or most_bytes
     end_s = time.monotonic() + _PAGE_S + most / _SLOWEST_BYTES_PER_S
+    if stop or most <= _LISTING_MAX_BYTES:
+        end_s = min(end_s, time.monotonic() + _QUESTION_S)
+    headers_s = time.monotonic() + _HEADERS_S
     session = _client().utils.get_session()
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
@@ -361,7 +371,7 @@ def download(
         for _ in range(
             _MOST_LEAPS
         ):  # followed here: the client would read what stands beside each address whole
-            answer = session.send(request, stream=True, follow_redirects=False)
+            answer = _begun(partial(session.send, request, stream=True, follow_redirects=False), headers_s)
             request = answer.next_request
             if request is None:
                 break
@@ -385,15 +395,58 @@ def download(
             size = int(told[1]) if told else 0
             if size > most_bytes:
                 raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
-            for chunk in answer.iter_raw():
+            for chunk in _in_time(answer.iter_raw(), f"{place}: {host}", most - done, end_s):
                 done += len(chunk)
-                if done > most:
-                    raise FetchError(f"{place}: {host} sends more than the {most} bytes that it may")
-                if time.monotonic() > end_s:
-                    raise FetchError(f"{place}: {host} was too slow: {done} bytes of at most {most} came")
                 out.write(chunk)
                 progress(done, most_bytes)
             return Fetched(done, size, _tag(answer))
+
+
+def _in_time(chunks: Iterable[bytes], whose: str, most_bytes: int, end_s: float) -> Iterator[bytes]:
+    """The chunks of an answer, as long as they come fast enough.
+
+    Raises:
+        FetchError: They are more than ``most_bytes``, not done at ``end_s``, or too few in one window of 20 s.
+    """
+    came = window_bytes = 0
+    window_s = time.monotonic()
+    for chunk in chunks:
+        came += len(chunk)
+        now_s = time.monotonic()
+        if came > most_bytes:
+            raise FetchError(f"{whose} sends more than the {most_bytes} bytes that it may")
+        if now_s > end_s:
+            raise FetchError(f"{whose} was too slow: {came} bytes of at most {most_bytes} came")
+        if now_s - window_s > _WINDOW_S:
+            if came - window_bytes < _SLOWEST_BYTES_PER_S * _WINDOW_S:
+                raise FetchError(f"{whose} was too slow: {came - window_bytes} bytes came in {_WINDOW_S:g} s")
+            window_s, window_bytes = now_s, came
+        yield chunk
+
+
+def _begun(send: Callable[[], Any], until_s: float) -> Any:
+    """The answer to a request, whose headers may come byte by byte: a thread waits, since no single read is late.
+
+    Raises:
+        FetchError: They are not here in time.
+    """
+    came: list[Any] = []
+    faults: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            came.append(send())
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+            faults.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(max(until_s - time.monotonic(), 0.0))
+    if faults:
+        raise faults[0]
+    if not came:
+        raise FetchError(f"no answer began in {_HEADERS_S:g} s")
+    return came[0]
 
 
 @contextmanager

@@ -5,10 +5,18 @@ import pytest
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from harness.serve.guard import COOKIE, Guard, is_same
+from harness.serve import guard
+from harness.serve.guard import COOKIE, Guard, Impatient, is_same
 
 
 def client(token: str = "", host: str = "127.0.0.1") -> TestClient:
@@ -65,3 +73,62 @@ def test_tokens_are_compared_whole() -> None:
     assert is_same("a", "a")
     assert not is_same("", "a")
     assert not is_same("ä", "a")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 200),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
+    ],
+)
+def test_no_page_of_another_site_may_ask(headers: dict[str, str], status: int) -> None:
+    assert client().get("/", headers=headers).status_code == status
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    app = Guard(PlainTextResponse("yes"), host="127.0.0.1", token="")
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, http=Impatient, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(5)
+
+
+def slow_body(port: int) -> socket.socket:
+    """A request whose body of 60,000 bytes has sent one."""
+    connection = socket.create_connection(("127.0.0.1", port), 5)
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\nx")
+    return connection
+
+
+def test_who_sends_slowly_holds_no_place(port: int) -> None:
+    """The 200 of them outnumber the places, and those whose bodies are read."""
+    slow = [slow_body(port) for _ in range(200)]
+    for _ in range(3):
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).status == 200
+    whole = urllib.request.Request(f"http://127.0.0.1:{port}/", data=b"y" * 1000)
+    assert urllib.request.urlopen(whole, timeout=20).read() == b"yes"
+    for connection in slow:
+        connection.close()
+
+
+def test_a_drip_of_bytes_ends_after_a_window(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_WINDOW_S", 0.2)
+    connection = slow_body(port)
+    for _ in range(20):
+        time.sleep(0.05)
+        try:
+            connection.sendall(b"x")
+        except OSError:
+            break
+    assert b" 408 " in connection.recv(100)
