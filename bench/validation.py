@@ -29,7 +29,7 @@ from harness.speed.coefficients import shipped
 from harness.speed.published.errors_of_rows import Report, judge_shipped, report
 from harness.speed.published.rows import read_rows
 
-SOURCE = "harness/speed/published/data, by: python -m bench validation --write FOLDER"
+SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
 _KEPT = ("left_out", "rows_count", "unpredictable", "groups", "tables")
 BY = (*GROUPS, "chip+source", "time")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROWS = Path(__file__).parents[2] / "harness/speed/published/data/decode.csv"
+ROWS = Path(__file__).parents[2] / "harness/published/data/decode.csv"
 MIXTURE = ("qwen3-30b-a3b", "-q", "Q4_K_M", "-d", "rtx-4060-desktop, 32GB")
 
 

@@ -49,7 +49,7 @@ class Cells(dict[str, str]):
 
 def speed_columns() -> list[str]:
     """Columns of the shipped file of speeds, in their order."""
-    first = shipped_text("data/decode.csv", "harness.speed.published").partition("\n")[0]
+    first = shipped_text("published/data/decode.csv").partition("\n")[0]
     return first.strip().split(",")
 
 
@@ -57,7 +57,7 @@ def read_cells(path: Path | None = None) -> list[Cells]:
     """Rows of the shipped file of speeds, or of ``path``; errors as :func:`cells_in`."""
     if path is not None:
         return cells_in(path, NEEDED)
-    with as_file(files("harness.speed.published") / "data" / "decode.csv") as shipped:
+    with as_file(files("harness") / "published" / "data" / "decode.csv") as shipped:
         return cells_in(shipped, NEEDED)
 
 

@@ -390,7 +390,7 @@ def test_list_and_show(tmp_path: Path) -> None:
 
 
 def test_a_page_of_a_device_says_what_was_measured_of_it_and_by_whom() -> None:
-    with (files("harness.speed.published") / "data" / "decode.csv").open(encoding="utf-8") as file:
+    with (files("harness") / "published" / "data" / "decode.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["chip"] == "RTX 3090" and row["test"].startswith("tg")]
     page = CliRunner(env={"COLUMNS": "200"}).invoke(COMMAND, ["show", "rtx 3090"], catch_exceptions=False).stdout
     count = int(re.findall(r"([0-9]+) speeds of this chip", page)[0])

@@ -200,7 +200,7 @@ def test_a_recurrent_name_has_a_state_and_no_cache() -> None:
 
 def test_names_in_the_shipped_rows_resolve() -> None:
     """At least 95 % of the models that published rows name, methods and draft heads apart."""
-    with (files("harness.speed.published") / "data" / "decode.csv").open() as file:
+    with (files("harness") / "published" / "data" / "decode.csv").open() as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
     failed = []
     for name, row in rows.items():

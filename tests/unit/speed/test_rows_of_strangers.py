@@ -13,7 +13,7 @@ from bench.validation import of_file
 from harness.cli.validate import validate as COMMAND
 from harness.core.errors import BadDataError
 
-DATA = files("harness.speed.published") / "data"
+DATA = files("harness") / "published" / "data"
 OTHERS = files("bench") / "rows/data"
 FILE = files("harness.speed") / "data/coefficients.json"
 
