@@ -160,24 +160,26 @@ def crash_words(error: BaseException) -> str:
 
 
 def crash_place(error: BaseException) -> tuple[str, bool]:
-    """File name and line where an error arose, and whether that is a plug-in's file outside this package.
+    """File name and line where an error arose, and whether an installed plug-in's package holds that file.
 
     Python's own library is passed over. Returns an empty place for an error without a traceback.
     """
     import sysconfig
 
     ours, library = str(Path(__file__).parents[1]), sysconfig.get_path("stdlib")
+    declared = {entry.module.partition(".")[0] for group in PROMISED for entry in _entries(group)}
     frames = []
     step = error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename
+        root = str(step.tb_frame.f_globals.get("__name__")).partition(".")[0]
         if not file.startswith("<") and (not file.startswith(library) or "-packages" in file):
-            frames.append((file, step.tb_lineno))
+            frames.append((file, step.tb_lineno, root in declared and not file.startswith(ours)))
         step = step.tb_next
     if isinstance(error, SyntaxError) and error.filename:  # the file that cannot be read has no frame yet
-        frames.append((error.filename, error.lineno or 0))
-    theirs = next((file for file, _ in frames if not file.startswith(ours)), "")
-    at = [(file, line) for file, line in frames if not theirs or file == theirs]
+        frames.append((error.filename, error.lineno or 0, not error.filename.startswith(ours)))
+    theirs = next((file for file, _, is_theirs in frames if is_theirs), "")
+    at = [(file, line) for file, line, _ in frames if not theirs or file == theirs]
     return (f"{Path(at[-1][0]).name}:{at[-1][1]}" if at else ""), bool(theirs)
 
 

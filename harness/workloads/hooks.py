@@ -7,9 +7,10 @@ from harness.core.device import Device
 from harness.core.model import Weights
 from harness.core.scenario import Scenario
 from harness.memory.co_resident import Companion
+from harness.workloads import TRACE_ENDING
 from harness.workloads.chain import Op, RecordedPass, law_of
 from harness.workloads.measuring import plan_of
-from harness.workloads.system import ENDING, load, names, size_of
+from harness.workloads.system import load, names, size_of
 from harness.workloads.system_child import SystemJob
 from harness.workloads.system_parts import ENCODER_TOKENS, scenario_of
 
@@ -19,7 +20,7 @@ _TEXT = RecordedPass(part="encoder", op=Op.EMBED, tokens=16)
 
 def companions() -> tuple[list[str], Callable[[str, Weights], Companion]]:
     """Names that ``fit --with`` takes, and what makes one of ``NAME``, ``NAME:SIZE`` or the file of a trace."""
-    return [*names(), f"*{ENDING}"], companion
+    return [*names(), f"*{TRACE_ENDING}"], companion
 
 
 def companion(text: str, weights: Weights) -> Companion:
@@ -29,7 +30,7 @@ def companion(text: str, weights: Weights) -> Companion:
         UnknownNameError: No such system or size.
         RefusedError: A parameter that it does not have.
     """
-    is_trace = text.endswith(ENDING)
+    is_trace = text.endswith(TRACE_ENDING)
     name, size = (text, "") if is_trace else text.partition(":")[::2]
     plan = plan_of(SystemJob(name=name, size=size_of(load(name), size or "default")), weights)
     system, own_size = plan.system, plan.job.size

@@ -21,12 +21,11 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Weights
 from harness.core.result import PartMemory, Score
+from harness.workloads import TRACE_ENDING
 from harness.workloads.chain import RecordedPass
 from harness.workloads.system_parts import SystemParts
 
 GROUP = "edge_harness.workloads"
-ENDING = ".trace.json"
-"""Of the file of a trace."""
 _MOST_BYTES = 256 << 20
 """Of a file of cases."""
 
@@ -180,7 +179,7 @@ def load(name: str) -> System:
         UnknownNameError: None of that name is declared.
         EngineError: It is declared, and its module or object is not there, or is no system.
     """
-    if name.endswith(ENDING) or Path(name).is_file():
+    if name.endswith(TRACE_ENDING) or Path(name).is_file():
         from harness.workloads.trace import TraceSystem
 
         return TraceSystem(Path(name))

@@ -20,8 +20,9 @@ from harness.core.errors import BadDataError, RefusedError
 from harness.core.foreign import json_of, read_limited, typed
 from harness.core.model import Count
 from harness.core.result import PassFigures
+from harness.workloads import TRACE_ENDING
 from harness.workloads.chain import GLUE, Op, RecordedPass, quantiles
-from harness.workloads.system import ENDING, Context, Size, System, WorkloadCase, kind_of
+from harness.workloads.system import Context, Size, System, WorkloadCase, kind_of
 from harness.workloads.system_parts import ENCODER_TOKENS
 
 _MOST_BYTES = 256 << 20
@@ -125,7 +126,7 @@ class TraceSystem(System):
     kinds = (Chat, Embed)
 
     def __init__(self, path: Path) -> None:
-        self.name = path.name.removesuffix(ENDING)
+        self.name = path.name.removesuffix(TRACE_ENDING)
         self.trace = read_trace(path)
         chats = [call for call in self.trace.calls if isinstance(call, Chat)]
         longest = max((call.prompt_tokens + call.new_tokens for call in chats), default=0)

@@ -12,7 +12,7 @@ from harness.cli._command import Verbs, refuse_typed, typed
 from harness.core.errors import CouldNotRunError, EngineError, Exit, InputError
 from harness.core.option import Option
 from harness.show.output import Output, say, table
-from harness.workloads.system import ENDING
+from harness.workloads import TRACE_ENDING
 
 
 @click.group(cls=Verbs)
@@ -107,8 +107,8 @@ def record(
     ] = 0,
     texts: Annotated[bool, Option("--texts", "Keep the messages and the answers too.")] = False,
     output: Annotated[
-        Path, Option("--output -o", f"File of the trace; its name ends in {ENDING}.", path="file")
-    ] = Path(f"app{ENDING}"),
+        Path, Option("--output -o", f"File of the trace; its name ends in {TRACE_ENDING}.", path="file")
+    ] = Path(f"app{TRACE_ENDING}"),
 ) -> Output:
     """Record what an app asks of its models, through a proxy before any server of OpenAI's API.
 
@@ -119,8 +119,8 @@ def record(
     """
     from harness.workloads.proxy import Recorder
 
-    if not output.name.endswith(ENDING):
-        raise InputError(f"--output: found {output.name!r}, expected a name that ends in {ENDING}")
+    if not output.name.endswith(TRACE_ENDING):
+        raise InputError(f"--output: found {output.name!r}, expected a name that ends in {TRACE_ENDING}")
     recorder = Recorder(upstream, listen, texts=texts)
     if not command:
         say(f"listening on {recorder.url}; end with Ctrl-C")

@@ -163,7 +163,7 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", contract, str(model)], env=environment, check=True, timeout=60)
     assert "sums" in [w["name"] for w in verb("workloads", "run")]
     other = spoken("workloads", "run", "other").stderr
-    assert "found function, which does not subclass harness.workloads.system.System" in " ".join(other.split())
+    assert "(their_sums:panel): found function without 'name', expected a name" in " ".join(other.split())
     own = tmp_path / "own.jsonl"
     own.write_text('{"kind": "numbers", "numbers": [1, 2]}\n{"kind": "numbers", "numbers": [3]}\n')
     built_in = verb("workloads", "run", "sums", "-r", "3", "--size", "count=100")

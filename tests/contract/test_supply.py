@@ -86,7 +86,7 @@ def test_the_newest_releases_are_tried_beyond_every_bound() -> None:
         shlex.split(script.replace("-i ", "").replace("pyproject.toml", "")), input=text, capture_output=True,
         text=True, check=True,
     ).stdout  # fmt: skip
-    assert "scipy>=1.11" in freed
+    assert re.search(r'"scipy>=[0-9.]+"', freed)
     asked = tomllib.loads(freed)["project"]
     wanted = [*asked["dependencies"], *(one for extra in asked["optional-dependencies"].values() for one in extra)]
     assert [one for one in wanted if ",<" in one] == []
