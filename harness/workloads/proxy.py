@@ -31,6 +31,8 @@ _MOST_BYTES = 256 << 20
 """Of a request, pictures included, and of an answer that is not streamed."""
 _TIMEOUT_S = 600.0
 _WATCH_S = 0.1
+_LATE_S = 5.0
+"""So long calls may stay open once their app has ended: it may leave before its server closes a stream."""
 _PROMPTS = 64
 """Earlier prompts that a prompt is compared with."""
 _OWN_HEADERS = {"host", "content-length", "connection", "transfer-encoding", "accept-encoding", "keep-alive"}
@@ -64,7 +66,7 @@ class Recorder(ThreadingHTTPServer):
         self.calls: list[Call] = []
         self.models: dict[str, None] = {}
         self.failed_count = 0
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
         self._prompts: list[str] = []
         self._open_count = 0
         self._first_s = self._idle_s = 0.0
@@ -93,6 +95,7 @@ class Recorder(ThreadingHTTPServer):
             self._idle_s = time.perf_counter()
             self.failed_count += call is None
             self.calls += filter(None, [call])
+            self.lock.notify_all()
 
     def shared_ratio(self, prompt: str) -> float:
         """Share of a prompt's characters with which an earlier prompt began too."""
@@ -114,6 +117,8 @@ class Recorder(ThreadingHTTPServer):
                 most_bytes = self._watched(command)
             while not command:
                 time.sleep(_WATCH_S)
+        with self.lock:
+            self.lock.wait_for(lambda: not self._open_count, _LATE_S)
         self.shutdown()
         app = App(
             command=tuple(word for word in command[:2] if Path(word).is_file() or word is command[0]),

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
@@ -50,6 +51,7 @@ class Server(BaseHTTPRequestHandler):
                 if piece["choices"] or asked.get("stream_options"):
                     self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
             self.wfile.write(b"data: [DONE]\n\n")
+            time.sleep(0.8 if "linger" in str(asked) else 0)
         else:
             told = {
                 "choices": [{"message": {"content": "7"}}],
@@ -111,6 +113,12 @@ def test_calls_are_passed_on_and_written_down_without_texts_or_keys(server):
     assert trace.app.peak_anonymous_bytes > 1 << 20
     kept = msgspec.json.encode(trace).decode()
     assert "secret" not in kept and "week" not in kept and "three" not in kept
+
+
+def test_a_call_whose_app_left_before_the_stream_was_closed_is_written_down(server):
+    app = APP.partition("turns =")[0].replace("urlopen(request).read().decode()", "urlopen(request).readline()")
+    app += "ask('/completions', prompt='linger', stream=True, stream_options={'include_usage': True}); os._exit(0)"
+    assert [call.prompt_tokens for call in Recorder(server).record([sys.executable, "-c", app]).calls] == [40]
 
 
 def test_texts_are_kept_where_they_are_wanted(server):
