@@ -79,6 +79,8 @@ class Circumstances:
             "deep": depth >= DEEP_TOKENS,
             "long": case.scenario.context_tokens >= _LONG_TOKENS,
             "versioned": bool(program.version),
+            "told": bool(question.thread_count),
+            "shared": self.has_gpu and not has_card and device.os in {"linux", "windows"},
             "hybrid": bool(_HYBRID.search(self.text)) and self.cpu_computes,
             "many": bool(_MANY.search(self.text)),
             "server": bool(_MANY.search(self.text)) and way.prediction.api == "cpu",

@@ -147,6 +147,7 @@ def _cards_and_hosts(
     """The cards and the one host (if any) that a line names, and the line without what is the cards' own."""
     hosts = list[Component]()
     cards = list[Component]()
+    called = dict[str, str]()
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
         said = (*best.readings, *_readings(best, _of_size(hits, best, gb), name))
@@ -158,6 +159,8 @@ def _cards_and_hosts(
             continue
         if number == 0:
             raise InputError(f"{ref!r}: found 0 of {name!r}, expected at least one")
+        if called.setdefault(best.name, squashed(name)) != squashed(name):
+            continue  # another name of the same, as that of the GPU in it
         others = [host for host in hosts if host.name != best.name]
         count = number + len(hosts) - len(others)
         if count > 1:
