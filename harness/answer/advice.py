@@ -34,7 +34,7 @@ _CLEARLY_FASTER: Final = 1.05
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
 _NARROW: Final = ("Q8_0", "Q4_0")
-_WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
+WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 
 
 class Variant(NamedTuple):
@@ -88,11 +88,21 @@ class Adviser:
         now: What was predicted for ``asked``.
         shape: Of the model.
         parameter_count: Picks the nearer published perplexities.
+        is_split: Whether a part of it lies with the CPU now.
         found: What is worth its while so far.
     """
 
-    def __init__(self, now: Prediction, asked: Variant, shape: ModelShape, parameter_count: int) -> None:
+    def __init__(
+        self,
+        now: Prediction,
+        asked: Variant,
+        shape: ModelShape,
+        parameter_count: int,
+        *,
+        is_split: bool = False,
+    ) -> None:
         self.now = now
+        self.is_split = is_split
         self.asked = asked
         self.shape = shape
         self.parameter_count = parameter_count
@@ -117,7 +127,7 @@ class Adviser:
         if self.shape.kv_head_count:
             # That a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes
             # room.
-            if self.now.verdict.word != "fits" and scenario.kv_type in _WIDE_CACHES:
+            if (self.is_split or self.now.verdict.word != "fits") and scenario.kv_type in WIDE_CACHES:
                 for kv_type in _NARROW:
                     narrow = scenario.replace(kv_type=kv_type, flash_attention=True)
                     yield Change("kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=narrow))
@@ -173,7 +183,7 @@ class Adviser:
         if SEVERITY[one.word] != SEVERITY[word]:
             return SEVERITY[one.word] < SEVERITY[word]
         if one.kind == "kv" and word != "fits with streaming":
-            return False
+            return self.is_split and one.way.is_whole and one.speed_ratio > _CLEARLY_FASTER
         return one.speed_ratio > _CLEARLY_FASTER
 
     def ranked(self, most: int = 8) -> list[Advice]:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 
-from harness.answer.advice import Advice, Adviser, Change, Variant
+from harness.answer.advice import WIDE_CACHES, Advice, Adviser, Change, Variant
 from harness.answer.case import Case, no_cache
 from harness.answer.resolve import Model
 from harness.core.device import Device
@@ -32,7 +32,7 @@ from harness.memory.compute_buffer import (
 from harness.memory.kv_cache import kv_cache_bytes
 from harness.memory.peak import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
 from harness.memory.placed import fullest_card, with_cards
-from harness.memory.splits import best_split
+from harness.memory.splits import best_split, quick_first
 from harness.memory.verdict import judge, with_target
 from harness.models.guess import CACHE_RATIOS, WEIGHTS_RATIOS
 from harness.models.weights import weights_of
@@ -100,7 +100,15 @@ def ways(case: Case) -> list[Way]:
         if not way.kind.is_read:
             key = (way.kind, way.prediction.api, way.card)
         best.setdefault(key, way)
-    return list(best.values())
+    found = list(best.values())
+    first = found[0].scenario
+    by_layer = found[0].kind is WayKind.CARDS and not case.is_placed and first.kv_type in WIDE_CACHES
+    if by_layer and len({card.title for card in device.cards}) == 1:
+        # Never the first: few architectures and builds know it, and its cache has to be wide.
+        other = case.at(placement=first.placement.replace(split_mode="tensor"))
+        now = judged(other, memory_in(other), predict_speed(case.model.weights, device, other.scenario))
+        found += [way for way in _told(other, now, None) if way.fits]
+    return found
 
 
 def _decode(way: Way) -> float:
@@ -130,6 +138,7 @@ def _over_cards(case: Case) -> Iterator[Placement]:
     placement = best_split(case.model.weights, device, case.scenario, _beside_on_card(memory_in(case)))
     if placement is not None:
         yield placement
+        yield from quick_first(case.model.weights, device, case.scenario)
 
 
 def _beside_on_card(memory: MemoryPrediction) -> int:
@@ -212,7 +221,10 @@ def advice_for(case: Case, now: Way) -> list[Advice]:
     """
     model = case.model
     asked = Variant(model.quant, case.scenario, case.device)
-    adviser = Adviser(now.prediction, asked, model.weights.shape, model.weights.weight_count)
+    is_split = now.kind in {WayKind.LAYERS, WayKind.EXPERTS}
+    adviser = Adviser(
+        now.prediction, asked, model.weights.shape, model.weights.weight_count, is_split=is_split
+    )
     for left in case.beside:
         rest = tuple(one for one in case.beside if one is not left)
         change = Change("beside", f"leave out {left.name}", asked)

@@ -38,12 +38,21 @@ def best_split(
     What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from
     step to step but for its scratch, which may grow by a matrix: so the search ends with a look at the next
     few steps. The room left on a card is that of the interval of its memory; ``beside_bytes`` of one hold
-    something else. Several cards share by their memory.
+    something else. Several cards share by their memory, and where that is too much, so that all are as full.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
     """
-    listed = _levelled_steps(weights, device, scenario)
+    kept = scenario.placement.kv_on_gpu
+    listed = [step.replace(kv_on_gpu=kept) for step in steps(weights.shape, device.card_shares)]
+    if device.card_count > 1:
+        level = _levels(weights, device, scenario, next((s for s in listed if s.cpu_moe), listed[0]))
+        listed = [listed[0], *listed]
+    else:
+        level = None
+
+    def at(place: int) -> Placement:
+        return listed[place] if level is None or not place else level(listed[place])
 
     def has_room(parts: Iterable[MemoryPart]) -> bool:
         return fullest_card(parts, device, beside_bytes) * (1 + SPREAD_RATIO) <= 1
@@ -52,9 +61,9 @@ def best_split(
         return has_room(memory_of(weights, scenario, device, placement).parts)
 
     first = 0
-    if not is_light_enough(listed[0]):
-        first = bisect_left(listed, True, 1, key=is_light_enough)
-    for placement in listed[first : first + _LOOK_AHEAD]:
+    if not is_light_enough(at(0)):
+        first = bisect_left(range(len(listed)), True, 1, key=lambda place: is_light_enough(at(place)))
+    for placement in map(at, range(len(listed))[first : first + _LOOK_AHEAD]):
         parts = memory_of(weights, scenario, device, placement).parts
         in_ram = total_bytes(part for part in parts if not part.is_beside_ram)
         if has_room(parts) and in_ram <= device.ram.usable_bytes.value:
@@ -63,6 +72,8 @@ def best_split(
 
 
 _LOOK_AHEAD: Final = 4
+_FILLED_RATIO: Final = 0.99 / (1 + SPREAD_RATIO)
+"""Of what an app may use of a card; the scratch of a card grows a little with its layers."""
 
 
 def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
@@ -79,27 +90,32 @@ def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
         yield Placement(gpu_layers=layers, cpu_moe=moe, tensor_split=shares)
 
 
-def _levelled_steps(weights: Weights, device: Device, scenario: Scenario) -> list[Placement]:
-    """The same for a device: experts leave from the first block on, so from the first card, which takes more blocks."""
-    listed = [
-        step.replace(kv_on_gpu=scenario.placement.kv_on_gpu)
-        for step in steps(weights.shape, device.card_shares)
-    ]
-    moved = [step for step in listed if step.cpu_moe and step.gpu_layers == "all"]
-    if not moved or device.card_count < 2:
-        return listed
-    level = _levels(weights, device, scenario, moved[0])
-    levelled = {step: step.replace(tensor_split=level(step.cpu_moe)) for step in moved}
-    return [levelled.get(step, step) for step in listed]
+def quick_first(weights: Weights, device: Device, scenario: Scenario) -> Iterator[Placement]:
+    """All layers over unlike cards, the quicker ones filled first: one card so, then two, and so on."""
+    rates = [(card.own_pool or card.ram).bandwidth_bytes_per_s.value for card in device.cards]
+    order = sorted(range(len(rates)), key=lambda card: -rates[card])
+    whole = Placement(tensor_split=device.card_shares, kv_on_gpu=scenario.placement.kv_on_gpu)
+    for count in range(1, len(order) if len(set(rates)) > 1 else 0):
+        placement = _levels(weights, device, scenario, whole, frozenset(order[:count]))(whole)
+        parts = memory_of(weights, scenario, device, placement).parts
+        is_alone = sum(share > 0 for share in placement.tensor_split) < 2
+        if not is_alone and fullest_card(parts, device) * (1 + SPREAD_RATIO) <= 1:
+            yield placement
 
 
 def _levels(
-    weights: Weights, device: Device, scenario: Scenario, first: Placement
-) -> Callable[[int], tuple[float, ...]]:
-    """Tells the blocks of each card, the output as one, that make all as full where so many blocks' experts are away.
+    weights: Weights,
+    device: Device,
+    scenario: Scenario,
+    first: Placement,
+    filled: frozenset[int] = frozenset(),
+) -> Callable[[Placement], Placement]:
+    """Gives a placement the blocks of each card, the output as one, that make all cards as full.
+
+    Experts leave from the first block on, so from the first card, which then takes more blocks.
 
     What is on a card beside its blocks is taken from ``first``, the least that moves: copies of experts for a
-    prompt lie with the blocks they belong to.
+    prompt lie with the blocks they belong to. Cards that are ``filled`` take all that has room, with a margin.
     """
     blocks = weights.shape.layer_count
     rooms = rooms_of(device, device.card_count)
@@ -111,11 +127,16 @@ def _levels(
         if tensor.role == "expert":
             experts[block] += tensor.size_bytes
 
-    def left(cpu_moe: int) -> list[int]:
-        return [size - (experts[block] if block < cpu_moe else 0) for block, size in enumerate(held)]
+    def left(step: Placement) -> list[int]:
+        start = step.first_gpu_block(blocks)
+        return [
+            size - (experts[block] if block < step.cpu_moe else 0)
+            for block, size in enumerate(held)
+            if block >= start
+        ]
 
     beside = held_by_card(memory_of(weights, scenario, device, first).parts)
-    for card, size in zip(cards_of(blocks, first), left(first.cpu_moe), strict=True):
+    for card, size in zip(cards_of(blocks, first), left(first), strict=True):
         beside[card] -= size
 
     def split(sizes: list[int], full: float) -> tuple[list[float], bool]:
@@ -124,21 +145,24 @@ def _levels(
         card = 0
         taken = beside[0]
         for size in sizes:
-            while taken + size > full * rooms[card] and card + 1 < len(rooms):
+            while taken + size > most(card, full) and card + 1 < len(rooms):
                 card += 1
                 taken = beside[card]
             counts[card] += 1
             taken += size
-        return counts, taken <= full * rooms[card]
+        return counts, taken <= most(card, full)
 
-    def level(cpu_moe: int) -> tuple[float, ...]:
-        sizes = left(cpu_moe)
+    def most(card: int, full: float) -> float:
+        return rooms[card] * (_FILLED_RATIO if card in filled else full)
+
+    def level(step: Placement) -> Placement:
+        sizes = left(step)
         low = 0.0
         high = 2 * (sum(sizes) + sum(beside.values())) / min(rooms)
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (low, middle) if split(sizes, middle)[1] else (middle, high)
-        return tuple(split(sizes, high)[0])
+        return step.replace(tensor_split=tuple(split(sizes, high)[0]))
 
     return level
 
@@ -186,7 +210,7 @@ def program_fit(
     if not context_asked:
         wanted = program.context_tokens
         if wanted < 0:
-            wanted = ollama_context(pool.total_bytes.value)
+            wanted = ollama_context((api != "cpu") * device.card_count * pool.total_bytes.value)
         context_asked = wanted > 0
         scenario = scenario.replace(context_tokens=min(wanted or trained, trained))
     if program.ubatch_tokens < 0:
@@ -209,6 +233,10 @@ def program_fit(
 
     context = scenario.context_tokens
     most = held(scenario)
+    over_cards = most > room and device.card_count > 1 and not layers_asked
+    if over_cards and (spread := best_split(weights, device, scenario)) is not None:
+        words = f"you get {context:,} tokens of context over {device.card_count} cards"
+        return answer(scenario.replace(placement=spread), words).replace(fits=True)
     if most <= room:
         return answer(scenario, f"you get all {context:,} tokens of context and all layers on the card")
     if not context_asked and trained > LEAST_CONTEXT_TOKENS:
@@ -224,7 +252,7 @@ def program_fit(
     if layers_asked or engine is None or engine.kind != "gpu":
         return answer(scenario, f"it leaves less than {format_bytes(program.fit_target_mib * MIB)} free")
     blocks = weights.shape.layer_count
-    words = f"you get {scenario.context_tokens:,} tokens of context"
+    got = f"you get {scenario.context_tokens:,} tokens of context"
 
     def placed(moved: int, *, experts: bool) -> Scenario:
         placement = scenario.placement.replace(gpu_layers=blocks + 1 - moved)
@@ -235,11 +263,8 @@ def program_fit(
     def least_moved(*, experts: bool) -> int:
         return bisect_left(range(blocks + 1), True, key=lambda n: held(placed(n, experts=experts)) <= room)
 
-    if weights.shape.experts is not None and held(placed(blocks, experts=True)) <= room:
-        moved = least_moved(experts=True)
-        words = f"{words}, experts of {moved} of {blocks} layers with the CPU"
-        return answer(placed(moved, experts=True), words)
-    moved = least_moved(experts=False)
-    return answer(
-        placed(moved, experts=False), f"{words}, {blocks + 1 - moved} of {blocks + 1} layers on the card"
-    )
+    has_room = weights.shape.experts is not None and held(placed(blocks, experts=True)) <= room
+    moved = least_moved(experts=has_room)
+    on_card = f"{blocks + 1 - moved} of {blocks + 1} layers on the card"
+    words = f"experts of {moved} of {blocks} layers with the CPU" if has_room else on_card
+    return answer(placed(moved, experts=has_room), f"{got}, {words}")

@@ -21,7 +21,6 @@ WIDTH: Final = 78
 MOST_LINES: Final = 14
 MOST_WORDS: Final = 110
 """Of a first screen, the command aside."""
-_FEW_WORDS: Final = 8
 READ_TOKENS_PER_S: Final = 5.3
 """Reading speed: four words a second, three quarters of a word a token."""
 UNSURE_RATIO: Final = 4.0
@@ -59,6 +58,12 @@ def first_screen(
     said = [*says]
     if answer.prediction.verdict.word != "fits" or not answer.runs:
         said.append(instead or instead_line(answer))
+    else:
+        said += [
+            f"{capital(one.change)}: all of it is on the card, {two(one.decode_tokens_per_s)} tokens/s."
+            for one in answer.advice
+            if one.kind == "kv"
+        ][:1]
     if not answer.runs:
         return [*lines, "", *_indented(_why_not(answer)), "", *_indented(*said)]
     lines += ["", *_rows(answer), ""]
@@ -68,15 +73,14 @@ def first_screen(
     last = _indented(basis_line(answer))
     if more:
         last.append(f"  More: {'  '.join(more)}")
-    for told in (_other_way(answer), _taken_for_granted(answer)):
+    for told in ([_other_way(answer)], _taken_for_granted(answer)):
         words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
         room = min(MOST_LINES - len(lines) - len(last), 2)
-        if told and room > 0 and words + _FEW_WORDS <= MOST_WORDS:
-            kept = " ".join(told.split()[: MOST_WORDS - words - 1])
-            if len(kept) < len(told):
-                kept += " ..."
-            wrapped = textwrap.wrap(kept, WIDTH - 2, max_lines=room, placeholder=" ...")
-            lines += [f"  {line}" for line in wrapped]
+        for text in told:
+            wrapped = _indented(text)
+            if len(wrapped) <= room and words + len(text.split()) <= MOST_WORDS:
+                lines += wrapped
+                break
     return [*lines, *last]
 
 
@@ -431,7 +435,9 @@ def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
         case WayKind.CARDS:
             words = f"its layers are spread over {len(placement.tensor_split)} cards"
             if placement.split_mode != "layer":
-                words = words.replace("its layers are spread", "each layer is split")
+                words = words.replace(
+                    "its layers are spread", f"-sm {placement.split_mode}, each layer is split"
+                )
         case WayKind.CARD:
             words = "on one card alone"
             if cards:
@@ -466,18 +472,24 @@ def _other_way(answer: Answer) -> str:
     best = answer.best.prediction.speed.decode_tokens_per_s
     for way in answer.ways[1:]:
         decode = way.prediction.speed.decode_tokens_per_s
-        if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
+        is_other = way.kind is not answer.best.kind or way.scenario.placement.split_mode == "tensor"
+        if not is_other or best.mid > _WORTH_RATIO * decode.mid:
             continue
         words = way_words(way, answer.layer_count, answer.card_titles)
+        if decode.mid > best.mid:
+            return f"Faster where the build can ({_speed_between(decode)}): {words}."
         return f"The next best way ({_speed_between(decode)}): {words}."
     return ""
 
 
-def _taken_for_granted(answer: Answer) -> str:
-    """What was read into the names."""
-    if not answer.notes:
-        return ""
-    return f"Taken for granted: {'; '.join(note.rstrip('.') for note in answer.notes)}"
+def _taken_for_granted(answer: Answer) -> list[str]:
+    """What was read into the names, then the shortest of that, ever fewer, with how many more there are."""
+    notes = sorted((note.rstrip(".") for note in answer.notes), key=len)
+    said = [f"Taken for granted: {'; '.join(notes)}"] * bool(notes)
+    for left in range(1, len(notes) + 1):
+        more = f"{left}{' more' * (left < len(notes))}: --details"
+        said.append(f"Taken for granted: {'; '.join([*notes[:-left], more])}")
+    return said
 
 
 def basis_line(answer: Answer) -> str:
