@@ -89,6 +89,11 @@ def format_number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def format_percent(ratio: float) -> str:
+    """A share in whole percent, below 1 % with a digit more (``12%``, ``0.3%``)."""
+    return f"{ratio:.1%}" if abs(ratio) < 0.01 else f"{ratio:.0%}"
+
+
 def format_amount(unit: str, value: float, other: str) -> str:
     """A value in bytes or seconds as people read it; of any other unit ``other``."""
     if unit == "bytes":

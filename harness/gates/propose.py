@@ -16,8 +16,8 @@ from harness.core.grouping import grouped
 from harness.core.metric import FIGURES, MetricName, metric_values
 from harness.core.record import Record
 from harness.core.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
-from harness.core.units import counted
-from harness.gates.judge import FALSE_ALARM_RATIO, MOST_TURNS, Errors, levels_of, limit_of
+from harness.core.units import counted, format_percent
+from harness.gates.judge import FALSE_ALARM_RATIO, MOST_TURNS, Errors, judge, levels_of, limit_of
 from harness.gates.pins import pins_of
 from harness.gates.sittings import comparable
 from harness.records.possible import impossible
@@ -189,7 +189,20 @@ def _finds(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> t
     if spread.unit == "run" and figure.spread > 0.01:
         more = "; at another hour the same build may be undecided: runs of other days tell"
     worse = figure.words[not figure.higher_is_better]
-    return f"{told}; the limit leaves {room:.0%}, as many runs find {change:.0%} {worse}{more}", lost
+    line = f"{told}; the limit leaves {format_percent(room)}, as many runs find {format_percent(change)} {worse}{more}"
+    return line + _left_open(budget, values, spread, budget_count), lost
+
+
+def _left_open(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> str:
+    """What the very runs that a limit is of leave undecided, and how many runs settle it; empty where they pass."""
+    errors = Errors.of(budget_count, 1)
+    ends = errors.ends(higher_is_better=FIGURES[budget.metric].higher_is_better)
+    seen = estimate(values, spread, *ends)
+    own = judge(budget, seen, spread, (len(values), 0), errors=errors, evidence=())
+    if own.answer != "inconclusive":
+        return ""
+    these = "this one run leaves" if len(values) == 1 else f"these {counted(len(values), spread.unit)} leave"
+    return f"; {these} it undecided: to settle it, {own.settles}"
 
 
 def _of_turns(spread: Spread) -> Spread:

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 from harness.core.stats.intervals import Estimate
 from harness.core.stats.steady import unsteady
 from harness.core.stats.turns import middle_of, turn_ends, typical_half_width
+from harness.core.units import format_percent
 
 POWER: Final = 0.95
 _MOST_RUNS: Final = 200
@@ -89,7 +90,8 @@ class Spread(NamedTuple):
     def words(self) -> str:
         """Where it comes from, for people."""
         if self.told is None:
-            return f"how much {self.unit}s differ is not known: up to {self.likely:.0%} was seen elsewhere"
+            most = format_percent(self.likely)
+            return f"how much {self.unit}s differ is not known: up to {most} was seen elsewhere"
         return f"{self.unit}s differ by {self.told:.1%}"
 
 

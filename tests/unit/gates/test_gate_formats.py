@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from harness.core.budget import Budget
 from harness.gates import formats
 from harness.gates.judge import Judgement
+from harness.records.store import save
+from harness.verbs.results import gather
 
 HOSTILE = "<script>alert(1)</script>|\n::error::x [a](b) `c` ]]>\x00"
 
@@ -103,4 +105,34 @@ def test_proposed_budgets_are_written_where_asked_and_hold(tmp_path: Path) -> No
     written = CliRunner().invoke(COMMAND, ["init", run, "-o", file])
     assert (written.exit_code, written.stdout) == (0, "")
     assert Path(file).read_text() == printed.stdout
-    assert CliRunner().invoke(COMMAND, ["--budget", file, run]).stdout.startswith("PASS: 4 of 4 budgets")
+    comments = [line for line in printed.stdout.splitlines() if line.startswith("#")]
+    left_open = "; this one run leaves it undecided: to settle it, 3 runs, which tell how much they differ"
+    assert [left_open in line for line in comments] == [True, True, True, False]
+    assert "up to 0.3% was seen elsewhere" in comments[3]
+
+    one = CliRunner().invoke(COMMAND, ["--budget", file, run], standalone_mode=False)
+    three_runs = three_like(Path(run), tmp_path)
+    three = CliRunner().invoke(COMMAND, ["--budget", file, *three_runs], standalone_mode=False)
+
+    assert (one.return_value, one.stdout.split(".")[0]) == (3, "UNDECIDED: 3 of 4 budgets, 1 passed")
+    assert "To settle it: 3 runs, which tell how much they differ." in one.stdout
+    assert (three.return_value, three.stdout.split(".")[0]) == (0, "PASS: 4 of 4 budgets")
+
+
+def three_like(run: Path, folder: Path) -> list[str]:
+    """Files of three runs that took 0.5 % less, as much and 0.5 % more time than a real one, a minute apart."""
+    [record] = gather([str(run)])
+    paths = []
+    for index, factor in enumerate((0.995, 1.0, 1.005)):
+        samples = tuple(
+            each.replace(
+                duration_s=each.duration_s * factor,
+                token_times_s=tuple(seconds * factor for seconds in each.token_times_s),
+            )
+            for each in record.samples
+        )
+        created = f"2026-11-26T01:3{index}:00.000Z"
+        path = folder / f"{index}.json"
+        save(record.replace(run_id=f"{index}-alike", created=created, samples=samples), path)
+        paths.append(str(path))
+    return paths

@@ -285,7 +285,7 @@ def test_one_package_is_raced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loaded(_group: str, name: str, _what: str) -> SimpleNamespace:
         package = {"llamacpp": "xllamacpp 2026.9.11063", "xllamacpp": "xllamacpp 2026.9.11063"}.get(name, name)
-        missing = "" if name in {"llamacpp", "xllamacpp", "ik"} else "not installed"
+        missing = None if name in {"llamacpp", "xllamacpp", "ik"} else "not installed"
         return SimpleNamespace(missing=lambda: missing, formats=("gguf",), package=lambda: package)
 
     monkeypatch.setattr(plugins, "load", loaded)
