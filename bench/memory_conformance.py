@@ -44,7 +44,8 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.measure.machine import cpu
     from harness.memory.compute_buffer import HOST, scratch_bytes, whole_layout
     from harness.memory.kv_cache import kv_cache_bytes
-    from harness.memory.peak import repacked_bytes, weight_parts
+    from harness.memory.peak import weight_parts
+    from harness.memory.repack import repacked_bytes
     from harness.models.gguf import read_gguf
     from harness.models.weights import weights_of
     from harness.runtimes.llamacpp.library import ENGINE_LOG

@@ -13,12 +13,9 @@ from harness.core.units import MIB
 from harness.hardware.devices import load_device
 from harness.memory.peak import (
     RUNTIME_ANONYMOUS_BYTES,
-    kept_bytes,
-    mapped_bytes,
     memory_of,
-    repacked_bytes,
-    rewritten_bytes,
 )
+from harness.memory.repack import kept_bytes, mapped_bytes, repacked_bytes, rewritten_bytes
 from harness.models.names import load_model
 from harness.models.weights import weights_of
 

@@ -14,12 +14,11 @@ from harness.memory.peak import (
     driver_bytes,
     later_parts,
     memory_of,
-    repacked_bytes,
-    repacked_types,
     with_draft,
     with_head,
     without_parts,
 )
+from harness.memory.repack import repacked_bytes, repacked_types
 from harness.models.names import load_model
 from harness.models.weights import weights_of
 
