@@ -2,7 +2,8 @@
 
     from harness import fit, compare, recommend, matrix, check, run, judge, load, learn, history
 
-    fit("llama-3.1-8b", "rtx 3060 12GB", context_tokens=8192).decode_tokens_per_s
+    found = fit("llama-3.1-8b", "rtx 3060 12GB", context_tokens=8192)
+    print(f"It writes {found.decode_tokens_per_s:.0f} tokens a second")
 
 Results print as the command line does, show as tables in a notebook, and give plain data by ``to_dict()``.
 """
@@ -294,9 +295,9 @@ def run(
     runtime: str = "llamacpp",
     timeout_s: float = 1800.0,
 ) -> Table:
-    """Measure a model on this machine: a row for each figure at each depth.
+    """Measure a model on this machine, and return a row for each figure at each depth.
 
-    The records are its ``items``, and in the history.
+    The records are the ``items`` of the returned table, and stand in the history too.
 
     Raises:
         InputError: No such model, quantisation or runtime.
@@ -320,9 +321,9 @@ def check(
     probe_again: bool = False,
     timeout_s: float = 1800.0,
 ) -> Table:
-    """Predict models on this machine, run them, and compare: a row for each figure.
+    """Predict models on this machine, run them, and return a row that compares each figure.
 
-    The records are its ``items``.
+    The records of the runs are the ``items`` of the returned table.
 
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.

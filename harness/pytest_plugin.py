@@ -11,8 +11,8 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
 With pytest-benchmark installed, ``edge_benchmark`` puts a run into its table and its JSON, so that
 ``--benchmark-autosave``, ``--benchmark-compare`` and histograms work on a model:
 
-    def test_assistant(edge_model, edge_benchmark):
-        edge_benchmark(edge_model.run())
+    def test_assistant_is_as_fast_as_before(edge_model, edge_benchmark):
+        edge_benchmark(edge_model.run())  # a row in the table, and numbers to compare
 """
 
 from collections.abc import Callable, Iterator

@@ -1,11 +1,11 @@
-"""For authors of plug-ins: suites that a device and a runtime must pass; the product imports none of them.
+"""Suites that a plug-in's device or runtime must pass, for its author's own tests.
 
-A test of one's own package is enough::
+One test in the plug-in's package is enough::
 
-    from harness.testing import check_runtime
+    def test_my_runtime_keeps_its_promises(tmp_path):
+        harness.testing.check_runtime(MyRuntime(), my_model(tmp_path))  # raises AssertionError
 
-    def test_my_runtime(tmp_path):
-        check_runtime(MyRuntime(), my_model(tmp_path))
+The product itself imports none of these suites.
 
 A broken promise is an ``AssertionError`` that names the promise.
 """
@@ -68,9 +68,12 @@ def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> 
 
 
 def check_simple_runtime(runtime: SimpleRuntime, model: Path) -> None:
-    """An engine of three methods yields as many tokens as it is asked for, one at a time, and loads and closes twice.
+    """Check that an engine of three methods yields the tokens it is asked for one at a time, and loads and
+    closes twice.
 
-    ``model`` is a small file that it reads.
+    Args:
+        runtime: The engine under test.
+        model: A small file that the engine reads.
 
     Raises:
         AssertionError: A promise is broken.

@@ -72,7 +72,7 @@ class Rows(Closing):
 
     @abstractmethod
     def all_logits(self) -> Singles:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        """Return a view of the last decode's logits [kept_count, vocab_count], in the order of its tokens."""
 
     def logits(self, index: int = -1) -> Singles:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
@@ -114,7 +114,7 @@ class OneSequence(Rows):
         """Forget all from ``position`` on; anything it raises means that the engine cannot."""
 
     def all_logits(self) -> Singles:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        """Return a view of the last decode's logits [kept_count, vocab_count], in the order of its tokens."""
         return np.asarray(self._kept, np.float32)
 
     def _keep_nothing(self) -> None:

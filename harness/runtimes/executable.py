@@ -41,9 +41,10 @@ class Executable:
         return program("llama-bench") or ""
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """What the program says of itself before a run (EngineError where it does not start).
+        """Return the name and version that the program gives; the build and the api come with its result rows.
 
-        Its rows tell more.
+        Raises:
+            EngineError: The program does not start.
         """
         return EngineIdentity(
             name="llama-bench",
@@ -108,9 +109,11 @@ def rows(output: str) -> list[dict[str, Any]]:
 
 
 def spelled(scenario: Scenario, repetitions: int, text: str) -> list[str]:
-    """What llama-bench takes of a scenario, as its help ``text`` spells it, and how it tells its rows.
+    """Return llama-bench's options for a scenario and its output format, spelled as its help ``text`` spells
+    them.
 
-    RefusedError where it has no such option.
+    Raises:
+        RefusedError: The program has no such option.
     """
     s = scenario
     cache = s.kv_type.lower()

@@ -1,6 +1,6 @@
-"""Models of Apple's MLX by mlx-lm: a folder with config.json, model*.safetensors and tokenizer.json.
+"""Run models of Apple's MLX by mlx-lm, one sequence at a time.
 
-One sequence.
+A model is a folder with config.json, model*.safetensors and tokenizer.json.
 """
 
 from collections.abc import Sequence

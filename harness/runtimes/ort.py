@@ -1,11 +1,9 @@
-"""ONNX decoders by ONNX Runtime, the KV cache bound to the engine: no cache goes through Python.
+"""Run ONNX decoders by ONNX Runtime, the KV cache bound to the engine: no cache goes through Python.
 
-The last run's outputs are the next one's inputs.
-
-The names are those that optimum-onnx and the onnxruntime-genai builder write: ``input_ids``,
-``attention_mask``, ``position_ids``, ``past_key_values.<layer>.key|value`` and ``present.<layer>.key|value``,
-``logits``. ``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens
-only" (0 for all).
+The cache outputs of one run are bound as the cache inputs of the next. The names are those that optimum-onnx
+and the onnxruntime-genai builder write: ``input_ids``, ``attention_mask``, ``position_ids``,
+``past_key_values.<layer>.key|value`` and ``present.<layer>.key|value``, ``logits``. ``num_logits_to_keep`` is
+the name that published exports use for "of the last so many tokens only" (0 for all).
 """
 
 import re
@@ -31,9 +29,11 @@ _PAST: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 
 
 class DecoderPorts(NamedTuple):
-    """How to run a decoder: its cache inputs and outputs in the same order, with their types, and its other inputs.
+    """How to run a decoder: its cache inputs and outputs in the same order, with their types, and its other
+    inputs.
 
-    ``sizes`` are (heads, head size) of each cache input.
+    Attributes:
+        sizes: Head count and head size of each cache input.
     """
 
     past: tuple[str, ...]

@@ -19,7 +19,10 @@ _OPTIONS: Final = ("context_tokens", "ubatch_tokens", "kv_type", "flash_attentio
 
 
 class LlamaCpp:
-    """The llama.cpp runtime: the library compiled for the machine, or else a built one; see ``library``."""
+    """The llama.cpp runtime, by the library that was compiled for this machine or else a prebuilt one.
+
+    The module ``library`` says in which order the libraries are tried.
+    """
 
     name = "llamacpp"
     formats = ("gguf",)

@@ -151,7 +151,7 @@ class BudgetedSession(Closing):
 
     @abstractmethod
     def _hook(self, node: int, ask: bool) -> bool:
-        """The engine's callback; see :data:`harness.runtimes.llamacpp.session.EvalHook`."""
+        """Answer the engine's callback, an :data:`harness.runtimes.llamacpp.session.EvalHook`."""
 
     def _starts_pass(self, name: bytes) -> bool:
         """Whether a pass begins with this node, whose clock is then started.
@@ -170,7 +170,7 @@ class BudgetedSession(Closing):
         return True
 
     def _finish_pass(self) -> float:
-        """The last block of a pass was seen: count it; its seconds."""
+        """Count a pass whose last block was seen, and return the seconds that the pass took."""
         self._pass_ended_s = time.perf_counter()
         duration_s = self._pass_ended_s - self._pass_began_s
         self._begun = False
@@ -232,7 +232,7 @@ class BudgetedSession(Closing):
 class StreamedSession(BudgetedSession):
     """A session that streams the end of every block.
 
-    Arguments and errors are those of :class:`BudgetedSession`.
+    The arguments and the errors are the same as those of :class:`BudgetedSession`, which it extends.
     """
 
     name = "blocks"

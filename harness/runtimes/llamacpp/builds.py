@@ -114,9 +114,7 @@ def pulled(folder: Path | None = None) -> Build | None:
 
 
 def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> Answer:
-    """Fetch, verify and unpack a build, and put it in the place of what was pulled before.
-
-    What it said when asked.
+    """Fetch, verify and unpack a build, put it in the place of the one before, and return what ``ask`` found.
 
     ``ask`` raises where the libraries in a folder do not run here: the old ones then stay.
 
@@ -198,9 +196,9 @@ def _verify(archive: Path, build: Build) -> None:
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
-    """Every file of an archive into one folder, by the last part of its name.
+    """Unpack every file of an archive into one folder, named by the last part of its path.
 
-    Links to files of it stay links.
+    A link to another file of the archive stays a link; a link that leads nowhere is left out.
 
     Raises:
         FetchError: It is damaged, holds more than it may, or two files of one name.

@@ -244,9 +244,10 @@ class ExpertPages:
     def _step(
         self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)
     ) -> list[Extent]:
-        """One user more or less of the experts' pages in such stacks.
+        """Count one user more or less of the experts' pages in these stacks.
 
-        Runs that nobody had in memory, or needs now.
+        The returned page runs are those whose count left zero or came back to it: to be read, or to be
+        dropped.
         """
         runs: list[Extent] = []
         for layer, expert in experts:

@@ -38,11 +38,10 @@ _PROBE_CHUNKS: Final = 256
 
 
 class LaidMemory:
-    """The mapping of one file in this process, ``base`` its address.
+    """The mapping of one file in this process, which begins at the address ``base``.
 
-    All offsets are those of the file, in bytes.
-
-    The engine must have mapped it already (EngineError).
+    Every method counts offsets in bytes from the start of the file. EngineError where the engine has not
+    mapped the file yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,12 +53,10 @@ class LaidMemory:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
-        """Lay empty memory over whole pages of the mapping (EngineError).
+        """Lay empty memory over whole pages of the mapping (EngineError where the system refuses).
 
-        Nothing is resident until it is filled.
-
-        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge
-        page makes all of itself resident.
+        The new pages take no physical memory until they are filled. What is filled of huge pages must begin
+        and end at their bounds, or where the laid memory ends: a huge page makes all of itself resident.
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
@@ -78,11 +75,10 @@ class LaidMemory:
                 self.read(at, min(_FILL_BYTES, pages.end - at))
 
     def read(self, offset: int, size: int, through: int = 0) -> None:
-        """Read whole pages from the file into the memory over them (EngineError).
+        """Read whole pages from the file into the memory laid over them (EngineError where a read fails).
 
-        Safe in several threads at once.
-
-        ``through`` is the address of a buffer of at least ``size`` bytes to read by way of.
+        Several threads may read at the same time. ``through`` is the address of a buffer of at least ``size``
+        bytes to read by way of.
         """
         address = through or self.base + offset
         buffer = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
@@ -96,9 +92,9 @@ class LaidMemory:
             ctypes.memmove(self.base + offset, through, done)
 
     def move(self, source: int, target: int, size: int) -> bool:
-        """Move resident pages to another laid place, no byte copied; the source stays laid, empty.
+        """Move resident pages to another laid place without copying a byte; the source stays laid, and empty.
 
-        False: refused.
+        Return False where the system refuses the move: the pages are then where they were.
         """
         got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
@@ -179,7 +175,7 @@ class ReaderPool:
             self._line.put(piece)
 
     def wait(self, ticket: int) -> float:
-        """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
+        """Wait until all pages of a ticket are in memory or a read failed, and return the seconds waited."""
         started_s = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: not self._left[ticket])

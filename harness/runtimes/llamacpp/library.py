@@ -211,9 +211,9 @@ def library_in(folder: Path) -> Path | None:
 
 
 def installed() -> dict[str, Path]:
-    """Where llama.cpp's library lies, by the module of its package, :data:`NAMED` or :data:`PULLED`.
+    """Find each llama.cpp library here, the best one first.
 
-    The best first.
+    The keys are the modules of the packages that brought them, or :data:`NAMED` or :data:`PULLED`.
     """
     folders: dict[str, Path] = {}
     if named := os.environ.get("LLAMA_CPP_LIB_PATH"):
@@ -232,9 +232,7 @@ def installed() -> dict[str, Path]:
 
 
 def brought_by(module: str = "") -> str:
-    """The package with its version, the build or the file that :func:`library` loads.
-
-    Nothing is loaded for it.
+    """Name the package, the build or the file that :func:`library` would load, without loading it.
 
     Raises:
         MissingPackageError: There is none.
@@ -263,7 +261,7 @@ def library(module: str = "") -> Library:
 
 
 def open_library(path: Path, named: str) -> Library:
-    """The library of a file; errors as :func:`library`."""
+    """Open the library of a file; the errors are those of :func:`library`."""
     if sys.platform == "win32":
         os.add_dll_directory(str(path.parent))
     return Library(path, named)

@@ -47,9 +47,9 @@ class TrainingSession(LlamaSession):
         return ctypes.cast(self.lib.symbol(name), ctypes.c_void_p).value
 
     def step(self, tokens: Sequence[int]) -> float:
-        """One step over a batch, of which each token but the last predicts the next.
+        """Take one step over a batch and return the loss before the step, in nats a token.
 
-        The loss before it, in nats.
+        Each token of the batch but the last one predicts the next.
         """
         if len(tokens) != self.batch_tokens + 1:
             raise EngineError(f"a batch: found {len(tokens)} tokens, expected {self.batch_tokens + 1}")

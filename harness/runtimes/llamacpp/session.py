@@ -40,7 +40,7 @@ def name_of(node: int) -> bytes:
 
 
 def pointer_at(address: int) -> int:
-    """The pointer that stands at an address; 0 for none."""
+    """Read the pointer that is stored at an address, 0 for a null pointer."""
     return ctypes.c_void_p.from_address(address).value or 0
 
 
@@ -51,9 +51,9 @@ graph."""
 
 
 class LlamaSession(Rows):
-    """One loaded model with one KV cache; implements :class:`harness.core.ports.Session`.
+    """One loaded model with one KV cache: llama.cpp's :class:`harness.core.ports.Session`.
 
-    ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
+    ``buffers`` holds the engine's own report of each device's weights, cache and scratch.
 
     Args:
         path: The GGUF file (the first one of a split model).
@@ -230,7 +230,7 @@ class LlamaSession(Rows):
     def decode(
         self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
     ) -> None:
-        """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
+        """Run ``tokens`` through the model at ``position`` of ``sequence``, and return when all are computed.
 
         Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one of at
         most ``output_tokens`` (ValueError): llama.cpp would end the process.
@@ -256,7 +256,7 @@ class LlamaSession(Rows):
     ) -> None:
         """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence.
 
-        See the port.
+        The arguments and the returned logits are those of :meth:`harness.core.ports.Session.decode_rows`.
         """
         self._run(tokens, positions, sequences, 1 if keep is None else keep)
 
@@ -279,7 +279,7 @@ class LlamaSession(Rows):
         self.kept_count = int(np.count_nonzero(self._flags[:size]))
 
     def all_logits(self) -> Singles:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        """Return a view of the last decode's logits [kept_count, vocab_count], in the order of its tokens."""
         rows = self.lib.llama_get_logits(self._context)
         if not rows or not self.kept_count:
             raise EngineError("the last decode kept no logits")
@@ -302,7 +302,8 @@ class LlamaSession(Rows):
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on.
 
-        EngineError where a state cannot be cut (recurrent).
+        Raises:
+            EngineError: The model is recurrent, and its state cannot be cut at a position.
         """
         if not self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError(f"this model's cache cannot be cut at position {position}")
@@ -365,7 +366,7 @@ class _TapHook:
         self._failure: BaseException | None = None
 
     def __call__(self, node: int, ask: bool) -> bool:
-        """The engine's question and its answer; see :data:`EvalHook`."""
+        """Answer the engine's question about one node, as :data:`EvalHook` describes."""
         try:
             name = self._wanted(name_of(node))
             if ask or name is None:

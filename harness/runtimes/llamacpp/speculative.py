@@ -86,10 +86,7 @@ class ModelDrafter:
         self._fed.extend(tokens)
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> DraftedTokens:
-        """Decode one token after the other until ``go_on`` says stop.
-
-        A token costs one pass of this model.
-        """
+        """Decode one token after the other, each by one pass of this model, until ``go_on`` says stop."""
         proposal = DraftedTokens([], [])
         self._cut(history)
         fed: Sequence[int] = history[len(self._fed) :]
@@ -124,12 +121,10 @@ class ModelDrafter:
 
 
 class LookupDrafter:
-    """What followed the last time that the same tokens stood in the text (prompt lookup).
+    """Draft the tokens that followed the last time the same run of tokens stood in the text (prompt lookup).
 
-    Costs no pass of any model.
-
-    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no
-    match. Source: Saxena 2023, "Prompt Lookup Decoding".
+    A draft costs no pass of any model. Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer
+    than ``_SHORTEST_TOKENS`` are no match. Source: Saxena 2023, "Prompt Lookup Decoding".
     """
 
     def lag_tokens(self, _history: Sequence[int]) -> int:
@@ -541,7 +536,7 @@ def _cycle(drafted: int, accepted: int, draft_s: float, verify_s: float) -> Deco
 def explain_difference(
     target: LlamaSession, prompt: Sequence[int], one: Sequence[int], other: Sequence[int], batch_tokens: int
 ) -> Difference | None:
-    """Find the first token where two greedy outputs differ and compute its logits both ways; None when equal.
+    """Find the first token where two greedy outputs differ, and compute its logits both ways (None if equal).
 
     ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is
     cleared.

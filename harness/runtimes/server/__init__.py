@@ -49,7 +49,7 @@ class AttachedServer:
         return self.dialect.ask(request)
 
     def contradiction(self, answer: ServerAnswer) -> str:
-        """What speaks against the number of tokens that the server says its answer had; empty for nothing.
+        """Say what speaks against the server's count of the tokens in its answer; an empty text if nothing does.
 
         Pieces that it does not number may bring several tokens each: its own tokenizer says how many the text
         has.

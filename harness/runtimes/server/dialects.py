@@ -50,10 +50,7 @@ class Described(Frozen):
 
 
 def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
-    """What a server says of its model that cannot be said of this one.
-
-    Empty where nothing speaks against it.
-    """
+    """Say which of a server's statements about its model cannot hold for this one; an empty text if all can."""
     if served.architecture and architecture and served.architecture != architecture:
         return f"its architecture is {served.architecture}, not {architecture}"
     for own, asked, least, most, what in (
@@ -140,7 +137,7 @@ class Dialect:
         return len(said["tokens"]) if isinstance(said.get("tokens"), list) else _count(said.get("count"))
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """The tokens of ``text`` where prompts can be given as ids; None elsewhere."""
+        """Return the token ids of ``text`` by the server's tokenizer; None if it takes no prompts as ids."""
         tokens, vocab = self._tokenized(text).get("tokens"), self.described.vocab_count
         if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < vocab for one in tokens):
             return None
@@ -188,9 +185,10 @@ class Dialect:
             return found.answer()
 
     def _read(self, line: Line, data: dict[str, Any], found: AnswerPieces) -> None:
-        """One event: a piece of the answer, what the server says of all of it, or both.
+        """Read one event: a piece of the answer, the server's figures of the whole answer, or both.
 
-        ServerError for a count that is none.
+        Raises:
+            ServerError: A figure that should be a count is no whole number.
         """
         stream = self._row["stream"]
         end, count = stream.get("end"), stream.get("count")
@@ -219,9 +217,10 @@ class Dialect:
 
 
 def _events(sent: Exchange, found: AnswerPieces) -> Iterator[tuple[Line, dict[str, Any]]]:
-    """The JSON objects of an answer: server-sent events, or one a line.
+    """Yield the JSON objects of an answer, sent as server-sent events or one a line.
 
-    ServerError where a line is neither.
+    Raises:
+        ServerError: A line is neither an event nor a JSON object.
     """
     if sent.content_type == "application/json":
         raise ServerError("the server sent its answer whole: it does not stream")
@@ -272,10 +271,7 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
 
 
 def _at(value: Any, place: str) -> Any:
-    """What stands at a place such as ``choices/text``, of a list in its first item.
-
-    None where there is nothing.
-    """
+    """Return the value at a place such as ``choices/text``, or None; a list is entered at its first item."""
     for name in place.split("/"):
         value = next(iter(value), None) if isinstance(value, list) else value
         value = value.get(name) if isinstance(value, dict) else None

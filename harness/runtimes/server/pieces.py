@@ -116,12 +116,10 @@ class ServerAnswer(Frozen):
         return 2 * len(set(self.arrivals_s)) < len(self.arrivals_s)
 
     def gaps_s(self) -> tuple[float, ...]:
-        """Inter-token latencies (ITL) of the tokens after the first piece.
+        """Return the inter-token latencies (ITL) of the tokens after the first piece, in seconds.
 
-        Empty where tokens were not told apart.
-
-        A piece that brings k tokens stands for k equal gaps: they were computed one after the other and sent
-        together.
+        The tuple is empty if the server does not say how its tokens are spread over the pieces. A piece that
+        brings k tokens stands for k equal gaps: they were computed one after the other and sent together.
         """
         if self.counts[-1] != self.new_tokens:
             return ()
@@ -163,7 +161,7 @@ class AnswerPieces:
         self._texts.append(text)
 
     def tell(self, name: str, value: Any) -> None:
-        """What the server says of the answer: a field of :class:`ServerAnswer`; None says nothing."""
+        """Set a field of :class:`ServerAnswer` to the server's own figure; None leaves the field as it is."""
         if value is not None:
             self.told[name] = value
 

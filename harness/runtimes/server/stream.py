@@ -87,9 +87,9 @@ class Endpoint:
         self.key = os.environ.get(KEY_VARIABLE, "")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """JSON at ``path``, or in answer to ``body``; None where there is no such page.
+        """Return the JSON at ``path`` or in answer to ``body``; None if there is no such page.
 
-        Errors as ``exchange``.
+        The server's errors are raised as :meth:`exchange` raises them.
         """
         try:
             with self.exchange(path, body) as answer:
@@ -104,9 +104,10 @@ class Endpoint:
             return None  # a page for people
 
     def exchange(self, path: str, body: Mapping[str, Any] | None) -> "Exchange":
-        """Send a request, a ``POST`` where it has a body, waiting while the server loads its model.
+        """Send a request (a ``POST`` if it has a body), and wait while the server loads its model.
 
-        ServerError for an error as the answer, or none.
+        Raises:
+            ServerError: The server answers with an error, or not at all.
         """
         ready_s = self.patience.ready_s
         deadline_s = time.monotonic() + ready_s
