@@ -2,12 +2,11 @@
 
 One test in the plug-in's package is enough::
 
-    def test_my_runtime_keeps_its_promises(tmp_path):
-        harness.testing.check_runtime(MyRuntime(), my_model(tmp_path))  # raises AssertionError
+    from harness.testing import check_runtime
+    def test_my_runtime(tmp_path):
+        check_runtime(MyRuntime(), my_model(tmp_path))  # an AssertionError names the broken promise
 
-The product itself imports none of these suites.
-
-A broken promise is an ``AssertionError`` that names the promise.
+The product itself imports none of these suites, so that it needs no test package.
 """
 
 import itertools
@@ -68,8 +67,7 @@ def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> 
 
 
 def check_simple_runtime(runtime: SimpleRuntime, model: Path) -> None:
-    """Check that an engine of three methods yields the tokens it is asked for one at a time, and loads and
-    closes twice.
+    """Check an engine of three methods: it yields tokens one at a time, and loads and closes twice.
 
     Args:
         runtime: The engine under test.

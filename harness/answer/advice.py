@@ -224,7 +224,7 @@ def _shorter(scenario: Scenario) -> Iterator[int]:
 
 
 def _quality(before: str, after: str, parameter_count: int) -> float | None:
-    """Perplexity of the new mixture over that of the old one, in percent growth; None where unpublished."""
+    """Growth of perplexity from the old mixture to the new one, in percent; None if nobody published it."""
     if before == after:
         return 0.0
     old, new = (perplexity_growth_percent(quant, parameter_count) for quant in (before, after))
@@ -241,9 +241,9 @@ _PERPLEXITIES: Final = {row.pop("quant"): row for row in shipped_rows("data/quan
 def perplexity_growth_percent(quant: str, parameter_count: float) -> float | None:
     """Growth of WikiText-2 perplexity over F16, in percent, for a model of about that size.
 
-    None where unpublished.
+    The result is None if nobody published one for that quantisation.
 
-    Source: data/quant_quality.csv, which names its own.
+    Source: data/quant_quality.csv, which names the source of each row.
     """
     row = _PERPLEXITIES.get(quant, {})
     found = row.get("small_percent")

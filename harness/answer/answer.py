@@ -349,7 +349,7 @@ def staying_together(case: Case) -> Case:
 def residents(case: Case, staying: Case) -> tuple[Resident, ...]:
     """The model that was asked about and the others, in the order asked for; empty where it is alone.
 
-    ``staying`` is what :func:`staying_together` makes of the case.
+    ``staying`` is the same case with all of them in memory, as :func:`staying_together` returns it.
     """
     if not case.others:
         return ()
@@ -389,9 +389,9 @@ def _of_way(case: Case, way: Way) -> Case:
 
 
 def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
-    """After the prompt, in half of the context and in all of it.
+    """Decode speed after the prompt, in half of the context and in all of it.
 
-    Nothing where storage hides what the cache costs.
+    Nothing is yielded where reads from storage take so long that they hide the cost of the cache.
     """
     if way.kind.is_read:
         return
@@ -406,9 +406,9 @@ def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
 
 
 def _reading(case: Case, way: Way) -> Iterator[Reading]:
-    """A document of pages, or the prompt where that is longer; the turn after it.
+    """Times to read a document of some pages (or the prompt if that is longer), the turn after it, and an image.
 
-    An image, if the model sees any.
+    The image is left out if the model has no vision encoder.
     """
     if not way.runs:
         return

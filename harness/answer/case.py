@@ -162,9 +162,9 @@ def _scenario(question: Question, model: Model, drafted: int) -> Scenario:
 
 
 def _by_program(case: Case, *, context_asked: bool) -> Case:
-    """The same as a program makes it that places a model by itself: its context, what lies with the CPU.
+    """The case with the context and the placement that its program chooses by itself.
 
-    llama-server is told all of that in its command.
+    For llama-server nothing is changed, since its command states both.
     """
     program = program_named(case.scenario.program)
     if program.name == "mlx" and case.scenario.api != "metal":
@@ -241,9 +241,9 @@ def _beside(names: tuple[str, ...], weights: Weights) -> tuple[list[Companion], 
 
 
 def companion(text: str, weights: Weights) -> Companion:
-    """Find what is named to run beside a model with these weights, in every installed package that offers systems.
+    """Find the system of that name to run beside a model with these weights, in every installed package.
 
-    An offer's names may be patterns, such as ``*.trace.json``.
+    The name that a package offers may be a pattern, such as ``*.trace.json``.
 
     Raises:
         RefusedError: The package of that name refuses what follows the colon.
@@ -315,7 +315,8 @@ def budget_bytes(text: str, whole_bytes: int) -> int:
 def within_budget(device: Device, ram_budget_bytes: int) -> Device:
     """The device with at most that much RAM for the app, whatever its system would allow.
 
-    RefusedError for none.
+    Raises:
+        RefusedError: The budget is zero or less.
     """
     if ram_budget_bytes <= 0:
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")

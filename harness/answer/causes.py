@@ -1,13 +1,11 @@
 """Why is mine slow: what may cost a measured speed, the likeliest first, each with the check that tells.
 
-A cause is a question of its own: the same model on the same device, otherwise placed, deeper, without a feature; or the case itself
-at the share of its speed that published threads report. Each has a speed with an interval. What cannot be on this device, or does
-not fit the measured figure, is dropped. The rest is ranked by
-
-    w = s f(ln v)
-
-s: share of the threads in which it could have been the cause and was (``data/slow_causes.toml``); f: density of the
-cause's speed at the measured one v. A log that was pasted confirms or excludes causes. "Nothing is wrong" is one of them.
+A cause is a question of its own: the same model on the same device, otherwise placed, deeper, without a
+feature; or the case itself at the share of its speed that published threads report. Each has a speed with an
+interval. What cannot be on this device, or does not fit the measured figure, is dropped. The rest is ranked
+by the weight s f(ln v), where s is the share of the threads in which it could have been the cause and was
+(``data/slow_causes.toml``), and f the density of the cause's speed at the measured one v. A log that was
+pasted confirms or excludes causes. "Nothing is wrong" is one of them.
 """
 
 import math

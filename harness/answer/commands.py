@@ -184,11 +184,10 @@ def _is_told(case: Case, way: Way) -> bool:
 
 
 def kept_flags(case: Case, way: Way) -> str:
-    """Options that keep what llama-server adds over many turns to the RAM that is left.
+    """Options that keep what llama-server adds over many turns within the RAM that is left.
 
-    Empty where all has room.
-
-    Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
+    The text is empty where everything has room. Saved states take half of it, or more for one of each slot;
+    the caches of other prompts what they leave.
     """
     now = way.prediction
     later = {part.kind: part.anonymous_bytes for part in now.memory.later}

@@ -83,9 +83,9 @@ R = TypeVar("R", bound=Frozen)
 
 
 def read(given: Mapping[str, Any], kind: type[R], *, is_text: bool = False) -> R:
-    """A request from its fields by name; ``is_text``: from the texts of an address, where lists are comma-separated.
+    """Read a request from its fields by name; the query of an address (``is_text``) has lists split at commas.
 
-    A placement may be written as llama.cpp's flags.
+    A placement may also be written as the flags that llama.cpp has for it.
 
     Raises:
         InputError: An unknown field, a missing one, or a value out of its bounds: one sentence that names it.

@@ -31,7 +31,7 @@ class MeasuredHere(Frozen):
 
 
 def measured_here(case: Case, way: Way) -> MeasuredHere | None:
-    """The newest run on this machine of the same file, engine, threads and context; None without one."""
+    """Find this machine's newest run of the same file, engine, threads and context, or None."""
     from harness.measure.pipeline import open_history
     from harness.records.derive import summarise  # it brings numpy, and most questions need no history
     from harness.records.possible import impossible

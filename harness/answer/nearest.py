@@ -104,7 +104,7 @@ class Neighbour(Frozen, kw_only=False):
 def neighbours(case: Case) -> list[Neighbour]:
     """Trusted published measurements nearest by chip, family, api, bytes of a token, quantisation and experts.
 
-    The nearest of decode, then those of prefill.
+    The list begins with the nearest measurements of decode, and those of prefill follow.
     """
     scenario = case.scenario
     values = believed(case.device).values

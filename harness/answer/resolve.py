@@ -165,9 +165,7 @@ def _language_model(ref: str, quant: str | None) -> Model:
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
-    """The quantisation that is asked for beside a model's name, or else the one in the name.
-
-    Empty without either.
+    """The quantisation that is asked for beside a model's name, or the one in the name, or an empty text.
 
     Raises:
         RefusedError: They differ.
@@ -184,11 +182,12 @@ def one_quant(ref: str, named: str, asked: str) -> str:
 
 
 def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]]:
-    """The mixture that a quantisation's name means or is nearest to, and what to say of that.
+    """The mixture that a quantisation's name means or is nearest to, and the sentences that say so.
 
-    UnknownNameError.
+    Some publishers mix a quantisation in another way for an ``architecture`` of their own.
 
-    An owner may have another recipe for an ``architecture``.
+    Raises:
+        UnknownNameError: No mixture has such a name.
     """
     found = understood(quant, architecture)
     if found is None:
@@ -213,11 +212,9 @@ def _tag(quant: str) -> str:
 
 
 def published_file(model: Model) -> str:
-    """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``.
+    """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``, or an empty text.
 
-    Empty where none is known.
-
-    None is of what a card or a mixture merely stands for: that file is a local one.
+    A model that a card or a mixture merely stands in for has none, since its file is a local one.
     """
     if model.repo:
         if "gguf" not in model.repo.lower():
@@ -402,10 +399,7 @@ def _as_written(quant: str, mixture: str, said: Sequence[str]) -> str:
 
 
 def _from_afar(ref: str, quant: str | None) -> Model | None:
-    """What a name means that says itself where it is read: a hub, a registry, an address.
-
-    None for other names.
-    """
+    """The model of a name that says where to read it: a hub, a registry, an address. None for other names."""
     if is_hub(ref):
         return _from_hub(ref, quant)
     registry = re.match(r"ollama:|(?:https://)?(?:registry\.ollama\.ai|ollama\.com)/", ref)

@@ -433,9 +433,7 @@ def held_to(case: Case, now: Prediction) -> Prediction:
 
 
 def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | None, Energy | None]:
-    """Decode speed after ``minutes`` and energy of a token, both after the prompt.
-
-    None for what is not known.
+    """Decode speed after ``minutes`` and energy of a token, both after the prompt, or None.
 
     ``decode`` is the speed of the first seconds there, tokens/s. Both laws are of one sequence.
     """
@@ -451,10 +449,9 @@ def outlook(case: Case, decode: Interval, minutes: float) -> tuple[Sustained | N
 def image_s(model: Model, scenario: Scenario, read: Interval) -> Interval | None:
     """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s.
 
-    None if it sees none.
-
-    The tower computes at the rate at which the prompt does: nobody published a time of its own, so that the
-    interval reaches from nothing for it to twice that.
+    The result is None for a model without a vision encoder. The encoder computes at the rate at which the
+    prompt does: nobody published a time of its own, so that the interval reaches from nothing for it to twice
+    that.
     """
     if model.tower is None or not model.tower.image_tokens:
         return None

@@ -83,13 +83,14 @@ class Commands(Verbs):
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
 
-    Predict (fit, recommend), measure (check, run), compare the two (history, report), and gate releases on the
-    result (gate). `edge-harness COMMAND --help` explains each command.
+    Predict (fit, recommend), measure (check, run), compare the two (history, report), and gate releases on
+    the result (gate). `edge-harness COMMAND --help` explains each command.
 
-    Variables set defaults of a command's options: EDGE_HARNESS_RUN_REPETITIONS=10, EDGE_HARNESS_FIT_DEVICES='pixel-8'.
+    Variables in the environment set defaults of a command's options: EDGE_HARNESS_RUN_REPETITIONS=10,
+    EDGE_HARNESS_FIT_DEVICES='pixel-8'.
 
-    Your shell completes commands and options after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"`
-    (or zsh_source, fish_source).
+    Your shell completes commands and options after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source
+    edge-harness)"` (or zsh_source, fish_source).
     """
 
 

@@ -213,9 +213,9 @@ class MeasuringOptions(Frozen):
 
     @contextmanager
     def started(self) -> "Iterator[How]":
-        """What measurements are called with, progress shown meanwhile.
+        """The arguments of a measurement, whose progress is shown while it runs.
 
-        ``nice`` and CPUs stand in their notes.
+        A changed ``nice`` value or set of CPUs is written into the notes of its records.
         """
         from harness.hardware.cpus import allowed_cpus
         from harness.measure.child import Limits

@@ -33,9 +33,9 @@ class Typed(click.ParamType):  # type: ignore[type-arg]
         self.name = option.flags.partition(" ")[0].strip("-")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value of the text; a usage error says what was found and expected.
+        """Read the value from the text; a usage error says what was found and expected.
 
-        A default is taken as it is.
+        A default value that is no text is returned as it is.
         """
         if not isinstance(value, str):
             return value

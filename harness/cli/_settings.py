@@ -2,9 +2,8 @@
 
     [fit]
     device = ["rtx 4090 + 64GB ddr5-6000"]
-
     [run]
-    repetitions = 10
+    repetitions = 10  # instead of the default of the command
 
 What is typed wins, then a variable such as EDGE_HARNESS_RUN_REPETITIONS, then this file.
 """

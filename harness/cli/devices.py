@@ -40,10 +40,8 @@ def devices() -> None:
 def show(device: Annotated[str | None, Option(metavar="[DEVICE]")] = None) -> Output:
     """Show every figure of DEVICE with its source and confidence, and what others measured of its chip.
 
-    Without a DEVICE, list those with a full profile.
-
-    DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB,
-    170GB/s".
+    Without a DEVICE, list the devices that have a full profile. DEVICE is a name, a path to a .toml, or a
+    line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
 
     Example: edge-harness devices show iphone-15-pro
     """

@@ -20,7 +20,7 @@ def doctor(
 ) -> Output:
     """Check folders, engines, optional packages, limits and sensors.
 
-    Exit status: 0 usable, 4 something is broken.
+    The exit status is 0 if all of them are usable, and 4 if something is broken.
 
     Example: edge-harness doctor
     """

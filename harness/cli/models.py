@@ -20,7 +20,7 @@ _CACHE_TOKENS = 32_768
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """Show models; fetch their files."""
+    """Show models, and fetch their files."""
 
 
 @models.command()
@@ -30,9 +30,8 @@ def show(
 ) -> Output:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache.
 
-    Without it, list all.
-
-    MODEL is a name, hf:org/repo, or a path to a card, a config.json or a GGUF file.
+    Without MODEL, list all models. MODEL is a name, hf:org/repo, or a path to a card, a config.json or a GGUF
+    file.
 
     Example: edge-harness models show qwen3:8b
     """
@@ -125,7 +124,7 @@ def _one(name: str, quant: str | None) -> Output:
 def pull(model: options.Model, quant: Quant = "") -> Output:
     """Download a file of MODEL (a name or hf:org/repo) into the cache, verified.
 
-    An interrupted pull is resumed.
+    A pull that was interrupted goes on from where it stopped.
 
     Example: edge-harness models pull smollm2-135m -q Q8_0
     """

@@ -76,9 +76,9 @@ def report(
 
 
 def _judged(records: "list[Record]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":
-    """What a gate says of the records: by a file of budgets.
+    """Judge the records by a file of budgets.
 
-    Without one, that none is slower than its baseline.
+    Without a file, judge that no record is slower than its baseline.
     """
     from harness.gates.budget_file import load_budgets
     from harness.gates.evaluate import evaluate

@@ -27,10 +27,8 @@ def serve(
 ) -> None:
     """Answer in a browser, as JSON under /v1, and as tools for agents (MCP) under /mcp.
 
-    On this machine alone; nothing is measured or written.
-
-    On another address than loopback everybody has to show the token that is printed, or the one in
-    EDGE_HARNESS_TOKEN.
+    It answers this machine alone, and measures and writes nothing. On another address than loopback everybody
+    has to show the token that is printed, or the one in EDGE_HARNESS_TOKEN.
 
     Example: edge-harness serve --port 8765
     """

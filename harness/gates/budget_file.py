@@ -34,9 +34,9 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
 
 
 def budget_lines(path: Path, count: int) -> list[int]:
-    """Line of each ``[[budget]]`` table of a file that has been read.
+    """Line number of each ``[[budget]]`` table of a file that has been read.
 
-    1 for all where they are written another way.
+    Every number is 1 if the file writes its tables in another way.
     """
     text = path.read_text(encoding="utf-8").splitlines()
     lines = [

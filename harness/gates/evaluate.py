@@ -232,9 +232,9 @@ def _what_is_there(budget: Budget, records: Sequence[Record]) -> str:
 
 
 def _judge_runs(case: _Judging) -> Judgement | None:
-    """Runs against a fixed limit, or against a baseline that was not measured in turns.
+    """Judge runs against a fixed limit, or against a baseline that was not measured in turns.
 
-    None without a clean sample.
+    The result is None if no sample is free of disturbance.
     """
     budget = case.budget
     figure = FIGURES[budget.metric]
@@ -385,14 +385,12 @@ def _judge_ratios(case: _Judging, ratios: Runs) -> Judgement:
 
 
 def _spared(case: _Judging, whole: Judgement, own: Runs, *, disturbed: bool) -> Judgement:
-    """The same ratio from the fastest fifth of each run's tokens.
-
-    Where that decides nothing, an inconclusive one.
+    """Judge the same ratio by the fastest fifth of each run's tokens, or return that this decides nothing.
 
     A slower build is slower on every token, a neighbour hits some of them: it adds time and takes none away,
-    so that a low quantile varies least. It counts only while Student's 95 % interval of the budget's own figure
-    (ratios ``own``, judged as ``whole``) holds its ratio, so that a build which slows some tokens alone is seldom
-    passed by the others.
+    so that a low quantile varies least. It counts only while Student's 95 % interval of the budget's own
+    figure (ratios ``own``, judged as ``whole``) holds its ratio, so that a build which slows some tokens
+    alone is seldom passed by the others.
 
     Source:
         J. Chen and J. Revels 2016, "Robust benchmarking in noisy environments", arXiv:1608.04295.

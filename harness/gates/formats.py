@@ -26,10 +26,7 @@ _FIELD: Final = _DATA | {":": "%3A", ",": "%2C"}
 
 
 def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
-    """The first screen: one word that is the exit status, the three worst budgets, what to do.
-
-    At most 14 lines.
-    """
+    """The first screen, of at most 14 lines: the verdict in one word, the three worst budgets, what to do."""
     counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
     worst = worst_of(counts)
     parts = [f"{counts[worst]} of {counted(len(judgements), 'budget')}"]

@@ -98,9 +98,9 @@ def worst_of(answers: Collection[GateAnswer]) -> GateAnswer:
 
 
 def limit_of(budget: Budget) -> tuple[float, str]:
-    """A budget's limit in the direction of its figure, and what it is a ratio to.
+    """A budget's limit in the direction of its figure, and the name of what it is a ratio to.
 
-    Empty for the figure's own unit.
+    The name is empty if the limit is in the figure's own unit.
     """
     name, limit = next((name, value) for name in LIMITS if (value := getattr(budget, name)) is not None)
     if name == "slowdown_ratio":
@@ -156,7 +156,7 @@ def fails_beyond(limit: float, *, higher_is_better: bool, finds_slowdown: bool, 
 
 
 def levels_of(budget: Budget, spread: Spread, counts: tuple[int, int]) -> float:
-    """Change between two blocks of runs that a machine may make by itself, as a ratio below 1; 1 for none.
+    """Change between two blocks of runs that a machine may make by itself, as a ratio; 1 if it makes none.
 
     Two modes that last, heat, and runs that are like the one before them move a whole block. No test of the
     runs tells that from a change of the build, so that less than 1.5 times the most by which hours were seen

@@ -79,12 +79,10 @@ def difference(budget: Budget, record: Record, differs: Collection[str] = ()) ->
 
 
 def unlike(run: Record, baseline: Record, differs: Collection[str] = ()) -> str:
-    """What makes a run no baseline of another, in words: another model, machine, engine variant or setting.
+    """Say in words why a run is no baseline of another: another model, machine, engine variant or setting.
 
-    Empty for nothing.
-
-    The runtime's version and the model's file may differ: they are what is compared. So may what ``differs``
-    names.
+    The text is empty if the run is one. The runtime's version and the model's file may differ, since those
+    are compared, and so may the fields that ``differs`` names.
     """
     new = pins_of(run)
     old = pins_of(baseline)

@@ -1,6 +1,6 @@
 """Propose budgets from runs: what the machine reached, less what its own noise may take.
 
-And what they will find.
+Each proposal also says which slowdown its budget will find in later runs.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
 def load_card(ref: str) -> ModelCard:
     """The card of exactly that name, or in that ``.toml`` file.
 
-    ``catalog.names.load_model`` takes other names too.
+    Other names than those of cards are read by :func:`harness.models.names.load_model`.
 
     Raises:
         UnknownNameError: No card of that name.

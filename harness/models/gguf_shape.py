@@ -188,9 +188,9 @@ class Header(Keys):
         return bool(self.dims) and self.architecture not in ARCHITECTURES
 
     def told_by_blocks(self, layers: int) -> str:
-        """A letter a block by the tensors in it, and by the flags of those that slide.
+        """A letter for each block, by its tensors and by the flags of sliding windows.
 
-        Empty where all attend to all.
+        The text is empty if every block attends to all positions.
 
         Raises:
             BadDataError: A block that both attends and keeps a state, or a window of which nothing says whose
@@ -236,7 +236,7 @@ class Header(Keys):
     def table_of_n_grams(self) -> tuple[int, int]:
         """Width and number of the rows of a table of n-grams.
 
-        Gemma's tables of each layer are called so too.
+        Gemma uses the same tensor names for the embedding tables that each of its layers has.
         """
         table = self.dims.get(LAZY_TABLE, ())
         if len(table) < 2 or self.number("embedding_length_per_layer_input", 0):
@@ -257,9 +257,9 @@ class Header(Keys):
         return full or sliding, sliding if sliding != full else 0
 
     def feed_forward(self) -> int:
-        """Inner width of the first block that has one: those that share keys and values may have another.
+        """Inner width of the first block with a dense feed-forward part, 0 if every block routes to experts.
 
-        0 where every block routes to experts.
+        Blocks that share keys and values may have another width.
         """
         if self.dims and not self.has("ffn_up"):
             return 0
@@ -275,9 +275,9 @@ class Header(Keys):
         return 0
 
     def mixers(self, layers: int) -> tuple[str, int, int]:
-        """Kinds of a hybrid's layers where its attention follows no period, else step and first index of attention.
+        """Kinds of a hybrid's layers if its attention follows no period, else step and first index of attention.
 
-        A layer without KV heads is recurrent.
+        A layer of a hybrid that has no KV heads is a recurrent one.
         """
         counts = self.listed("attention.head_count_kv")
         widths = self.listed("feed_forward_length")

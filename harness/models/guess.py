@@ -53,9 +53,10 @@ at 4,096 tokens of context, and 84 % at 32,768."""
 
 
 class Guess(Frozen):
-    """What is believed of an unknown model; parameters in 10**9.
+    """The shape that is believed of an unknown model.
 
-    ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
+    Attributes:
+        speed_doubt: How far ln(speed) may lie below and above what the shape gives.
     """
 
     params_b: float

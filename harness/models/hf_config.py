@@ -23,7 +23,8 @@ _LETTERS: Final[dict[str, str]] = KEYS["layer_letters"]
 def read_hf_config(path: Path) -> ModelShape:
     """Shape of the model that a config.json describes.
 
-    BadDataError: no JSON, too large, or as ``shape_of``.
+    Raises:
+        BadDataError: The file is no JSON or too large, or ``shape_of`` finds a field missing or wrong.
     """
     return shape_of(json_in(path, "a config.json", CONFIG_MAX_BYTES), path)
 

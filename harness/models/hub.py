@@ -309,9 +309,7 @@ def _read(place: str, document: Path, kind: type[T]) -> T:
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
-    """Download into ``staging``, never more than ``size_bytes``.
-
-    Goes on where an earlier call was interrupted.
+    """Download into ``staging``, never more than ``size_bytes``, from where an earlier call was interrupted.
 
     Raises:
         FetchError: The hub does not answer, has no such file, or one of another size.
@@ -466,7 +464,7 @@ def _tag(answer: Any) -> str:
 
 
 def folder_of(repo: str) -> Path:
-    """Where what is kept of a repository lies; made if absent."""
+    """Return the folder for what is kept of a repository, and make the folder if it is absent."""
     folder = cache_dir() / "hub" / repo.replace("/", "--")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -143,9 +143,10 @@ def is_hub(ref: str) -> bool:
 
 
 def hub_parts(ref: str) -> tuple[str, str, str]:
-    """(repository, file, quantisation) of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``.
+    """Repository, file and quantisation of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``.
 
-    Else RefusedError.
+    Raises:
+        RefusedError: The name has neither of these forms.
     """
     address = _HUB_URL.fullmatch(ref)
     if address:

@@ -156,9 +156,9 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
 
 
 def mixture_in(words: str) -> str:
-    """The mixture in llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``.
+    """Read the mixture from llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``.
 
-    Empty where they name none.
+    The result is an empty text if they name no mixture.
     """
     match = _IN_WORDS.search(words)
     if match is None:

@@ -55,7 +55,8 @@ _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 def quant_named(name: str) -> str:
     """Canonical name of a mixture (``q4_k_m``, ``Q4_K``, ``FP16`` are understood).
 
-    UnknownNameError for any other.
+    Raises:
+        UnknownNameError: No mixture has such a name.
     """
     wanted = name.strip().upper().replace("-", "_")
     wanted = _ALIASES.get(wanted, wanted)

@@ -38,9 +38,9 @@ class ImageTower(NamedTuple):
 
 
 def tower_of(asked: str, card: str) -> ImageTower | None:
-    """The tower of a model by the name that was asked for, or that of its card.
+    """The vision encoder of a model by the name that was asked for, or by that of its card.
 
-    None for one that sees nothing.
+    The result is None for a model that takes no images.
     """
     is_asked = _IMAGES.search(asked) is not None
     for name in (asked, card):

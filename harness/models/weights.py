@@ -76,7 +76,12 @@ _FIXED_HEADER_BYTES: Final = 6_000
 
 @lru_cache(maxsize=1 << 17)
 def tensor_of(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
-    """A tensor of that type, one object for all models; errors as :func:`~harness.models.ggml.row_bytes`."""
+    """A tensor of that type, one object for all models.
+
+    Raises:
+        KeyError: The type is unknown.
+        ValueError: A row is no whole number of the type's blocks.
+    """
     size = prod(dims[1:]) * row_bytes(type_name, dims[0])
     return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size)
 

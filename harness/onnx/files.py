@@ -1,7 +1,5 @@
 """A model's files on disk, in every format: which there are, how many bytes, their hash.
 
-And how ONNX stores weights.
-
 The weights of an ONNX model should lie in an external file: the engine maps that file, while weights inside
 the model file are parsed into memory and kept beside the copy that the kernels repack (measured: a model of
 428 MB takes 769 MB inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger

@@ -109,8 +109,7 @@ def rows(output: str) -> list[dict[str, Any]]:
 
 
 def spelled(scenario: Scenario, repetitions: int, text: str) -> list[str]:
-    """Return llama-bench's options for a scenario and its output format, spelled as its help ``text`` spells
-    them.
+    """Return llama-bench's options for a scenario and its output format, as its help ``text`` spells them.
 
     Raises:
         RefusedError: The program has no such option.

@@ -29,8 +29,7 @@ _PAST: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 
 
 class DecoderPorts(NamedTuple):
-    """How to run a decoder: its cache inputs and outputs in the same order, with their types, and its other
-    inputs.
+    """The inputs and outputs of a decoder; those of its cache are in the same order, with their types.
 
     Attributes:
         sizes: Head count and head size of each cache input.

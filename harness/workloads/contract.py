@@ -1,9 +1,9 @@
-"""What a system must keep, for tests of its authors.
+"""Check the promises of a system, in the tests of its author.
 
-A test of one's own package is enough::
+One test in the author's own package is enough::
 
-    def test_my_system(tmp_path):
-        check_system(MySystem(), tmp_path)
+    def test_my_system_keeps_its_promises(tmp_path):
+        check_system(MySystem(), tmp_path)  # raises AssertionError, which names the promise
 """
 
 import json
@@ -16,9 +16,9 @@ _MOST_CASES = 20
 
 
 def check_system(system: System, folder: Path, parts: SystemParts | None = None) -> None:
-    """Its first cases are of its kinds, answers are JSON's, and scores stand beside nulls.
+    """Check that a system's first cases are of its kinds, its answers JSON, and its scores beside nulls.
 
-    ``parts`` are what its cases need.
+    ``parts`` holds the models and stores that its cases need.
 
     Raises:
         AssertionError: A promise is broken.

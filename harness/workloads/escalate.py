@@ -101,7 +101,7 @@ class AnswerSystem(System):
         return {"text": text, "confidence": confidence, "is_unknown": text.lower().startswith("unknown")}
 
     def score(self, cases: Cases, answers: Answers) -> Scores:
-        """Right answers, how well each confidence tells them and what a threshold would give; support."""
+        """Score the answers, their confidences, a threshold on these, and the support of claims."""
         scores = _scores_of_answers(of_kind(cases, answers, PassageQuestion))
         claims = [row for row in of_kind(cases, answers, Claim) if row[0].supported is not None]
         if claims:

@@ -97,7 +97,7 @@ class Plan(NamedTuple):
         return sum(one.anonymous_bytes for one in held if one.kind not in left_out)
 
     def model(self) -> ModelIdentity | None:
-        """The language model; None without one."""
+        """The identity of the language model, or None if the system uses no language model."""
         weights = self.weights.get("language")
         return identify(Path(self.job.parts["language"]), weights) if weights else None
 

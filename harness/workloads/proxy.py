@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the terminal is the app's."""
 
     def do_GET(self) -> None:
-        """Pass on; nothing is recorded."""
+        """Pass the request on to the server without recording it."""
         self._pass_on(b"", _Told(), hides_usage=False)
 
     def do_POST(self) -> None:

@@ -64,7 +64,7 @@ def auc_score(chances: Sequence[float], true: Sequence[bool], group: str, nulls:
 def auc_of(rows: Any) -> float:
     """Share of pairs of a true and a false row [n, (chance, true)] in which the true one has more.
 
-    NaN without any.
+    The result is NaN if there is no such pair.
     """
     from scipy.stats import rankdata
 

@@ -3,7 +3,7 @@
 A system is one module with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the
 entry point group ``edge_harness.workloads``::
 
-    [project.entry-points."edge_harness.workloads"]
+    [project.entry-points."edge_harness.workloads"]  # in the pyproject.toml of the package
     my_memory = "my_package.memory:SYSTEM"
 
 The runner opens the parts, calls ``prepare`` once outside the clock, ``step`` once for each case on the
@@ -193,7 +193,11 @@ def load(name: str) -> System:
 
 
 def size_of(system: System, text: str) -> dict[str, int]:
-    """A size from its name, or from ``name=number`` parts that change the default one; RefusedError for others."""
+    """Read a size from its name, or from ``name=number`` parts that change the default one.
+
+    Raises:
+        RefusedError: The text is neither.
+    """
     if text in system.sizes:
         return dict(system.sizes[text])
     size = dict(system.sizes["default"])

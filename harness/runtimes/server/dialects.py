@@ -50,7 +50,7 @@ class Described(Frozen):
 
 
 def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
-    """Say which of a server's statements about its model cannot hold for this one; an empty text if all can."""
+    """Name what a server says of its model that cannot hold for this one; an empty text if all can."""
     if served.architecture and architecture and served.architecture != architecture:
         return f"its architecture is {served.architecture}, not {architecture}"
     for own, asked, least, most, what in (

@@ -89,7 +89,7 @@ class Endpoint:
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON at ``path`` or in answer to ``body``; None if there is no such page.
 
-        The server's errors are raised as :meth:`exchange` raises them.
+        An error of the server, or its silence, raises what :meth:`exchange` raises.
         """
         try:
             with self.exchange(path, body) as answer:

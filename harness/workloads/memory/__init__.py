@@ -50,9 +50,12 @@ class Tell(Turn):
 
 
 class Ask(Turn):
-    """A question; ``expect`` are ids of what answers it, ``outdated`` those that were true before.
+    """A question, with the ids of the notes that answer it.
 
-    ``forged`` are ids of notes that nobody should believe.
+    Attributes:
+        expect: Ids of the notes that answer it.
+        outdated: Ids of notes that answered it before a fact changed.
+        forged: Ids of notes that nobody should believe.
     """
 
     needs = ("encoder",)
@@ -92,7 +95,7 @@ class MemorySystem(System):
         return {"tell": [(embed,)], "ask": [(embed, search)], "ask and answer": [answered]}
 
     def cases(self, size: Size) -> Cases:
-        """Where boxes are, some of them moved later; questions after all; a part of it forgotten."""
+        """Notes of where boxes are, some moved later; questions about all of them; a part to be forgotten."""
         rng = np.random.default_rng(1)
         told: list[Any] = []
         known: dict[int, list[str]] = {}

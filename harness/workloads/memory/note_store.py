@@ -85,9 +85,9 @@ class Memory(NamedTuple):
 
 
 class MemoryStore:
-    """One store of one process. Nothing is forgotten that nobody asked to forget.
+    """One store of one process, which forgets only what it is asked to forget.
 
-    A write that returned survives ``kill -9``.
+    What a returned call wrote is still there after the process was killed.
 
     Args:
         path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.

@@ -104,7 +104,7 @@ def wrong_equality(step: str) -> str:
 
 
 def first_wrong(steps: Sequence[str]) -> int:
-    """The first step with an equality that does not hold; -1 for none."""
+    """Index of the first step with an equality that does not hold, or -1 if all hold."""
     return next((at for at, step in enumerate(steps) if wrong_equality(step)), -1)
 
 
