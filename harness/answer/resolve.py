@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from harness.core.device import APIS, Calibration, Device
 from harness.core.errors import (
+    HOW_TO_NAME_A_MODEL,
     BadDataError,
+    FetchError,
     HarnessError,
     InputError,
     RefusedError,
@@ -24,7 +26,16 @@ from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
 from harness.models.ggml import BLOCKS, KV_TYPES
 from harness.models.guess import Guess
-from harness.models.names import hub_parts, is_another, is_hub, is_repository, load_model, match, reads_only
+from harness.models.names import (
+    hub_parts,
+    is_another,
+    is_hub,
+    is_repository,
+    load_model,
+    match,
+    nearest,
+    reads_only,
+)
 from harness.models.quant import split, understood
 from harness.models.quant_mix import quant_named
 from harness.models.vision import ImageTower, tower_of
@@ -49,6 +60,10 @@ _TYPED_REPO: Final = re.compile(
     re.IGNORECASE,
 )
 """A repository of files in the form that a program loads."""
+_MADE_FROM: Final = re.compile(
+    r"(?i)(?:bf|fp?)(?:16|32|8).*|nvfp4.*|awq.*|gptq.*|w\d+a\d+.*|exl\d.*|int\d.*|qat"
+)
+"""Types that other files are made from, or that no GGUF file has."""
 _API_NAMES: Final = {"hexagon": "npu"}
 """What llama.cpp calls the backend of an api, where that is another word."""
 
@@ -145,9 +160,11 @@ def _language_model(ref: str, quant: str | None) -> Model:
             return _from_hub(ref, quant)
         except HarnessError as error:
             if found is None:
-                raise
+                raise _unknown_repository(ref, error) from error
             untold = (f"the hub gave no shape: {error}",)
     asked = one_quant(ref, found.quant, quant or "")
+    if found.quant and quant and found.quant.lower() != "qat" and _is_history(ref, found.quant):
+        untold = (*untold, f"{found.quant} in its name is what it was made of: {quant} is answered")
     if found.guess is not None:
         asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
@@ -160,16 +177,30 @@ def _language_model(ref: str, quant: str | None) -> Model:
     if found.card.name != ref:  # what was read into the name is told, unless it is the card's own
         here = "no such file here; " if elsewhere else ""
         said = (f"{ref!r}: {here}{found.why}", *said)
+    said = (*said, *(one for one in untold if not elsewhere))
     asked_name = clean(split(ref.removesuffix(".gguf"))[0]) if is_another(ref, found.card) else ""
     return model._replace(asked_name=asked_name, notes=(*said, *model.notes))
+
+
+def _unknown_repository(ref: str, error: HarnessError) -> HarnessError:
+    """The error of a repository that no card knows and the hub gave no shape of: says what else can be asked."""
+    if not isinstance(error, FetchError):
+        return error
+    close = nearest(ref)
+    alike = f" Names like it: {', '.join(close)}." if close else ""
+    return FetchError(f"{clean(ref)!r} is in no card here, and {error}.{alike} {HOW_TO_NAME_A_MODEL}")
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
     """The quantisation that is asked for beside a model's name, or the one in the name, or an empty text.
 
     Raises:
-        RefusedError: They differ.
+        RefusedError: They differ, and the one in the name is a file's or a tag's.
     """
+    if asked and named.lower() != "qat" and _is_history(ref, named):
+        named = ""
+    if "unquantized" in ref.lower() and not asked:
+        return "BF16"
     if asked and named.lower() == "qat":  # how it was trained, and no file of it
         named = asked = f"qat-{asked}" if asked.lower().startswith("ud") else asked
     if named and asked and mixture_of(named)[0] != mixture_of(asked)[0]:
@@ -179,6 +210,15 @@ def one_quant(ref: str, named: str, asked: str) -> str:
         named if exact is not None and not exact.bits else asked or named
     )  # a recipe says more than its mixture
     return f"{ref.partition('/')[0]}:{chosen}" if chosen and is_repository(ref) else chosen
+
+
+def _is_history(ref: str, named: str) -> bool:
+    """Whether a type in a name only tells what a model was made of or trained for (``-BF16-heretic``).
+
+    It does not at the end of a name, of a file's or of a tag, unless no GGUF file of a smaller type has that type.
+    """
+    ends = ref.lower().removesuffix(".gguf").removesuffix("-gguf").endswith(named.lower())
+    return not ends or (":" not in ref and re.fullmatch(_MADE_FROM, named) is not None)
 
 
 def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]]:

@@ -58,6 +58,12 @@ HOW_TO_NAME = (
 )
 
 
+HOW_TO_NAME_A_MODEL = (
+    "A size in the name ('NAME 8B', 'NAME 30B-A3B') gives bounds; "
+    "a .gguf file, a config.json or hf:ORG/NAME gives its shape"
+)
+
+
 class UnknownNameError(InputError):
     """A name that is in no catalog.
 
@@ -94,6 +100,8 @@ class UnknownNameError(InputError):
             said += f" There are {', '.join(known)}."
         if kind == "device":
             said += f", or {helped or HOW_TO_NAME}"
+        elif kind == "model":
+            said += f". {HOW_TO_NAME_A_MODEL}"
         super().__init__(said)
 
 

@@ -20,15 +20,16 @@ from harness.core.paths import data_root
 from harness.core.printable import clean
 from harness.models.cards import load_card, model_names, named
 from harness.models.guess import Guess, guess, sizes_in
+from harness.models.other_kinds import other_kind, without_weights
 from harness.models.quant import split
 
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
 TABLES: Final = shipped_table("data/names.toml")
 _DROPPED: Final = frozenset(TABLES["dropped"].split())
 _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
-_NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
 _READS: Final = re.compile(rf"\b({TABLES['reads']})\b", re.IGNORECASE)
 _SIZED: Final = re.compile(r"\d[bm]\b")
+_OTHER_SIZE: Final = re.compile(rf"(?<![a-z])(?:{'|'.join(TABLES['size_words'].split())})(?![a-z])")
 _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet|reap|pruned|\bvl\b|chimera")
 """What beside a card's words tells that the model is another one."""
 _NAME_MAX: Final = 300
@@ -74,9 +75,13 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
 
     Raises:
         UnknownNameError: No card of that name, and no size from which to bound the model.
-        RefusedError: The name is a draft head's, a method's or an encoder's.
+        RefusedError: The name is that of no language model, or of a service: says what it is and what answers it.
     """
     name = clean(name, _NAME_MAX)
+    if not params_b and name not in model_names():
+        other = without_weights(name) or ("" if _is_listed(name) else other_kind(name))
+        if other:
+            raise RefusedError(other)
     card, why, quant = _card_of(name, params_b)
     if card is not None:
         if _drafts(name, card):
@@ -85,10 +90,6 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         if card.name != name and card.checked:
             why += f"; its shape was read for {card.checked}"
         return Match(card, None, quant, why)
-    if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
-        raise RefusedError(
-            f"{name!r}: {other[1]} is a draft head, a method or an encoder, and no language model alone"
-        )
     bounded = guess(name, params_b=params_b, active_b=active_b)
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
@@ -97,6 +98,11 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         raise UnknownNameError("model", name, close)
     why = bounded.why + (f" (names like it: {', '.join(close)})" if close else "")
     return Match(None, bounded, quant, why)
+
+
+def _is_listed(name: str) -> bool:
+    """Whether a card, a title or an alias has just that name."""
+    return key(split(name)[0]) in _index(str(data_root("models")), tuple(model_names()))
 
 
 def _drafts(name: str, card: ModelCard) -> bool:
@@ -171,8 +177,8 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     if name in model_names():
         return load_card(name), "the card of that name", ""
     bare, quant = split(name)
-    if quant or "gguf" in name.lower():  # a whole model that carries its block for drafting
-        bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
+    # A whole model that carries its block for drafting: heads alone are refused before.
+    bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
     for model, size_b, why in _meant(bare, _index(str(data_root("models")), tuple(model_names()))):
         if model and (card := _sized(load_card(model), size_b or params_b)):
             return card, why.format(card.name), quant
@@ -190,7 +196,7 @@ def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float,
     head, _, tag = bare.partition(":")  # mxbai-embed-large:335m
     if size_b := sizes_in(tag)[0]:
         yield keys.get(key(head)), size_b, "{} is of that size"
-    if _NO_MODEL.search(_unbracketed(bare)) or _READS.search(bare):
+    if other_kind(_unbracketed(bare)) or _READS.search(bare):
         return
     for text in re.findall(r"\(([^)]*\d[^)]*)\)", bare):
         yield keys.get(key(text)), 0, "it says itself that its base is {}"
@@ -212,7 +218,8 @@ def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float,
         before, found, after = f"-{own}-".partition(f"-{text}-")
         tells = text.count("-") > 1 or text == key(keys[text])  # two words such as llama-3b say too little
         is_sized = _SIZED.search(text) or (text.count("-") > 1 and re.search(r"\d\.\d", text))
-        if found and tells and is_sized and not _OTHER_SHAPE.search(f"{before}-{after}"):
+        is_other = not _SIZED.search(text) and _OTHER_SIZE.search(f"{before}-{after}")
+        if found and tells and is_sized and not is_other and not _OTHER_SHAPE.search(f"{before}-{after}"):
             yield keys[text], 0, "it names {}, and is taken for a model made of it"
 
 

@@ -95,6 +95,7 @@ def _recipes() -> Iterator[tuple[str, str, str, Quantisation]]:
 
 _RECIPES: Final = tuple(_recipes())
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
+_OF_MODEL: Final = re.compile(r"(?i)^((?:i?q\d\w*|[2-8][- ]?bits?)) (?:of|for) (.+)$")
 _IN_WORDS: Final = re.compile(
     r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"
 )
@@ -106,11 +107,18 @@ def split(name: str) -> tuple[str, str]:
     A mixture after a colon, a space or a dash counts, and one in a file's name (``-Q4_K_M.gguf``); of two the
     first.
     """
+    name = _OF_MODEL.sub(r"\2 \1", name)
     quantisations = [match for match in _IN_NAME.finditer(name) if match.start(1) > 0]
     rest = name
     for match in reversed(quantisations):
         rest = rest[: match.start()] + rest[match.end() :]
     found = quantisations[0][1] if quantisations else ""
+    if len(quantisations) > 1 and re.fullmatch(r"(?i)exl[23]", found):
+        found = f"{found}-{quantisations[1][1]}"
+    in_words = re.fullmatch(r"(\d)[- ]?bits?", found, re.IGNORECASE)
+    if in_words and " " in name:
+        rest = re.sub(r"(?i)\s+(?:at|in|with|of)\s*$", "", rest)
+        found = _TABLES["in_words"].get(in_words[1], found)
     if found.lower().startswith("ud") and re.search(r"(?i)\bqat\b", rest):
         found = f"qat-{found}"
     return rest.strip(" -_.:"), found

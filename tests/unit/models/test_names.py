@@ -139,8 +139,8 @@ def test_a_name_of_another_version_stays_the_name(name: str, asked: str) -> None
         ("EAGLE-3", "draft head"),
         ("Medusa-1 heads", "draft head"),
         ("Qwen3.5-27B-DFlash FP16", "draft head"),  # a drafter for the model of that size, not the model
-        ("T5-XXL 11B", "encoder"),
-        ("whisper-large-v3", "encoder"),
+        ("T5-XXL 11B", "encoder-decoder"),
+        ("whisper-large-v3", "speech recogniser"),
         ("mistral-9999b", "models show"),  # no model has so many parameters
         ("x-0.001b", "models show"),
         ("llama-3.2-1b:Q9", "no quantisation named 'Q9'"),
