@@ -18,6 +18,7 @@ from harness.models.gguf import parts_of
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"
+OPENVINO_FILE: Final = "openvino_model.xml"
 _INT8: Final = dict.fromkeys(
     ("MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"), "dynamic int8"
 ) | dict.fromkeys(("QLinearMatMul", "QLinearConv", "QGemm", "QuantizeLinear"), "static int8")
@@ -40,6 +41,8 @@ def model_files(path: Path) -> tuple[Path, ...]:
     """
     if path.suffix == ".safetensors":
         return (path, *sorted(set(path.parent.glob("model*.safetensors")) - {path}))
+    if path.name == OPENVINO_FILE:
+        return (path, path.with_suffix(".bin"))
     if path.suffix != ".onnx":
         return tuple(path.with_name(name) for name in parts_of(path.name))
     names = sorted({t.location for t in read_graph(path).tensors if t.location})

@@ -24,7 +24,7 @@ class SimpleRuntime(Packaged, ABC):
     Attributes:
         name: As ``--runtime`` takes it.
         version: Of the engine, for records.
-        formats: Of ``gguf onnx mlx``, what it reads: others are refused before the run; empty for any file.
+        formats: Of ``gguf onnx mlx openvino``, what it reads: others are refused before the run; empty for any file.
         vocab_count: Prompts are random token ids below this number; 0: the engine takes text only, and its
             prompts are words, whose tokens nobody has counted: then there is no ``pp``.
         honours: Fields of :class:`~harness.core.scenario.Scenario` that ``load`` follows beyond the context and

@@ -14,7 +14,7 @@ from harness.models.gguf import read_weights
 from harness.models.hub import files_in
 from harness.models.quant import split
 from harness.models.quant_mix import quant_named
-from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
+from harness.onnx.files import MODEL_FILE, OPENVINO_FILE, onnx_model, quant_label
 from harness.onnx.graph import read_graph
 
 
@@ -31,10 +31,10 @@ class Located(NamedTuple):
 
     @property
     def format(self) -> str:
-        """``gguf``, ``onnx`` or ``mlx``; of any other file its ending, such as ``json``."""
+        """``gguf``, ``onnx``, ``mlx`` or ``openvino``; of any other file its ending, such as ``json``."""
         if self.weights is not None:
             return "gguf"
-        return self.path.suffix[1:].replace("safetensors", "mlx")
+        return {"safetensors": "mlx", "xml": "openvino"}.get(self.path.suffix[1:], self.path.suffix[1:])
 
     def resolved(self) -> Model | None:
         """The same for predictions."""
@@ -89,17 +89,19 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
 
 
 def _here(path: Path, quant: str) -> Located:
-    """A file, an ONNX folder or an MLX folder as it lies here."""
+    """A file, or a folder of ONNX, OpenVINO or MLX as it lies here."""
     if (graph := onnx_model(path)) is not None:
         label = quant_label(read_graph(graph))
         if quant and quant.upper() != label:
             raise RefusedError(f"{graph} holds {label}, not {quant}")
         name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
         return Located(name, label, graph, None)
+    if (graph := path / OPENVINO_FILE if path.is_dir() else path).name == OPENVINO_FILE and graph.is_file():
+        return Located(graph.absolute().parent.name, quant, graph, None)
     if path.is_dir():
         parts = sorted(path.glob("model*.safetensors"))
         if not parts or not (path / "config.json").is_file():
-            expected = "a model file, or a folder of ONNX or MLX"
+            expected = "a model file, or a folder of ONNX, OpenVINO or MLX"
             raise BadDataError(path, "", f"a folder without {MODEL_FILE}", expected)
         return Located(path.absolute().name, quant, parts[0], None)
     weights = None if path.suffix == ".json" else read_weights(path)

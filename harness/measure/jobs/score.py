@@ -12,9 +12,9 @@ from harness.core.ports import Emit
 from harness.core.scenario import Scenario
 from harness.core.stats.calibration.paired import calibration_change
 from harness.measure.validity import Watch, child_probe
-from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
+from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.text_scores import Scores, chunks_of, score, text_nll
+from harness.runtimes.llamacpp.text_scores import Scored, Scores, chunks_of, score, text_nll
 
 CHUNK_TOKENS: Final = 512
 _NO_NUMBER_NATS: Final = 100.0
@@ -77,8 +77,8 @@ def run_text(job: TextJob, emit: Emit) -> None:
         HarnessError: It or the model cannot be used.
     """
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if not isinstance(runtime, LlamaCpp):
-        raise RefusedError("only llama.cpp and ik in process can be scored on a text")
     with runtime.open(Path(job.path), job.scenario) as session:
+        if not isinstance(session, Scored):
+            raise RefusedError(f"the runtime {job.runtime} shows no logits of a batch")
         losses = text_nll(session, shipped_text(REFERENCE), job.chunk_count)
     emit("nll", np.nan_to_num(losses, nan=_NO_NUMBER_NATS, posinf=_NO_NUMBER_NATS).tolist())

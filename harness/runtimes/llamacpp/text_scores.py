@@ -6,14 +6,22 @@ piece is scored.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.arrays import Doubles, Flags, Integers, Singles
+from harness.core.ports import Session
 from harness.core.quality import TextScore
-from harness.runtimes.llamacpp.session import LlamaSession
+
+
+@runtime_checkable
+class Scored(Session, Protocol):
+    """A session that shows the logits of a whole batch."""
+
+    def all_logits(self) -> Singles:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens."""
 
 
 def log_probabilities(logits: Singles) -> Singles:
@@ -97,7 +105,7 @@ def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | No
     return [[*first, *tokens[start + len(first) : start + size]] for start in starts]
 
 
-def score(session: LlamaSession, chunk: Sequence[int]) -> Singles:
+def score(session: Scored, chunk: Sequence[int]) -> Singles:
     """Log-probabilities of the tokens after the first half of a chunk: [chunk - 1 - chunk // 2, vocab_count]."""
     first = len(chunk) // 2
     session.clear()
@@ -106,10 +114,11 @@ def score(session: LlamaSession, chunk: Sequence[int]) -> Singles:
     return log_probabilities(session.all_logits())
 
 
-def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: int = 512) -> Doubles:
+def text_nll(session: Scored, text: str, chunk_count: int, chunk_tokens: int = 512) -> Doubles:
     """Negative log-probability (nats) of each scored token of the first chunks of ``text`` [n]."""
     losses = []
-    for chunk in chunks_of(session.tokenize(text), chunk_tokens, chunk_count, session.begin_token):
+    begin_token = getattr(session, "begin_token", None)  # others put it there while they cut the text
+    for chunk in chunks_of(session.tokenize(text), chunk_tokens, chunk_count, begin_token):
         truth = chunk[len(chunk) // 2 + 1 :]
         losses.append(-score(session, chunk)[range(len(truth)), truth].astype(np.float64))
     return np.concatenate(losses)
