@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SILENCE_S: Final = 300.0
 """Longest time that a server may send nothing while one request is measured: a phone's prompt takes minutes."""
+CHECK_S: Final = 20.0
+"""What a look at a server's promises may take before it is measured."""
 
 
 def ending(*endings: str) -> Callable[[str], Path]:
@@ -303,7 +305,8 @@ def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[Gen
             says = "names, each of them once, or server:URL for a server"
             raise click.UsageError(f"--runtime: found {runtimes!r}, expected {says}")
         if url:
-            jobs[part] = ServedJob(url=url, model=server_model, patience=Patience(silence_s=SILENCE_S))
+            patience = Patience(silence_s=SILENCE_S)
+            jobs[part] = ServedJob(url=url, model=server_model, patience=patience, check_s=CHECK_S)
         elif has_models:
             jobs[part] = GenerateJob(runtime=name)
         else:

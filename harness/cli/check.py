@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli._command import refuse_typed, verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, New, Prompt, Quant, Threads
@@ -35,15 +35,28 @@ def check(
         bool,
         Option("--yes", "Fetch an engine that uses all of this machine, where the installed one does not."),
     ] = False,
+    server: Annotated[
+        str,
+        Option(
+            "--server",
+            "In place of a model: try what the server at this URL promises, in some 20 s.",
+            "Engine and placement",
+            metavar="URL",
+        ),
+    ] = "",
+    server_model: options.ServerModel = "",
     details: Annotated[
         bool, Option("--details", "Show every figure of each run beside its prediction.", "Output")
     ] = False,
 ) -> Output:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
 
-    What the machine can do is measured first, in under a minute, and kept.
+    What the machine can do is measured first, in under a minute, and kept. With --server a server is tried
+    instead: whether it computes each answer anew, reads its prompts, counts its tokens as they are, drafts
+    none, sends each when it is there, and says which prompts it kept.
 
-    Exit status: 0 it ran, 3 inconclusive, 4 could not run.
+    Exit status: 0 it ran, 3 inconclusive, 4 could not run; with --server 0 nothing broken, 1 a promise is
+    broken, 4 could not run.
 
     Example: edge-harness check smollm2-135m --depth 0,2048
     """
@@ -54,6 +67,21 @@ def check(
     from harness.verbs.check import check as run_check
     from harness.verbs.run import exit_of
 
+    refuse_typed({"server_model"}, "without --server URL", when=not server)
+    if server:
+        of_a_model = {
+            "models",
+            "quant",
+            "depth_tokens",
+            "runtime",
+            "probe_again",
+            "fetch_engine",
+            "details",
+            "repetitions",
+        }
+        of_a_model |= {"context_tokens", "prompt_tokens", "new_tokens", "thread_count", "api", "placement"}
+        refuse_typed(of_a_model, "with --server: it is tried as it already runs")
+        return _server(server, server_model)
     with measuring.started() as how:
         device, records = run_check(
             models,
@@ -82,3 +110,17 @@ def check(
         say(f"  More: {more}  --details (every figure)")
 
     return Output(document, show, status)
+
+
+def _server(url: str, model: str) -> Output:
+    """What came of a server's promises."""
+    from harness.runtimes.server import RUNTIME
+    from harness.runtimes.server.compliance import check_server
+    from harness.runtimes.server.stream import Patience
+    from harness.show.record_tables import promises_view
+
+    attached = RUNTIME.attach(url, model=model, patience=Patience(silence_s=options.SILENCE_S))
+    checks = check_server(attached, within_s=options.CHECK_S)
+    broken = any(check.verdict == "broken" for check in checks)
+    document = {"server": attached.described, "checks": checks}
+    return Output(document, lambda: say(*promises_view(checks)), Exit.BROKEN if broken else Exit.OK)

@@ -80,6 +80,7 @@ def serve_load(
         limits_s=dict(limits_s),
         seed=seed,
         patience=Patience(silence_s=options.SILENCE_S),
+        check_s=options.CHECK_S,
     )
     with measuring.started() as how, Pipeline(how) as pipeline:
         planned = plan(job, throughput_of(named) if named else None)

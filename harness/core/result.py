@@ -6,7 +6,7 @@ them.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -46,6 +46,23 @@ class EngineBuffer(Frozen):
         return self.device.endswith("_Mapped")
 
 
+Verdict = Literal["kept", "noted", "broken", "unknown"]
+"""``noted``: it does otherwise and says so, or no figure here depends on it."""
+
+
+class ServerCheck(Frozen):
+    """One promise of a server, tried before it was measured (``harness.runtimes.server.compliance``).
+
+    Attributes:
+        name: ``cache``, ``prompts``, ``tokens``, ``drafts``, ``bunching`` or ``prefixes``.
+        detail: What was seen, in words with figures.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
 class Generation(ResultKind):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
@@ -54,11 +71,13 @@ class Generation(ResultKind):
         buffers: What the engine laid where, as far as it tells.
         token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the
             shipped text, in its order; empty where the runtime gives none.
+        server: Of a run on a server: what it promises and whether it keeps it.
     """
 
     repetitions: Count
     buffers: tuple[EngineBuffer, ...] = ()
     token_nll: tuple[float, ...] = ()
+    server: tuple[ServerCheck, ...] = ()
 
 
 class Speculation(ResultKind):
@@ -314,10 +333,12 @@ class Load(ResultKind):
 
     Attributes:
         limits_s: Longest ttft, itl and e2el of a good request.
+        server: What the server promises and whether it keeps it.
     """
 
     levels: Annotated[tuple[LoadLevel, ...], Meta(min_length=1)]
     limits_s: dict[str, float] = {}
+    server: tuple[ServerCheck, ...] = ()
 
     @property
     def saturation(self) -> float | None:

@@ -1,7 +1,7 @@
 """Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.core.printable import MESSAGE_MAX, clean
 from harness.records.possible import impossible
@@ -9,6 +9,7 @@ from harness.show.output import Output, say, table
 
 if TYPE_CHECKING:
     from harness.core.record import Record
+    from harness.core.result import ServerCheck
     from harness.records.compare import Comparison
     from harness.verbs.trend import MetricChange, Trend
 
@@ -87,6 +88,33 @@ def reasons(records: "Sequence[Record]") -> list[str]:
         if record.outcome != "ok":  # on one line: a stranger's line could begin a command of a workflow
             lines.append(clean(f"{name}{record.outcome}: {record.detail}", MESSAGE_MAX))
     return lines
+
+
+_PROMISES: Final = {
+    "cache": "computes each answer anew",
+    "prompts": "reads its prompts",
+    "tokens": "counts its tokens as they are",
+    "drafts": "drafts none",
+    "bunching": "sends each token when it is there",
+    "prefixes": "reads a prompt again that it read before",
+}
+
+
+def promises_view(checks: "Sequence[ServerCheck]") -> list[str]:
+    """What came of a server's promises: in a sentence, and a line each with what was seen."""
+    broken = sum(check.verdict == "broken" for check in checks)
+    unknown = sum(check.verdict == "unknown" for check in checks)
+    said = (
+        f"{broken} of {len(checks)} promises broken"
+        if broken
+        else f"none of {len(checks)} promises is broken"
+    )
+    more = f", {unknown} could not be tried" if unknown else ""
+    wide = max(map(len, _PROMISES.values()))
+    rows = [
+        f"  {check.verdict:8} {_PROMISES[check.name]:{wide}}  {clean(check.detail, 200)}" for check in checks
+    ]
+    return [f"This server: {said}{more}.", "", *rows]
 
 
 def record_title(record: "Record") -> str:

@@ -12,15 +12,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from harness.core.base import Frozen
 from harness.core.errors import RefusedError
 from harness.core.ports import Emit
-from harness.core.result import Load, LoadLevel
+from harness.core.record import Sample
+from harness.core.result import Load, LoadLevel, ServerCheck
 from harness.core.scenario import Scenario
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import attached, memory_mark
+from harness.measure.jobs.served import Broken, attached, broken_promises, marked, memory_mark
 from harness.measure.pipeline import Measurement
 from harness.measure.validity import Watch, child_probe
 from harness.runtimes.server import AttachedServer
@@ -40,6 +42,7 @@ class LoadJob(Frozen):
             ``new_tokens``.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as
             good.
+        check_s: How long a look at what the server promises may take before; 0: none is taken.
     """
 
     url: str
@@ -51,6 +54,7 @@ class LoadJob(Frozen):
     seed: int = 1
     model: str = ""
     patience: Patience = Patience()
+    check_s: float = 0.0
 
 
 def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Measurement:
@@ -85,7 +89,8 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     def read(result: ChildResult) -> Load | None:
         told = result.told("level", LoadLevel)
         levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in told)
-        return Load(levels=levels, limits_s=job.limits_s) if levels else None
+        checks = tuple(result.told("server check", ServerCheck))
+        return Load(levels=levels, limits_s=job.limits_s, server=checks) if levels else None
 
     return Measurement(
         workload="load",
@@ -113,10 +118,17 @@ def run_load(job: LoadJob, emit: Emit) -> None:
     """
     server = attached(job)
     emit("engine", server.identity(Scenario()))
+    # Drafts, and prompts that are kept, are part of how a server carries its load.
+    broken = broken_promises(server, job.check_s, emit, allowed=("drafts", "prefixes"))
     for level in job.levels:
-        _run_level(job, level, server, emit)
+        _run_level(job, level, server, partial(_tell, emit, broken))
         emit("memory", memory_mark(server, "loaded"))
     emit("memory", memory_mark(server, "end"))
+
+
+def _tell(emit: Emit, broken: Broken, name: str, data: Any) -> None:
+    """Emit an event; a sample with what the server was found to break."""
+    emit(name, marked(data, broken) if isinstance(data, Sample) else data)
 
 
 def _run_level(job: LoadJob, users: float, server: AttachedServer, emit: Emit) -> None:

@@ -7,7 +7,7 @@ judged on this machine, with the server's processes counted as ours where it run
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -15,7 +15,8 @@ import psutil
 from harness.core.errors import RefusedError
 from harness.core.ports import Emit
 from harness.core.prediction import Prediction
-from harness.core.result import Generation
+from harness.core.record import Phase, Sample
+from harness.core.result import Generation, ServerCheck
 from harness.core.scenario import Scenario
 from harness.measure.memory_watch import MemoryReading, read_memory
 from harness.measure.pipeline import Measurement
@@ -23,6 +24,7 @@ from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
 from harness.measure.validity import Watch
 from harness.runtimes.server import RUNTIME, AttachedServer
+from harness.runtimes.server.compliance import check_server
 from harness.runtimes.server.pieces import BELIEVED, READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience
 
@@ -47,13 +49,16 @@ OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 class ServedJob(GenerateJob):
     """What the child asks a server for, beside the fields of a run.
 
-    ``model`` is its name for the model, empty where it has one only.
+    Attributes:
+        model: Its name for the model, empty where it has one only.
+        check_s: How long a look at what it promises may take before it is measured; 0: none is taken.
     """
 
     url: str
     runtime: str = "server"
     model: str = ""
     patience: Patience = Patience()
+    check_s: float = 0.0
 
 
 def plan(
@@ -80,7 +85,9 @@ def plan(
         entry=f"{__name__}:run_served",
         job=job,
         scenario=s,
-        read=lambda _ended: Generation(repetitions=job.repetitions),
+        read=lambda ended: Generation(
+            repetitions=job.repetitions, server=tuple(ended.told("server check", ServerCheck))
+        ),
         runtime="server",
         model=server.model(),
         prediction=predict(s.replace(context_tokens=own_tokens), server.local),
@@ -124,11 +131,14 @@ class Served(Protocoller):
         super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
         self.server = server
         self.pid = server.pid
+        self._broken: Broken = {}
+        self._check_s = job.check_s
 
     def run(self) -> None:
         """Prefill with first token, decode."""
         self.emit("engine", self.server.identity(self.job.scenario))
         self.emit("memory", memory_mark(self.server, "loaded"))
+        self._broken = broken_promises(self.server, self._check_s, self.emit)
         if self.job.scenario.prompt_tokens:
             self._repeat(self._first_token)
         if self.job.scenario.new_tokens:
@@ -144,7 +154,7 @@ class Served(Protocoller):
         prompted = watch.sample("prefill", f"pp{tokens}", tokens, own_s)
         first = watch.sample("first_token", f"ttft{tokens}", tokens, wait_s).replace(energy_joules=None)
         for sample in (prompted, first):
-            self.emit("sample", sample.replace(warm_up=warm_up))
+            self._tell(sample.replace(warm_up=warm_up))
         return not watch.validity.doubts
 
     def _answer(self, warm_up: bool) -> bool:
@@ -163,8 +173,12 @@ class Served(Protocoller):
         elif answer.read_late:
             watch.doubt(READ_LATE)
         made = watch.sample("decode", f"tg{wanted}", count, duration_s)
-        self.emit("sample", made.replace(warm_up=warm_up, token_times_s=answer.gaps_s()))
+        self._tell(made.replace(warm_up=warm_up, token_times_s=answer.gaps_s()))
         return not watch.validity.doubts
+
+    def _tell(self, sample: Sample) -> None:
+        """Emit a sample. What the server breaks is marked after it was looked at: another try would not mend that."""
+        self.emit("sample", marked(sample, self._broken))
 
     def _ask(self, prompt_tokens: int, new_tokens: int) -> tuple[ServerAnswer, Watch]:
         request = Request(
@@ -183,6 +197,44 @@ class Served(Protocoller):
         if answer.cached_tokens:
             watch.doubt(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, watch
+
+
+_TOUCHED: Final[dict[str, tuple[Phase, ...]]] = {
+    "cache": ("prefill", "first_token", "decode", "workload"),
+    "prompts": ("prefill", "first_token", "workload"),
+    "prefixes": ("prefill", "first_token", "workload"),
+    "tokens": ("decode",),
+    "drafts": ("decode", "workload"),
+    "bunching": ("decode", "first_token"),
+}
+"""Figures that a broken promise leaves without a meaning."""
+
+
+Broken = dict[Phase, tuple[str, ...]]
+"""Promises that a server breaks, by the kind of sample that they touch, in words."""
+
+
+def broken_promises(
+    server: AttachedServer, within_s: float, emit: Emit, allowed: Collection[str] = ()
+) -> Broken:
+    """Look at what a server promises (not within 0 s) and tell it; the broken ones, but for those ``allowed``.
+
+    Raises:
+        ServerError: The server cannot be reached, or failed.
+    """
+    broken: Broken = {}
+    for check in check_server(server, within_s=within_s) if within_s else ():
+        emit("server check", check)
+        is_broken = check.verdict == "broken" and check.name not in allowed
+        for phase in _TOUCHED[check.name] if is_broken else ():
+            said = f"the server breaks a promise ({check.name}): {check.detail}"
+            broken[phase] = (*broken.get(phase, ()), said)
+    return broken
+
+
+def marked(sample: Sample, broken: Broken) -> Sample:
+    """A sample with what its server breaks as its doubts."""
+    return sample.replace(validity=sample.validity.doubted(*broken.get(sample.phase, ())))
 
 
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:

@@ -1,18 +1,26 @@
 """What a streamed answer holds, and whether what it says of itself agrees with what came."""
 
+from itertools import pairwise
+from statistics import fmean
 from typing import Any, Final
 
 from harness.core.base import Frozen
 from harness.runtimes.server.stream import ServerError
 
-_TOGETHER: Final = 8
+_MOST_A_PIECE: Final = 8
 """Tokens a piece from which nobody knows when one came."""
 AGREES: Final = 0.6
 """Least share of a time on this clock that the server's own must be: the rest is its queue and the way."""
 BELIEVED: Final = 0.9
 """Likewise for the server's own time to stand in place of that on this clock."""
 _SLACK_S: Final = 0.05
-READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
+READ_LATE: Final = "tokens came together: they waited on the way, or here to be read; stop other programs, or ask for more tokens"
+TOGETHER: Final = 0.3
+"""Share of pieces that come with the one before from which times between tokens are not those of the server."""
+_AT_ONCE: Final = 0.05
+"""Share of the mean gap, and seconds, below which a piece came with the one before."""
+_AT_ONCE_S: Final = 1.5e-3
+_MANY: Final = 16
 
 
 class Request(Frozen):
@@ -36,6 +44,8 @@ class ServerAnswer(Frozen):
             them.
         new_tokens: Tokens of the answer: as the server says, else its pieces.
         cached_tokens: Tokens of the prompt that it took from its cache.
+        read_tokens: Tokens of the prompt that its time for the prompt is of.
+        drafted_tokens: Tokens of the answer that it guessed before it computed them.
         prompt_s: The server's own time for the prompt.
         decode_s: Its own time for all tokens after the first (llama-server) or for all (Ollama).
         finish: Why it ended: ``length``, ``stop`` ...
@@ -48,6 +58,8 @@ class ServerAnswer(Frozen):
     new_tokens: int
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    read_tokens: int | None = None
+    drafted_tokens: int | None = None
     prompt_s: float | None = None
     decode_s: float | None = None
     finish: str = ""
@@ -82,12 +94,19 @@ class ServerAnswer(Frozen):
         found = []
         if self.new_tokens != wanted:
             found.append(f"the server ended after {self.new_tokens} of {wanted} tokens")
-        if self.counts[-1] != self.new_tokens and len(self.counts) < max(2, self.new_tokens // _TOGETHER):
+        if self.counts[-1] != self.new_tokens and len(self.counts) < max(2, self.new_tokens // _MOST_A_PIECE):
             found.append(
                 f"{self.new_tokens} tokens came in {len(self.counts)} pieces: their times are not known"
             )
         if not alone:
             return tuple(found)
+        if self.drafted_tokens:
+            found.append(f"the server drafts ({self.drafted_tokens} tokens): this is no plain speed")
+        unread = (self.prompt_tokens or 0) - (self.cached_tokens or 0)
+        if self.read_tokens is not None and self.read_tokens < unread:
+            found.append(
+                f"the server's time is of {self.read_tokens} tokens of the prompt, which has {unread}"
+            )
         wait_s = self.first_token_s
         if (
             self.prompt_s is not None
@@ -107,13 +126,28 @@ class ServerAnswer(Frozen):
     def read_late(self) -> bool:
         """Whether pieces waited to be read, so that the times between them are shorter than those of the server.
 
-        Told by the server's own time, a fifth of it left for what else it counts; else by most pieces having
-        come in one read with the piece before.
+        Told by many pieces having come with the piece before, also where a proxy gathered them; else by the
+        server's own time, a fifth of it left for what else it counts.
         """
+        if self.together_ratio > TOGETHER:
+            return True
         between_s = self.arrivals_s[-1] - self.arrivals_s[0]
-        if self.decode_s is not None:
-            return between_s < 0.8 * self.decode_s * self.later_count / self.new_tokens
-        return 2 * len(set(self.arrivals_s)) < len(self.arrivals_s)
+        return self.decode_s is not None and (
+            between_s < 0.8 * self.decode_s * self.later_count / self.new_tokens
+        )
+
+    @property
+    def together_ratio(self) -> float:
+        """Share of the pieces behind the first that came with the piece before; 0 of fewer than three.
+
+        A piece did if it came within a twentieth of the mean gap, and within 1.5 ms: no engine computes a token
+        so much faster than others. The longest gap of many is left out, as it may be somebody else's.
+        """
+        gaps = sorted(after - before for before, after in pairwise(self.arrivals_s))
+        if len(gaps) < 2:
+            return 0.0
+        usual_s = fmean(gaps[:-1] if len(gaps) >= _MANY else gaps)
+        return sum(gap <= min(_AT_ONCE * usual_s, _AT_ONCE_S) for gap in gaps) / len(gaps)
 
     def gaps_s(self) -> tuple[float, ...]:
         """Return the inter-token latencies (ITL) of the tokens after the first piece, in seconds.

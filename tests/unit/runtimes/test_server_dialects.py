@@ -199,10 +199,14 @@ def test_gaps_between_tokens(arrivals, counts, new, gaps):
         ((0.0, 1.0, 2.0, 3.0), 3.0, False),
         ((2.5, 2.5, 2.6, 3.0), 3.0, True),  # the first was read when the third was there: 0.5 s of 3 are left
         ((0.0, 1.0, 2.0, 3.0), 4.0, False),  # Ollama counts the first token's time too
-        ((2.5, 2.5, 2.5, 3.0), None, False),
+        ((0.0, 1.0, 1.0, 2.0, 3.0), None, False),  # one of four came with the piece before
+        ((2.5, 2.5001, 2.5002, 3.0), None, True),  # chunks of one write, read one by one
         ((3.0, 3.0, 3.0, 3.0), None, True),
     ],
 )
 def test_tokens_that_waited_to_be_read_are_noticed(arrivals, own_s, late):
-    answer = ServerAnswer(sent_s=0.0, arrivals_s=arrivals, counts=(1, 2, 3, 4), text="", new_tokens=4, decode_s=own_s)
+    counts = tuple(range(1, len(arrivals) + 1))
+    answer = ServerAnswer(
+        sent_s=0.0, arrivals_s=arrivals, counts=counts, text="", new_tokens=len(counts), decode_s=own_s
+    )
     assert answer.read_late is late
