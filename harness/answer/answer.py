@@ -9,6 +9,7 @@ from harness.answer.advice import Advice, perplexity_growth_percent
 from harness.answer.case import Case, case_of
 from harness.answer.commands import commands_of, way_flags
 from harness.answer.measured import MeasuredHere, measured_here
+from harness.answer.own_format import OwnFormat, told
 from harness.answer.plans import SpeculationPlan, plan_speculation
 from harness.answer.resolve import Model, resolve_device, resolve_model
 from harness.answer.ways import advice_for, image_s, longest_context, outlook, timing_notes, ways
@@ -134,6 +135,7 @@ class Answer(Frozen):
         layer_count: Blocks of the model.
         card_titles: Graphics cards of a rig, in their order; empty for one or none.
         needs_entitlement: Whether an app that asks the system for more memory could run it.
+        own_format: The format of its weights, where they are no GGUF file.
         perplexity_percent: By how much the quantisation and the usual one raise perplexity, as published.
         notes: What was read into the names and taken for granted.
     """
@@ -162,6 +164,7 @@ class Answer(Frozen):
     reads_only: bool = False
     perplexity_percent: dict[str, float] = {}
     systems: tuple[SystemBeside, ...] = ()
+    own_format: OwnFormat | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -212,7 +215,7 @@ def answer(question: Question, *, advises: bool = True, takes_idle: bool = False
     if not takes_idle:
         _refuse_idle(question, found)
     is_well = found.best.kind.is_whole and found.prediction.verdict.word == "fits"
-    if found.reads_only or is_well or not advises:
+    if found.reads_only or is_well or not advises or model.format is not None:
         return found
     return found.replace(advice=tuple(advice_for(case, found.best)))
 
@@ -299,6 +302,7 @@ def answered(question: Question, case: Case) -> Answer:
         is_guess=model.guess is not None,
         reads_only=model.reads_only,
         perplexity_percent=_perplexity(case),
+        own_format=told(model),
         notes=tuple(dict.fromkeys(_notes(own))),
     )
 

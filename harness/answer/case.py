@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
+from harness.answer.own_format import runner_of
 from harness.answer.resolve import (
     THIS_MACHINE,
     Model,
@@ -30,6 +31,8 @@ from harness.speed.draft_cycle import BLOCK_RATIO, HEAD_RATIO, HEADS
 USUAL_CONTEXT_TOKENS: Final = 4096
 _MOST_SHARES: Final = 10
 """Of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
+_RESERVING: Final = frozenset({"vllm", "sglang", "tensorrt-llm", "mlc-llm"})
+"""Programs that reserve a share of a card whatever a model needs."""
 _MOST_DRAFTED: Final = 64
 
 
@@ -40,6 +43,7 @@ class Case(NamedTuple):
         scenario: With the api that is meant and the context that is made.
         is_placed: Whether the placement was asked for: no other is looked for.
         is_longest: Whether the longest context is wanted.
+        is_whole: Whether its program splits nothing with the CPU and reads nothing from storage.
         draft: The model that drafts.
         head: The model's own that drafts: ``mtp``, ``eagle``, ``dflash``; empty for none.
         beside: Systems that live in the same memory.
@@ -53,6 +57,7 @@ class Case(NamedTuple):
     scenario: Scenario
     is_placed: bool = False
     is_longest: bool = False
+    is_whole: bool = False
     draft: Model | None = None
     head: str = ""
     beside: tuple[Companion, ...] = ()
@@ -94,12 +99,17 @@ def case_of(question: Question, model: Model, device: Device | None = None) -> C
     if question.ram_budget:
         device = within_budget(device, budget_bytes(question.ram_budget, model.weights.file_bytes))
         assumed.append(f"the app may use {format_bytes(device.pool('ram').usable_bytes.value)} of RAM")
+    program = question.program
+    if model.format is not None:
+        runner, api = runner_of(model, device, program or "", scenario.api)
+        program = program or runner.name.replace("bitsandbytes", "vllm")
+        scenario = scenario.replace(api=api, program=program)
     scenario = scenario.replace(api=device.api(scenario.api))
     if device.engine_for(scenario.api) is None:
         there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
         raise RefusedError(f"{device.name} has no api {scenario.api!r}; it has {there}")
     check_entitlement(question.entitled, device)
-    if question.program is None:
+    if program is None:
         scenario = scenario.replace(program="" if here else "llama-server")
     if question.placement is not None:
         scenario = scenario.replace(placement=over_cards(device, question.placement))
@@ -114,6 +124,7 @@ def case_of(question: Question, model: Model, device: Device | None = None) -> C
         scenario=scenario,
         is_placed=question.placement is not None,
         is_longest=question.context_tokens == "max",
+        is_whole=model.format is not None,
         draft=resolve_model(question.draft) if question.draft and not head else None,
         head=head,
         beside=(*systems, *_head_beside(head, model)),
@@ -169,7 +180,7 @@ def _by_program(case: Case, *, context_asked: bool) -> Case:
     program = program_named(case.scenario.program)
     if program.name == "mlx" and case.scenario.api != "metal":
         raise RefusedError(f"mlx runs on Apple's GPUs, and {case.device.title} has none that it drives")
-    if program.name in {"vllm", "mlc-llm"}:
+    if program.name in _RESERVING:
         said = f"memory as llama.cpp takes it: {program.name} reserves what it may (vLLM: 90 % of a card)"
         case = case._replace(assumed=(*case.assumed, said))
     if not program.fit or program.name in {"", "llama-server", "llama-cli", "llama-bench"}:

@@ -1,6 +1,7 @@
 """What to type to run a model as it was predicted, by the program that was asked about."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from harness.answer.case import Case
@@ -35,6 +36,8 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
     """
     if not way.runs or case.device.kind in HANDHELD or way.prediction.api == "npu":
         return ()
+    if case.model.format is not None:
+        return tuple(_of_format(case, way))
     name = program_named(way.scenario.program).name
     if way.kind.is_read and way.kind is not WayKind.MAPPED:
         lines = [_stream(case, way)]
@@ -51,6 +54,29 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
         if way.scenario.program in {"", "llama-server"}:
             lines.append(_ollama(case, way))
     return tuple(filter(None, lines))
+
+
+def _of_format(case: Case, way: Way) -> Iterator[str]:
+    """What starts each program that loads the model's format by the way's api, the one asked for first.
+
+    Nothing where no repository or folder of it is known: its name would be made up.
+    """
+    own, place = case.model.format, case.model.repo or str(case.model.path or "")
+    if own is None or not place or case.draft or case.head:
+        return
+    asked = program_named(way.scenario.program).name
+    count = case.device.card_count if way.kind is WayKind.CARDS else 1
+    for one in sorted(own.programs, key=lambda one: one.name != asked):
+        if way.prediction.api not in one.apis:
+            continue
+        told = {
+            "repo": place,
+            "name": place.rpartition("/")[2],
+            "context": way.scenario.context_tokens,
+            "cards": count,
+            "file": own.file or f"{place.rpartition('/')[2]}.litertlm",
+        }
+        yield (one.command + (one.cards if count > 1 else "")).format(**told)
 
 
 def way_flags(case: Case, way: Way) -> str:

@@ -24,6 +24,7 @@ from harness.core.printable import clean
 from harness.core.program import program_named
 from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
+from harness.models.formats import Format, by_bits, format_named
 from harness.models.ggml import BLOCKS, KV_TYPES
 from harness.models.guess import Guess
 from harness.models.names import (
@@ -60,6 +61,8 @@ _TYPED_REPO: Final = re.compile(
     re.IGNORECASE,
 )
 """A repository of files in the form that a program loads."""
+_ALSO_GGUF: Final = frozenset({"BF16", "NVFP4", "MXFP4", "MLX", "compressed-tensors", "bitsandbytes"})
+"""Formats whose word also means a type of GGUF files where it is asked for by an option."""
 _MADE_FROM: Final = re.compile(
     r"(?i)(?:bf|fp?)(?:16|32|8).*|nvfp4.*|awq.*|gptq.*|w\d+a\d+.*|exl\d.*|int\d.*|qat"
 )
@@ -76,7 +79,7 @@ class Model(NamedTuple):
     was typed to lie in; ``tower``
     is what it looks at images with. ``asked_name`` is what was typed where the card is another version's,
     ``asked_quant`` where a mixture stands for it: no file of the card, or of the mixture, is what was asked
-    for. ``reads_only``: it writes nothing.
+    for. ``reads_only``: it writes nothing. ``format`` is that of its weights where they are no GGUF file.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Model(NamedTuple):
     asked_name: str = ""
     asked_quant: str = ""
     reads_only: bool = False
+    format: Format | None = None
 
     @property
     def shown(self) -> tuple[str, str]:
@@ -119,6 +123,8 @@ def resolve_model(ref: str, quant: str | None = None) -> Model:
         FetchError: The hub could not be asked.
     """
     model = _seeing(ref, _language_model(ref, quant))
+    if model.format is not None and not model.repo and is_repository(ref):
+        model = model._replace(repo=ref.partition(":")[0])
     typed_repo = _TYPED_REPO.match(ref)
     if typed_repo and not (model.repo or model.path):
         model = model._replace(repo=typed_repo[1])
@@ -165,11 +171,15 @@ def _language_model(ref: str, quant: str | None) -> Model:
     asked = one_quant(ref, found.quant, quant or "")
     if found.quant and quant and found.quant.lower() != "qat" and _is_history(ref, found.quant):
         untold = (*untold, f"{found.quant} in its name is what it was made of: {quant} is answered")
+    own = own_format(ref, found.quant, quant or "")
+    if own is not None:
+        asked = own.recipe or asked or own.usual
     if found.guess is not None:
         asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
         weights = model.weights.replace(speed_doubt=found.guess.speed_doubt)
-        return model._replace(weights=weights, guess=found.guess, path=path if elsewhere else None)
+        model = model._replace(weights=weights, guess=found.guess, path=path if elsewhere else None)
+        return _in_format(model, own, found.quant)
     assert found.card is not None
     asked = asked or found.card.default_quant
     model = _from_card(found.card, asked)
@@ -179,7 +189,28 @@ def _language_model(ref: str, quant: str | None) -> Model:
         said = (f"{ref!r}: {here}{found.why}", *said)
     said = (*said, *(one for one in untold if not elsewhere))
     asked_name = clean(split(ref.removesuffix(".gguf"))[0]) if is_another(ref, found.card) else ""
-    return model._replace(asked_name=asked_name, notes=(*said, *model.notes))
+    return _in_format(model._replace(asked_name=asked_name, notes=(*said, *model.notes)), own, found.quant)
+
+
+def own_format(ref: str, named: str, asked: str) -> Format | None:
+    """The format that a name tells, or a quantisation that is asked for; None where a GGUF file is meant."""
+    if not asked:
+        return format_named(ref, named)
+    if named and re.fullmatch(r"(?i)exl\d.*", named) and re.search(r"(?i)bpw", asked):
+        return format_named(ref, named)
+    found = format_named("any/model", asked)
+    return found if found and found.name not in _ALSO_GGUF else None
+
+
+def _in_format(model: Model, own: Format | None, word: str) -> Model:
+    """The model as a repository of that format; by the quantisation that its name has."""
+    if own is None:
+        return model
+    recipe = understood(own.recipe or word)
+    if recipe and recipe.bits:
+        bits = (*own.heads, *recipe.bits[len(own.heads) :])
+        model = model._replace(weights=by_bits(model.weights, bits))
+    return model._replace(format=own, asked_quant=word or model.asked_quant or own.name)
 
 
 def _unknown_repository(ref: str, error: HarnessError) -> HarnessError:
@@ -256,6 +287,8 @@ def published_file(model: Model) -> str:
 
     A model that a card or a mixture merely stands in for has none, since its file is a local one.
     """
+    if model.format is not None:
+        return ""
     if model.repo:
         if "gguf" not in model.repo.lower():
             return ""
@@ -466,5 +499,10 @@ def _as_read(name: str, found: "Repository", quant: str | None) -> Model:
     """A model as it was read from afar; of a config.json the weights are computed."""
     if found.weights is None:
         return _from_shape(name, found.shape, quant or "Q4_K_M", (found.why,))
+    if found.format is not None and quant:
+        return _from_shape(name, found.shape, quant, (found.why,))
     tower = ImageTower(name, found.tower_bytes, 0, 0.0, is_asked=True) if found.tower_bytes else None
-    return Model(name, found.weights.quant, found.weights, notes=(found.why,), tower=tower)
+    model = Model(name, found.weights.quant, found.weights, notes=(found.why,), tower=tower)
+    if found.format is None:
+        return model
+    return model._replace(format=found.format, asked_quant=found.format.name)

@@ -69,7 +69,11 @@ def ways(case: Case) -> list[Way]:
     if asked.split_mode == "none" and device.card_count > 1:
         alone = case._replace(device=device.cards[asked.main_gpu])
         waiting = [(alone.at(placement=asked.replace(split_mode="layer", main_gpu=0)), asked.main_gpu)]
-    has_cpu = not case.is_placed and case.scenario.api != "cpu" and device.engine_for("cpu") is not None
+    has_cpu = (
+        not (case.is_placed or case.is_whole)
+        and case.scenario.api != "cpu"
+        and device.engine_for("cpu") is not None
+    )
     listed: list[Way] = []
     while waiting:
         one, place = waiting.pop(0)
@@ -77,7 +81,12 @@ def ways(case: Case) -> list[Way]:
         speed = predict_speed(one.model.weights, one.device, one.scenario)
         now = judged(one, memory, speed)
         listed += _told(one, now, place)
-        if may_split and one.scenario.placement == case.scenario.placement and now.verdict.word != "fits":
+        if (
+            may_split
+            and not case.is_whole
+            and one.scenario.placement == case.scenario.placement
+            and now.verdict.word != "fits"
+        ):
             placement = best_split(one.model.weights, one.device, one.scenario, _beside_on_card(memory))
             # The same placement again lacks RAM for what lives beside the model, which no split gives.
             if placement not in {None, one.scenario.placement}:
@@ -135,6 +144,9 @@ def _over_cards(case: Case) -> Iterator[Placement]:
         for count in range(2, len(shares)):
             few = (*shares[:count], *(0.0,) * (len(shares) - count))
             yield case.scenario.placement.replace(tensor_split=few)
+    if case.is_whole:
+        yield case.scenario.placement.replace(tensor_split=shares)
+        return
     placement = best_split(case.model.weights, device, case.scenario, _beside_on_card(memory_in(case)))
     if placement is not None:
         yield placement
@@ -151,6 +163,8 @@ def _beside_on_card(memory: MemoryPrediction) -> int:
 def _told(case: Case, now: Prediction, card: int | None) -> Iterator[Way]:
     """The way of one placement; where only RAM for the weights is short, those of reading them from storage."""
     scenario = case.scenario
+    if case.is_whole and now.verdict.word == "fits with streaming":
+        now = now.replace(verdict=now.verdict.replace(word="does not fit"))
     if now.verdict.word != "fits with streaming":
         yield Way(kind=_kind(case, card), scenario=scenario, prediction=held_to(case, now), card=card)
         return

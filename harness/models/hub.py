@@ -21,13 +21,15 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 
 from harness.core.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError
-from harness.core.foreign import T, inside, json_of, read_limited, typed
+from harness.core.foreign import T, inside, json_in, json_of, read_limited, typed
 from harness.core.model import HubSource, ModelFile, ModelShape, Weights
 from harness.core.paths import cache_dir
 from harness.core.progress import Progress, no_progress
+from harness.models.formats import Format, as_stored, bytes_by_group, format_of, shards_in, word_of
 from harness.models.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.models.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.models.quant import split, understood
+from harness.models.weights import weights_of
 
 _LISTING_MAX_BYTES: Final = 16 << 20
 _ANSWER_S: Final = 4.0
@@ -52,6 +54,9 @@ _EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
 _OLLAMA: Final = "https://registry.ollama.ai"
+_MOST_SHARDS: Final = 16
+"""Files of safetensors whose headers are read: of more the listing's bytes are shared out in proportion."""
+_FIRST_SAFETENSORS_BYTES: Final = 1 << 17
 _USUAL_FILES: Final = (
     "Q4_K_M", "MXFP4_MOE", "UD-Q4_K_XL", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0", "F16", "BF16",
 )  # fmt: skip
@@ -94,6 +99,7 @@ class Repository(NamedTuple):
         weights: Of a GGUF file's header; None where a config.json alone told the shape.
         file: The GGUF file, its first part where it has several.
         tower_bytes: Of the file of its image tower in F16, or of the smallest there is; 0 for none.
+        format: Of its own files, where these are no GGUF files.
     """
 
     shape: ModelShape
@@ -101,6 +107,7 @@ class Repository(NamedTuple):
     why: str
     file: str = ""
     tower_bytes: int = 0
+    format: Format | None = None
 
 
 class Fetched(NamedTuple):
@@ -122,14 +129,10 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         UnknownNameError: It has no such file, or none of that quantisation.
         BadDataError: What it has is no config.json or no GGUF file.
     """
-    sizes: dict[str, int] = {}
+    sizes = _sizes(repo, file)
     if not file:
-        sizes = {each.rfilename: each.size or 0 for each in _listing(repo).siblings}
         if not any(name.endswith(".gguf") for name in sizes):
-            if "config.json" not in sizes:
-                raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", sizes)
-            config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
-            return Repository(read_hf_config(config), None, f"config.json of {repo}")
+            return _of_config(repo, sizes, quant)
         file = _chosen(repo, sizes, quant)
     folder = folder_of(repo)
     headers = [_header(f"{repo}/{part}", _url(repo, part), folder / _flat(part)) for part in parts_of(file)]
@@ -140,6 +143,79 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     half = [size for name, size in towers.items() if "f16" in name and "bf16" not in name]
     tower_bytes = min(half or towers.values(), default=0)
     return Repository(weights.shape, weights, f"header of {repo}/{file}", file, tower_bytes)
+
+
+def _sizes(repo: str, file: str) -> dict[str, int]:
+    """Bytes of a repository's files by their names; empty if a file of it is named, and the hub gives no listing."""
+    try:
+        return {each.rfilename: each.size or 0 for each in _listing(repo).siblings}
+    except HarnessError:
+        if not file:
+            raise
+        return {}
+
+
+def _of_config(repo: str, sizes: dict[str, int], quant: str) -> Repository:
+    """A repository without GGUF files: the shape of its config.json, and the bytes of its own files.
+
+    Raises:
+        UnknownNameError: It has no config.json either.
+        BadDataError: Its config.json is none of a known model.
+    """
+    if "config.json" not in sizes:
+        raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", sizes)
+    path = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+    shape = read_hf_config(path)
+    document = json_in(path, "a config.json", CONFIG_MAX_BYTES)
+    own = format_of(document, sizes) if isinstance(document, dict) else None
+    files = shards_in(sizes)
+    if quant or own is None or not sum(files.values()):
+        return Repository(shape, None, f"config.json of {repo}")
+    tensors: dict[str, int] = {}
+    if len(files) <= _MOST_SHARDS:
+        with suppress(HarnessError):  # the listing tells the bytes of all of them together
+            for name in files:
+                tensors |= _tensors_of(repo, name)
+    sums = bytes_by_group(tensors)
+    tower = sums.get("tower", 0)
+    base = weights_of(shape, word_of(document))
+    weights = as_stored(base, sums, sum(files.values()) - tower)
+    why = f"files of {repo} as it lists them ({own.name})"
+    return Repository(shape, weights, why, tower_bytes=tower, format=own)
+
+
+def _tensors_of(repo: str, name: str) -> dict[str, int]:
+    """Bytes of each tensor in a file of safetensors, by its header alone (BadDataError)."""
+    place = f"{repo}/{name}"
+    head = folder_of(repo) / f"{_flat(name)}.head"
+    stop = 8
+    while True:
+        data = read_limited(head, _MOST_BYTES) if head.is_file() else b""
+        if len(data) >= 8:
+            stop = 8 + int.from_bytes(data[:8], "little")
+            if stop > _MOST_BYTES:
+                raise BadDataError(place, "header", f"{stop} bytes", f"at most {_MOST_BYTES}")
+        if len(data) >= stop > 8:
+            break
+        came = download(
+            place, _url(repo, name), head, _EIB, stop=max(stop, _FIRST_SAFETENSORS_BYTES)
+        ).done_bytes
+        if came == len(data):
+            raise FetchError(f"{place}: the hub sent nothing of bytes {came} to {stop}")
+    header = json_of(data[8:stop], place, "a header of safetensors")
+    if not isinstance(header, dict):
+        raise BadDataError(place, "header", type(header).__name__, "a JSON object")
+    return dict(_tensor_bytes(header, place))
+
+
+def _tensor_bytes(header: dict[str, Any], place: str) -> Iterator[tuple[str, int]]:
+    for name, told in header.items():
+        if name == "__metadata__":
+            continue
+        ends = told.get("data_offsets") if isinstance(told, dict) else None
+        if not (isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int) for end in ends)):
+            raise BadDataError(place, f"{name}.data_offsets", repr(ends)[:40], "two numbers")
+        yield name, max(ends[1] - ends[0], 0)
 
 
 def read_url(url: str) -> Repository:

@@ -40,8 +40,9 @@ GROUPS: Final = ("output", "table", "layer_tables", "attention", "feed_forward",
 """Groups of tensors that recipes give bits to: the output matrix (and a table that is one), the token table,
 those of each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers
 with shared experts. """
-_TABLES: Final = shipped_table("data/quantisations.toml")
-SAME: Final[dict[str, str]] = _TABLES["same"]
+TABLES: Final = shipped_table("data/quantisations.toml")
+"""What people write for quantisations, their recipes, and the groups of tensors."""
+SAME: Final[dict[str, str]] = TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
 
 
@@ -75,9 +76,9 @@ def _recipes() -> Iterator[tuple[str, str, str, Quantisation]]:
     """Owner, architectures, pattern of a name, and what fits it, as ``data/quantisations.toml`` has them."""
     groups: list[dict[str, Any]] = [
         {"why": why, "only": "".join(only), "rows": {pattern: cells}}
-        for pattern, cells, why, *only in _TABLES["rules"]
+        for pattern, cells, why, *only in TABLES["rules"]
     ]
-    for group in sorted([*groups, *_TABLES["recipes"]], key=lambda group: "owner" not in group):
+    for group in sorted([*groups, *TABLES["recipes"]], key=lambda group: "owner" not in group):
         for pattern, row in group["rows"].items():
             cells: list[Any] = [*row, *group.get("interval", ())]
             high = cells.pop()
@@ -94,7 +95,7 @@ def _recipes() -> Iterator[tuple[str, str, str, Quantisation]]:
 
 
 _RECIPES: Final = tuple(_recipes())
-_IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
+_IN_NAME: Final = re.compile(TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 _OF_MODEL: Final = re.compile(r"(?i)^((?:i?q\d\w*|[2-8][- ]?bits?)) (?:of|for) (.+)$")
 _IN_WORDS: Final = re.compile(
     r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"
@@ -118,7 +119,7 @@ def split(name: str) -> tuple[str, str]:
     in_words = re.fullmatch(r"(\d)[- ]?bits?", found, re.IGNORECASE)
     if in_words and " " in name:
         rest = re.sub(r"(?i)\s+(?:at|in|with|of)\s*$", "", rest)
-        found = _TABLES["in_words"].get(in_words[1], found)
+        found = TABLES["in_words"].get(in_words[1], found)
     if found.lower().startswith("ud") and re.search(r"(?i)\bqat\b", rest):
         found = f"qat-{found}"
     return rest.strip(" -_.:"), found
@@ -134,10 +135,10 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
     is_mixture = plain in _MIXTURES
-    own_output = _TABLES["own_output"].get(owner, "")
-    matrix = owner in _TABLES["importance_matrix"]["owners"]
+    own_output = TABLES["own_output"].get(owner, "")
+    matrix = owner in TABLES["importance_matrix"]["owners"]
     known = Quantisation(text=text, mixture=plain, own_output=own_output, importance_matrix=matrix)
-    smaller = _TABLES["larger_tables"].get(plain)
+    smaller = TABLES["larger_tables"].get(plain)
     if smaller and (owner, plain) not in {(whose, pattern) for whose, _, pattern, _ in _RECIPES}:
         base = understood(f"{owner}:{smaller}", architecture) or known
         why = f"output matrix and token tables in Q8_0 beside {smaller}"
@@ -152,10 +153,10 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
         if found.mixture == "bits":
             named = float(next(filter(None, match.groups())))
             bits = tuple(named + more for more in found.bits)
-            mixture = next(m for most, m in _TABLES["up_to_bits"] if bits[4] <= most)
+            mixture = next(m for most, m in TABLES["up_to_bits"] if bits[4] <= most)
             return found.replace(mixture=mixture, bits=bits)
         return found
-    for pattern, spelled in _TABLES["spellings"].items():
+    for pattern, spelled in TABLES["spellings"].items():
         match = re.fullmatch(pattern, plain)
         if match and not is_mixture:
             mixture = match.expand(spelled)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.answer.answer import USUAL_QUANT, Answer, Reading, ReadingKind
+from harness.answer.own_format import listed
 from harness.answer.plans import SpeculationCase
 from harness.answer.resolve import api_named
 from harness.core.device import APIS, RAM
 from harness.core.prediction import Basis, Evidence, Interval, PartKind
-from harness.core.units import GIB, MIB
+from harness.core.units import GB, GIB, MIB
 from harness.core.way import Way, WayKind
 from harness.memory.verdict import needed_bytes_of
 
@@ -196,6 +197,7 @@ def _rows(answer: Answer) -> list[str]:
         _starts,
         _image,
         _memory,
+        _format,
         _quality,
         _residents,
         _systems,
@@ -380,6 +382,17 @@ def _memory(answer: Answer) -> Row:
     elif left < 0:
         words = "the rest is read from storage"
     return "memory", of_sizes(needed, available), words
+
+
+def _format(answer: Answer) -> Row | None:
+    """The files of a format that is no GGUF, and what a GGUF file would need."""
+    own = answer.own_format
+    if own is None:
+        return None
+    programs = listed(own.programs, "or")
+    size = f"{two(own.file_bytes / GB)} GB"
+    more = f"{own.name}, for {programs}; a GGUF of it would need {two(own.gguf_bytes / GB)} (-q {own.gguf_quant})"
+    return "files", size, more
 
 
 def _residents(answer: Answer) -> Row | None:

@@ -19,7 +19,7 @@ from harness.models.other_kinds import other_kind, without_weights
 from harness.models.quant import split
 
 LISTS = Path(__file__).parents[2] / "data" / "names"
-LEAST_RIGHT_RATIO = 0.94
+LEAST_RIGHT_RATIO = 0.96
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -59,7 +59,7 @@ def test_names_written_down_before_they_were_tried(name: str, monkeypatch: pytes
     wrong = {row["name"]: said for row in rows if (said := wrong_of(row))}
     assert len(wrong) <= (1 - LEAST_RIGHT_RATIO) * len(rows), wrong
     silent = {name: said for name, said in wrong.items() if not said.startswith("refused")}
-    assert len(silent) <= 0.03 * len(rows), silent
+    assert len(silent) <= 0.01 * len(rows), silent
 
 
 def test_no_card_is_taken_for_another_kind_of_model() -> None:
