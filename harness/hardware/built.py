@@ -451,7 +451,11 @@ def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Sourced | None
     if ram.gb_s:
         return Sourced(ram.gb_s * GB, "said", "secondary")
     rate = ram.mt_s or mt_s or DATA["usual_mt_s"].get(kind, 0)
-    return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
+    return (
+        rate_of(kind, rate, 64 * ram.channels or bits)
+        if rate and (ram.kind or ram.channels or ram.mt_s)
+        else None
+    )
 
 
 def rate_of(kind: str, mt_s: int, bits: int) -> Sourced:

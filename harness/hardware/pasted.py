@@ -43,6 +43,7 @@ def plain(ref: str) -> Plain:
         RefusedError: The text names what is no computer that a model could run on: says why.
     """
     text = re.sub(r"[^\S\n]+", " ", ref.lower()).strip().replace("\t", " ")
+    text = _MARKS["pci_ids"].sub("", text)
     for pattern, why in _REFUSED:
         if (hit := pattern.search(text)) and not find(text):
             raise _refused(ref, hit[0], why)
