@@ -13,6 +13,8 @@ import pytest
 
 from harness.answer.resolve import resolve_model
 from harness.core.errors import FetchError, HarnessError, InputError, RefusedError
+from harness.core.scenario import Scenario
+from harness.memory.kv_cache import kv_cache_bytes
 from harness.models.cards import named
 from harness.models.names import match
 from harness.models.other_kinds import other_kind, without_weights
@@ -143,3 +145,23 @@ def test_the_type_of_a_file_or_a_tag_is_no_history(name: str) -> None:
 )
 def test_bits_in_words_are_the_usual_mixture(name: str, bare: str, quant: str) -> None:
     assert split(name) == (bare, quant)
+
+
+@pytest.mark.parametrize(
+    ("name", "params_b", "cache_gib"),
+    [  # by hand: layers x heads x 2 x width x 2 bytes x tokens, of full layers all 65,536, of sliding ones their window
+        ("LiquidAI/LFM3-1.7B", 1.73, 0.76),  # 6 full layers and 5 of a window of 256, 4 heads of 128
+        ("ibm-granite/granite-swash-3b-a600m", 3.02, 0.45),  # 7 full layers and 21 of a window of 128, 4 heads of 64
+        ("IFM/K2-Horizon-MoVA-36B-A4B", 37.4, 12.0),  # 48 full layers, 8 heads of 128
+        ("XiaomiMiMo/MiMo-V2.5-Pro", 1023, None),
+        ("CohereLabs/command-a-plus-05-2026", 218.5, None),
+        ("deepseek-ai/DeepSeek-OCR", 2.93, 3.75),  # 12 full layers, 10 heads of 128
+    ],
+)
+def test_shapes_of_autumn(name: str, params_b: float, cache_gib: float | None) -> None:
+    """Parameters are the checkpoints' (shapes_today.csv), of readers of pages without their image tower."""
+    weights = resolve_model(name).weights
+    assert weights.weight_count / 1e9 == pytest.approx(params_b, rel=0.01)
+    if cache_gib is not None:
+        held = kv_cache_bytes(weights.shape, Scenario(context_tokens=65_536)) / 2**30
+        assert held == pytest.approx(cache_gib, rel=0.02)

@@ -94,6 +94,7 @@ def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
 
 STAND_INS = {
     "deepseek-v4-flash", "deepseek-v4-pro", "glm-5.2", "glm-5.3-flash", "granite-swash-2b",
+    "granite-swash-3b-a600m", "command-a-plus", "lfm3-1.7b", "mimo-v2.5-pro",
     "hunyuan-a13b", "inkling", "inkling-small", "k-exaone-236b-a23b", "kimi-k3", "kimi-linear-48b-a3b",
     "kolibri-1", "laguna-s-2.1", "laguna-xs-2.1", "lfm2-24b-a2b", "ling-3.0-flash", "ling-3.0-tiny",
     "mimo-v2-flash", "minimax-text-01", "muse-glimmer-30b", "north-mini-code-1.0", "recurrentgemma-2b",
