@@ -20,8 +20,8 @@ from typing import Any, Final
 import click
 import msgspec
 
-from harness.core.base import shipped_table
 from harness.core.model import ModelShape
+from harness.core.tables import shipped_table
 
 ALLOWED_RATIO: Final = 0.01
 _LINE_MIB: Final = 0.005  # half of the last digit that the engine prints

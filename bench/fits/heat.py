@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.rows.heat import KINDS, HeatRow, heat_rows
 from harness.answer.nearest import model_of
-from harness.core.base import shipped_table
+from harness.core.tables import shipped_table
 from harness.speed.energy import knee_seconds
 from harness.speed.published.errors_of_rows import Judged
 from harness.speed.published.rows import Row

@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from harness.core.base import Frozen, shipped_rows
+from harness.core.base import Frozen
 from harness.core.device import Device
 from harness.core.model import ModelShape
 from harness.core.prediction import Prediction, VerdictWord
 from harness.core.scenario import Scenario
+from harness.core.tables import Row, maybe, shipped_rows
 from harness.core.units import MIB
 from harness.core.way import Way, WayKind
 from harness.memory.verdict import SEVERITY
+from harness.models.quant import MIXTURES
 from harness.models.quant_mix import BASE_TYPE
 
 TRIED_QUANTS: Final = (
@@ -235,7 +237,22 @@ def _quality(before: str, after: str, parameter_count: int) -> float | None:
 
 LARGE_MODEL_PARAMETERS: Final = 3e10
 """From here on the figures of a 70B model are the nearer ones; below, those of an 8B model."""
-_PERPLEXITIES: Final = {row.pop("quant"): row for row in shipped_rows("data/quant_quality.csv")}
+
+
+def read_perplexities() -> dict[str, Row]:
+    """Rows of ``data/quant_quality.csv`` by mixture.
+
+    Raises:
+        BadDataError: A mixture that there is not or that stands twice, or a growth that is no number.
+    """
+    columns = {"quant": MIXTURES, "small_percent": float, "large_percent": maybe(float)}
+    return {
+        row["quant"]: row
+        for row in shipped_rows("data/quant_quality.csv", columns=columns, unique=("quant",))
+    }
+
+
+_PERPLEXITIES: Final = read_perplexities()
 
 
 def perplexity_growth_percent(quant: str, parameter_count: float) -> float | None:
@@ -245,7 +262,7 @@ def perplexity_growth_percent(quant: str, parameter_count: float) -> float | Non
 
     Source: data/quant_quality.csv, which names the source of each row.
     """
-    row = _PERPLEXITIES.get(quant, {})
+    row = _PERPLEXITIES.get(quant, Row())
     found = row.get("small_percent")
     if parameter_count >= LARGE_MODEL_PARAMETERS:
         found = row.get("large_percent") or found

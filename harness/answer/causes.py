@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Final, Literal
 
 from harness.answer.answer import Answer
 from harness.answer.case import Case
-from harness.answer.circumstances import DEEP_TOKENS, Circumstances
+from harness.answer.circumstances import CIRCUMSTANCES, DEEP_TOKENS, Circumstances
 from harness.answer.pasted import Seen
 from harness.answer.ways import judged, memory_in
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.device import Pool, Sourced
 from harness.core.errors import HarnessError
 from harness.core.placement import Placement
 from harness.core.prediction import Interval
+from harness.core.tables import expect_all, shipped_table
 from harness.core.units import GIB
 from harness.memory.verdict import needed_bytes_of
 from harness.models.weights import weights_of
@@ -32,7 +33,56 @@ from harness.speed.estimate import predict_speed
 from harness.speed.fitted import machine_of
 from harness.speed.passes import link_bytes_per_s
 
-_TABLE: Final[dict[str, dict[str, Any]]] = shipped_table("data/slow_causes.toml", "harness.answer")
+_PREDICTED: Final = ("layers", "spill", "projector", "attention", "memory", "heat", "cache", "depth", "file")
+"""Causes that are predicted as questions of their own."""
+_BY_RATIO: Final = (
+    *(
+        "build",
+        "threads",
+        "background",
+        "quota",
+        "avx",
+        "container",
+        "sockets",
+        "draft",
+        "power",
+        "cards",
+        "link",
+    ),
+    *("disk", "others"),
+)
+"""Causes that are known by the share of the speed that threads report."""
+
+
+class CauseRow(Frozen):
+    """A row of ``data/slow_causes.toml``, which says what each column is."""
+
+    says: str
+    tells: str
+    mend: str
+    share: dict[str, float]
+    all: str = ""
+    modules: str = ""
+    of: Literal["", "cpu", "undrafted"] = ""
+    ratio: tuple[float, float] = (0.0, 1.0)
+    usual: float = 0.0
+
+
+def read_causes() -> dict[str, CauseRow]:
+    """``data/slow_causes.toml``, whose words are declared.
+
+    Raises:
+        BadDataError: A cause that nothing looks for, a circumstance that there is not, or a slip in a row.
+    """
+    path = "data/slow_causes.toml"
+    found = shipped_table(path, "harness.answer", into=dict[str, CauseRow])
+    expect_all(path, "cause", ((cause, cause) for cause in found), {*_PREDICTED, *_BY_RATIO})
+    for cause, row in found.items():
+        expect_all(path, f"{cause}, share", ((word, word) for word in row.share), {"else", *CIRCUMSTANCES})
+    return found
+
+
+_TABLE: Final = read_causes()
 _NOTHING_SHARE: Final = 0.6
 """Of threads whose figure lies inside what is predicted: nothing was wrong, or nobody found out."""
 _MOST_SHOWN: Final = 3
@@ -111,7 +161,7 @@ class _Search(Circumstances):
             with suppress(HarnessError, ValueError, KeyError):  # no such engine, no table of tensors
                 for words, speed, density in make(row):
                     weight = (share or 0.05) * density * (_CONFIRMED if confirmed else 1.0)
-                    one = SlowCause(kind, words, speed, 0.0, row["tells"], row["mend"])
+                    one = SlowCause(kind, words, speed, 0.0, row.tells, row.mend)
                     weighed.append((weight, one))
         inside = self.expected.low <= self.measured
         nothing = _NOTHING_SHARE * _density(self.measured, self.expected) if inside else 0.0
@@ -131,37 +181,12 @@ class _Search(Circumstances):
         )
 
     @property
-    def _makers(self) -> dict[str, Callable[[dict[str, Any]], Iterator[tuple[str, Interval, float]]]]:
-        shared = (
-            "build",
-            "threads",
-            "background",
-            "quota",
-            "avx",
-            "container",
-            "sockets",
-            "draft",
-            "power",
-            "cards",
-            "link",
-            "disk",
-            "others",
-        )
-        return {
-            "layers": self._layers,
-            "spill": self._spill,
-            "projector": self._projector,
-            "attention": self._attention,
-            "memory": self._memory,
-            "heat": self._heat,
-            "cache": self._cache,
-            "depth": self._depth,
-            "file": self._file,
-            **dict.fromkeys(shared, self._of_share),
-        }
+    def _makers(self) -> dict[str, Callable[[CauseRow], Iterator[tuple[str, Interval, float]]]]:
+        predicted = {kind: getattr(self, f"_{kind}") for kind in _PREDICTED}
+        return predicted | dict.fromkeys(_BY_RATIO, self._of_share)
 
-    def _share(self, row: dict[str, Any]) -> float:
-        shares: dict[str, float] = row["share"]
+    def _share(self, row: CauseRow) -> float:
+        shares = row.share
         return next((share for word, share in shares.items() if word in self.there or word == "else"), 0.0)
 
     # Causes, by their key in the table.
@@ -191,17 +216,17 @@ class _Search(Circumstances):
         told = self.case.device.pool("ram").bandwidth_bytes_per_s.confidence != "assumed"
         return cpu if told or not self.has_card else cpu.replace(low=cpu.low / 2)
 
-    def _layers(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _layers(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         if not self.has_gpu:
             return
-        yield from self._asked(row["all"], self._on_cpu)
+        yield from self._asked(row.all, self._on_cpu)
         blocks = self.case.model.weights.shape.layer_count
         if self.seen.layers_on_card is not None:
             count = min(self.seen.layers_on_card, blocks + 1)
             speed = self._with_layers(count)
             if count <= blocks and self._fits(speed):
                 yield (
-                    row["says"].format(layers=f"{count} of {blocks + 1} layers"),
+                    row.says.format(layers=f"{count} of {blocks + 1} layers"),
                     speed,
                     _density(self.measured, speed),
                 )
@@ -217,7 +242,7 @@ class _Search(Circumstances):
                 first = middle + 1
             else:
                 last = middle
-        words = row["says"].format(layers=f"about {first} of {blocks + 1} layers")
+        words = row.says.format(layers=f"about {first} of {blocks + 1} layers")
         yield words, self._with_layers(first), 0.8 / math.log(high / low)
 
     def _with_layers(self, count: int) -> Interval:
@@ -240,7 +265,7 @@ class _Search(Circumstances):
             high=1 / (1 / base.high + least / fast),
         )
 
-    def _spill(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _spill(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         if not self.has_card or ("full" not in self.there and not self.seen.card_is_full):
             return
         case = self.case.at(placement=self.case.scenario.placement.replace(gpu_layers="all", cpu_moe=0))
@@ -250,25 +275,23 @@ class _Search(Circumstances):
         base, least, most = self.base, 0.2 * GIB, 2.5 * GIB
         if 0 < over < 0.5 * pool.total_bytes.value:
             base, least, most = self._speed(case), max(0.5 * over, 0.2 * GIB), over + GIB
-        yield from self._asked(row["says"], self._spilled(base, least, most))
+        yield from self._asked(row.says, self._spilled(base, least, most))
 
-    def _projector(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _projector(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         model = self.case.model
         if self.has_card and model.tower is not None and "full" in self.there:
-            yield from self._asked(
-                row["says"], self._spilled(self.base, 0.4 * _TOWER_BYTES, 2 * _TOWER_BYTES)
-            )
+            yield from self._asked(row.says, self._spilled(self.base, 0.4 * _TOWER_BYTES, 2 * _TOWER_BYTES))
 
-    def _attention(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _attention(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         if self.has_gpu and self.case.scenario.flash_attention:
-            yield from self._asked(row["says"], self._speed(self.case.at(flash_attention=False)))
+            yield from self._asked(row.says, self._speed(self.case.at(flash_attention=False)))
 
-    def _memory(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _memory(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         if not self.cpu_computes or "slots" not in self.there:
             return
-        ratio, words = 0.5, row["says"]
+        ratio, words = 0.5, row.says
         if "modules" in self.there:
-            ratio, words = _MODULES_RATIO, row["modules"]
+            ratio, words = _MODULES_RATIO, row.modules
         slower = self._speed(self._with_bandwidth(ratio))
         yield from self._asked(words, slower.replace(high=self._speed(self._with_bandwidth(0.8)).high))
 
@@ -282,12 +305,12 @@ class _Search(Circumstances):
         device = self.case.device
         return self.case._replace(device=device.replace(pools=tuple(map(cut, device.pools)), calibrations=()))
 
-    def _heat(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _heat(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         late = self.found.sustained
         if late is not None and late.tokens_per_s.mid < 0.9 * self.base.mid:
-            yield from self._asked(row["says"].format(minutes=late.minutes), late.tokens_per_s)
+            yield from self._asked(row.says.format(minutes=late.minutes), late.tokens_per_s)
 
-    def _cache(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _cache(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         shape = self.case.model.weights.shape
         if self.has_card and shape.kv_head_count and self.case.scenario.placement.kv_on_gpu:
             scenario = self.case.scenario
@@ -296,17 +319,15 @@ class _Search(Circumstances):
             now = self._speed(self.case.at(placement=placement))
             deep = self._speed(self.case.at(placement=placement, depth_tokens=full))
             between = Interval(mid=math.sqrt(now.mid * deep.mid), low=deep.low, high=now.high)
-            yield from self._asked(row["says"], between)
+            yield from self._asked(row.says, between)
 
-    def _depth(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _depth(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         scenario = self.case.scenario
         full = max(scenario.context_tokens // scenario.batch_count - scenario.new_tokens, 0)
         if full > scenario.depth_tokens:
-            yield from self._asked(
-                row["says"].format(depth=full), self._speed(self.case.at(depth_tokens=full))
-            )
+            yield from self._asked(row.says.format(depth=full), self._speed(self.case.at(depth_tokens=full)))
 
-    def _file(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _file(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         model = self.case.model
         for quant in ("Q8_0", "F16"):
             with suppress(HarnessError):  # no table of tensors for this architecture
@@ -316,20 +337,20 @@ class _Search(Circumstances):
                 case = self.case._replace(model=bigger)
                 speed = predict_speed(bigger.weights, case.device, case.scenario)
                 if judged(case, memory_in(case), speed).verdict.word == "fits":
-                    words = row["says"].format(quant=quant, asked=model.quant)
+                    words = row.says.format(quant=quant, asked=model.quant)
                     yield from self._asked(words, speed.decode_tokens_per_s)
 
-    def _of_share(self, row: dict[str, Any]) -> Iterator[tuple[str, Interval, float]]:
+    def _of_share(self, row: CauseRow) -> Iterator[tuple[str, Interval, float]]:
         """A cause that is known by the share of the speed that threads report."""
         kind = next(name for name, other in _TABLE.items() if other is row)
         if not self._may_be(kind):
             return
-        low, high = row["ratio"]
-        of = self._base_of(kind, row.get("of", ""))
+        low, high = row.ratio
+        of = self._base_of(kind, row.of)
         reached = Interval(mid=of.mid * math.sqrt(low * high), low=of.low * low, high=of.high * high)
         if not self._fits(reached) or self.measured > self.expected.high:
             return
-        if usual := row.get("usual"):
+        if usual := row.usual:
             density = 0.85 * _even_density(self.measured, of, usual, high) + 0.15 * _even_density(
                 self.measured, of, low, usual
             )
@@ -338,7 +359,7 @@ class _Search(Circumstances):
         near = Interval(
             mid=min(max(self.measured, reached.low), reached.high), low=reached.low, high=reached.high
         )
-        yield row["says"], near, density
+        yield row.says, near, density
 
     def _may_be(self, kind: str) -> bool:
         computes = self.cpu_computes

@@ -32,6 +32,15 @@ _SOCKETS: Final = re.compile(
 )
 
 
+CIRCUMSTANCES: Final = frozenset({
+    "places", "placed", "windows", "linux", "wsl", "full", "deep", "long", "versioned", "told", "shared", "hybrid", "many",
+    "server",
+    "phone", "laptop", "board", "npu", "mac", "desktop", "wheel", "program", "sockets", "drafts",
+    "modules", "slots", "enough", "narrow", "spread", "split", "assumed", "tight",
+})  # fmt: skip
+"""What may hold of a question and of its device: the words of ``there``."""
+
+
 class Circumstances:
     """A question, its answer and what a log says of the run."""
 

@@ -52,6 +52,11 @@ class Decoding(Frozen):
         """Speed after the prompt."""
         return self.decoded_count / self.duration_s
 
+    @property
+    def tokens_per_cycle(self) -> float:
+        """New tokens for each pass of the target."""
+        return self.decoded_count / max(self.cycle_count, 1)
+
 
 class DraftAdvice(Frozen):
     """Said before the run.

@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-import msgspec
-
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
+from harness.core.tables import shipped_table
 
 
 class InstructionSet(Frozen):
@@ -33,10 +32,16 @@ class InstructionSet(Frozen):
     decode_gain: tuple[float, float] | None = None
 
 
-ISA: Final[Mapping[str, InstructionSet]] = {
-    name: msgspec.convert(row, InstructionSet)
-    for name, row in shipped_table("data/instruction_sets.toml").items()
-}
+def read_isa() -> dict[str, InstructionSet]:
+    """``data/instruction_sets.toml``.
+
+    Raises:
+        BadDataError: A column that there is not, or a cell that its column does not hold.
+    """
+    return shipped_table("data/instruction_sets.toml", into=dict[str, InstructionSet])
+
+
+ISA: Final = read_isa()
 
 
 def isa_of_flags(words: Collection[str]) -> tuple[str, ...]:

@@ -56,11 +56,11 @@ def data_files(kind: Kind) -> dict[str, Traversable]:
 
     Makes no folder, so that listing works where nothing may be written.
     """
-    return dict(sorted({**_shipped(kind), **_toml_files(_home() / kind)}.items()))
+    return dict(sorted({**shipped_files(kind), **_toml_files(_home() / kind)}.items()))
 
 
 @cache
-def _shipped(kind: Kind) -> dict[str, Traversable]:
+def shipped_files(kind: Kind) -> dict[str, Traversable]:
     """The shipped files of that kind: they do not change while the program runs, and are listed once."""
     return _toml_files(data_root(kind))
 
@@ -80,7 +80,7 @@ def table_rows(kind: Kind, table: str) -> tuple[dict[str, str], ...]:
 
 def sound_names(kind: Kind, load: Callable[[str], object]) -> list[str]:
     """Names of all files of that kind, sorted, without a user's own that ``load`` cannot read: a warning names them."""
-    names = set(_shipped(kind))
+    names = set(shipped_files(kind))
     for name in _toml_files(_home() / kind):
         try:
             load(name)

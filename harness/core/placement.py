@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
+from harness.core.tables import expect, shipped_table
 
 _Layers = Annotated[int, Meta(ge=0, le=1 << 24)]
 
@@ -63,7 +64,20 @@ class Placement(Frozen):
         return " ".join(words for words, is_told in options.items() if is_told)
 
 
-_OPTIONS: Final = shipped_table("data/program_options.toml")
+def read_options() -> dict[str, Any]:
+    """The tables ``placement`` and ``pattern_hits`` of ``data/program_options.toml``.
+
+    Raises:
+        BadDataError: An option that places nothing.
+    """
+    path = "data/program_options.toml"
+    document = shipped_table(path)
+    for option, field in document["placement"].items():
+        expect(path, f"placement, {option}", field, {"patterns", *Placement.__struct_fields__})
+    return document
+
+
+_OPTIONS: Final = read_options()
 OFFLOAD_TOKENS: Final = 32
 """Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``), and from
 which a pass is read as a prompt: kernels for few tokens read weights, kernels for many compute."""

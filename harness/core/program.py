@@ -10,8 +10,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from harness.core.base import Frozen, shipped_rows, shipped_table
+from harness.core.base import Frozen
 from harness.core.errors import RefusedError, UnknownNameError
+from harness.core.tables import Row, columns_of, expect, shipped_rows, shipped_table
 
 GIB: Final = 2**30
 
@@ -81,10 +82,46 @@ class Program(Frozen):
         return f"{self.name} {self.version}".strip()
 
 
-_ROWS: Final = shipped_rows("data/programs.csv", words={"setting": {"like", *Program.__struct_fields__}})
+def read_programs() -> list[Row]:
+    """The rows of ``data/programs.csv``.
+
+    Raises:
+        BadDataError: A setting that no program has, a value that it cannot have, or a row that stands twice.
+    """
+    path, kinds = "data/programs.csv", columns_of(Program)
+    columns = {"since": _version, "setting": {"like", *kinds}}
+    rows = shipped_rows(path, columns=columns, unique=("program since setting",))
+    programs = {row["program"] for row in rows}
+    for row in rows:
+        kind = kinds.get(row["setting"], programs)
+        expect(path, f"line {row.line}, value", row["value"], kind)
+    return rows
+
+
+def _version(cell: str) -> str:
+    return "" if re.fullmatch(r"\d+(\.\d+)*", cell) else "a version in numbers, such as 9460 or 0.30.5"
+
+
+_ROWS: Final = read_programs()
 PROGRAMS: Final = tuple(dict.fromkeys(row["program"] for row in _ROWS if row["program"] != "engine"))
-_WRITTEN: Final = shipped_table("data/program_options.toml")
-_OPTIONS: Final[dict[str, str]] = _WRITTEN["settings"]
+
+
+def read_options() -> dict[str, dict[str, str]]:
+    """The tables ``spelled`` and ``settings`` of ``data/program_options.toml``.
+
+    Raises:
+        BadDataError: A spelling of no program, or an option that sets nothing.
+    """
+    path = "data/program_options.toml"
+    document = shipped_table(path)
+    for table, known in (("spelled", PROGRAMS), ("settings", Program.__struct_fields__)):
+        for word, meant in document[table].items():
+            expect(path, f"{table}, {word}", meant, known)
+    return document
+
+
+_WRITTEN: Final = read_options()
+_OPTIONS: Final = _WRITTEN["settings"]
 _SWITCHES: Final = frozenset({"unified", "swa_full"})
 
 

@@ -136,6 +136,13 @@ class ExpertUse(Frozen):
             return self.single_stall_s / self.single_pass_count
         return None
 
+    @property
+    def reached_bytes_per_s(self) -> float | None:
+        """Bytes read over the time waited for them; some are read while the engine computes."""
+        if self.single_stall_s:
+            return self.single_read_bytes / self.single_stall_s
+        return None
+
     def bound_ratio(self, storage_bytes_per_s: float) -> float | None:
         """Least time by arithmetic and by the bytes read, over the time taken.
 

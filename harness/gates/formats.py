@@ -3,18 +3,43 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Annotated, Final, get_args
 from xml.etree import ElementTree as ET
 
-from harness.core.base import shipped_table, shipped_text
+from msgspec import Meta
+
+from harness.core.base import Frozen
 from harness.core.budget import Budget
 from harness.core.metric import FIGURES
 from harness.core.printable import clean
 from harness.core.printable import escape_markdown as escape
+from harness.core.tables import shipped_table, shipped_text
 from harness.core.units import counted, format_amount
 from harness.gates.judge import GateAnswer, Judgement, worst_of
 
-_SHOWN = shipped_table("data/answers.toml")
+
+class Shown(Frozen):
+    """How one answer of a gate is shown, as ``data/answers.toml`` explains it."""
+
+    word: str
+    others: str
+    sign: str
+    level: str
+    colour: Annotated[str, Meta(pattern="^#[0-9a-f]{6}$")]
+    advice: str = ""
+    element: str = ""
+
+
+def read_shown() -> dict[GateAnswer, Shown]:
+    """``data/answers.toml``.
+
+    Raises:
+        BadDataError: An answer or a column that there is not, or a colour that is none.
+    """
+    return shipped_table("data/answers.toml", into=dict[GateAnswer, Shown])
+
+
+_SHOWN = read_shown()
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold."""
 
@@ -31,8 +56,8 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     worst = worst_of(counts)
     parts = [f"{counts[worst]} of {counted(len(judgements), 'budget')}"]
     others = [answer for answer in get_args(GateAnswer) if counts[answer] and answer != worst]
-    parts += [f"{counts[answer]} {_SHOWN[answer]['others']}" for answer in others]
-    lines = [f"{_SHOWN[worst]['word']}: {', '.join(parts)}.{_SHOWN[worst].get('advice', '')}", ""]
+    parts += [f"{counts[answer]} {_SHOWN[answer].others}" for answer in others]
+    lines = [f"{_SHOWN[worst].word}: {', '.join(parts)}.{_SHOWN[worst].advice}", ""]
     shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=margin_of)
     lines += _aligned([row_words(judgement) for judgement in shown[:_ROWS]])
     if len(shown) > _ROWS:
@@ -143,7 +168,7 @@ def markdown(judgements: Sequence[Judgement]) -> str:
             _interval(j),
             str(j.sample_count),
             seen,
-            _SHOWN[j.answer]["sign"],
+            _SHOWN[j.answer].sign,
         )
         lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
     reasons = [
@@ -161,7 +186,7 @@ def github(judgements: Sequence[Judgement]) -> str:
         place = ""
         if j.file:
             place = f"file={j.file.translate(field)},line={j.line},"
-        head = f"::{_SHOWN[j.answer]['level']} {place}title={_title(j.budget).translate(field)}"
+        head = f"::{_SHOWN[j.answer].level} {place}title={_title(j.budget).translate(field)}"
         text = f"{j.answer}: {_message(j)}".translate(data)
         lines.append(f"{head}::{text}\n")
     return "".join(lines)
@@ -189,7 +214,7 @@ def junit(judgements: Sequence[Judgement]) -> str:
             case.set("file", j.file)
             case.set("line", str(j.line))
         message = _message(j)
-        if name := _SHOWN[j.answer].get("element"):
+        if name := _SHOWN[j.answer].element:
             element = ET.SubElement(case, name, message=message)
             if j.answer != "inconclusive":
                 element.set("type", j.budget.metric)
@@ -208,7 +233,7 @@ def badge(judgements: Sequence[Judgement]) -> str:
     right = f"{worst}: {answers.count('pass')} of {len(answers)} budgets kept"
     width = 82 + 7 * len(right)
     picture = shipped_text("data/badge.svg")
-    return picture.format(width=width, rest=width - 80, colour=_SHOWN[worst]["colour"], words=right)
+    return picture.format(width=width, rest=width - 80, colour=_SHOWN[worst].colour, words=right)
 
 
 def _title(budget: Budget) -> str:

@@ -7,15 +7,42 @@ kept, so that the answer can name what it left out.
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from harness.core.base import shipped_table
-from harness.core.device import Sourced, Storage
+from harness.core.device import APIS, Sourced, Storage
 from harness.core.errors import InputError
+from harness.core.isa import ISA
+from harness.core.paths import shipped_files
+from harness.core.tables import expect_all, regex, shipped_table, words
 from harness.core.units import GB, MB
 from harness.hardware.parts import find, is_another, is_laptop, of_maker, squashed, tells
 
-DATA: Final = shipped_table("data/machines.toml")
+
+def read_machines() -> dict[str, Any]:
+    """``data/machines.toml``, whose patterns compile and whose names exist.
+
+    Raises:
+        BadDataError: A slip in the file: names the place in it.
+    """
+    path = "data/machines.toml"
+    document = shipped_table(path)
+    expect_all(path, "memory", enumerate(document["memory"]), regex)
+    expect_all(path, "line", document["line"], regex)
+    for table in ("apis", "isa"):
+        expect_all(path, f"{table}, pattern", enumerate(document[table]), regex)
+        known = words(APIS if table == "apis" else ISA)
+        expect_all(
+            path, table, ((regular, " ".join(cells)) for regular, cells in document[table].items()), known
+        )
+    files = set(shipped_files("devices"))
+    expect_all(path, "kinds", ((kind, row[2]) for kind, row in document["kinds"].items()), files)
+    expect_all(path, "card_hosts", document["card_hosts"], files)
+    for table in ("storage", "lanes", "usual_mt_s", "words", "links"):
+        expect_all(path, table, document[table], float)
+    return document
+
+
+DATA: Final = read_machines()
 _PATTERNS: Final = {name: re.compile(pattern) for name, pattern in DATA["line"].items()}
 _MEMORY: Final = tuple(re.compile(pattern) for pattern in DATA["memory"])
 SAID: Final = "said"

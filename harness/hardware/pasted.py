@@ -8,19 +8,45 @@ names of fields and the spellings, ``instances.csv`` what clouds rent.
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from harness.core.base import shipped_rows, shipped_table
+from harness.core.base import Frozen
 from harness.core.errors import RefusedError
 from harness.core.printable import clean
+from harness.core.tables import Row, expect_all, regex, shipped_rows, shipped_table
 from harness.hardware.parts import find
 
-_TABLE: Final[dict[str, Any]] = shipped_table("hardware/data/pasted.toml")
-_MARKS: Final = {name: re.compile(pattern) for name, pattern in _TABLE["marks"].items()}
-_SPELLINGS: Final = tuple((re.compile(one["pattern"]), one["text"]) for one in _TABLE["spellings"])
-_REFUSED: Final = tuple((re.compile(one["pattern"]), one["why"]) for one in _TABLE["refused"])
+
+class Pasted(Frozen):
+    """What ``hardware/data/pasted.toml`` holds; the file says what each table is."""
+
+    fields: dict[str, str]
+    marks: dict[str, str]
+    spellings: list[dict[Literal["pattern", "text"], str]]
+    refused: list[dict[Literal["pattern", "why"], str]]
+
+
+def read_pasted() -> Pasted:
+    """``hardware/data/pasted.toml``, whose patterns compile.
+
+    Raises:
+        BadDataError: A slip in the file: names the place in it.
+    """
+    path = "hardware/data/pasted.toml"
+    found = shipped_table(path, into=Pasted)
+    expect_all(path, "fields", found.fields, regex)
+    expect_all(path, "marks", found.marks, regex)
+    expect_all(path, "spellings, pattern", enumerate(one["pattern"] for one in found.spellings), regex)
+    expect_all(path, "refused, pattern", enumerate(one["pattern"] for one in found.refused), regex)
+    return found
+
+
+_TABLE: Final = read_pasted()
+_MARKS: Final = {name: re.compile(pattern) for name, pattern in _TABLE.marks.items()}
+_SPELLINGS: Final = tuple((re.compile(one["pattern"]), one["text"]) for one in _TABLE.spellings)
+_REFUSED: Final = tuple((re.compile(one["pattern"]), one["why"]) for one in _TABLE.refused)
 _LEFT: Final = "left"
 _MOST_STORAGE_RATIO: Final = 8
 """Of two sizes joined by a plus, as shops write phones, the larger is storage from this ratio on."""
@@ -86,11 +112,29 @@ def _instance(text: str) -> str:
     return ""
 
 
+def _known_part(cell: str) -> str:
+    return "" if find(cell) else "the name of a card or CPU that is listed"
+
+
+def _sizes(cell: str) -> str:
+    form = r"(\S[^=:]*=\d+(x\d+)?( |$))*"
+    return "" if re.fullmatch(form, cell) else "sizes such as xlarge=16 12xlarge=192x4"
+
+
+def read_instances() -> list[Row]:
+    """The rows of ``hardware/data/instances.csv``.
+
+    Raises:
+        BadDataError: A part that is not listed, or sizes that cannot be read.
+    """
+    return shipped_rows("hardware/data/instances.csv", columns={"part": _known_part, "sizes": _sizes})
+
+
 @lru_cache(maxsize=1)
 def _instances() -> list[tuple[str, str, str, str]]:
     """Part, pattern of the name, GB of RAM and number of cards of each instance that is listed."""
     listed = list[tuple[str, str, str, str]]()
-    for row in shipped_rows("hardware/data/instances.csv"):
+    for row in read_instances():
         family = re.escape(row["pattern"])
         separated = (
             "" if row["pattern"][-1] in "- " or row["pattern"].startswith(("standard", "hetzner")) else r"\."
@@ -228,9 +272,7 @@ def _is_integrated(gpu: str) -> bool:
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:
     """Kind and value of each field, in order; those that tell nothing of a machine are read over."""
-    kinds = [
-        (kind, name) for kind, pattern in _TABLE["fields"].items() for name in [pattern.replace("\n", "")]
-    ]
+    kinds = [(kind, name) for kind, pattern in _TABLE.fields.items() for name in [pattern.replace("\n", "")]]
     colon = r"\s*:\s*" if "installed ram" not in text else r"(?:\s*:\s*|\s+)"
     whole = "|".join(
         f"(?P<{kind}>{pattern})" for kind, pattern in sorted(kinds, key=lambda one: one[0] != _LEFT)
@@ -276,7 +318,7 @@ def _ram_of_two(hit: re.Match[str]) -> str:
     return f"{least}gb" if most >= _MOST_STORAGE_RATIO * least else hit[0]
 
 
-def _terabytes(text: str) -> Any:
+def _terabytes(text: str) -> Callable[[re.Match[str]], str]:
     """What stands for a size in TB: RAM where the line says so, or of a server without another size; else storage, left out."""
     server = re.search(r"epyc|xeon|threadripper|altra|graviton|power\d|m[23] ultra", text)
     other = re.search(r"\d ?gb\b(?!/)", text)

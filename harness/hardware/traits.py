@@ -10,7 +10,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.core.base import shipped_rows, shipped_text
+from harness.core.device import APIS
+from harness.core.tables import Column, maybe, regex, shipped_rows, shipped_text
 
 PHONE_THREADS: Final = 4
 """CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are.
@@ -44,22 +45,66 @@ class Traits(NamedTuple):
         return self.family.partition("-")[0]
 
 
-_TABLES: Final = {
-    name: [tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.hardware")]
-    for name in (
-        *(
-            "apple_gpus",
-            "chip_aliases",
-            "chip_links",
-            "chip_names",
-            "chip_peaks",
-            "cpu_cores",
-            "driver_share",
+_COLUMNS: Final[dict[str, dict[str, Column]]] = {
+    "apple_gpus": {"base": int, "pro": int, "max": int, "core_tflops": float, "matrix_ratio": float},
+    "chip_aliases": {"name": str},
+    "chip_links": {"kind": ("family", "eight lanes"), "gb_s": maybe(float)},
+    "chip_names": {"kind": ("cpu", "npu", "apple gpu cores", "apple phone"), "name": str},
+    "chip_peaks": {"fp32_tflops": float, "fp16_matrix_tflops": maybe(float)},
+    "cpu_cores": {"cores": maybe(int), "core_gflops": maybe(float), "isa": str},
+    "driver_share": {"api": APIS, "mid_mib": float, "low_mib": float, "high_mib": float},
+    "family_peaks": {"flop_per_byte": float, "matrix_ratio": float},
+    "gpu_families": {"family": str, "memory": ("hbm", "gddr", "lpddr")},
+    "int8_ratios": {"ratio": float},
+    "kernels": {"year": float},
+    "quant_classes": {
+        "class": (
+            "f16",
+            "q8",
+            "q5",
+            "q4",
+            "q4k",
+            "q3k",
+            "q2k",
+            "iq",
+            "ternary",
+            "w8",
+            "w6",
+            "w4",
+            "w3",
+            "w2",
         ),
-        *("family_peaks", "gpu_families", "int8_ratios", "kernels", "quant_classes"),
-    )
+        "bits": float,
+    },
 }
-"""Tables whose first cell is a regular expression."""
+"""Tables whose first column is a regular expression, with their other columns."""
+
+
+def read_traits(name: str, **more: Column) -> list[tuple[str, ...]]:
+    """The rows of a table; ``pattern=regex`` compiles its regular expressions, which takes a while.
+
+    Raises:
+        BadDataError: A cell that its column does not hold, or instructions that ``int8_ratios.csv`` does not have.
+    """
+    columns = _COLUMNS[name] | more
+    if name == "cpu_cores":
+        columns["isa"] = {row[0] for row in read_traits("int8_ratios")}
+    return [
+        tuple(row.values()) for row in shipped_rows(f"data/{name}.csv", "harness.hardware", columns=columns)
+    ]
+
+
+def read_all() -> None:
+    """Read every table with its regular expressions compiled.
+
+    Raises:
+        BadDataError: As :func:`read_traits`.
+    """
+    for name in _COLUMNS:
+        read_traits(name, pattern=regex)
+
+
+_TABLES: Final = {name: read_traits(name) for name in _COLUMNS}
 _BEGINNING: Final = re.compile(r"(?:\\b)?((?:[\w -](?![?*{]))*)")
 
 
@@ -75,8 +120,12 @@ def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
         # The letters that a pattern of one course begins with are looked for first: to compile it takes longer.
         beginning = _BEGINNING.match(pattern)
         may_hold = "|" in pattern or beginning is None or beginning[1] in text
-        if may_hold and re.search(pattern, text):
-            return tuple(cells)
+        try:
+            if may_hold and re.search(pattern, text):
+                return tuple(cells)
+        except re.error:
+            read_traits(name, pattern=regex)
+            raise
     return ()
 
 

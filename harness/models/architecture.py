@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, Final
 
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.errors import BadDataError
 from harness.core.foreign import typed
+from harness.core.tables import shipped_table
 
 _FILE: Final = Path("data/architectures.toml")
 
@@ -61,7 +62,16 @@ def _read(document: dict[str, Any]) -> _ArchitectureTable:
     return table.replace(architectures=found)
 
 
-_TABLE: Final = _read(shipped_table(str(_FILE)))
+def read_architectures() -> _ArchitectureTable:
+    """``data/architectures.toml``.
+
+    Raises:
+        BadDataError: A word that is not declared, or an architecture that there is not.
+    """
+    return _read(shipped_table(str(_FILE)))
+
+
+_TABLE: Final = read_architectures()
 WORDS: Final = frozenset(_TABLE.words)
 ARCHITECTURES: Final = _TABLE.architectures
 """All whose tensors are known."""

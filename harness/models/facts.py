@@ -12,9 +12,8 @@ from typing import Final
 
 from msgspec.structs import asdict, fields
 
-from harness.core.base import shipped_rows
-from harness.core.errors import BadDataError
 from harness.core.model import Experts, LatentAttention, ModelShape, Recurrent
+from harness.core.tables import Column, Row, shipped_rows
 from harness.models.architecture import ARCHITECTURES, WORDS, has
 
 Facts = dict[str, int]
@@ -37,29 +36,33 @@ BLOCK_WORDS: Final = MODEL_WORDS | {
 
 def checked_rows(
     path: str,
-    words: Collection[str],
+    known: Collection[str],
     *,
     sums: tuple[str, ...] = (),
-    cells: Mapping[str, Collection[str]] | None = None,
+    columns: Mapping[str, Column] = {},
     package: str = "harness",
-) -> list[dict[str, str]]:
+) -> list[Row]:
     """The rows of a table that ships, whose ``when`` is a condition and whose ``sums`` are sums of products.
 
-    ``cells`` declares the words that the other columns may hold.
+    ``known`` are the words of both, ``columns`` says what other columns hold.
 
     Raises:
-        BadDataError: It uses a word that is not declared; names the line.
+        BadDataError: A cell uses a word that is not declared; names the line and the column.
     """
-    rows = shipped_rows(path, package, words=cells)
-    for number, row in enumerate(rows, 1):
-        used = [("when", word) for word, _ in _words(row["when"])]
-        for column in sums:
-            for term in chain.from_iterable(map(_terms, row[column].split())):
-                used += [(column, name) for name in term if isinstance(name, str)]
-        for column, word in used:
-            if word not in words:
-                raise BadDataError(path, f"row {number}, {column}", repr(word), "a word that is declared")
-    return rows
+
+    def condition(cell: str) -> str:
+        return declared([word for word, _ in _words(cell)])
+
+    def formula(cell: str) -> str:
+        terms = chain.from_iterable(map(_terms, cell.split()))
+        return declared([name for term in terms for name in term if isinstance(name, str)])
+
+    def declared(used: list[str]) -> str:
+        wrong = next((word for word in used if word not in known), None)
+        return "" if wrong is None else f"a word that is declared in place of {wrong!r}"
+
+    checks = {**columns, "when": condition} | dict.fromkeys(sums, formula)
+    return shipped_rows(path, package, columns=checks)
 
 
 @cache

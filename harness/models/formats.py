@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.model import Weights
+from harness.core.tables import shipped_table
 from harness.models.quant import GROUPS, TABLES
 
 _TABLE: Final[dict[str, Any]] = shipped_table("data/formats.toml")

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from harness.core.base import Frozen, shipped_rows
+from harness.core.base import Frozen
+from harness.core.tables import columns_of, shipped_rows
 
 
 class Block(Frozen):
@@ -52,10 +53,24 @@ class Block(Frozen):
         return 8 * self.size_bytes / self.elements
 
 
-BLOCKS: Final = {
-    row.pop("type"): msgspec.convert({key: cell for key, cell in row.items() if cell}, Block, strict=False)
-    for row in shipped_rows("data/ggml_types.csv")
-}
+def read_blocks() -> dict[str, Block]:
+    """Types by name, as ``data/ggml_types.csv`` has them.
+
+    Raises:
+        BadDataError: A slip in the table, a name or a number that stands twice, a fallback that is no type.
+    """
+    path = "data/ggml_types.csv"
+    known = {"", *(row["type"] for row in shipped_rows(path))}
+    columns = {"type": str} | columns_of(Block) | {"fallback": known}
+    return {
+        row.pop("type"): msgspec.convert(
+            {key: cell for key, cell in row.items() if cell}, Block, strict=False
+        )
+        for row in shipped_rows(path, columns=columns, unique=("type", "type_id"))
+    }
+
+
+BLOCKS: Final = read_blocks()
 
 TYPE_NAMES: Final[dict[int, str]] = {block.type_id: name for name, block in BLOCKS.items()}
 

@@ -12,15 +12,36 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from harness.core.base import shipped_table
 from harness.core.errors import BadDataError
-from harness.core.model import LAZY_TABLE, Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.core.model import LAZY_TABLE, LETTERS, Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.core.tables import expect_all, shipped_table
 from harness.models.architecture import ARCHITECTURES, architecture_named, has
 from harness.models.quant import MIXTURES
 from harness.models.shape_check import check_shape
 
-KEYS: Final = shipped_table("data/model_files.toml")
-"""Tables of keys, for this module and its neighbours; the file says what each is."""
+
+def read_keys() -> dict[str, Any]:
+    """``data/model_files.toml``: the tables of keys for this module and its neighbours; the file says what each is.
+
+    Raises:
+        BadDataError: A letter of no kind of layer, or a field that a shape does not have.
+    """
+    path = "data/model_files.toml"
+    document = shipped_table(path, into=dict[str, dict[str, Any]])
+    expect_all(path, "table", ((table, table) for table in document), ("layer_letters", "config", "header"))
+    expect_all(path, "layer_letters", document["layer_letters"], {*LETTERS.values()})
+    parts = {"shape": ModelShape, "experts": Experts, "recurrent": Recurrent, "latent": LatentAttention}
+    for table, part in parts.items():
+        fields = {*part.__struct_fields__, "key_dim"}
+        expect_all(path, f"header.{table}", ((key, key) for key in document["header"][table]), fields)
+    recurrent = {one.recurrent for one in ARCHITECTURES.values()}
+    known = {*parts, *recurrent, "attention", "sliding", "full_attention", "short_convolution"}
+    for form in ("config", "header"):
+        expect_all(path, form, ((table, table) for table in document[form]), known)
+    return document
+
+
+KEYS: Final = read_keys()
 
 _STATE: Final = ("ssm_", "shortconv.", "time_mix_")
 _KEYS: Final = ("attn_k.", "attn_kv_a_mqa.", "attn_k_b.")

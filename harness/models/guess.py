@@ -11,9 +11,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.model import ModelCard, ModelShape
 from harness.core.paths import data_files
+from harness.core.tables import shipped_table
 from harness.models.cards import load_card
 
 _SIZE: Final = re.compile(r"(?i)(?<![a-z\d.])(?:e)?(\d+(?:\.\d+)?)\s*([bm])(?![a-z\d])")

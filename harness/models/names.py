@@ -13,11 +13,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.core.base import shipped_table
 from harness.core.errors import RefusedError, UnknownNameError
 from harness.core.model import ModelCard
 from harness.core.paths import data_root
 from harness.core.printable import clean
+from harness.core.tables import shipped_table
 from harness.models.cards import load_card, model_names, named
 from harness.models.guess import Guess, guess, sizes_in
 from harness.models.other_kinds import other_kind, without_weights

@@ -8,8 +8,8 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from harness.core.base import shipped_table
 from harness.core.printable import clean
+from harness.core.tables import shipped_table
 
 _TABLE: Final[dict[str, Any]] = shipped_table("data/other_models.toml")
 _KINDS: Final = tuple(

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness.core.base import Frozen, shipped_rows, shipped_table
+from harness.core.base import Frozen
+from harness.core.tables import maybe, shipped_rows, shipped_table, words
+from harness.models.ggml import BLOCKS
 
 
 class Quantisation(Frozen):
@@ -61,14 +63,32 @@ class Mixture(Frozen):
 
 
 _FLAGS: Final = {"importance_matrix", "throughout", "rung", "low_bits", "read_only", "unmade"}
-MIXTURES: Final = {
-    row["mixture"]: Mixture(
-        file_type=int(row["file_type"]),
-        base=row["base"] or row["mixture"],
-        flags=frozenset(row["flags"].split()),
-    )
-    for row in shipped_rows("data/mixtures.csv", words={"flags": _FLAGS})
-}
+
+
+def read_mixtures() -> dict[str, Mixture]:
+    """Mixtures by name, as ``data/mixtures.csv`` has them.
+
+    Raises:
+        BadDataError: A slip in the table, a name or a number that stands twice, a base that is no type.
+    """
+    path = "data/mixtures.csv"
+    known = {*BLOCKS, *(row["mixture"] for row in shipped_rows(path) if row["base"])}
+
+    def named(cell: str) -> str:
+        return "" if cell in known else "a type of data/ggml_types.csv, or one in the column base"
+
+    columns = {"mixture": named, "file_type": int, "base": maybe(BLOCKS), "flags": words(_FLAGS)}
+    return {
+        row["mixture"]: Mixture(
+            file_type=int(row["file_type"]),
+            base=row["base"] or row["mixture"],
+            flags=frozenset(row["flags"].split()),
+        )
+        for row in shipped_rows(path, columns=columns, unique=("mixture", "file_type"))
+    }
+
+
+MIXTURES: Final = read_mixtures()
 _MIXTURES: Final = {name for name, one in MIXTURES.items() if "read_only" not in one.flags}
 
 

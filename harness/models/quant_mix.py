@@ -16,9 +16,9 @@ from functools import cache
 from math import prod
 from typing import Final, NamedTuple
 
-from harness.core.base import shipped_table
 from harness.core.errors import UnknownNameError
 from harness.core.model import ModelShape, block_of
+from harness.core.tables import Row, shipped_table, words
 from harness.models.architecture import ARCHITECTURES, has
 from harness.models.facts import Facts, checked_rows, holds
 from harness.models.ggml import BLOCKS
@@ -37,15 +37,24 @@ _OF_MODEL: Final = {"importance_matrix", "grouped", "mixture", "several_experts"
 _OF_TENSOR: Final = {
     "uneven", "stacked", "seen_early", "early", "first_two", "first_four", "first_sixteenth", "middle", "more",
 }  # fmt: skip
-_RULES: Final = checked_rows(
-    "data/quantisation_rules.csv",
-    {*ARCHITECTURES, *_OF_MODEL, *_OF_TENSOR},
-    cells={
+
+
+def read_rules() -> list[Row]:
+    """The rows of ``data/quantisation_rules.csv``.
+
+    Raises:
+        BadDataError: A kind of tensor, a mixture, a fact or a type that there is not.
+    """
+    columns = {
         "tensor": {"any", "other", *(kind for _, kind in _TABLES["kinds"])},
-        "mixtures": {"any", "low_bits", *QUANTS},
+        "mixtures": words({"any", "low_bits", *QUANTS}),
         "type": {"same", *BLOCKS},
-    },
-)
+    }
+    known = {*ARCHITECTURES, *_OF_MODEL, *_OF_TENSOR}
+    return checked_rows("data/quantisation_rules.csv", known, columns=columns)
+
+
+_RULES: Final = read_rules()
 _SHORT_ROWS: Final = ("IQ4_NL", "Q5_0", "Q8_0")
 """Types of a table of n-grams, whose rows 256 does not divide: Unsloth's UD-Q4_K_XL of Qwen3.8 Flash Next has
 26.8 GiB of it beside 77 (Helldez/BigMoeOnEdge, pull request 172)."""

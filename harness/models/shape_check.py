@@ -16,9 +16,20 @@ from harness.core.base import Frozen
 from harness.core.errors import BadDataError
 from harness.core.foreign import typed
 from harness.core.model import ModelShape
+from harness.core.tables import Row
 from harness.models.facts import MODEL_WORDS, Facts, checked_rows, holds, model_facts
 
-_ROWS: Final = checked_rows("data/shape_checks.csv", MODEL_WORDS)
+
+def read_checks() -> list[Row]:
+    """The rows of ``data/shape_checks.csv``.
+
+    Raises:
+        BadDataError: A word that no model has.
+    """
+    return checked_rows("data/shape_checks.csv", MODEL_WORDS)
+
+
+_ROWS: Final = read_checks()
 _WEIGHTS_MAX: Final = (1 << 63) - 1
 
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from harness.core.errors import RefusedError, UnknownNameError
 from harness.core.model import ModelShape, Tensor, Weights
+from harness.core.tables import Row
 from harness.models.architecture import ARCHITECTURES, has
 from harness.models.facts import BLOCK_WORDS, Facts, amount, block_facts, checked_rows, holds
 from harness.models.ggml import row_bytes
@@ -32,9 +33,17 @@ from harness.models.quant_mix import (
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
-_ROWS: Final = checked_rows(
-    "data/tensors.csv", BLOCK_WORDS, sums=("sizes",), cells={"of": ("model", "block")}
-)
+
+def read_tensors() -> list[Row]:
+    """The rows of ``data/tensors.csv``.
+
+    Raises:
+        BadDataError: A word that no model or block has.
+    """
+    return checked_rows("data/tensors.csv", BLOCK_WORDS, sums=("sizes",), columns={"of": ("model", "block")})
+
+
+_ROWS: Final = read_tensors()
 
 
 def tensors_of(shape: ModelShape) -> Table:

@@ -9,16 +9,25 @@ import mmap
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from harness.core.base import shipped_table
 from harness.core.errors import BadDataError, optional
 from harness.core.foreign import say
+from harness.core.tables import shipped_table
 
-_DTYPES: Final[Mapping[int, tuple[str, int]]] = {
-    int(number): (name, bits)
-    for number, (name, bits) in shipped_table("dtypes.toml", "harness.onnx")["dtypes"].items()
-}
+
+def read_dtypes() -> Mapping[int, tuple[str, int]]:
+    """``dtypes.toml``: short names and bits of types of tensors.
+
+    Raises:
+        BadDataError: A slip in the table.
+    """
+    return shipped_table(
+        "dtypes.toml", "harness.onnx", into=dict[Literal["dtypes"], dict[int, tuple[str, int]]]
+    )["dtypes"]
+
+
+_DTYPES: Final = read_dtypes()
 _MODEL_BYTES: Final = (1 << 31) - 1
 _HEADER_BYTES: Final = 64 << 20
 _LONG_BYTES: Final = 4096

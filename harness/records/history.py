@@ -11,9 +11,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from harness.core.base import Frozen, shipped_text
+from harness.core.base import Frozen
 from harness.core.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.core.record import Record
+from harness.core.tables import shipped_text
 from harness.core.units import counted
 from harness.records.store import decode, encode
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from harness.answer.answer import Answer, answer
 from harness.answer.variations import Variation, best_change, spare_bytes
-from harness.core.base import shipped_rows
 from harness.core.errors import HarnessError
 from harness.core.question import Question
+from harness.core.tables import shipped_rows
 from harness.core.units import GIB
+from harness.hardware.devices import load_device
 from harness.show import words
 from harness.show.drawing import cell, stack, swatch
 from harness.show.first_screen import (
@@ -48,8 +49,21 @@ class Machine(NamedTuple):
 
 @cache
 def usual_machines() -> tuple[Machine, ...]:
-    """Machines that people own, for tables of one model on many."""
-    rows = shipped_rows("data/usual_machines.csv", words={"in_matrix": {"yes"}})
+    """Machines that people own, for tables of one model on many.
+
+    Raises:
+        BadDataError: A machine that stands twice, or that no name of a device or part means.
+    """
+
+    def known(cell: str) -> str:
+        try:
+            load_device(cell)
+        except HarnessError as error:
+            return str(error)
+        return ""
+
+    columns = {"device": known, "in_matrix": ("", "yes")}
+    rows = shipped_rows("data/usual_machines.csv", columns=columns, unique=("device", "title detail"))
     return tuple(
         Machine(row["device"], row["title"], row["detail"], row["in_matrix"] == "yes") for row in rows
     )

@@ -7,14 +7,14 @@ type.
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
-from harness.core.base import shipped_table
 from harness.core.record import Phase, Record
-from harness.core.result import Generation, Load, Speculation
+from harness.core.result import Generation, Load, Result, Speculation
 from harness.core.stats.intervals import quantile_interval
+from harness.core.tables import expect, expect_all, shipped_table
 from harness.core.units import format_bytes, format_number, format_rate, format_seconds
 from harness.records.derive import times_of
 from harness.show.panels import Panel
@@ -27,7 +27,6 @@ _TITLES: Final = {
     "soak": "Speed over minutes",
     "load": "Load on a server",
 }
-_ROWS: Final = shipped_table("data/results.toml")
 _UNITS: Final = {
     "_bytes_per_s": format_rate,
     "_bytes_per_token": lambda value: f"{format_bytes(value)} per token",
@@ -38,6 +37,40 @@ _UNITS: Final = {
     "_bytes": format_bytes,
     "_s": format_seconds,
 }
+
+
+def read_results() -> dict[str, list[list[str]]]:
+    """``data/results.toml``, whose paths lead to fields.
+
+    Raises:
+        BadDataError: A kind of result, or a field of it, that there is not.
+    """
+    path = "data/results.toml"
+    found = shipped_table(path, into=dict[str, list[list[str]]])
+    kinds = {kind.__struct_config__.tag: kind for kind in get_args(Result)}
+    expect_all(path, "kind", ((kind, kind) for kind in found), kinds)
+    for name, rows in found.items():
+        for label, *fields in rows:
+            for field in fields:
+                expect(path, f"{name}, {label}", field, lambda cell, kind=kinds[name]: _leads(kind, cell))
+    return found
+
+
+def _leads(kind: Any, path: str) -> str:
+    """The fields that a path should go on with instead; empty for one that leads to a value."""
+    for step in path.split("."):
+        owners = [one for one in (kind, *get_args(kind)) if hasattr(one, "__struct_fields__")]
+        types = {field.name: field.type for one in owners for field in msgspec.structs.fields(one)}
+        types |= {
+            name: Any for one in owners for name in dir(one) if isinstance(getattr(one, name), property)
+        }
+        if step not in types:
+            return f"in the place of {step!r} one of: {', '.join(types)}"
+        kind = types[step]
+    return ""
+
+
+_ROWS: Final = read_results()
 _LATENCIES: Final[tuple[tuple[str, Phase, str], ...]] = (
     ("TTFT", "first_token", "ttft"),
     ("ITL", "decode", "tg"),

@@ -11,9 +11,9 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import __version__
-from harness.core.base import shipped_text
 from harness.core.errors import optional
 from harness.core.printable import escape_markdown
+from harness.core.tables import shipped_text
 from harness.show import words
 from harness.show.drawing import Drawing, stated
 from harness.show.panels import Page

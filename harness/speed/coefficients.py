@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.core.base import Frozen, shipped_text
+from harness.core.base import Frozen
 from harness.core.device import Device
 from harness.core.errors import BadDataError
 from harness.core.foreign import json_in, typed
 from harness.core.prediction import Basis, Evidence
+from harness.core.tables import shipped_text
 from harness.speed.interval import scale_of
 from harness.speed.laws import Machine, Work, prior_of
 

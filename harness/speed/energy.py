@@ -27,9 +27,10 @@ from typing import Final
 
 import msgspec
 
-from harness.core.base import Frozen, shipped_text
+from harness.core.base import Frozen
 from harness.core.device import Device
 from harness.core.prediction import Interval
+from harness.core.tables import shipped_text
 from harness.speed.interval import interval, widened
 from harness.speed.laws import Work
 

@@ -33,12 +33,13 @@ layers, at most four, as batches follow one another through them (ggml-backend.c
 """
 
 import math
+import re
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-from harness.core.base import shipped_table
 from harness.core.model import ModelShape
+from harness.core.tables import expect_all, shipped_table
 from harness.hardware.traits import Traits, first_cells
 from harness.models.architecture import has
 
@@ -282,15 +283,89 @@ class Terms(NamedTuple):
         return Terms(*(own + more for own, more in zip(self, other, strict=True)))
 
 
-_TERMS: Final[dict[str, dict[str, dict[str, str]]]] = shipped_table("data/terms.toml", "harness.speed")
-"""By phase and law: key of a term, and its factor."""
+NAMES: Final = frozenset({
+    "side", "api", "quant", "family", "any_family", "gpu_vendor", "gpu_memory", "isa", "chip", "runtime", "type", "model",
+})  # fmt: skip
+"""Names that keys of terms may hold in braces: what :func:`names_of` finds."""
+FACTORS: Final = frozenset({
+    "one", "year", "cpu threads", "bandwidth", "experts", "experts' share", "experts' ratio", "recurrent", "phone", "kernel",
+    "brain floats", "peak", "matrix units", "size", "short", "long",
+})  # fmt: skip
+"""Factors that terms may have: what :func:`factors_of` finds."""
+_LAWS: Final = {
+    "decode": ("overhead", "efficiency", "compute", "attention", "scale"),
+    "prefill": ("mfu", "attention", "overhead", "scale"),
+}
+
+
+@cache
+def _named(key: str) -> tuple[str, ...]:
+    """The names in braces of a term's key."""
+    return tuple(re.findall(r"\{(.*?)\}", key))
+
+
+def read_terms() -> dict[str, dict[str, dict[str, str]]]:
+    """``data/terms.toml``, by phase and law: key of a term, and its factor.
+
+    Raises:
+        BadDataError: A phase, a law, a name in braces or a factor that is not declared.
+    """
+    path = "data/terms.toml"
+    document = shipped_table(path, "harness.speed", into=dict[str, dict[str, dict[str, str]]])
+    expect_all(path, "phase", ((phase, phase) for phase in document), _LAWS)
+    for phase, laws in document.items():
+        expect_all(path, phase, ((law, law) for law in laws), _LAWS[phase])
+        for law, terms in laws.items():
+            named = ((key, name) for key in terms for name in _named(key))
+            expect_all(path, f"{phase}.{law}, condition", named, NAMES)
+            expect_all(path, f"{phase}.{law}, factor", terms, FACTORS)
+    return document
+
+
+_TERMS: Final = read_terms()
 
 
 def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
     """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them.
 
-    A key of a term may hold names, and has a factor; None stands for what there is not, and leaves it out.
+    A term is left out if the machine or the model has none of one of its names, or not its factor.
     """
+    names = names_of(work, machine)
+    factors = factors_of(work, machine, prompt_tokens)
+    listed: Features = {}
+    for law, terms in _TERMS[phase].items():
+        applying = []
+        for key, factor in terms.items():
+            value = factors[factor]
+            if value is not None and all(name in names for name in _named(key)):
+                applying.append((key.format_map(names), value))
+        listed[law] = tuple(applying)
+    return listed
+
+
+def names_of(work: Work, machine: Machine) -> dict[str, str]:
+    """Words for the names that keys of terms hold; without those that this machine or model does not have."""
+    traits = machine.traits
+    on_gpu = machine.side == "gpu"
+    names = {
+        "side": machine.side,
+        "api": machine.api,
+        "quant": work.quant_class,
+        "family": traits.family or None,
+        "any_family": traits.family,
+        "gpu_vendor": (on_gpu and traits.vendor) or None,
+        "gpu_memory": (on_gpu and traits.memory) or None,
+        "isa": traits.isa or None,
+        "chip": machine.chip or None,
+        "runtime": machine.other_runtime or None,
+        "type": work.type_name or None,
+        "model": work.model or None,
+    }
+    return {name: word for name, word in names.items() if word is not None}
+
+
+def factors_of(work: Work, machine: Machine, prompt_tokens: float = 512.0) -> dict[str, float | None]:
+    """Values of the factors of terms; None for one that this machine or model does not have."""
     traits = machine.traits
     bandwidth = machine.bandwidth_bytes_per_s
     side = machine.side
@@ -308,21 +383,7 @@ def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 51
         cells = first_cells("kernels", key)
         if cells and machine.build_year >= float(cells[0]):
             kernel = 1.0
-    names = {
-        "side": side,
-        "api": machine.api,
-        "quant": work.quant_class,
-        "family": traits.family or None,
-        "any_family": traits.family,
-        "gpu_vendor": (on_gpu and traits.vendor) or None,
-        "gpu_memory": (on_gpu and traits.memory) or None,
-        "isa": traits.isa or None,
-        "chip": machine.chip or None,
-        "runtime": machine.other_runtime or None,
-        "type": work.type_name or None,
-        "model": work.model or None,
-    }
-    factors: dict[str, Any] = {
+    return {
         "one": 1.0,
         "year": machine.year,
         "cpu threads": math.log(threads / 8) if is_cpu else None,
@@ -340,16 +401,6 @@ def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 51
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
-    there = {name: word for name, word in names.items() if word is not None}
-    listed: Features = {}
-    for law, terms in _TERMS[phase].items():
-        applying = []
-        for key, factor in terms.items():
-            if factors[factor] is not None:
-                with suppress(KeyError):  # a name that is not there
-                    applying.append((key.format_map(there), factors[factor]))
-        listed[law] = tuple(applying)
-    return listed
 
 
 _LEAST_S: Final = 1e-30

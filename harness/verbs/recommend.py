@@ -5,6 +5,7 @@ have a score of an older scale alone come after, and those without any are named
 fetched.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Final, Literal, NamedTuple
@@ -12,11 +13,12 @@ from typing import Final, Literal, NamedTuple
 from harness.answer.advice import perplexity_growth_percent
 from harness.answer.answer import answered, ready
 from harness.answer.resolve import THIS_MACHINE, Model, resolve_device, resolve_model
-from harness.core.base import Frozen, shipped_rows
+from harness.core.base import Frozen
 from harness.core.device import Device
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.prediction import Interval
 from harness.core.question import Asked, Question
+from harness.core.tables import Row, shipped_rows
 from harness.core.way import WayKind
 from harness.models.architecture import has
 from harness.models.cards import load_card, model_names
@@ -26,8 +28,22 @@ from harness.models.quant_mix import BASE_TYPE
 Task = Literal["chat", "code", "agents", "vision", "embedding", "long", "reasoning"]
 
 
-_MONTHS, *_ROWS = shipped_rows("data/scores.csv")
-"""The month of each column, which `python -m bench scores` writes, and a row a model."""
+def read_scores() -> list[Row]:
+    """``data/scores.csv``: the month of each column, which `python -m bench scores` writes, and a row a model.
+
+    Raises:
+        BadDataError: A model that stands twice, or a cell that is neither a number nor a month.
+    """
+    path = "data/scores.csv"
+    columns = dict.fromkeys([*shipped_rows(path)[0]][1:], _score)
+    return shipped_rows(path, columns=columns, unique=("model",))
+
+
+def _score(cell: str) -> str:
+    return "" if re.fullmatch(r"(\d+(\.\d+)?)?|20\d\d-[01]\d", cell) else "a number, a month, or nothing"
+
+
+_MONTHS, *_ROWS = read_scores()
 
 
 class Scale(NamedTuple):

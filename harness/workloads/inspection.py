@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from harness.core.arrays import Flags, Singles
-from harness.core.base import REFERENCE, shipped_text
+from harness.core.base import REFERENCE
 from harness.core.errors import EngineError, RefusedError
 from harness.core.ports import EndPass
+from harness.core.tables import shipped_text
 from harness.models.gguf import read_gguf
 from harness.runtimes.llamacpp.text_scores import log_probabilities
 from harness.workloads.chain import Op, RecordedPass, read

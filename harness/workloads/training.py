@@ -11,8 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.core.base import REFERENCE, shipped_text
+from harness.core.base import REFERENCE
 from harness.core.errors import RefusedError
+from harness.core.tables import shipped_text
 from harness.measure.pipeline import make
 from harness.measure.probe.machine_profile import own_profile
 from harness.models.gguf import read_weights

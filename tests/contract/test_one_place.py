@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.core.base import shipped_rows
 from harness.core.metric import FIGURES
+from harness.core.tables import shipped_rows
 from harness.models import ggml
 
 RECORD = Path(__file__).parents[1] / "records" / "v2-smollm2-135m.json"

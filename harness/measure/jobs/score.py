@@ -6,11 +6,12 @@ from typing import Final
 import numpy as np
 
 from harness.core import plugins
-from harness.core.base import REFERENCE, Frozen, shipped_text
+from harness.core.base import REFERENCE, Frozen
 from harness.core.errors import EngineError, RefusedError
 from harness.core.ports import Emit
 from harness.core.scenario import Scenario
 from harness.core.stats.calibration.paired import calibration_change
+from harness.core.tables import shipped_text
 from harness.measure.validity import Watch, child_probe
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession

@@ -8,21 +8,41 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.core import plugins
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.errors import HarnessError
 from harness.core.isa import isa_of_engine
 from harness.core.model import ModelShape
 from harness.core.placement import Placement
 from harness.core.ports import Emit
 from harness.core.scenario import Scenario
+from harness.core.tables import expect_all, shipped_table
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.probe.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Watch, child_probe
 from harness.models.ggml import row_bytes
 
-TABLE: Final = shipped_table("data/tiny_models.toml")
-"""Shapes of tiny models, and what is timed of them for how long, by engine."""
+
+def read_tiny() -> dict[str, dict[str, Any]]:
+    """``data/tiny_models.toml``: shapes of tiny models, and what is timed of them for how long, by engine.
+
+    Raises:
+        BadDataError: A group that is never timed, or a role of no shape and no width.
+    """
+    path = "data/tiny_models.toml"
+    document = shipped_table(path, into=dict[str, dict[str, Any]])
+    expect_all(path, "table", ((table, table) for table in document), ("shapes", "widths", "cpu", "gpu"))
+    roles = {*document["shapes"], *document["widths"]}
+    groups = ("timing", "overheads", "attention", "products", "head", "cached", "few")
+    for engine in ("cpu", "gpu"):
+        expect_all(path, engine, ((group, group) for group in document[engine]), groups)
+        for group in groups[1:]:
+            named = document[engine][group]["roles"]
+            expect_all(path, f"{engine}.{group}, roles", ((role, role.split()[0]) for role in named), roles)
+    return document
+
+
+TABLE: Final = read_tiny()
 DEPTH_TOKENS: Final = 2048
 MAX_LAYERS: Final = 500
 """llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""

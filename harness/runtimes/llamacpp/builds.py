@@ -22,12 +22,13 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from harness.core.base import Frozen, shipped_rows
+from harness.core.base import Frozen
 from harness.core.errors import FetchError, RefusedError, UnknownNameError
 from harness.core.foreign import inside, json_in, typed
 from harness.core.outside import output_of
 from harness.core.paths import cache_dir, cache_place
 from harness.core.progress import Progress
+from harness.core.tables import columns_of, shipped_rows
 from harness.core.units import MIB
 from harness.models.fetch import check_room, only_one
 from harness.models.fetch_registry import DAMAGED, copy_within
@@ -72,8 +73,14 @@ class Build(Frozen):
 
 
 def builds() -> list[Build]:
-    """All that are known."""
-    return [typed(row, Build, "data/engines.csv", strict=False) for row in shipped_rows("data/engines.csv")]
+    """All builds that are known, as ``data/engines.csv`` has them.
+
+    Raises:
+        BadDataError: A slip in the table, or two builds of one source for the same machine.
+    """
+    path = "data/engines.csv"
+    rows = shipped_rows(path, columns=columns_of(Build), unique=("system machine api source", "digest"))
+    return [typed(dict(row), Build, path, strict=False) for row in rows]
 
 
 def all_here() -> list[Build]:

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from harness.core.base import shipped_table
 from harness.core.errors import EngineError, MissingPackageError, installing
+from harness.core.tables import expect, expect_all, shipped_table, words
 from harness.runtimes.llamacpp.builds import engine_folder, pulled
 
 LOG_LINES_KEPT: Final = 400
@@ -64,7 +64,6 @@ class EngineLog:
 ENGINE_LOG: Final = EngineLog()
 
 
-_INTERFACE: Final = shipped_table("data/llama_cpp.toml")
 _EvalCallback: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
 _LogCallback: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _KINDS: Final[dict[str, Any]] = {
@@ -90,6 +89,31 @@ def _kind(word: str) -> Any:
     return _KINDS[word]
 
 
+def read_interface() -> dict[str, Any]:
+    """``data/llama_cpp.toml``, whose types are known.
+
+    Raises:
+        BadDataError: A word that is no type, or defaults of a call or a field that there is not.
+    """
+    path = "data/llama_cpp.toml"
+    document = shipped_table(path, into=dict[str, dict[str, Any]])
+    expect_all(path, "table", ((table, table) for table in document), ("structures", "calls", "defaults"))
+    known = {*_KINDS, *document["structures"]}
+    fields = set[str]()
+    for name, lines in document["structures"].items():
+        expect_all(
+            path, f"structures, {name}", ((line, line.split()[0].lstrip("*")) for line in lines), known
+        )
+        fields |= {field for line in lines for field in line.split()[1:]}
+    for call, line in document["calls"].items():
+        expect(path, f"calls, {call}", line.replace("*", ""), words(known))
+    expect_all(path, "defaults", ((call, call) for call in document["defaults"]), document["calls"])
+    for call, defaults in document["defaults"].items():
+        expect_all(path, f"defaults, {call}", defaults, words(fields))
+    return document
+
+
+_INTERFACE: Final = read_interface()
 for _name, _lines in _INTERFACE["structures"].items():
     _fields = [(_field, _kind(_words[0])) for _words in map(str.split, _lines) for _field in _words[1:]]
     _KINDS[_name] = type(_name, (ctypes.Structure,), {"_fields_": _fields})

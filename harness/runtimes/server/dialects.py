@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import PureWindowsPath
 from typing import Any, Final
 
-from harness.core.base import Frozen, shipped_table
+from harness.core.base import Frozen
 from harness.core.errors import RefusedError
 from harness.core.printable import clean
 from harness.core.record import ModelIdentity
+from harness.core.tables import expect, expect_all, shipped_table
 from harness.models.quant import mixture_in
 from harness.runtimes.server.pieces import AnswerPieces, Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
-_TABLE: Final = shipped_table("data/servers.toml")
 _PINGS_MAX: Final = 10_000
 """Lines of a stream that say nothing, beyond one for each piece."""
 _MOST: Final = 1 << 60
@@ -49,6 +49,49 @@ class Described(Frozen):
     slot_count: int = 0
 
 
+_KEYS: Final = frozenset(
+    [
+        "like",
+        "known_by",
+        "path",
+        "pages",
+        "models",
+        "name",
+        "body",
+        "described",
+        "stream",
+        "answer",
+        "chat",
+        "shown",
+        "tag",
+    ]
+)
+
+
+def read_servers() -> dict[str, dict[str, Any]]:
+    """``data/servers.toml``, whose words are declared.
+
+    Raises:
+        BadDataError: A word that a row cannot have, a field that an answer has not, or a server that there is not.
+    """
+    path = "data/servers.toml"
+    document = shipped_table(path, into=dict[str, dict[str, Any]])
+    for name, row in document.items():
+        expect(path, f"{name}, like", row.get("like", name), document)
+        for table, known in (
+            ("", _KEYS),
+            ("described", Described.__struct_fields__),
+            ("stream", ("piece", "count", "end")),
+            ("answer", ServerAnswer.__struct_fields__),
+        ):
+            cells = row.get(table, {}) if table else row
+            expect_all(path, f"{name}.{table}".strip("."), ((key, key) for key in cells), known)
+    return document
+
+
+_TABLE: Final = read_servers()
+
+
 def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
     """Name what a server says of its model that cannot hold for this one; an empty text if all can."""
     if served.architecture and architecture and served.architecture != architecture:
@@ -71,7 +114,7 @@ class Dialect:
         self._software = software
         self._pages = pages
         row = _TABLE[software]
-        self._row: dict[str, Any] = _TABLE.get(row.get("like"), {}) | row
+        self._row: dict[str, Any] = _TABLE.get(row.get("like", ""), {}) | row
 
     def is_spoken(self) -> bool:
         """Whether the server has what this dialect is known by."""

@@ -8,9 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final
 
-from harness.core.base import shipped_text
 from harness.core.errors import BadDataError
 from harness.core.foreign import read_limited
+from harness.core.tables import shipped_text
 
 NEEDED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 """Columns of a file of speeds without which there is no answer."""

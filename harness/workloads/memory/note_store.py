@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.core.arrays import Singles
-from harness.core.base import shipped_text
 from harness.core.errors import BadDataError, RefusedError, WrongAnswerError
+from harness.core.tables import shipped_text
 from harness.workloads.chain import Meter, Op, RecordedPass
 
 STOP_WORDS = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory").split())

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.core.base import shipped_table
 from harness.core.device import Device
 from harness.core.errors import InputError, UnknownNameError
+from harness.core.tables import shipped_table
 from harness.core.units import GB, GIB
 from harness.hardware.devices import load_device
 from harness.speed.coefficients import TaughtSpeed

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from bench.fits import heat
 from bench.rows import heat as heat_rows
 from harness.answer.nearest import model_of
-from harness.core.base import shipped_table
 from harness.core.device import Power, Sourced
 from harness.core.errors import BadDataError
 from harness.core.prediction import Interval
+from harness.core.tables import shipped_table
 from harness.hardware.devices import device_names, load_device
 from harness.speed.energy import (
     TokenLoad,
