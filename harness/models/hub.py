@@ -39,6 +39,11 @@ _MOST_LEAPS: Final = 8
 """From one address to the next."""
 _FRESH_S: Final = 86_400.0
 """How long nobody asks whether what is kept of the hub is still what it has."""
+_TRIES: Final = 3
+"""Of a request to a host that is busy or in trouble."""
+_LONGEST_WAIT_S: Final = 5.0
+"""That is kept of what a host asks to wait; a longer one is told."""
+_BUSY: Final = frozenset({429, 500, 502, 503, 504})
 _PAGE_S: Final = 60.0
 _SLOWEST_BYTES_PER_S: Final = 16 << 10
 """Below it a hub is given up: what it may send, at this rate, and a minute, are the time that it has."""
@@ -442,22 +447,14 @@ def download(
         if done or stop:
             headers["Range"] = f"bytes={done}-{stop - 1 if stop else ''}"
         request = session.build_request("GET", url, headers=headers, timeout=silence_s)
-        for _ in range(
-            _MOST_LEAPS
-        ):  # followed here: the client would read what stands beside each address whole
-            answer = _begun(partial(session.send, request, stream=True, follow_redirects=False), headers_s)
-            request = answer.next_request
-            if request is None:
-                break
-            answer.close()
+        answer = _answered(session, request, headers_s)
         with closing(answer):
             host = answer.url.host
             status = answer.status_code
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
             if status not in {200, 206}:
-                why = "there is no such file, or it wants a token"
-                raise FetchError(f"{place}: {host} answered {status}: {why}")
+                raise FetchError(f"{place}: {host} answered {status}: {_why_not(answer)}")
             if answer.headers.get("Content-Encoding", "identity") != "identity":
                 raise FetchError(f"{place}: {host} sent a pressed page, expected one as it was asked for")
             total = "Content-Range"
@@ -469,11 +466,64 @@ def download(
             size = int(told[1]) if told else 0
             if size > most_bytes:
                 raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
-            for chunk in _in_time(answer.iter_raw(), f"{place}: {host}", most - done, end_s):
+            # A host without ranges sends all of it: what is not asked for is left there.
+            slack = _FIRST_BYTES if status == 200 and stop else 0
+            for chunk in _in_time(answer.iter_raw(), f"{place}: {host}", most - done + slack, end_s):
                 done += len(chunk)
                 out.write(chunk)
                 progress(done, most_bytes)
+                if slack and done >= stop:
+                    break
             return Fetched(done, size, _tag(answer))
+
+
+def _answered(session: Any, request: Any, until_s: float) -> Any:
+    """The answer to a request, redirects followed; asked again a few times where the host is busy or in trouble.
+
+    A wait that the host asks for (Retry-After) is kept if it is short.
+    """
+    for left in reversed(range(_TRIES)):
+        following = request
+        for _ in range(
+            _MOST_LEAPS
+        ):  # followed here: the client would read what stands beside each address whole
+            answer = _begun(partial(session.send, following, stream=True, follow_redirects=False), until_s)
+            following = answer.next_request
+            if following is None:
+                break
+            answer.close()
+        wait_s = _wait_s(answer)
+        if answer.status_code not in _BUSY or not left or not 0 <= wait_s <= _LONGEST_WAIT_S:
+            break
+        answer.close()
+        time.sleep(wait_s)
+    return answer
+
+
+def _wait_s(answer: Any) -> float:
+    """Seconds that a host asks to wait; half a second where it tells none."""
+    told = answer.headers.get("Retry-After", "")
+    return float(told) if told.isdecimal() else 0.5
+
+
+def _why_not(answer: Any) -> str:
+    """What an answer other than a file means, and what to do."""
+    status = answer.status_code
+    if status == 429:
+        return f"too many requests: try again in {_wait_s(answer):g} s, or set HF_TOKEN for a larger share"
+    if status >= 500:
+        return f"the host is in trouble (asked {_TRIES} times): try again later"
+    return _WHY.get(status, "no file came")
+
+
+_WHY: Final = {
+    401: "there is no such file, or it wants a token: set HF_TOKEN to one that may read it",
+    403: "it is gated and wants a token of somebody who accepted its terms: accept them on its page, set HF_TOKEN",
+    404: "there is no such file, or it is private and wants a token (HF_TOKEN)",
+    410: "it is no longer there",
+    416: "the host does not send parts of this file",
+}
+"""What statuses of a hub mean, and what helps."""
 
 
 def _in_time(chunks: Iterable[bytes], whose: str, most_bytes: int, end_s: float) -> Iterator[bytes]:
