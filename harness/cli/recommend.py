@@ -34,7 +34,7 @@ def recommend(
     kv_type: KvType = "F16",
     api: Api = "",
 ) -> Output:
-    """Rank models and their quantisations for DEVICE by published quality, of those that fit and are fast enough.
+    """Rank models for DEVICE by published quality against the time of a full answer, of those that run fast enough.
 
     Exit status: 0 there is one, 1 nothing fits or is fast enough.
 

@@ -1,4 +1,4 @@
-"""What is recommended, in words: the winner, five rows, what the figures are."""
+"""The screen of ``recommend``: the winner, five rows, and what their figures mean."""
 
 import textwrap
 from collections.abc import Iterator
@@ -7,13 +7,10 @@ from typing import Final
 from harness.core.units import GIB, format_number
 from harness.core.way import WayKind
 from harness.show.first_screen import two
-from harness.verbs.recommend import SCALES, Choice, Ranking
+from harness.verbs.recommend import SCALES, TURNS, Choice, Ranking
 
 _MOST_ROWS: Final = 5
-_MOST_NAMED: Final = 2
-_BAR: Final = 4
 _TITLE_WIDTH: Final = 30
-_BEFORE_TITLE: Final = 40
 _WIDTH: Final = 78
 _FOR: Final = {
     "chat": "For chat",
@@ -50,54 +47,51 @@ def lines(ranking: Ranking, device: str) -> Iterator[str]:
     )
     yield from textwrap.wrap(first, _WIDTH)
     yield ""
-    yield f"  quality  {'tokens/s':<{11 + _BAR}} GiB   model"
-    shown = _shown(ranking)
-    fastest = max(choice.tokens_per_s.mid for choice in shown)
+    shown = _shown(ranking, winner)
+    width = max(len(_between(choice)) for choice in shown)
+    yield f"  quality {'answer':>8}  {'tokens/s':<{width}} GiB   model"
     for number, choice in enumerate(shown, 1):
-        yield _row(number, choice, choice.tokens_per_s.mid / fastest)
+        yield _row(number, choice, width)
     yield ""
-    for scale in SCALES[ranking.task]:
-        if any(choice.scale == scale.column for choice in shown):
-            yield f"  Quality: {scale.title}, {scale.month}{', out of date' * ranking.scores_are_old}."
-            break
-    later = [choice for choice in ranking.choices if choice.scale and choice.scale != shown[0].scale]
-    if later:
-        title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
-        named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
-        yield f"  {textwrap.shorten(f'By {title} alone: {named}.', _WIDTH, placeholder=' ...')}"
+    titles = {scale.column: f"{scale.title}, {scale.month}" for scale in SCALES[ranking.task]}
+    if winner.scale:
+        yield f"  Quality: {titles[winner.scale]}{', out of date' if ranking.scores_are_old else ''}."
+    turn = TURNS[ranking.task]
+    yield f"  Answer: {turn.prompt_tokens:,} tokens read, {turn.new_tokens:,} written, at the slow end."
+    later = next((choice for choice in ranking.choices if choice.scale not in ("", winner.scale)), None)
+    if later is not None:
+        yield f"  By {titles[later.scale].partition(',')[0]} alone: {later.title} {later.score:g}."
     if ranking.unscored:
-        yield f"  No score: {ranking.unscored[0]}{'...' * (len(ranking.unscored) > 1)}"
-    yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
+        yield f"  No score: {ranking.unscored[0]}{'...' if len(ranking.unscored) > 1 else ''}"
+    yield f'  Run 1:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
 
 
-def _shown(ranking: Ranking) -> list[Choice]:
-    """Choices of the first scale that nothing beats, and the winner; the best first."""
-    first = [choice for choice in ranking.choices if choice.scale == ranking.choices[0].scale]
-    front = [choice for choice in first if choice.is_front][:_MOST_ROWS]
-    if ranking.winner and ranking.winner not in front:
-        front = [*front[: _MOST_ROWS - 1], ranking.winner]
-    for choice in first:
-        if len(front) < _MOST_ROWS and choice not in front:
-            front.append(choice)
-    return sorted(front, key=lambda choice: -choice.rank_score)
+def _shown(ranking: Ranking, winner: Choice) -> list[Choice]:
+    """The winner, then choices of its scale that nothing beats, then others, each by value."""
+    first = [choice for choice in ranking.choices if choice.scale == winner.scale and choice != winner]
+    others = sorted(first, key=lambda choice: not choice.is_front)[: _MOST_ROWS - 1]
+    return [winner, *sorted(others, key=lambda choice: -choice.value)]
 
 
-def _row(number: int, choice: Choice, share: float) -> str:
-    """A choice in 80 columns, with a bar for its share of the fastest speed."""
-    quality = "-"
-    if choice.score is not None:
-        quality = format_number(choice.rank_score, 2)
+def _row(number: int, choice: Choice, speed_width: int) -> str:
+    """A choice in 78 columns."""
+    quality = "-" if choice.score is None else format_number(choice.rank_score, 2)
     memory = format_number(choice.needed_bytes / GIB, 2)
-    title = f"{choice.title} {choice.quant}"
+    figures = f"  {number}{quality:>6} {_duration(choice.answer_s):>8}  {_between(choice):<{speed_width}} {memory:<5}"
     how = f"  {_HOW[choice.kind]}"
     if choice.kind.is_whole:
-        how = "  barely" * (not choice.has_room)
-        title = (
-            title
-            if len(title) <= _TITLE_WIDTH
-            else textwrap.shorten(title, _WIDTH - _BEFORE_TITLE, placeholder=" ...")
-        )
-    bar = "━" * max(round(_BAR * share), 1)
-    between = f"{two(choice.tokens_per_s.low)} to {two(choice.tokens_per_s.high)}"
-    speed = f"{between:<10} {bar:·<{_BAR}}"
-    return f"  {number}{quality:>6}  {speed} {memory:<5} {title:<{_TITLE_WIDTH}}{how}".rstrip()
+        how = "" if choice.has_room else "  barely"
+    room = _WIDTH - len(figures) - 1 - len(how)
+    title = textwrap.shorten(f"{choice.title} {choice.quant}", room, placeholder=" ...")
+    return f"{figures} {title:<{_TITLE_WIDTH if how else 0}}{how}"
+
+
+def _between(choice: Choice) -> str:
+    return f"{two(choice.tokens_per_s.low)} to {two(choice.tokens_per_s.high)}"
+
+
+def _duration(seconds: float) -> str:
+    for most, seconds_each, unit in ((0.0995, 0.001, "ms"), (99.5, 1.0, "s"), (5970.0, 60.0, "min")):
+        if seconds < most:
+            return f"{two(seconds / seconds_each)} {unit}"
+    return f"{two(seconds / 3600)} h"

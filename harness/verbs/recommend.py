@@ -1,17 +1,24 @@
-"""Which model for a task on a device: published quality, among what fits and is fast enough by the answers of ``fit``.
+"""Rank models for a task on a device by one value: published quality against the time of a full answer.
 
-Scores stand in one table with their scales. Models are ranked within one scale and never across: those that
-have a score of an older scale alone come after, and those without any are named by how often they are
-fetched.
+Every figure is an answer of ``fit``. The value of a model in a mixture is::
+
+    score x (1 - perplexity growth) / (1 + answer_s / patience_s) x room_chance
+
+``answer_s`` is the time to read the prompt and to write the answer that are usual for the task, at the slow
+ends of both speeds, so that a speed that is little known counts less. ``patience_s`` is the time after which an
+answer is worth half. Scores stand in one table with their scales,
+and models are ranked within one scale: those with a score of an older scale alone come after, and those
+without any are named by how often they are fetched.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
+from statistics import NormalDist
 from typing import Final, Literal, NamedTuple
 
 from harness.answer.advice import perplexity_growth_percent
-from harness.answer.answer import answered, ready
+from harness.answer.answer import Answer, answered, ready
 from harness.answer.resolve import THIS_MACHINE, Model, resolve_device, resolve_model
 from harness.core.base import Frozen
 from harness.core.device import Device
@@ -79,10 +86,35 @@ SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
 """Scales of a task, the one that counts first."""
 LONG_TOKENS: Final = 32_768
 """Context of the task of reading long texts, where nobody asks for another."""
+
+
+class Turn(NamedTuple):
+    """A usual exchange of a task, and how long people wait for it.
+
+    Attributes:
+        prompt_tokens: What is read before the first new token.
+        new_tokens: What is written, thinking included.
+        patience_s: The time after which the answer is worth half.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    patience_s: float
+
+
+TURNS: Final[dict[Task, Turn]] = {
+    "chat": Turn(500, 400, 30.0),
+    "code": Turn(4000, 1000, 60.0),
+    "agents": Turn(6000, 400, 30.0),
+    "vision": Turn(1500, 300, 30.0),
+    "embedding": Turn(500, 0, 30.0),
+    "long": Turn(30_000, 500, 120.0),
+    "reasoning": Turn(500, 6000, 180.0),
+}
 _OLD_MONTHS: Final = 6
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
-_SPLIT_MIXTURE: Final = "Q4_K_M"
-"""What is split or streamed where no mixture fits whole."""
+_USUAL: Final = _MIXTURES.index("Q4_K_M")
+"""Where the search for a mixture begins: most models are worth most near it."""
 _MOST_GROWTH_PERCENT: Final = 30.0
 """Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
 
@@ -93,12 +125,15 @@ class Choice(Frozen):
     Attributes:
         scale: Column of the scale that ``score`` is of; empty for a model without a score.
         score: As published, at full precision; None without one.
-        rank_score: The score lowered by the growth of perplexity by the mixture: no table tells scores by
+        rank_score: The score lowered by the growth of perplexity by the mixture: no table has scores by
             mixture, so this is assumed. Experts that a model was trained with in four bits lose nothing.
-        tokens_per_s: To write, after the minutes asked for; of a model that reads alone, to read.
-        downloads: How often its files are fetched; 0 where nobody told.
+        tokens_per_s: To write, after the minutes asked for; of a model that only reads, to read.
+        answer_s: To read the task's prompt and to write its answer, at the slow ends of both intervals.
+        room_chance: Share of runs that find the memory they need, 0 to 1; 1 of a model read from storage.
+        value: What choices are ranked by; the formula heads this module.
+        downloads: How often its files are fetched; 0 where this is not known.
         has_room: Whether four runs of five find room for it.
-        is_front: No other choice of its scale has both a better rank and more speed.
+        is_front: No other choice of its scale has both better quality and more speed.
     """
 
     model: str
@@ -110,21 +145,25 @@ class Choice(Frozen):
     perplexity_percent: float | None
     rank_score: float
     tokens_per_s: Interval
+    answer_s: float
+    room_chance: float
     needed_bytes: int
     downloads: int
+    value: float = 0.0
     command: str = ""
     has_room: bool = True
     is_front: bool = False
 
 
 class Ranking(Frozen):
-    """What is recommended.
+    """The answer of ``recommend``.
 
     Attributes:
         device: Title of the device.
-        winner: The best that lies whole in memory, and not barely; of what is read from storage none.
-        choices: On the first scale of the task that any of them has, best first; then those on the next.
-        left_out: Why each other model with a score is none of them.
+        winner: The choice of most value on the first scale that any choice has, with room to spare where any
+            has; nothing of its scale has both better quality and more speed.
+        choices: Those on the first scale of the task, the most value first; then those on the next scale.
+        left_out: Why each other model with a score is not among the choices.
         unscored: Titles of models that run whole and have no score for the task, the most fetched first.
         scores_are_old: Whether those of the first scale are more than half a year old.
     """
@@ -139,18 +178,19 @@ class Ranking(Frozen):
 
 
 class _RankingRequest(NamedTuple):
-    """What all models are asked, and the bytes that the device has for one."""
+    """The question that each model is asked, the usual exchange of its task, and the memory of the device."""
 
     device: str
     profile: Device
     asked: Asked
-    room_bytes: float
+    turn: Turn
+    memory_bytes: float
 
 
 def recommend(device: str, task: Task, asked: Asked, instead_of: str = "") -> Ranking:
-    """Models with the best mixture of each that fits and is fast enough, best first.
+    """Rank models, each in its mixture of most value among those that run fast enough.
 
-    With ``instead_of`` (another device) those alone that it does not run, or not whole.
+    With ``instead_of``, another device, only models that it does not run whole.
 
     Raises:
         UnknownNameError: No such device.
@@ -158,16 +198,19 @@ def recommend(device: str, task: Task, asked: Asked, instead_of: str = "") -> Ra
     if task == "long" and asked.context_tokens is None:
         asked = asked.replace(context_tokens=LONG_TOKENS)
     profile = resolve_device(device)
-    pool = profile.pool(profile.engine().pool)
-    case = _RankingRequest(device, profile, asked, pool.usable_bytes.value * profile.card_count)
+    card = profile.pool(profile.engine().pool)
+    memory_bytes = card.usable_bytes.value * profile.card_count
+    if card is not profile.ram:
+        memory_bytes += profile.ram.usable_bytes.value
+    case = _RankingRequest(device, profile, asked, TURNS[task], memory_bytes)
     choices = list[Choice]()
     left_out = dict[str, str]()
     for row, scale in _candidates(task):
-        found = _best_of(row["model"], case)
+        found = _best_of(row["model"], float(row[scale.column]), case)
         if isinstance(found, str):
             left_out[row["model"]] = found
         else:
-            choices.append(_ranked(found, row, scale, float(row[scale.column])))
+            choices.append(found.replace(scale=scale.column, downloads=int(row["downloads"] or 0)))
     unscored = _unscored(task, case)
     if instead_of:
         before = recommend(instead_of, task, asked)
@@ -200,48 +243,68 @@ def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
                 break
 
 
-def _best_of(name: str, case: _RankingRequest) -> Choice | str:
-    """The mixture that loses least, fits whole with room to spare and is fast enough; else another way, or why not."""
+def _best_of(name: str, score: float, case: _RankingRequest) -> Choice | str:
+    """The mixture of most value that is fast enough; else why there is none.
+
+    The search goes from the usual mixture to larger ones while the value rises, and to smaller ones until the
+    model lies whole in memory and the value falls: a smaller one may lie whole where a larger one is split.
+    """
     usual = resolve_model(name)
-    quants: tuple[str, ...] = _MIXTURES
-    last = _SPLIT_MIXTURE
     if _is_native(usual):
-        last = usual.card.default_quant if usual.card else usual.quant
-        quants = (last,)
-    least_tokens_per_s = case.asked.target_tokens_per_s or 0.0
-    slow = ""
-    barely: Choice | None = None
-    for quant in quants:
-        least_bytes = usual.weights.resident.weight_count * BLOCKS[BASE_TYPE[quant]].bits_per_weight / 8
-        if quant != usual.quant and least_bytes > case.room_bytes:  # told without its tensors
-            continue
-        model = resolve_model(name, quant)
-        if model.weights.resident.file_bytes > case.room_bytes:
-            continue
-        choice = _asked(model, name, quant, case)
-        if choice is None or not choice.kind.is_whole:
-            continue
-        growth = choice.perplexity_percent
-        if growth is not None and growth > _MOST_GROWTH_PERCENT:
-            return barely or f"what fits of it loses too much: {quant}, {growth:.0f} % more perplexity"
-        if choice.tokens_per_s.mid < least_tokens_per_s:
-            slow = f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
-        elif choice.has_room:
-            return choice
-        else:
-            barely = barely or choice
-    if barely or slow:
-        return barely or slow
-    choice = _asked(resolve_model(name, last), name, last, case)
+        return _valued(name, usual.card.default_quant if usual.card else usual.quant, score, case)
+    best = _valued(name, _MIXTURES[_USUAL], score, case)
+    is_usual_whole = not isinstance(best, str) and best.kind.is_whole and best.has_room
+    if is_usual_whole:
+        for quant in reversed(_MIXTURES[:_USUAL]):
+            larger = _valued(name, quant, score, case)
+            if isinstance(larger, str) or _worth(larger) <= _worth(best):
+                break
+            best = larger
+    if isinstance(best, str) or best.quant == _MIXTURES[_USUAL]:
+        for quant in _MIXTURES[_USUAL + 1 :]:
+            bits = BLOCKS[BASE_TYPE[quant]].bits_per_weight
+            if usual.weights.weight_count * bits / 8 > case.memory_bytes:
+                continue  # read from storage in any mixture: the usual one stands for it
+            smaller = _valued(name, quant, score, case)
+            if not isinstance(smaller, str) and _worth(smaller) > _worth(best):
+                best = smaller
+            elif _is_settled(smaller):
+                break
+    return best
+
+
+def _is_settled(smaller: Choice | str) -> bool:
+    """Whether still smaller mixtures are worth less too: this one is whole already, or loses too much."""
+    if isinstance(smaller, str):
+        return smaller.startswith(_LOSES)
+    return smaller.kind.is_whole and smaller.has_room
+
+
+_LOSES: Final = "what fits of it loses too much"
+
+
+def _worth(found: Choice | str) -> tuple[bool, float]:
+    """The value for comparison: what barely fits is worth less than anything that has room."""
+    return (False, 0.0) if isinstance(found, str) else (found.has_room, found.value)
+
+
+def _valued(name: str, quant: str, score: float, case: _RankingRequest) -> Choice | str:
+    """A model in a mixture with its value; else why it is no choice."""
+    choice = _asked(resolve_model(name, quant), name, quant, case)
     if choice is None:
         return "it does not fit"
-    if choice.tokens_per_s.mid < least_tokens_per_s:
+    growth = choice.perplexity_percent or 0.0
+    if growth > _MOST_GROWTH_PERCENT:
+        return f"{_LOSES}: {quant}, {growth:.0f} % more perplexity"
+    if choice.tokens_per_s.mid < (case.asked.target_tokens_per_s or 0.0):
         return f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
-    return choice
+    rank = round(score * (1 - growth / 100), 2)
+    value = rank / (1 + choice.answer_s / case.turn.patience_s) * choice.room_chance
+    return choice.replace(score=score, rank_score=rank, value=value)
 
 
 def _asked(model: Model, name: str, quant: str, case: _RankingRequest) -> Choice | None:
-    """What ``fit`` answers; None where it refuses the question, or nothing runs."""
+    """The answer of ``fit`` as a choice; None where it refuses the question, or nothing runs."""
     fields = {field: getattr(case.asked, field) for field in Asked.__struct_fields__}
     fields |= {"quant": quant, "target_tokens_per_s": None}
     question = Question(model=name, device=case.device, **fields)
@@ -271,6 +334,8 @@ def _asked(model: Model, name: str, quant: str, case: _RankingRequest) -> Choice
         perplexity_percent=growth,
         rank_score=0.0,
         tokens_per_s=rate,
+        answer_s=_answer_s(found, rate, case.turn),
+        room_chance=_room_chance(found),
         needed_bytes=found.prediction.verdict.needed_bytes,
         downloads=0,
         has_room=found.best.has_room,
@@ -278,10 +343,18 @@ def _asked(model: Model, name: str, quant: str, case: _RankingRequest) -> Choice
     )
 
 
-def _ranked(choice: Choice, row: dict[str, str], scale: Scale, score: float) -> Choice:
-    rank = round(score * (1 - (choice.perplexity_percent or 0.0) / 100), 2)
-    downloads = int(row["downloads"] or 0)
-    return choice.replace(scale=scale.column, score=score, rank_score=rank, downloads=downloads)
+def _answer_s(found: Answer, rate: Interval, turn: Turn) -> float:
+    reading_s = turn.prompt_tokens / found.prediction.speed.prefill_tokens_per_s.low
+    return reading_s + turn.new_tokens / rate.low
+
+
+def _room_chance(found: Answer) -> float:
+    """Share of runs whose peak has room, by a normal distribution over the 90 % interval of the peak."""
+    if found.best.kind.is_read:
+        return 1.0
+    verdict, peak = found.prediction.verdict, found.prediction.memory.peak_bytes
+    deviation = max((peak.high - peak.low) / (2 * NormalDist().inv_cdf(0.95)), 1.0)
+    return NormalDist(verdict.needed_bytes, deviation).cdf(verdict.available_bytes)
 
 
 def _is_native(model: Model) -> bool:
@@ -313,18 +386,21 @@ def _unscored(task: Task, case: _RankingRequest) -> list[Choice]:
 
 
 def _with_front(choices: Sequence[Choice], columns: Sequence[str]) -> Iterator[Choice]:
-    """Choices by scale and rank, downloads deciding between equals, each with whether it is on the front."""
+    """Choices by scale and value, downloads deciding between equals, each with whether it is on the front."""
     for column in [*columns, ""]:
-        fastest = 0.0
         alike = [choice for choice in choices if choice.scale == column]
-        for choice in sorted(alike, key=lambda choice: (-choice.rank_score, -choice.downloads)):
-            yield choice.replace(is_front=choice.tokens_per_s.mid > fastest)
-            fastest = max(fastest, choice.tokens_per_s.mid)
+        for choice in sorted(alike, key=lambda choice: (-choice.value, -choice.downloads)):
+            yield choice.replace(is_front=not any(_beats(other, choice) for other in alike))
+
+
+def _beats(one: Choice, other: Choice) -> bool:
+    """Whether one has no less quality and speed than the other, and more of one of them."""
+    mine = one.rank_score, one.tokens_per_s.mid
+    its = other.rank_score, other.tokens_per_s.mid
+    return mine != its and mine[0] >= its[0] and mine[1] >= its[1]
 
 
 def _winner(choices: Sequence[Choice]) -> Choice | None:
-    """The first that is whole in memory with room to spare; else whole, else what is not read from storage."""
-    whole = [choice for choice in choices if choice.kind.is_whole]
-    roomy = [choice for choice in whole if choice.has_room and choice.scale == whole[0].scale]
-    others = [choice for choice in choices if not choice.kind.is_read]
-    return next(iter(roomy or whole or others), None)
+    """The most value of the first scale among those that nothing beats, before all with room to spare."""
+    front = [choice for choice in choices if choice.is_front and choice.scale == choices[0].scale]
+    return min(front, key=lambda choice: (not choice.has_room, -choice.value), default=None)
