@@ -25,9 +25,7 @@ field of either cannot be forgotten."""
 
 
 class Budget(Frozen):
-    """One limit on one metric.
-
-    Exactly one of the limits is set.
+    """One limit on one metric: exactly one of the fields that set a limit is filled.
 
     Attributes:
         workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``,

@@ -142,7 +142,7 @@ class Storage(Frozen):
 
 
 class Power(Frozen):
-    """Energy of the device; None where unknown."""
+    """Energy of the device, in the units that the fields name; None where a figure is unknown."""
 
     battery_joules: Sourced | None = None
     sustained_watts: Sourced | None = None

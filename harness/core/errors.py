@@ -183,7 +183,7 @@ class FetchError(CouldNotRunError):
 class EngineError(CouldNotRunError):
     """The engine's child process crashed, aborted, hung or was killed.
 
-    ``outcome`` is that of the run this ends.
+    ``outcome`` is what the record of the ended run says of it.
     """
 
     outcome = "failed"

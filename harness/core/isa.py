@@ -60,10 +60,7 @@ def isa_of_keys(facts: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def isa_of_engine(system_info: str) -> tuple[str, ...] | None:
-    """Sets that an engine was built with and found here, by its system info.
-
-    None where it tells none at all.
-    """
+    """Sets that an engine was built with and found here, by its system info; None where the info names no set."""
     names = set(re.findall(r"(\w+) = 1", system_info))
     if names:
         return tuple(name for name, one in ISA.items() if one.engine in names)
@@ -71,9 +68,9 @@ def isa_of_engine(system_info: str) -> tuple[str, ...] | None:
 
 
 def best_ratio(isa: Collection[str] | None, of: str) -> tuple[float, str]:
-    """The greatest ratio, ``int8_ratio`` or ``fp16_ratio``, of those sets, and whose it is.
+    """The greatest ratio, ``int8_ratio`` or ``fp16_ratio``, among these instruction sets, and whose it is.
 
-    1 where none has any.
+    It is 1, of no set, where none of them has a ratio.
     """
     ratios = [(float(getattr(ISA[name], of)), name) for name in isa or () if name in ISA]
     best = max(ratios, default=(0.0, ""), key=lambda one: one[0])

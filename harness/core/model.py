@@ -180,7 +180,7 @@ class ModelShape(Frozen):
 
     @property
     def expert_ratio(self) -> float:
-        """Used / all routed experts; 1 without."""
+        """Routed experts that a token uses, over all of them; a model without experts has 1."""
         if self.experts is None:
             return 1.0
         return self.experts.used_count / self.experts.expert_count
@@ -244,7 +244,7 @@ class Tensor(Frozen):
 
     @property
     def block(self) -> int:
-        """Number of its block; -1 for none."""
+        """Number of the block that the tensor is part of; -1 for a tensor outside of blocks."""
         return block_of(self.name)
 
     @property

@@ -91,9 +91,10 @@ def item_of(kind: inspect.Type) -> inspect.Type | None:
 
 
 def whole_number(text: str) -> int:
-    """A whole number, ``k`` and ``m`` behind it stand for 1,024 and 1,048,576.
+    """A whole number; ``k`` and ``m`` behind it stand for 1,024 and 1,048,576.
 
-    ValueError where it is none.
+    Raises:
+        ValueError: The text is no such number.
     """
     match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
     if match is None:

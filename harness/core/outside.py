@@ -27,14 +27,12 @@ def output_of(
 ) -> bytes:
     """Standard output of a program that ended with one of these exit statuses.
 
-    Errors begin with what it is ``called``.
-
-    ``ends`` is None where any status will do, ``when_late`` what to do where it does not end; with
-    ``errors_too`` its error output stands in the other.
+    ``called`` is the program's name in errors. ``ends`` is None where any status will do, and ``when_late`` says
+    what a user can do where the program does not end. With ``errors_too`` its error output is part of the result.
 
     Raises:
-        CouldNotRunError: As ``fault``: it cannot be started, took longer, printed more, or ended otherwise;
-            tells its last line.
+        CouldNotRunError: Of the class ``fault``, with the program's last line: it cannot be started, took longer
+            than ``timeout_s``, printed more than is read, or ended with another status.
     """
     try:
         process = subprocess.Popen(

@@ -27,10 +27,10 @@ def data_root(kind: Kind) -> Traversable:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be had again: ``EDGE_HARNESS_CACHE``, else the system's own; made if absent.
+    """Folder for what can be fetched again: ``EDGE_HARNESS_CACHE``, else the system's own; it is made if absent.
 
     Raises:
-        CouldNotRunError: It cannot be made.
+        CouldNotRunError: The folder cannot be made.
     """
     return _made(cache_place(), "EDGE_HARNESS_CACHE")
 
@@ -41,12 +41,12 @@ def cache_place() -> Path:
 
 
 def home_dir() -> Path:
-    """Folder for the user's own: history, devices, models.
+    """Folder for the user's own history, devices and models: ``EDGE_HARNESS_HOME``, else the system's.
 
-    ``EDGE_HARNESS_HOME``, else the system's; made if absent.
+    A folder that is absent is made at the first call.
 
     Raises:
-        CouldNotRunError: It cannot be made.
+        CouldNotRunError: The folder cannot be made.
     """
     return _made(_home(), "EDGE_HARNESS_HOME")
 

@@ -129,9 +129,10 @@ def placement_of(text: str) -> Placement:
 
 
 def _blocks_away(overrides: list[str]) -> int:
-    """Of how many first blocks patterns such as ``exps=CPU`` leave the experts with the CPU.
+    """Number of first blocks whose experts patterns such as ``exps=CPU`` leave with the CPU.
 
-    ValueError for others.
+    Raises:
+        ValueError: The patterns name something else.
     """
     try:
         hits = re.compile("|".join(f"(?:{text.removesuffix('=CPU')})" for text in overrides)).search

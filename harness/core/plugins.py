@@ -248,10 +248,10 @@ def missing_reason(runtime: Any, name: str) -> str:
 
 
 def known_runtime(name: str) -> str:
-    """The name itself, if a runtime has it; imports none.
+    """Return the name if a runtime has it, without the import of any runtime.
 
     Raises:
-        UnknownNameError: No runtime has that name; names the nearest.
+        UnknownNameError: No runtime has that name; the error gives the nearest one.
     """
     if name not in (known := names("harness.runtimes")):
         raise UnknownNameError("runtime", name, known)

@@ -58,7 +58,7 @@ class Session(Protocol):
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them.
 
-        A view, not a copy.
+        The array is a view that the next ``decode`` overwrites.
         """
 
     def greedy(self, index: int = -1) -> int:

@@ -23,7 +23,7 @@ _COMMAND: Final = re.compile(r"(?m)^([^\S\n]*):(?=:)")
 def clean(text: str, most: int = NAME_MAX) -> str:
     """Text on one line, without signs that cannot be seen: controls, zero widths, changes of direction.
 
-    Cut to size.
+    A text that is longer than ``most`` characters is cut there.
     """
     shown = " ".join(_UNSEEN.sub(" ", text[: 8 * most]).split())
     if len(shown) <= most:
@@ -42,7 +42,7 @@ def escaped(json_text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text of which no table cell, link, image, HTML tag or mention can be made; one line."""
+    """One line of text from which no table cell, link, image, HTML tag or mention can be made."""
     return " ".join(text.translate({ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_{}[]<>#|!@~"}).split())
 
 

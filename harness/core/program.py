@@ -145,9 +145,8 @@ def _settings(name: str, version: tuple[int, ...], build: tuple[int, ...]) -> di
 def program_named(text: str) -> Program:
     """``llama-server b9460``, ``ollama 0.30.5``, or a name alone for its newest version.
 
-    Empty for the harness itself.
-
-    Options of llama.cpp's may follow: ``llama-server -np 2 --swa-full --cache-ram 0``.
+    An empty text is the harness itself. Options of llama.cpp may follow the name, as in
+    ``llama-server -np 2 --swa-full --cache-ram 0``.
 
     Raises:
         UnknownNameError: No such program.
@@ -220,7 +219,10 @@ def ollama_context(total_bytes: float) -> int:
 
 
 def ollama_batch(context_tokens: int) -> int:
-    """Physical batch that Ollama takes by the context, from 0.30 on. Source: its server/sched.go."""
+    """Physical batch that Ollama takes by the context, from version 0.30 on.
+
+    Source: server/sched.go of Ollama.
+    """
     if context_tokens <= 4096:
         return 512
     if context_tokens <= 32768:

@@ -1,10 +1,8 @@
-"""One run as it is kept: raw samples, counters and fingerprints; throughput is derived, never stored.
+"""The record of one run: raw samples, counters and fingerprints; throughput is derived and never stored.
 
-Schema history (``SCHEMA_VERSION``):
-
-1 - first version. 2 - ``result`` holds what a kind of measurement found (it stood in ``extra``), ``runtime``
-and ``target`` say what ran
-    it and where; ``scenario.backend`` and ``prediction.backend`` are called ``api``.
+``SCHEMA_VERSION`` counts the forms of a record. Version 1 is the first one. In version 2 ``result`` holds what a
+kind of measurement found (it stood in ``extra``), ``runtime`` and ``target`` say what ran it and where, and
+``scenario.backend`` and ``prediction.backend`` are called ``api``.
 
 The next version (a field with a default needs none: files of this one still load): raise ``SCHEMA_VERSION``,
 and say here what changed. Records of another version are refused; a file of a real run of this one is kept as
@@ -203,16 +201,16 @@ class Record(Frozen):
 
     @property
     def name(self) -> str:
-        """Its model's name, or that of what was asked for and could not be had.
+        """Name of the run's model, or of the model that was asked for and could not be had.
 
-        The workload's where there is none.
+        A run without a model has the name of its workload.
         """
         asked = str(self.extra.get("model", self.workload)).rpartition("/")[2]
         return clean(self.model.name if self.model else asked)
 
     @property
     def quant(self) -> str:
-        """Its model's mixture, or the one that was asked for; empty for none."""
+        """Quantisation of the run's model, or the one that was asked for; empty where there is no model."""
         return clean(self.model.quant if self.model else str(self.extra.get("quant", "")))
 
     def believed(self, phase: Phase) -> tuple[Sample, ...]:

@@ -154,7 +154,7 @@ class Stream(ResultKind):
 
     @property
     def read_bytes_per_token(self) -> float | None:
-        """Bytes read from storage for each new token; None when mapped."""
+        """Bytes read from storage for each new token; None where the file was mapped and nobody counts them."""
         if self.report is None or not self.decoding.tokens:
             return None
         return self.report.read_bytes / len(self.decoding.tokens)
@@ -204,7 +204,7 @@ class Score(Frozen):
 
     @property
     def best_null(self) -> str:
-        """The null that is hardest to beat; empty without any."""
+        """The null that is hardest to beat; empty where a result has no null."""
         hardest = max if self.more_is_better else min
         return hardest(self.nulls, key=self.nulls.__getitem__, default="")
 

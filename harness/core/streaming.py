@@ -146,7 +146,7 @@ class ExpertUse(Frozen):
     def bound_ratio(self, storage_bytes_per_s: float) -> float | None:
         """Least time by arithmetic and by the bytes read, over the time taken.
 
-        None where nothing was read.
+        It is None for a run that read nothing from storage.
         """
         if not self.single_read_bytes or not storage_bytes_per_s:
             return None

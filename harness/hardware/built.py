@@ -36,9 +36,9 @@ _MACOS: Final = 26
 
 
 def fits(profile: Device, line: PartsLine, gb: float = 0.0) -> bool:
-    """Whether what a line says of memory is what a device file has; ``gb`` is what stands beside its name.
+    """Whether the memory that a line names is the memory of a device file.
 
-    Where both are told, the other is the RAM.
+    ``gb`` is the size beside the device's name; where the line also has a size by kind, that one is the RAM.
     """
     ram = line.ram
     sizes = {0.0, *(round(pool.total_bytes.value / GIB) for pool in profile.pools)}
@@ -444,10 +444,7 @@ def _bandwidth(part: Component, silicon: Component, ram: MemoryWords, base: Devi
 
 
 def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Sourced | None:
-    """What a line says of the RAM's bandwidth: itself, or its kind and channels.
-
-    None where it says neither.
-    """
+    """The RAM's bandwidth that a line states, or its kind and channels; None where it states neither."""
     if ram.gb_s:
         return Sourced(ram.gb_s * GB, "said", "secondary")
     rate = ram.mt_s or mt_s or DATA["usual_mt_s"].get(kind, 0)
@@ -478,7 +475,7 @@ def _ram(gb: float, source: str, bandwidth: Sourced, taken_gib: float, system: s
 def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
     """Share of a Mac's RAM that Metal recommends to hold at most, and the rule.
 
-    ``iogpu.wired_limit_mb`` replaces it.
+    A Mac whose setting ``iogpu.wired_limit_mb`` is not 0 has that limit in its place.
 
     Source: logs of llama.cpp on Macs of 16 to 128 GiB; sizes that no log shows have the share of the next
     that does.
@@ -672,7 +669,7 @@ def _by_figures(name: str, ram: MemoryWords) -> Device:
 def power_modes(device: Device) -> dict[float, dict[str, str]]:
     """Rows of the table of power modes that are the device's, by their watts.
 
-    Of two that fit the first counts.
+    Of two rows with the same watts the first counts.
     """
     rows = reversed(table_rows("devices", "power_modes"))
     return {float(row["watts"]): row for row in rows if row["device"] in device.title.lower()}

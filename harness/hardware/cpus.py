@@ -52,7 +52,7 @@ class Cores(NamedTuple):
 
     @property
     def thread_count(self) -> int:
-        """Threads worth starting where nothing was measured; at least 1.
+        """Threads worth starting where nothing was measured; there is at least one.
 
         Threads wait for the slowest of them at every barrier: the slowest kind is left out where its cores
         have less than half the speed of the fastest and all of them together less than the others. Hardware
@@ -117,7 +117,7 @@ def portable_cores(facts: Mapping[str, str]) -> Cores:
 
 
 def sysctl() -> dict[str, str]:
-    """What macOS tells of its hardware; empty elsewhere."""
+    """Facts that macOS gives of its hardware; an empty dictionary on other systems."""
     if platform.system() != "Darwin":
         return {}
     try:

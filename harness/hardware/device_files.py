@@ -78,7 +78,7 @@ def _looked_up(index: _Index, names: Iterable[str]) -> list[str]:
 def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
     """Names of device files by the keys of their names and titles, and of their chips.
 
-    Only their heads are read.
+    Only the heads of the files are read, since a listing needs no more.
 
     A name and a title count with and without the size of memory or the words in brackets that they end with.
     """

@@ -218,7 +218,7 @@ def _named(run: str, before: Sequence[str], after: Sequence[str]) -> Named | Non
 def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
     """Whether a name is a part's, surely enough to stand among other words.
 
-    With ``gb``, a card's with such memory.
+    With ``gb`` the part must be a card that is sold with so much memory.
     """
     length = len(squashed(name))
     is_told = re.search(r"\d", name) or length > _LONG or (" " in name and length > _SHORT)
@@ -245,7 +245,7 @@ def _is_silent(words: Sequence[str]) -> bool:
 
 
 def _without(what: str, text: str) -> tuple[str, str]:
-    """The text without what a pattern finds in it, and that; empty for nothing."""
+    """The text without the first match of a pattern, and the match, which is empty where there is none."""
     hit = _PATTERNS[what].search(text)
     if hit:
         return (text[: hit.start()] + " " + text[hit.end() :], hit[1])

@@ -152,10 +152,7 @@ def laptop_card(part: Component) -> Component:
 
 
 def sold_with(chip: str, words: str) -> Component | None:
-    """The device of which words are the beginning of a name, with this chip in it.
-
-    None for no device, or several.
-    """
+    """The one device with this chip whose name begins with these words; None for no device, or several."""
     begun = {key for key in keys_of([words]) if re.search(r"\d", key)}
     rows = [
         row
@@ -192,7 +189,7 @@ def _hits(key: str, text: str) -> list[Component]:
 
 
 def aliased(name: str) -> str:
-    """What the file of aliases says that a name means; else the name."""
+    """The name that the file of aliases has for this one; without an alias, the name itself."""
     known = _aliases()
     if cloud := _CLOUD.fullmatch(name.strip()):
         return _of_cloud(cloud, known) or name

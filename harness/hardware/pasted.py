@@ -93,7 +93,7 @@ def _refused(ref: str, found: str, why: str) -> RefusedError:
 
 
 def _instance(text: str) -> str:
-    """Parts of an instance that a cloud rents by a name of its own; empty for none."""
+    """Parts of an instance that a cloud rents by a name of its own; empty for any other text."""
     name = re.sub(r"^(?:aws|ec2|gcp|azure|google cloud|ml\.|runpod|lambda|oracle) ?", "", text).removesuffix(
         " instance"
     )

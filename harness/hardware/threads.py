@@ -16,10 +16,9 @@ def default_thread_count() -> int:
 def yield_to_readers(thread: int) -> None:
     """Lower the priority of a thread that computes, by its number in the kernel, for as long as it lives.
 
-    Linux only.
-
-    A reader computes next to nothing. Where every core has a thread that computes, it waits for its turn
-    after each read, and the device stands still meanwhile.
+    Only Linux has such numbers; other systems change nothing. A thread that reads computes next to nothing: where
+    every core has a thread that computes, the reader waits for its turn after each read, and the device stands
+    still meanwhile.
     """
     if sys.platform == "linux":  # elsewhere the number is that of some process
         with contextlib.suppress(OSError):  # the thread has ended

@@ -1,9 +1,8 @@
-"""What the name of a chip tells: family, memory kind and, from a table, its arithmetic peak.
+"""Read from the name of a chip its family, its memory kind and, from a table, its arithmetic peak.
 
 Published measurements name chips, not profiles. Families are pooled when coefficients are fitted, so a chip
-that was never seen borrows from its relatives, and one without relatives falls back to its api's mean.
-
-Classes of quantisations that cost alike.
+that was never seen borrows from its relatives, and one without relatives falls back to its api's mean. Names of
+quantisations are read here too, as classes of formats that cost alike.
 """
 
 import re
@@ -112,7 +111,7 @@ _BEGINNING: Final = re.compile(r"(?:\\b)?((?:[\w -](?![?*{]))*)")
 def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``.
 
-    () for none.
+    The tuple is empty where no pattern is in the text.
     """
     for pattern, *cells in _TABLES[name]:
         if kind and cells[0] != kind:
@@ -297,7 +296,7 @@ def _plain(chip: str) -> str:
 def quant_class(text: str) -> str:
     """Class of a quantisation by its name: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
 
-    Elsewhere ``w8`` to ``w2``.
+    A format of another engine than llama.cpp is ``w8`` to ``w2``, by its bits.
     """
     return _cells(text)[0]
 

@@ -39,7 +39,7 @@ def labelled_int(path: Path, label: str) -> int | None:
 
 
 def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
-    """Smallest memory limit on the way from the process's group to the root; None without any."""
+    """Smallest memory limit on the way from the process's group to the root; None where no group has one."""
     names = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}
     folders = cgroup_folders("memory", root=root)
     limits = [read_int(folder / name) for version, folder in folders for name in names[version]]
@@ -49,7 +49,7 @@ def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
 def memory_room_bytes(*, root: Path = ROOT) -> int | None:
     """Bytes that the tightest group still has: its limit less what its processes hold, files in the page cache aside.
 
-    None without any limit.
+    It is None where no group on the way to the root has a limit.
     """
     rooms: list[int] = []
     for version, folder in cgroup_folders("memory", root=root):
@@ -87,11 +87,10 @@ class LimitGroup:
 
     @classmethod
     def make(cls, limit_bytes: int | None, *, root: Path = ROOT) -> "LimitGroup | None":
-        """Make a group below this process's own, or below the nearest ancestor that allows it.
+        """Make a group below this process's own, or below the nearest ancestor that allows one; None if none does.
 
-        None if none does.
-
-        ``limit_bytes``: most memory, page cache of the files it touches first included; None for no limit.
+        ``limit_bytes`` is the most memory of the group, with the page cache of files that it touches first;
+        None sets no limit.
         """
         for version, parent in cgroup_folders("memory", root=root):
             group = cls(version, parent / f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}")
@@ -118,9 +117,10 @@ class LimitGroup:
             self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
 
     def add(self, pid: int) -> None:
-        """Move a process in, what it holds already stays charged where it was.
+        """Move a process into the group; memory that it holds already stays charged where it was.
 
-        OSError where the system refused.
+        Raises:
+            OSError: The system refused.
         """
         (self.folder / "cgroup.procs").write_text(str(pid))
 

@@ -136,9 +136,10 @@ def run_helper(
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     on_event: OnEvent | None = None,
 ) -> ChildResult:
-    """As :func:`run_child`, for a child of which no record is kept.
+    """Run a child as :func:`run_child` does, where no record is kept of it.
 
-    KeyboardInterrupt where it was interrupted.
+    Raises:
+        KeyboardInterrupt: The child was interrupted.
     """
     ended = run_child(target, arguments, limits=limits, on_event=on_event)
     if ended.outcome == "interrupted":

@@ -71,9 +71,9 @@ def _run(job: dict[str, Any]) -> int:
 
 
 def _typed(target: Any, arguments: Any) -> Any:
-    """The arguments as the job that the function's first parameter says.
+    """The arguments as the job type of the function's first parameter.
 
-    As they are where it says nothing.
+    A parameter without a type leaves the arguments as they are.
     """
     import msgspec
 

@@ -40,7 +40,7 @@ def ask_engine(module: str = "", folder: str = "") -> tuple[Engine, tuple[GgmlDe
 
 
 def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
-    """Every device of the installed llama.cpp, none without it; errors as :func:`ask_engine`."""
+    """Every device of the installed llama.cpp, or none without it, with the errors of :func:`ask_engine`."""
     if installed():
         return ask_engine(module)[1]
     return ()

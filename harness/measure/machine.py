@@ -1,8 +1,7 @@
-"""What this machine is: processor, caches, instruction sets, RAM, and the limits that bind.
+"""Read the facts of a machine: processor, caches, instruction sets, RAM, and the limits that bind.
 
-No host or user name.
-
-Every reader takes a ``root``: that of a target, whose files were copied, or of a recorded machine.
+Names of the host and of its users are never read. Every reader takes a ``root``: the root of this machine, of a
+target whose files were copied, or of a recorded machine.
 """
 
 import hashlib
@@ -185,9 +184,9 @@ def fingerprint_of(
 
 
 def portable_cpu(told: Mapping[str, str]) -> Cpu:
-    """The processor as macOS tells it in its ``sysctl``.
+    """The processor as macOS describes it in its ``sysctl``.
 
-    Elsewhere through psutil, which knows no instruction sets.
+    On other systems psutil answers, which knows no instruction sets.
     """
     caches: list[Cache] = []
     size_bytes = instance_count = 0

@@ -194,7 +194,7 @@ class Pipeline(contextlib.ExitStack):
     def keep(self, record: Record, *, key: str = "") -> Record:
         """Append a record to the history and to the folder, and tell the listener.
 
-        Where the history fails, a file.
+        Where the history cannot be written, the record goes into a file beside it.
         """
         if self.how.notes:
             record = record.replace(extra={**record.extra, **self.how.notes})
@@ -235,9 +235,10 @@ class Pipeline(contextlib.ExitStack):
         return key
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
-        """A child beside a measurement, not held to its memory.
+        """Run a child beside a measurement, without the limit of memory that the measurement has.
 
-        KeyboardInterrupt where it was interrupted.
+        Raises:
+            KeyboardInterrupt: The child was interrupted.
         """
         return run_helper(entry, job, limits=self.how.limits._replace(memory_bytes=None))
 
@@ -289,7 +290,7 @@ def engine_of(runtime: str) -> str:
 def state_of(path: Path) -> str:
     """Path, size and time of the last change of a file, by which another one in its place is noticed.
 
-    Or empty.
+    It is empty where there is no file at ``path``.
     """
     if not path.exists():
         return ""

@@ -125,9 +125,9 @@ class Protocoller:
             session.close()
 
     def watch(self, meter: EnergyMeter | None = None, *, disk_expected: bool = False) -> Watch:
-        """A watch of the machine, unless the clock is another's.
+        """A watch of the machine, unless the clock is another machine's.
 
-        ``disk_expected``: the disk is read on purpose.
+        ``disk_expected`` says that the run reads the disk on purpose, which is no disturbance then.
         """
         probe = None
         if self.now_s is time.perf_counter:
@@ -226,7 +226,7 @@ class Protocoller:
     def _pass(self, session: Session, tokens: Sequence[int], position: int) -> None:
         """The next tokens of each sequence, one sequence after the other, in as few batches as they fit in.
 
-        Logits of each end.
+        Returns the logits of the last token of each sequence.
         """
         if self.sequence_count == 1:
             session.decode(tokens, position=position)

@@ -73,10 +73,9 @@ def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str 
 def memory_of(result: ChildResult) -> MemoryUse | None:
     """Memory of a child: what it told at its marks, and what was seen from outside.
 
-    None where the model is elsewhere.
-
-    A mark that says whether it is ``elsewhere`` speaks of another process than the child, of a server or of a
-    program: then what the child held itself does not count.
+    It is None where a mark says that the model is elsewhere. A mark that has the word ``elsewhere``, true or
+    false, is about another process than the child, a server or a program: then the child's own memory does not
+    count.
     """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
     if any(data.get("elsewhere") for data in marks.values()):

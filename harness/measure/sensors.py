@@ -62,9 +62,9 @@ class EnergyMeter:
 
     @property
     def source(self) -> str:
-        """Where the joules come from, which says what they count.
+        """The counter that the joules come from, which says what they count.
 
-        ``not available`` when the machine does not tell.
+        It is ``not available`` on a machine that has no counter of energy.
         """
         return " + ".join(energy.scope for energy in self._before) or "not available"
 
@@ -136,7 +136,7 @@ def _batteries(root: Path) -> list[Path]:
 
 
 def battery_percent(*, root: Path = ROOT) -> float | None:
-    """Charge of the emptiest battery; None without one."""
+    """Charge of the emptiest battery in per cent; None on a machine without a battery."""
     levels = (read_int(folder / "capacity") for folder in _batteries(root))
     return min((level for level in levels if level is not None), default=None)
 
@@ -148,7 +148,7 @@ def battery_watts(*, root: Path = ROOT) -> float | None:
 
 
 def battery_joules(*, root: Path = ROOT) -> float | None:
-    """Energy of full batteries; None without any."""
+    """Energy of all batteries when full, in joules; None on a machine without a battery."""
     watt_hours = _total(_batteries(root), "energy_full", "charge_full", "voltage_min_design")
     return watt_hours and watt_hours * 3600
 
@@ -156,7 +156,7 @@ def battery_joules(*, root: Path = ROOT) -> float | None:
 def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> float | None:
     """Watts (watt-hours) of batteries that tell them, in millionths, or amperes (ampere-hours) and volts.
 
-    Else None.
+    It is None where one of the batteries gives neither.
     """
     told = []
     for folder in batteries:
@@ -180,7 +180,7 @@ def thermal_zones(*, root: Path = ROOT) -> tuple[tuple[str, float], ...]:
 
 
 def hottest_celsius(*, root: Path = ROOT) -> float | None:
-    """Temperature of the hottest sensor; None without any."""
+    """Temperature of the hottest sensor in degrees Celsius; None on a machine without sensors."""
     return max((celsius for _, celsius in thermal_zones(root=root)), default=None)
 
 

@@ -133,7 +133,7 @@ def layout_of(parts: TensorsBySide, placement: Placement, api: str) -> Layout:
 def fullest_card(parts: Iterable[MemoryPart], device: Device, more_bytes: float = 0) -> float:
     """How full the fullest card is: bytes on it and ``more_bytes``, over what an app may use of it.
 
-    What is not split lies on the first.
+    A part that is not split lies on the first card.
     """
     held = held_by_card(parts)
     if not held:

@@ -31,13 +31,11 @@ from harness.memory.placed import cards_of, fullest_card, held_by_card, parts_of
 def best_split(
     weights: Weights, device: Device, scenario: Scenario, beside_bytes: int = 0
 ) -> Placement | None:
-    """The first placement, from all on the cards to all with the CPU, that leaves room on both sides.
-
-    None for none.
+    """The first placement that leaves room on both sides, from all on the cards to all with the CPU, or None.
 
     What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from
     step to step but for its scratch, which may grow by a matrix: so the search ends with a look at the next
-    few steps. The room left on a card is that of the interval of its memory; ``beside_bytes`` of one hold
+    few steps. The room left on a card is that of the interval of its memory; ``beside_bytes`` of one card hold
     something else. Several cards share by their memory, and where that is too much, so that all are as full.
 
     Raises:

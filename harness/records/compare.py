@@ -42,7 +42,7 @@ class ComparedRow(Frozen):
     def error_ratio(self) -> float | None:
         """(predicted - measured) / measured: positive when the prediction was too high.
 
-        None for a value in doubt.
+        It is None for a value that is not to be believed.
         """
         if self.predicted is not None and self.measured and not self.doubted:
             return (self.predicted - self.measured) / self.measured
@@ -147,7 +147,7 @@ def _pools(record: Record, memory: MemoryPrediction) -> Iterator[ComparedRow]:
 
 
 def _held(name: str, size: int, predicted: Interval | None) -> ComparedRow:
-    """The row of a reading of memory in bytes; 0 for none."""
+    """The row of a reading of memory; its size is in bytes, and 0 where nothing was read."""
     row = ComparedRow(name=name, unit="bytes", measured=float(size) or None, sample_count=int(size > 0))
     return _beside(row, predicted)
 

@@ -87,7 +87,7 @@ def summarise(record: Record) -> Tests:
 
 
 def tests_of(record: Record) -> dict[tuple[Phase, str], list[Sample]]:
-    """Samples by phase and label, disturbed ones among them, in the order they were taken; no warm-ups."""
+    """Samples by phase and label in the order they were taken: disturbed ones are among them, warm-ups are not."""
     timed = (sample for sample in record.samples if not sample.warm_up)
     return grouped(timed, lambda sample: (sample.phase, sample.label))
 
@@ -117,7 +117,7 @@ def needed_count(repetitions: int) -> int:
 def disturbances(record: Record, repetitions: int) -> list[str]:
     """Why a run is inconclusive: one line for each test with too few clean samples.
 
-    Empty for a run to believe.
+    A run that can be believed has no such line.
     """
     lines = []
     for (phase, label), samples in tests_of(record).items():

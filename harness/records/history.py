@@ -1,6 +1,6 @@
 """Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync).
 
-A record is one row with its JSON.
+Each record is a row that holds its whole JSON beside the columns by which runs are listed.
 """
 
 import itertools

@@ -59,9 +59,9 @@ class Rung(Frozen):
 
     @property
     def cost(self) -> tuple[float, float, float]:
-        """What is better when less: size, slowness and divergence.
+        """Size, slowness and divergence, each the better the smaller.
 
-        A disturbed speed counts where there is no other.
+        A disturbed speed counts where the rung has no other.
         """
         return self.size_bytes, -(self.decode_tokens_per_s or 0.0), self.divergence
 
@@ -96,7 +96,7 @@ def rungs_of(records: Sequence[Record]) -> list[Rung]:
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
     """Mark the rungs that no other of the same model beats in size, speed and divergence at once (Pareto).
 
-    One of unknown answers is none of them.
+    A rung whose divergence is unknown may be anywhere, so it is not marked.
     """
     made = [rung for rung in rungs if rung.outcome == "ok" and isfinite(rung.divergence)]
     marked = []

@@ -69,9 +69,9 @@ def row_of(record: Record) -> dict[str, Any]:
 
 
 def write_table(records: Iterable[Record], path: Path) -> int:
-    """Write runs as CSV, JSON lines or Parquet, by the ending of ``path``; returns how many.
+    """Write runs as CSV, JSON lines or Parquet, by the ending of ``path``, and return how many there are.
 
-    A reader never sees half a file. Rows are taken one at a time, or in batches.
+    A reader never sees half a file. Rows are written one at a time, or for Parquet in batches.
 
     Raises:
         CouldNotRunError: The file cannot be written.

@@ -113,7 +113,7 @@ class OpenVino(SimpleRuntime):
         """Nothing: the pipeline is freed with its last name."""
 
     def open(self, path: Path, scenario: Scenario) -> "OpenVinoSession":
-        """Load the model's graph to see its logits; errors as ``load``."""
+        """Load the graph of the model so that its logits can be seen, with the errors of ``load``."""
         return OpenVinoSession(path, scenario, self._device(scenario))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:

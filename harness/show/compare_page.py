@@ -68,7 +68,7 @@ def note(answers: Sequence[Answer]) -> Note | None:
 
 
 def speeds_section(answers: Sequence[Answer]) -> Section:
-    """All answers on one axis, fastest first; the winner tinted."""
+    """All answers on one axis, the fastest first and the winner in a colour of its own."""
     by_name = named(answers)
     found = standings(answers)
     axis = speed_axis(answers)

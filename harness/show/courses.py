@@ -109,5 +109,5 @@ def _same_ratio(rung: Rung) -> float:
 
 
 def _speed(rung: Rung) -> float:
-    """Tokens/s to be believed; 0 for none."""
+    """Speed of a rung in tokens/s that can be believed; 0 where it has none."""
     return (rung.speed_outcome == "ok" and rung.decode_tokens_per_s) or 0.0

@@ -120,10 +120,7 @@ def how(found: Answer) -> str:
 
 
 def _catalog_name(record: Record) -> str:
-    """The card that a run's model has in the catalog: of that name, and of as many weights.
-
-    Empty for none.
-    """
+    """The name of the card of a run's model: one with the same name and as many weights; empty where no card has both."""
     if record.model is not None:
         with suppress(HarnessError):
             found = resolve_model(split(record.name)[0])

@@ -215,9 +215,9 @@ def _rows(answer: Answer) -> list[str]:
 
 
 def each(answer: Answer) -> Interval:
-    """Decode speed of each user, tokens/s; after the prompt where that is longer than a page.
+    """Decode speed of each user in tokens/s, after the prompt where that is longer than a page.
 
-    An encoder's is that at which it reads.
+    An encoder writes nothing: it has the speed at which it reads.
     """
     users = answer.scenario.batch_count
     decode = answer.prediction.speed.decode_tokens_per_s

@@ -1,6 +1,6 @@
 """The report as one HTML file: everything inline, nothing fetched, no script.
 
-A policy lets no other style in.
+Its content security policy admits only the styles that the file itself holds.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What every verb prints with: one JSON document alone on stdout, or tables; progress on stderr."""
+"""Print the result of a verb: one JSON document alone on stdout, or tables, with progress on stderr."""
 
 import re
 import shutil
@@ -24,9 +24,9 @@ _PROSE_WIDTH: Final = 24
 
 
 class Output(NamedTuple):
-    """What a verb found: ``document`` (or what makes it) for ``--json``.
+    """The result of a verb: ``document``, or a function that makes it, for ``--json``.
 
-    ``show`` prints the same for people.
+    ``show`` is the function that prints the same result for people.
     """
 
     document: Any
@@ -34,7 +34,7 @@ class Output(NamedTuple):
     status: int = Exit.OK
 
     def told(self, verb: str) -> int:
-        """Print it, as the JSON document of ``verb`` where one is named; its exit status."""
+        """Print the result, as the JSON document of ``verb`` where one is named, and return the exit status."""
         if verb:
             document = self.document() if callable(self.document) else self.document
             click.echo(json_document(document, verb).decode())

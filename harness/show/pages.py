@@ -1,6 +1,6 @@
-"""What stands on a page, in its order: the sentence and its figure, then why, then what next.
+"""The content of a page in its order: the sentence and its figure, then why, then what next.
 
-All else is folded.
+Everything else on it stands in sections that a reader unfolds.
 """
 
 from collections import Counter, defaultdict

@@ -1,6 +1,6 @@
 """Progress of long work on standard error: one line on a terminal, with about how long is left.
 
-No line elsewhere.
+Where standard error is no terminal, as in a pipe, nothing is printed.
 """
 
 import shutil

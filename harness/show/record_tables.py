@@ -59,7 +59,7 @@ def run_table(records: "Iterable[Record]") -> str:
 def comparison_view(record: "Record", comparison: "Comparison | None") -> list[str]:
     """What to print of a run beside its prediction: measured, interval, how far off, and notes.
 
-    Nothing without one.
+    A run that nothing was predicted of has no such rows.
     """
     from harness.show.state import figures_of
     from harness.show.words import QUANTITIES

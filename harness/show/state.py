@@ -1,6 +1,6 @@
-"""What a page may say of a figure: measured, predicted, and whether to believe it.
+"""The state of a figure on a page: measured, predicted, and whether to believe it.
 
-Every count is made here.
+Counts of figures by state are made here alone, so that no two parts of a page disagree.
 """
 
 from collections import Counter
@@ -139,9 +139,9 @@ class ShownMetric(NamedTuple):
 
     @property
     def off(self) -> str:
-        """Measured against the likeliest value: whole per cent with a sign, from two on a factor.
+        """Measured against the likeliest value: whole per cent with a sign, or a factor from two on.
 
-        Empty without.
+        It is empty where one of both is not known.
         """
         if self.factor is None:
             return ""

@@ -150,9 +150,9 @@ class Coefficients(Frozen, dict=True):
         return result
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
-        """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
+        """Expected spread of ln(measured / predicted) for an unknown source: sqrt(g' S g + noise^2).
 
-        g, ``gradient``: d ln t / d term.
+        g is ``gradient``, the change of ln t by each term; S is the covariance of the terms.
         """
         source = source_key(phase, machine.side)
         if not any(key.startswith(source) for key in gradient):

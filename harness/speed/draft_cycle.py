@@ -62,9 +62,10 @@ def expected_tokens_per_cycle(alpha: float, gamma: int) -> float:
 def speculative_speedup(
     alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0
 ) -> float:
-    """S above: ``draft_cost_ratio`` is c, 0 for a prompt lookup.
+    """The speedup S of this module's head.
 
-    ``verify_cost_ratio`` V, 1 where it is free.
+    ``draft_cost_ratio`` is c, which is 0 for a prompt lookup; ``verify_cost_ratio`` is V, which is 1 where a
+    check of several tokens costs as much as one.
     """
     return expected_tokens_per_cycle(alpha, gamma) / (gamma * draft_cost_ratio + verify_cost_ratio)
 
@@ -78,7 +79,7 @@ def best_gamma(
 ) -> BestLength:
     """Draft length between these of the greatest speedup, 0 where none is worth it.
 
-    ``verify_cost`` is V(k).
+    ``verify_cost`` gives V for a number of tokens that are checked at once.
     """
     best = BestLength(gamma=0, speedup=1.0)
     for gamma in range(min_gamma, max_gamma + 1):

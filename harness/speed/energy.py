@@ -175,7 +175,7 @@ def share_kept(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, f
 def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
     """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit.
 
-    None where it never does, or is not known.
+    It is None where the device never reaches the limit, or where a term is unknown.
     """
     limit = limit_watts(load, terms)
     power = watts(load, burst_tokens_per_s, terms, warm=False)

@@ -183,7 +183,7 @@ class Work(NamedTuple):
     def log_share(self) -> float:
         """Ln of the share of a mixture's bytes that one token reads, over a tenth.
 
-        0 without, or where unknown.
+        It is 0 for a model without experts, or where the share is unknown.
         """
         if not self.moe or not self.prompt_bytes:
             return 0.0
@@ -260,7 +260,7 @@ class Machine(NamedTuple):
 class Terms(NamedTuple):
     """Seconds by cause, which sum to the time of a pass.
 
-    ``link_s`` is what lies between parts in several memories.
+    ``link_s`` is the time of transfers between parts in several memories.
     """
 
     overhead_s: float = 0.0
@@ -407,7 +407,7 @@ _LEAST_S: Final = 1e-30
 
 
 def decode_base(work: Work, machine: Machine) -> dict[str, float]:
-    """Seconds at the specification: bytes, weights and KV cache; and the layers."""
+    """Seconds at the speeds of the specification: bytes of weights and KV cache, and the start of each layer."""
     # what a chip asks of its memory goes with its clock
     bandwidth = machine.bandwidth_bytes_per_s * min(1.0, CLOCK_OF_MEMORY * machine.clock_ratio)
     return {

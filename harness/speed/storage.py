@@ -145,11 +145,11 @@ def mmap_read_s(
 ) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 
-        t = B (1 / D + r)
+    The time is B (1 / D + r), with B ``mapped_bytes`` in bytes and D ``read_bytes_per_s``.
 
     LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that
-    Belady's MIN is drawn against). r, ``RECLAIM_S_PER_BYTE``, where the cache ends at a limit of the
-    process's own group.
+    Belady's MIN is drawn against). The term r is ``RECLAIM_S_PER_BYTE`` where the cache ends at a limit of the
+    process's own group, and else 0.
     """
     if mapped_bytes <= cache_bytes:
         return 0.0
@@ -179,7 +179,7 @@ def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ..
 def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ...]:
     """Probabilities [expert_count] that a token wants each expert, most wanted first.
 
-    They sum to ``used_count``.
+    The probabilities sum to ``used_count``, the experts of one token.
     """
     p = popularity(expert_count, skew)
     if used_count <= 1:

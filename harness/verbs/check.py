@@ -42,7 +42,7 @@ def check(
 ) -> tuple[Device, list[Record]]:
     """Run each model at each depth, each with its prediction made beforehand.
 
-    The profile it came from, and each run.
+    Returns the profile that the predictions came from, and each run.
 
     ``fetch_engine``: where the engine that runs leaves instructions of this machine unused, one that does not
     is fetched first. ``on`` is a target with its programs.
@@ -111,9 +111,9 @@ def _engines(
 
 
 def _seen(cells: Sequence[RunCell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
-    """Shapes, and weight types, of all models that can be had.
+    """Shapes and weight types of all models that can be had.
 
-    The others fail later, each in its own record.
+    A model that cannot be had fails later, in its own record.
     """
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()

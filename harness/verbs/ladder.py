@@ -135,7 +135,7 @@ class _Workshop(NamedTuple):
     def rung(self, quant: str) -> list[Record]:
         """The records of one rung: its quality, and its speed where that is asked for.
 
-        Taken again where resumed.
+        A resumed ladder takes the records that it has already.
         """
         machine = self.pipeline.machine.fingerprint
         asked = self.asked

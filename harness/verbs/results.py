@@ -99,7 +99,8 @@ def _files_in(folder: Path) -> list[Path]:
 def single_record(output: bytes, source: str) -> Record:
     """The one record that ``run MODEL --json`` prints.
 
-    BadDataError where it printed something else, or several.
+    Raises:
+        BadDataError: The output is something else, or several records.
     """
     document = json_of(output, source, "one run record")
     if isinstance(document, list):

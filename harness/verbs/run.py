@@ -170,9 +170,8 @@ def answers_of(
 ) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
 
-    The text is read in chunks of 512 tokens.
-
-    Also empty where the first turn was done before: its record has them.
+    The text is read in chunks of 512 tokens. The list is also empty where the first turn was done before, since
+    its record has them.
     """
     if isinstance(job, ServedJob) or cell.scenario.context_tokens < 512:
         return ()
@@ -187,9 +186,9 @@ def answers_of(
 
 
 def answers_to(asked: TextJob, pipeline: Pipeline) -> tuple[float, ...]:
-    """Negative log-probability of each scored token, told by a child.
+    """Negative log-probability of each scored token, read from a child process.
 
-    Empty where it tells none, and why is said.
+    The list is empty where the child gives none, and the reason is printed.
     """
     ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
     if losses := ended.told("nll"):

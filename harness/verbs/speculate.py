@@ -41,7 +41,7 @@ _PROMPTS: Final[Any] = Annotated[
 def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
     """Prompts of a shipped class (``code``, ``prose``), or of a JSON file with a list of strings.
 
-    The first ``count``.
+    With ``count``, only so many from the beginning are read.
 
     Raises:
         BadDataError: The file is no such list, or a shorter one.
@@ -107,10 +107,7 @@ def _measured(
     how: How,
     on_advice: Callable[[DraftAdvice], None] | None,
 ) -> Record:
-    """Measure a GGUF file, with the draft of the job, by the job of that name.
-
-    Errors as :func:`speculate`.
-    """
+    """Measure a GGUF file, with the draft of the job, by the job of that name, with the errors of :func:`speculate`."""
     hashes: list[str] = []
     if job.draft not in {"", "lookup"}:
         draft = Path(job.draft).absolute()

@@ -99,7 +99,7 @@ def differences(before: Record, after: Record) -> list[MetricChange]:
 def answer_beside(before: Record, after: Record) -> str:
     """How well a runtime predicts the shipped text beside another, token by token.
 
-    Whether it is faster, but worse.
+    The result shows a build that became faster and worse at once.
 
     d = mean over the tokens of the difference of their negative log-probabilities (nats), paired, with its
     interval by the normal law; exp(d) is the ratio of the perplexities. Worse is a lower end above
@@ -127,7 +127,7 @@ def answer_beside(before: Record, after: Record) -> str:
 def not_alike(before: Record, after: Record) -> list[str]:
     """What else than the engine's build differs between two runs, in words.
 
-    The ratio of such runs says nothing.
+    The ratio of two runs that differ in something else says nothing of the build.
     """
 
     def told(record: Record) -> dict[str, object]:
@@ -146,10 +146,7 @@ def not_alike(before: Record, after: Record) -> list[str]:
 
 
 def trends(records: Iterable[Record], metric: MetricName) -> list[Trend]:
-    """The course of a metric over runs that differ in nothing but build and day (``course_of``).
-
-    The newest last.
-    """
+    """The course of a metric over runs that differ in nothing but build and day (``course_of``), the newest run last."""
     courses: dict[tuple[str, ...], list[tuple[str, str, list[float]]]] = {}
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]

@@ -308,7 +308,7 @@ def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
 def hopeless(predicted_s: Mapping[Setting, float]) -> dict[Setting, str]:
     """Why a setting need not run, by its predicted seconds beside those of the first one of its runtime.
 
-    What nothing is predicted of has infinity, and runs.
+    A setting without a prediction is given infinity, and runs all the same.
     """
     first: dict[str, Setting] = {}
     left = {}
@@ -394,7 +394,7 @@ class Race:
     def against(self, winner: Setting, defaults: Setting, *, until_s: float) -> Estimate:
         """How many times faster the winner is than the defaults, from turns of their own.
 
-        Exactly 1 for itself.
+        The ratio of a setting to itself is exactly 1.
         """
         if winner == defaults:
             return Estimate(1.0, 1.0, 1.0, 0)
@@ -431,7 +431,7 @@ class Race:
     def _still_in(self, racing: list[Setting], *, is_first: bool) -> tuple[list[Setting], bool]:
         """Those that may still win, best first, and whether none of them can be faster by what matters.
 
-        The others leave with their reason.
+        The settings that leave the race are kept, each with its reason.
         """
         ordered = sorted(racing, key=lambda each: geometric_mean(self.turns[each]))
         kept = ordered[:1]

@@ -18,9 +18,7 @@ _LEVEL: Final = 0.01
 
 
 def fall(values: Sequence[float]) -> int | None:
-    """Index of the first value after the one fall that explains the series best.
-
-    None where chance explains it as well.
+    """Index of the first value after the one fall that explains the series best; None where chance does as well.
 
     The statistic is the maximum over k of the standardised difference of means of ln x before and from k on
     (Page 1954; Hawkins 1977), its distribution that of the same series with blocks of it shuffled. Values are

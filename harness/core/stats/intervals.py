@@ -64,7 +64,7 @@ def hodges_lehmann(samples: Doubles) -> Doubles:
 def share_interval(hit_count: int, count: int) -> Estimate:
     """Share hit_count / count with Wilson's 95 % score interval, which holds at small counts.
 
-    None without rows.
+    It is None where ``count`` is 0, since nothing was seen.
     """
     if not count:
         return Estimate(float("nan"), None, None, 0)

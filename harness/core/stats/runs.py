@@ -1,4 +1,4 @@
-"""What some runs say of a build: each run counts once, and how much runs differ is part of the answer.
+"""Judge a build by some of its runs: each run counts once, and the spread of runs is part of the answer.
 
 The median of one run says how fast that run was, not how fast the build is: two runs of one build differ by
 more than their samples tell (placement in memory, clocks, neighbours). So a build's value is the mean of its
@@ -71,7 +71,7 @@ class Spread(NamedTuple):
     def half_width(self, error: float) -> float | None:
         """How far one value may lie above the truth, in logs, but for ``error`` of all cases.
 
-        None: nobody knows.
+        It is None where neither the runs nor earlier ones show how far.
         """
         from scipy.special import ndtri, stdtrit
 

@@ -25,9 +25,9 @@ simulation (``tests/unit/core/stats/test_steady.py`` draws them anew)."""
 
 
 def unsteady(values: Sequence[float]) -> str:
-    """What speaks against one level, in words; empty for nothing, and for fewer than ``LEAST`` values.
+    """The reasons, in words, against one level of all values; empty for none, and for fewer values than ``LEAST``.
 
-    Values are positive and in the order of time.
+    The values must be positive, and in the order of time.
     """
     if len(values) < LEAST:
         return ""

@@ -36,9 +36,10 @@ _COST: Final = log(1.0 / 0.3)
 
 
 def turn_ends(logs: Sequence[float], below: float, above: float) -> tuple[float | None, float | None]:
-    """Lower and upper end of the mean log ratio; they err in those shares of cases, however often they are read.
+    """Lower and upper end of the mean log ratio, which hold however often they are read.
 
-    None: so few turns give no such end (``least_turns``).
+    They err in the shares ``below`` and ``above`` of cases. An end is None where so few turns give none
+    (``least_turns``).
     """
     values = np.asarray(logs, dtype=np.float64)
     low = _lower_end(values, below)

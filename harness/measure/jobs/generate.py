@@ -25,7 +25,7 @@ def plan(
 ) -> Measurement:
     """The protocol on one model, which is named as :func:`~harness.measure.runner.identify` has it.
 
-    The result is found again under ``key``.
+    A later run finds the result again under ``key``, and does not repeat it.
 
     Raises:
         RefusedError: The scenario does not fit its own context.

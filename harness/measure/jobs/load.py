@@ -109,9 +109,9 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
 
 
 def run_load(job: LoadJob, emit: Emit) -> None:
-    """Entry point of the child: one level after the other.
+    """Entry point of the child that puts a server under load, one level after the other.
 
-    Three samples a request, one ``level`` event a level.
+    Each request gives three samples, and each level ends with an event of that name.
 
     Raises:
         ServerError: The server cannot be reached, or not one request of a level succeeded.

@@ -69,9 +69,9 @@ class TextJob(Frozen):
 
 
 def run_text(job: TextJob, emit: Emit) -> None:
-    """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
+    """Entry point of the child that scores a text: it emits ``nll`` [n], where the runtime gives one.
 
-    A prediction that is no number counts as ``_NO_NUMBER_NATS``.
+    A probability of the shipped text that is no number counts as ``_NO_NUMBER_NATS``.
 
     Raises:
         RefusedError: The runtime gives no log-probabilities of a text.

@@ -92,9 +92,9 @@ def run(job: SoakJob, emit: Emit) -> None:
 
 
 def _decoded(session: Session, context_tokens: int) -> Iterator[int]:
-    """Decodes from an empty cache for as long as it is asked, one token at a time.
+    """Decode from an empty cache, one token each time that it is asked for the next.
 
-    Tells how many there were.
+    Each step gives the count of tokens that were decoded so far.
     """
     token = 1
     for made in itertools.count():
@@ -106,7 +106,7 @@ def _decoded(session: Session, context_tokens: int) -> Iterator[int]:
 
 
 def limit_reached(window: Window, job: SoakJob) -> str:
-    """Which limit of the user's a window has reached; empty for none."""
+    """The limit of the user that a window has reached, in words; empty where it has reached none."""
     if job.celsius_max is not None and window.celsius is not None and window.celsius > job.celsius_max:
         return f"{window.celsius:.1f} C, the limit is {job.celsius_max:g} C"
     if window.battery_percent is not None and window.battery_percent < job.battery_percent_min:

@@ -121,11 +121,10 @@ def weighed(
 
 
 def _draft_step_s(drafter: Drafter, prompt: Sequence[int]) -> float:
-    """Seconds to draft one token: median of three looks at eight tokens each.
+    """Seconds to draft one token: the median of three looks at eight tokens each.
 
-    0 where it takes no pass of a model.
-
-    Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
+    A draft that takes no pass of a model costs 0. Reading the prompt does not count, nor does
+    what the first look at a draft fetches from the disk.
     """
     if not drafter.lag_tokens(prompt):
         return 0.0

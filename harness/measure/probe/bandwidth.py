@@ -74,7 +74,7 @@ def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> Working
 def cache_found(working_sets: WorkingSets) -> int:
     """Bytes of the largest working set that is read clearly faster than the largest of all.
 
-    0 where none is.
+    It is 0 where no cache can be told from memory.
     """
     if not working_sets:
         return 0

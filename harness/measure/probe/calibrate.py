@@ -255,9 +255,9 @@ def calibrate(
 def kept(
     *, thread_count: int = 0, repack: bool = True, api: str = "cpu", runtime: str = "llamacpp"
 ) -> Calibration | None:
-    """What was timed before on this machine with this engine and these settings.
+    """The times that were kept of this machine, with this engine and these settings.
 
-    None where nothing is kept.
+    It is None where nothing was timed with just these settings.
     """
     # no engine, no folder to keep anything in, nothing kept, or of an older shape: time again
     with contextlib.suppress(HarnessError, OSError, msgspec.DecodeError):
@@ -422,9 +422,8 @@ def solved(
 ) -> dict[str, float]:
     """Seconds of each part, from the times of passes, or from what one takes longer than another.
 
-    0 for untold ones.
-
-    What ``known`` parts take is none of theirs, but for a twentieth of a pass.
+    A part that no pass shows has 0. The time of ``known`` parts is taken from each pass first, and at least a
+    twentieth of the pass is left.
 
     Raises:
         KeyError: A pass was not timed.

@@ -280,7 +280,7 @@ class _Timing:
 def _passes(session: Any, batch: int, depth: int, least_s: float, least_count: int = 1) -> list[float]:
     """Seconds of each of so many passes as together take ``least_s``.
 
-    Of ``least_count``, unless they are held back.
+    There are at least ``least_count`` of them, unless other programs hold them back.
     """
     tokens = [i % 251 for i in range(batch)]
     times: list[float] = []

@@ -125,11 +125,10 @@ def _open(path: Path) -> int | None:
 
 
 def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
-    """Bytes/s of that much of a file, read past the page cache.
+    """Bytes/s of reading that much of a file past the page cache, again and again for ``BUSY_S``.
 
-    ``computing``: while each thread goes through memory.
-
-    Again and again for ``BUSY_S``. None where it cannot be passed by.
+    With ``computing`` each thread goes through memory meanwhile. It is None where the system does not let the
+    cache be passed by.
     """
     descriptor = _open(path)
     if descriptor is None:
@@ -159,9 +158,9 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
 
 
 def _touched_bytes_per_s(path: Path) -> float | None:
-    """Bytes/s of touching every page of a mapped file, none in memory.
+    """Bytes/s of touching every page of a mapped file of which no page is in memory.
 
-    None where that cannot be had.
+    It is None where the system keeps its pages in memory.
     """
     if not page_cache.drop(path):
         return None

@@ -143,7 +143,7 @@ def this_year() -> int:
 def save_profile(profile: Device, path: Path | None = None) -> Path:
     """Write the profile as TOML, into the user's own devices unless ``path`` is given.
 
-    Replaces it atomically.
+    A file that is there is replaced in one step, so that no reader sees half of it.
     """
     target = path or home_dir() / "devices" / f"{profile.name}.toml"
     write_atomically(target, dump_device(profile).encode())

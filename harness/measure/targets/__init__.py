@@ -1,4 +1,4 @@
-"""Where a measurement runs: this machine, one behind SSH, an Android device on a cable; none needs Python.
+"""Places where a measurement runs: this machine, one behind SSH, an Android device; none of them needs Python.
 
 Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and client/transport.cpp (names of
 states).

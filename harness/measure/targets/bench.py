@@ -89,7 +89,8 @@ def program_for(programs: Path, abi: str) -> Path:
 def key_there(planned: Measurement, known: Facts, programs: Path, cpus: Sequence[int]) -> str:
     """Key of a measurement on a target, known before anything is pushed to it.
 
-    BadDataError: no executable for it.
+    Raises:
+        BadDataError: The folder of programs has no executable for the target.
     """
     assert isinstance(planned.job, (GenerateJob, SoakJob)) and planned.model is not None
     program = program_for(programs, known.abi)

@@ -80,7 +80,7 @@ class Frame(NamedTuple):
 
     @contextlib.contextmanager
     def laid(self) -> Iterator[Path]:
-        """A root with the files, for the length of a block; errors as :meth:`write`."""
+        """A root folder with the files, which lasts for a block, with the errors of :meth:`write`."""
         with tempfile.TemporaryDirectory() as folder:
             self.write(Path(folder))
             yield Path(folder)
@@ -152,10 +152,10 @@ class ShellTarget:
     def put_program(self, path: Path) -> tuple[str, ...]:
         """Push a program, and the shared libraries beside it under their own names.
 
-        The words that start it there.
+        Returns the words of the command that starts the program on the target.
 
         Raises:
-            CouldNotRunError: As :meth:`put`.
+            CouldNotRunError: The target does not take a file, as with :meth:`put`.
         """
         places: dict[str, str] = {}
         names: dict[str, str] = {}
@@ -225,7 +225,7 @@ class ShellTarget:
     def counters(self, *, period_s: float = 0.5) -> Iterator["CounterFrames"]:
         """Frames of the device's counters, and of the command that is started, while the block runs.
 
-        In one shell.
+        All of them come from one shell, since the start of a shell would disturb the run.
         """
         own = "/proc/$1/stat /proc/$1/status /proc/$2/stat"
         script = (
@@ -283,7 +283,7 @@ class CounterFrames:
     def around(self, start_s: float, end_s: float, *, patience_s: float = 5.0) -> list[Frame]:
         """Frames from the last one before ``start_s`` to the first one after ``end_s``.
 
-        Waits for the latter.
+        The call waits for that last frame for ``patience_s`` at most.
         """
         with self._more:
             self._more.wait_for(
@@ -320,9 +320,9 @@ class Running:
         return self.process.stderr.readline(_LINE_MAX_BYTES).decode("utf-8", "replace")
 
     def told(self) -> Iterator[tuple[float, str]]:
-        """Lines of its error output and when they came (monotonic seconds).
+        """Lines of the command's error output, each with the time it came (monotonic seconds).
 
-        It is killed when they are too many.
+        A command that prints too many lines is killed, so that memory stays bounded.
         """
         size = 0
         while line := self._readline():

@@ -1,6 +1,6 @@
-"""What a target is, by reading alone: names, cores and clocks, memory, heat, battery.
+"""Facts of a target, by reading alone: names, cores and clocks, memory, heat and battery.
 
-And the profile made of it.
+The profile by which a target is predicted is made of these facts.
 """
 
 import contextlib
@@ -91,12 +91,12 @@ def _joined(named: dict[str, str], what: str) -> str:
 
 
 def _android(frame: Frame, service: str, pattern: str) -> list[Any]:
-    """What an Android service says; nothing elsewhere."""
+    """The part of an Android service's output that a pattern finds; empty on other systems."""
     return re.findall(pattern, frame.files.get(f"/dumpsys/{service}", ""))
 
 
 def battery_percent(frame: Frame) -> int | None:
-    """Charge of the battery; None without one."""
+    """Charge of the target's battery in per cent; None on a target without a battery."""
     levels = _android(frame, "battery", r"(?m)^\s*level: (\d+)")
     for name, text in frame.files.items():
         if not levels and name.endswith("/capacity"):
@@ -113,7 +113,7 @@ def celsius(frame: Frame) -> float | None:
 def drained_joules(first: Frame, last: Frame) -> float | None:
     """Energy that left the battery: charge counter (uAh) x voltage (mV).
 
-    None while it is charged, or untold.
+    It is None while the battery is charged, and on targets that give no counter.
     """
     told = []
     for frame in (first, last):
@@ -157,7 +157,7 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: float) -> None
 
 
 def fingerprint(known: Facts) -> MachineFingerprint:
-    """What identifies the target for comparison of runs; no serial number."""
+    """The facts by which two runs are known to be of the same target; a serial number is none of them."""
     system, kernel, arch = known.system
     cpu = known.cpu._replace(model=known.chip, board=known.title)
     ram = known.ram._replace(limit_bytes=known.ram.total_bytes)
@@ -230,9 +230,9 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
 
 
 def _known_device(told: str) -> Device | None:
-    """The device that its own name or its chip's, as Android or the kernel tell it, stands for.
+    """The device that a target's own name or its chip's stands for, as Android or the kernel gives them.
 
-    None where nobody knows it.
+    It is None where no device has such a name or chip.
     """
     with contextlib.suppress(InputError):
         return load_device(told)

@@ -46,7 +46,7 @@ _SAME: Final = (
 
 
 def number(value: Any) -> float:
-    """A number that an amount can be (``LEAST`` to ``MOST``), from a number or text; else 0."""
+    """An amount within ``LEAST`` and ``MOST``, read from a number or text; 0 for any other value."""
     try:
         amount = float(value)
     except (TypeError, ValueError):

@@ -73,7 +73,7 @@ def from_text(text: str, source: Path | str) -> list[Record]:
 def _table(lines: list[str]) -> list[dict[str, Any]]:
     """Rows of every llama-bench table in the text, by the names of its JSON.
 
-    Other tables and prose are passed over.
+    Prose, and tables that other programs print, are passed over without a word.
     """
     columns: list[str] = []
     rows = []

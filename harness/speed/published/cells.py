@@ -54,7 +54,7 @@ def speed_columns() -> list[str]:
 
 
 def read_cells(path: Path | None = None) -> list[Cells]:
-    """Rows of the shipped file of speeds, or of ``path``; errors as :func:`cells_in`."""
+    """Rows of the shipped file of speeds, or of ``path``, with the errors of :func:`cells_in`."""
     if path is not None:
         return cells_in(path, NEEDED)
     with as_file(files("harness") / "published" / "data" / "decode.csv") as shipped:

@@ -129,7 +129,7 @@ def judged(row: Row, ln_s: float, half_width: float) -> Judged:
 
 
 def score(judged: Sequence[Judged]) -> VoteErrors | None:
-    """Errors of these rows, one vote each; None without any."""
+    """Errors of these rows with one vote for each; None where there is no row."""
     if not judged:
         return None
     by_vote = grouped(judged, lambda one: one.row.vote)

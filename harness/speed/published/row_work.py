@@ -68,7 +68,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
 
 
 def active_named(name: str) -> float:
-    """Active parameters (10**9) that a name tells, as in 35B-A3B; 0 for none."""
+    """Active parameters (10**9) that a name states, as in 35B-A3B; 0 where it states none."""
     found = re.search(r"\bA(\d+(?:\.\d+)?)B\b", name)
     if found:
         return float(found[1])
@@ -78,9 +78,7 @@ def active_named(name: str) -> float:
 def rest_bytes_each(known: Known, size_bytes: float) -> float:
     """Bytes of a weight outside of routed experts, in a file of this size of another recipe than llama.cpp's.
 
-    Else 0.
-
-    A recipe of llama.cpp is told by the name and the size. Any other saves on the routed experts, which are
+    It is 0 for a recipe of llama.cpp, which the name and the size show. Any other saves on the routed experts, which are
     most of the file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for
     ds4.
     """

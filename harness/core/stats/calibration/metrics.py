@@ -40,7 +40,8 @@ def bins_of(confidences: Doubles, bin_count: int) -> NDArray[np.intp]:
 def ece(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10) -> float:
     """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015).
 
-    Errors as ``checked``.
+    Raises:
+        RefusedError: The input is one that :func:`checked` refuses.
     """
     p, y = checked(confidences, correct)
     gaps = np.bincount(bins_of(p, bin_count), y - p)  # n_b (accuracy_b - confidence_b)
@@ -55,9 +56,9 @@ def accuracy_at(confidences: ArrayLike, correct: ArrayLike, coverage: float) -> 
 
 
 def _risk_at_coverage(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Doubles]:
-    """Share answered and share wrong among those, from the surest row on.
+    """Share of rows answered and share of errors among them, from the surest row on.
 
-    Rows of equal confidence go together.
+    Rows of equal confidence are answered together, so that their order does not matter.
     """
     p, y = checked(confidences, correct)
     order = np.argsort(-p, kind="stable")
