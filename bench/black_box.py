@@ -18,14 +18,14 @@ from bench.fits.leave_out import GROUPS, fitted, folds_of, leave_out
 from harness.answer.nearest import shipped_rows
 from harness.speed.published.errors_of_rows import GROUPS as KINDS
 from harness.speed.published.errors_of_rows import Judged, score
-from harness.speed.published.rows import Row, is_trusted
+from harness.speed.published.rows import PublishedRow, is_trusted
 
 Array = NDArray[np.float64]
 _WORDS = (0, 1, 2, 3)
 _PARTS = 5
 
 
-def _columns(rows: list[Row]) -> Array:
+def _columns(rows: list[PublishedRow]) -> Array:
     numbers: list[dict[str, int]] = [{} for _ in _WORDS]
     table = []
     for row in rows:
@@ -42,7 +42,7 @@ def _columns(rows: list[Row]) -> Array:
     return np.array(table)
 
 
-def _trees(rows: list[Row], by: str) -> Array:
+def _trees(rows: list[PublishedRow], by: str) -> Array:
     """Tokens/s of each row by trees that saw nothing of its parts."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 

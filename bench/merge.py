@@ -17,14 +17,14 @@ import click
 from harness.answer.nearest import model_of
 from harness.speed.coefficients import shipped
 from harness.speed.published.cells import speed_columns
-from harness.speed.published.rows import Row, read_rows
+from harness.speed.published.rows import PublishedRow, read_rows
 
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "harness" / "published" / "data" / "decode.csv"
 MOST_SPREADS: Final = 3.0
 """One honest measurement in 370 is further off."""
 
 
-def beside_the_law(row: Row) -> tuple[float, float]:
+def beside_the_law(row: PublishedRow) -> tuple[float, float]:
     """What the law expects of a row, tokens/s, and how many of its spreads the row lies above that."""
     belief = shipped()
     ln_s, slopes = row.predicted(belief.values)
@@ -37,7 +37,7 @@ def beside_the_law(row: Row) -> tuple[float, float]:
 @click.option("--write", is_flag=True, help="Add the rows that do not contradict.")
 def main(files: tuple[Path, ...], write: bool) -> None:
     """Print each row beside the law; exit 1 where one contradicts or cannot be read as a model on a chip."""
-    kept = list[Row]()
+    kept = list[PublishedRow]()
     refused = 0
     for file in files:
         for row in read_rows(file, model_of):

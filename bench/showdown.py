@@ -27,7 +27,7 @@ from bench._kept import REPORTS, write
 from bench.fits.leave_out import fitted, leave_out
 from harness.answer.nearest import shipped_rows
 from harness.speed.published.errors_of_rows import Judged, score
-from harness.speed.published.rows import Row, is_trusted
+from harness.speed.published.rows import PublishedRow, is_trusted
 
 _NOMINAL: Final = ((r"f32", 4.0), (r"f16", 2.0), (r"q8|8[- ]?bit|int8|w8", 1.0), (r"q6", 0.75), (r"q5", 0.625),
                    (r"q3|3[- ]?bit|iq3", 0.375), (r"q2|2[- ]?bit|iq2|iq1|tq|ternary|1[- ]?bit|q1", 0.25))  # fmt: skip
@@ -46,16 +46,16 @@ class Said(NamedTuple):
     high: float = 0.0
 
 
-Peer = Callable[[Row], Said | None]
+Peer = Callable[[PublishedRow], Said | None]
 
 
-def _bytes(row: Row) -> tuple[float, float]:
+def _bytes(row: PublishedRow) -> tuple[float, float]:
     """Of the file, and of what a token reads by active over all weights."""
     size = float(row.raw["model_bytes"])
     return size, row.machine.bandwidth_bytes_per_s / row.promised
 
 
-def _params(row: Row) -> tuple[float, float]:
+def _params(row: PublishedRow) -> tuple[float, float]:
     assert row.work is not None
     count = row.raw.number("params_b") * 1e9 or row.work.weight_count
     return count, row.raw.number("active_params_b") * 1e9 or (row.work.weight_count if row.work.moe else count)
@@ -69,7 +69,7 @@ def share_of(share: float) -> Peer:
 def nominal(share: float, *, active: bool, low: float = 0.0, high: float = 0.0) -> Peer:
     """A share of bandwidth over weights times the bytes that a type's name tells; ``low`` and ``high`` as stated."""
 
-    def ask(row: Row) -> Said:
+    def ask(row: PublishedRow) -> Said:
         each = next((size for words, size in _NOMINAL if re.search(words, row.raw["quant"].lower())), 0.5)
         ceiling = row.machine.bandwidth_bytes_per_s / (_params(row)[1 if active else 0] * each)
         return Said(share * ceiling, low * ceiling, high * ceiling)
@@ -77,7 +77,7 @@ def nominal(share: float, *, active: bool, low: float = 0.0, high: float = 0.0) 
     return ask
 
 
-def gguf_parser(row: Row) -> Said:
+def gguf_parser(row: PublishedRow) -> Said:
     """1 / (max(8 N / FLOP/s, bytes / W) + cache / W), N and bytes those of all experts: its "max TPS"."""
     assert row.work is not None
     count, _ = _params(row)
@@ -86,7 +86,7 @@ def gguf_parser(row: Row) -> Said:
     return Said(1 / (max(compute, _bytes(row)[0] / w) + row.work.kv_bytes / w))
 
 
-def whichllm(row: Row) -> Said | None:
+def whichllm(row: PublishedRow) -> Said | None:
     """Its own functions, given the file's size and the machine's bandwidth."""
     from whichllm.engine.performance import estimate_speed_uncertainty, estimate_tok_per_sec
     from whichllm.hardware.types import GPUInfo
@@ -141,7 +141,7 @@ def _llmfit(name: str, side: str, shared: bool, quant: str) -> float | None:
     return paths.get(wanted)
 
 
-def llmfit(row: Row) -> Said | None:
+def llmfit(row: PublishedRow) -> Said | None:
     """Its own program, given a profile of the machine; of a model that it does not list by name one of its size."""
     if row.machine.side == "npu":
         return None
@@ -176,7 +176,7 @@ PEERS: Final[dict[str, tuple[Peer, str]]] = {
 """Who is asked, and where the formula stands. LM Studio and llama-fit-params state memory and no speed."""
 
 
-def _rightly(rows: Sequence[Row], said: Mapping[int, Said]) -> float:
+def _rightly(rows: Sequence[PublishedRow], said: Mapping[int, Said]) -> float:
     """Share of pairs of rows of one chip, api and source whose faster one is named."""
     pairs: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for i in sorted(said):
@@ -191,7 +191,7 @@ def _rightly(rows: Sequence[Row], said: Mapping[int, Said]) -> float:
     return right / total if total else 0.0
 
 
-_GROUPS: Final[dict[str, Callable[[Row], bool]]] = {
+_GROUPS: Final[dict[str, Callable[[PublishedRow], bool]]] = {
     "all": lambda _: True,
     "dense, llama.cpp": lambda r: r.group == "dense" and r.machine.runtime == "llama.cpp",
     "experts": lambda r: r.group == "moe",

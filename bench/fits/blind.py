@@ -7,28 +7,28 @@ from collections.abc import Iterable
 import numpy as np
 
 from harness.speed.published.errors_of_rows import Judged, hardware_of
-from harness.speed.published.rows import Row, is_trusted, predictable
+from harness.speed.published.rows import PublishedRow, is_trusted, predictable
 
 
-def blind_constants(rows: Iterable[Row]) -> dict[str, float]:
+def blind_constants(rows: Iterable[PublishedRow]) -> dict[str, float]:
     """Median error of a constant share of the data sheet that saw neither the chip nor the source of a row.
 
     By group of rows, and by hardware and phase; of predictable, trusted rows.
     """
-    sets: dict[str, list[Row]] = defaultdict(list)
+    sets: dict[str, list[PublishedRow]] = defaultdict(list)
     for row in filter(is_trusted, predictable(rows)):
         sets[row.group].append(row)
         sets[f"{hardware_of(row)}, {'prompts' if row.phase == 'prefill' else 'decode'}"].append(row)
     return {name: _blind_constant(own) for name, own in sets.items()}
 
 
-def other_sources(rows: Iterable[Row]) -> list[Judged]:
+def other_sources(rows: Iterable[PublishedRow]) -> list[Judged]:
     """Each trusted row as what others measured of the same test says it, their geometric mean: nobody can know better.
 
     A test is a chip, an api, a runtime and its threads, a model in a quantisation, and tokens of the prompt and before
     it within a factor of two.
     """
-    tests: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    tests: dict[tuple[object, ...], list[PublishedRow]] = defaultdict(list)
     for row in filter(is_trusted, predictable(rows)):
         assert row.work is not None
         machine, model = row.machine, (row.phase, row.work.model, row.work.type_name)
@@ -42,7 +42,7 @@ def other_sources(rows: Iterable[Row]) -> list[Judged]:
     ]
 
 
-def _blind_constant(rows: Iterable[Row]) -> float:
+def _blind_constant(rows: Iterable[PublishedRow]) -> float:
     ratios: dict[tuple[tuple[str, ...], str, str], list[float]] = defaultdict(list)
     for row in rows:
         ratios[row.vote, row.chip, row.source].append(row.promised / row.measured)

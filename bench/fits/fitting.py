@@ -29,7 +29,7 @@ from harness.speed.laws import (
     prefill_parts,
     prior_of,
 )
-from harness.speed.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
+from harness.speed.published.rows import NEUTRAL_EXCLUSIONS, PublishedRow, is_trusted
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1
@@ -95,7 +95,7 @@ class Fit(NamedTuple):
     precision: Array
 
 
-def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...]]:
+def row_features(row: PublishedRow) -> dict[tuple[str, str], tuple[tuple[str, float], ...]]:
     """Terms of a row by phase and law; among them its source, and how it measured, which nobody who asks shares."""
     assert row.work is not None
     listed = features(row.phase, row.work, row.machine, row.prompt.tokens)
@@ -114,7 +114,7 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     return {(row.phase, law): terms for law, terms in {**listed, "scale": (*scale, *how)}.items()}
 
 
-def problem_of(rows: Sequence[Row]) -> Problem:
+def problem_of(rows: Sequence[PublishedRow]) -> Problem:
     """Arrays of predictable rows of both phases."""
     from scipy.sparse import csr_array
 
@@ -149,7 +149,7 @@ def problem_of(rows: Sequence[Row]) -> Problem:
     )
 
 
-def votes(rows: Sequence[Row]) -> Array:
+def votes(rows: Sequence[PublishedRow]) -> Array:
     """Weight of each row: 1 / rows of its vote, so that forty tests of one card weigh as one."""
     names = [(*row.vote, row.source) for row in rows]
     count = Counter(names)
@@ -316,7 +316,7 @@ def _told(key: str, at: int, whole: Fit, widths: Mapping[str, float]) -> bool:
 
 
 def coefficients_of(
-    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, scales: dict[str, float]
+    problem: Problem, whole: Fit, rows: Sequence[PublishedRow], source: str, scales: dict[str, float]
 ) -> Coefficients:
     """What ships: every term but the sources', which nobody who asks shares."""
     spread = np.sqrt(np.diag(whole.covariance))
@@ -345,9 +345,9 @@ def coefficients_of(
     )
 
 
-def measured_chips(rows: Sequence[Row]) -> dict[str, Measured]:
+def measured_chips(rows: Sequence[PublishedRow]) -> dict[str, Measured]:
     """Chips that rows are of, by :func:`engine_key`, with the votes of each phase."""
-    by_engine: dict[str, list[Row]] = {}
+    by_engine: dict[str, list[PublishedRow]] = {}
     for row in filter(teaches, rows):
         by_engine.setdefault(engine_key(row.machine), []).append(row)
     found = {}

@@ -18,7 +18,7 @@ from harness.answer.nearest import model_of
 from harness.core.tables import shipped_table
 from harness.speed.energy import knee_seconds
 from harness.speed.published.errors_of_rows import Judged
-from harness.speed.published.rows import Row
+from harness.speed.published.rows import PublishedRow
 
 NOISE: Final = 0.36
 """Spread of ln joules between devices that share all terms: what a vote may be off by before it pulls at them. Of 0.3,
@@ -64,7 +64,7 @@ def shipped() -> list[HeatRow]:
     return [own for kind in KINDS for _, own in heat_rows(kind, model_of) if own is not None]
 
 
-def leave_out(rows: Sequence[tuple[Row, HeatRow]]) -> list[Judged]:
+def leave_out(rows: Sequence[tuple[PublishedRow, HeatRow]]) -> list[Judged]:
     """Each device predicted by a fit on the rows of all the others, energy and runs together."""
     judged = []
     for device in dict.fromkeys(own.device for _, own in rows):

@@ -17,12 +17,12 @@ from harness.speed.coefficients import Coefficients
 from harness.speed.interval import scale_classes, scale_of
 from harness.speed.published.errors_of_rows import Judged, judged
 from harness.speed.published.posterior import own_square
-from harness.speed.published.rows import Row, is_trusted, predictable
+from harness.speed.published.rows import PublishedRow, is_trusted, predictable
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-GROUPS: Final[dict[str, Callable[[Row], str]]] = {
+GROUPS: Final[dict[str, Callable[[PublishedRow], str]]] = {
     "chip": lambda row: row.chip,
     "source": lambda row: row.source,
     "family": lambda row: f"{row.machine.traits.family}|{row.machine.side}",
@@ -42,7 +42,7 @@ LEAST_MODELS: Final = 3
 class Whole:
     """Predictable rows, the fit on all of them, its spread, and what it was off by without chips and sources."""
 
-    def __init__(self, rows: list[Row], problem: fitting.Problem, fit: fitting.Fit) -> None:
+    def __init__(self, rows: list[PublishedRow], problem: fitting.Problem, fit: fitting.Fit) -> None:
         self.rows, self.problem, self.fit = rows, problem, fit
         self.spread = fitting.spread_of(problem, fit)
 
@@ -72,14 +72,14 @@ class Unseen(NamedTuple):
     known: NDArray[np.bool_]
 
 
-def fitted(rows: Sequence[Row]) -> Whole:
+def fitted(rows: Sequence[PublishedRow]) -> Whole:
     """The fit on all predictable rows."""
     known = predictable(rows)
     problem = fitting.problem_of(known)
     return Whole(known, problem, fitting.fit(problem))
 
 
-def _sets(rows: Sequence[Row], by: str) -> Iterator[tuple[Numbers, Numbers]]:
+def _sets(rows: Sequence[PublishedRow], by: str) -> Iterator[tuple[Numbers, Numbers]]:
     """Numbers of rows that are judged together, and of those left out for them."""
     names = [np.array([GROUPS[word](row) for row in rows]) for word in by.split("+")]
     for key in sorted(set(zip(*(name.tolist() for name in names), strict=True))):
@@ -237,7 +237,7 @@ def leave_out_given(whole: Whole, count: int, seed: int = 0) -> list[Judged]:
     return judge_unseen(whole, Unseen(at, ln_s, spreads, np.ones(len(at), bool)), "chip")
 
 
-def _chosen(rows: Sequence[Row], count: int, chance: random.Random) -> list[int]:
+def _chosen(rows: Sequence[PublishedRow], count: int, chance: random.Random) -> list[int]:
     """Numbers of the rows given: one of decode and one of prefill of each of ``count`` models in a quantisation."""
     pairs = sorted({(r.raw["model"], r.raw["quant"]) for r in rows if r.phase == "decode"})
     result = []

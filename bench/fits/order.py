@@ -20,7 +20,7 @@ from bench.fits.teaching import teaches
 from harness.hardware.traits import PHONE_THREADS, chip_key, traits_of
 from harness.speed.coefficients import Coefficient, Coefficients, engine_key
 from harness.speed.laws import Machine, Work, decode_seconds
-from harness.speed.published.rows import Row
+from harness.speed.published.rows import PublishedRow
 
 WORKS: Final = (
     Work(0.10e9, 0.135e9, 30, 2.9e6, "q4k", type_name="Q4_K_M"),
@@ -65,7 +65,7 @@ def excess(pair: Pair, belief: Coefficients) -> float:
     return max(math.log(one) for one in each)
 
 
-def ordered(belief: Coefficients, rows: Sequence[Row]) -> Coefficients:
+def ordered(belief: Coefficients, rows: Sequence[PublishedRow]) -> Coefficients:
     """The same with the levels of chips in the order of their series."""
     settled = [pair for pair in pairs() if not _said_by_sources(pair, rows)]
     for _ in range(ROUNDS):
@@ -91,7 +91,7 @@ def pooled(pair: Pair, over: float, belief: Coefficients) -> Coefficients:
     return belief.replace(terms=terms)
 
 
-def _said_by_sources(pair: Pair, rows: Sequence[Row]) -> bool:
+def _said_by_sources(pair: Pair, rows: Sequence[PublishedRow]) -> bool:
     """Whether enough sources decoded the same model on both, and the later was slower."""
     by_test: dict[tuple[str, ...], dict[int, list[float]]] = {}
     for row in rows:

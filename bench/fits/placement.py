@@ -16,7 +16,7 @@ from harness.speed.laws import Terms as Seconds
 from harness.speed.passes import Part, Pass, PlacementTerms
 from harness.speed.published.errors_of_rows import Judged, judge_shipped
 from harness.speed.published.row_work import ModelOf
-from harness.speed.published.rows import TRUSTED, Row
+from harness.speed.published.rows import TRUSTED, PublishedRow
 
 Array = NDArray[np.float64]
 GROUPS: Final = frozenset({"split placement, decode", "split placement, prefill"})
@@ -26,7 +26,7 @@ NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 
 
-Case = tuple[Row, PlacedRow]
+Case = tuple[PublishedRow, PlacedRow]
 """A row of trust A or B, and what the laws see of it."""
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from harness.speed.published.rows import BY_BITS, Row
+from harness.speed.published.rows import BY_BITS, PublishedRow
 
 _MARKED: Final = re.compile(
     r"suspect|implausib|throttl|unstable|memory-pressure|cache-resident|bus limit|does not fit|disagree"
@@ -16,7 +16,7 @@ _SETUPS: Final = re.compile(
 up in 2025) is up to seven times slower than Mesa's, matrices without hipBLASLt three times."""
 
 
-def setup_of(row: Row) -> str:
+def setup_of(row: PublishedRow) -> str:
     """What a row was measured with that nobody gets unasked; empty for the usual."""
     found = _SETUPS.search(f"{row.raw.get('runtime', '')} {row.raw.get('notes', '')}".lower())
     if found:
@@ -24,7 +24,7 @@ def setup_of(row: Row) -> str:
     return ""
 
 
-def teaches(row: Row) -> bool:
+def teaches(row: PublishedRow) -> bool:
     """Whether a row says of its chip what it does where a model runs as it should, and its bytes are known."""
     return row.raw.get("derived") != BY_BITS and not _MARKED.search(
         f"{row.excluded} {row.raw.get('notes', '')}".lower()

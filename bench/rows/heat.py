@@ -18,7 +18,7 @@ from harness.speed.energy import ENERGY_WIDTH, PLAIN, SHARE_WIDTH, TokenLoad, he
 from harness.speed.interval import interval
 from harness.speed.published.cells import Cells
 from harness.speed.published.row_work import ModelOf, row_work
-from harness.speed.published.rows import Row, api_named, refused
+from harness.speed.published.rows import PublishedRow, api_named, refused
 
 Kind = Literal["energy", "thermal"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -84,7 +84,7 @@ _KINDS: Final = {"gpu": "desktop", "sbc": "board", "edge": "board", "server-gpu"
 _DOUBTS: Final = {"C": 1.5, "D": 2.0}
 
 
-def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[tuple[Row, HeatRow | None]]:
+def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[tuple[PublishedRow, HeatRow | None]]:
     """Rows of the shipped file of that kind, or of ``path``, judged by the shipped terms.
 
     Each with what was measured; None where the row, or the first of a run, lacks what the model of heat
@@ -101,7 +101,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
             one = raw["run_id"]
         runs.setdefault((one, raw["device"], raw["backend"], raw["model"]), []).append(raw)
     read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
-    rows: list[tuple[Row, HeatRow | None]] = []
+    rows: list[tuple[PublishedRow, HeatRow | None]] = []
     for run in runs.values():
         try:
             own = read(run, _load(run[0], model_of))
@@ -109,14 +109,14 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
             rows.append((refused(run[0], group, error), None))
             continue
         if own is None:
-            rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
+            rows.append((PublishedRow(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue
         known = own.predicted(heat_terms()) is not None
         reason = "nothing is known of the device's limit"
         if known:
             reason = ""
         law = partial(own.said, heat_terms())
-        rows.append((Row(run[0], group, own.vote, own.measured, own.promised, reason, law), own))
+        rows.append((PublishedRow(run[0], group, own.vote, own.measured, own.promised, reason, law), own))
     return rows
 
 

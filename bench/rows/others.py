@@ -19,7 +19,7 @@ from harness.speed.laws import Machine, Work
 from harness.speed.passes import Part, Pass
 from harness.speed.published.cells import Cells
 from harness.speed.published.row_work import ModelOf, active_named
-from harness.speed.published.rows import Row, one_row, row_of, why_not
+from harness.speed.published.rows import PublishedRow, one_row, row_of, why_not
 from harness.speed.storage import BUSY_DISK_RATIO, cached_experts, expert_bytes, mmap_read_s
 from harness.speed.streamed import EXPERTS_SPREAD
 
@@ -65,7 +65,7 @@ def outside(raw: Mapping[str, str]) -> str:
     return next(said, "")
 
 
-def speculation_rows(path: Path | None = None) -> list[Row]:
+def speculation_rows(path: Path | None = None) -> list[PublishedRow]:
     """Measured speedups from acceptance, draft length and device.
 
     Raises:
@@ -75,7 +75,7 @@ def speculation_rows(path: Path | None = None) -> list[Row]:
     return [one_row(raw, "speculative speedup", _speculation) for raw in cells]
 
 
-def _speculation(raw: Cells) -> Row:
+def _speculation(raw: Cells) -> PublishedRow:
     speedup, gamma, rate, mean, *_ = raw.numbers(
         "speedup", "gamma", "acceptance_rate", "mean_accepted_tokens", "baseline_tps", "draft_cost_ratio_c"
     )
@@ -94,7 +94,7 @@ def _speculation(raw: Cells) -> Row:
         law = None
     else:
         law = partial(_speedup, raw, tokens)
-    return Row(raw, "speculative speedup", vote, speedup, tokens, reason, law, machine=machine)
+    return PublishedRow(raw, "speculative speedup", vote, speedup, tokens, reason, law, machine=machine)
 
 
 def _speedup(raw: Cells, tokens: float) -> Interval:
@@ -156,7 +156,7 @@ def _machine(words: str) -> Machine:
     return machine_of(device, Scenario(api=api))
 
 
-def streaming_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+def streaming_rows(path: Path | None, model_of: ModelOf) -> list[PublishedRow]:
     """Speeds of dense models that are mapped, and of mixtures read from disk; nothing is fitted.
 
     Raises:
@@ -166,7 +166,7 @@ def streaming_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     return [one_row(raw, "streaming", lambda own: _streaming(own, model_of)) for raw in cells]
 
 
-def _streaming(raw: Cells, model_of: ModelOf) -> Row:
+def _streaming(raw: Cells, model_of: ModelOf) -> PublishedRow:
     size, disk, speed, ram, card, active, params = raw.numbers(
         "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b",
         "params_b",
@@ -189,7 +189,7 @@ def _streaming(raw: Cells, model_of: ModelOf) -> Row:
         (known is not None and (experts is not None or not moe), "no such model"),
     )
     if reason or known is None:
-        return Row(raw, group, vote, speed, reason=reason)
+        return PublishedRow(raw, group, vote, speed, reason=reason)
     read = size * (active / params if moe else 1.0)
     host = _host_bytes_per_s(raw.get("device", ""))
     limited = "limit" in raw.get("system", "").lower()
@@ -204,7 +204,7 @@ def _streaming(raw: Cells, model_of: ModelOf) -> Row:
         seconds = mapped / host + min(size, card) / (0.5 * _CARD_BYTES_PER_S)
         seconds += mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
     law = partial(interval, 1 / seconds, *(EXPERTS_SPREAD if moe else (_SPREADS["mapped"],)))
-    return Row(raw, group, vote, speed, disk * 1e9 / read, law=law)
+    return PublishedRow(raw, group, vote, speed, disk * 1e9 / read, law=law)
 
 
 def _host_bytes_per_s(words: str) -> float:
@@ -215,7 +215,7 @@ def _host_bytes_per_s(words: str) -> float:
     return 0.6 * device.pool("ram").bandwidth_bytes_per_s.value
 
 
-def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+def batch_rows(path: Path | None, model_of: ModelOf) -> list[PublishedRow]:
     """Tokens/s of all sequences together; several processes at once are several engines, and left aside.
 
     Raises:
@@ -226,7 +226,7 @@ def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     return [row for row in rows if row.reason or row.raw.number("batch_npl") > 1]
 
 
-def _batch(raw: Cells, model_of: ModelOf) -> Row:
+def _batch(raw: Cells, model_of: ModelOf) -> PublishedRow:
     """A batch as a row of decode: its speed is that of all sequences."""
     new = raw.get("gen_tokens") or "128"
     quant = raw["quant"]
@@ -260,7 +260,7 @@ def _batch(raw: Cells, model_of: ModelOf) -> Row:
     )
 
 
-def _together(row: Row, count: int) -> Interval:
+def _together(row: PublishedRow, count: int) -> Interval:
     """Speed of a batch by the law."""
     assert row.work is not None
     engine = Fitted(row.machine, shipped())

@@ -40,7 +40,7 @@ from harness.speed.passes import (
 )
 from harness.speed.published.cells import Cells
 from harness.speed.published.row_work import ModelOf
-from harness.speed.published.rows import Row, api_named, refused, test_named, why_not
+from harness.speed.published.rows import PublishedRow, api_named, refused, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
@@ -104,7 +104,7 @@ class PlacedRow(NamedTuple):
         return interval(self.tokens_per_s(terms), below, above)
 
 
-def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedRow | None]]:
+def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[PublishedRow, PlacedRow | None]]:
     """Rows of a file, or of the shipped one, judged by the shipped terms; None for what cannot be predicted.
 
     Raises:
@@ -119,7 +119,7 @@ def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedR
     return pairs
 
 
-def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
+def _row(raw: Cells, model_of: ModelOf) -> tuple[PublishedRow, PlacedRow | None]:
     speed, params, size, active = raw.numbers("tokens_per_s", "params_b", "model_bytes", "active_params_b")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     quant = raw.get("quant", "")
@@ -140,7 +140,7 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     )
     chip = chip_key(raw.get("gpu_chip", ""))
     vote = "placement", chip, raw.get("model", ""), raw.get("quant", ""), phase
-    row = Row(raw, f"split placement, {phase}", vote, speed, reason=reason, chip=chip)
+    row = PublishedRow(raw, f"split placement, {phase}", vote, speed, reason=reason, chip=chip)
     if reason or known is None:
         return row, None
     tokens, seen = (1, depth + count / 2) if phase == "decode" else (int(count), depth)

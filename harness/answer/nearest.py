@@ -20,7 +20,7 @@ from harness.speed.coefficients import believed
 from harness.speed.fitted import machine_of, work_of
 from harness.speed.published.cells import Cells, read_cells
 from harness.speed.published.row_work import Known
-from harness.speed.published.rows import Row, api_named, is_trusted, predictable, read_rows
+from harness.speed.published.rows import PublishedRow, api_named, is_trusted, predictable, read_rows
 
 _NEAREST: Final = 6
 _SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
@@ -82,7 +82,7 @@ def measured_of(device: Device) -> list[Cells]:
 
 
 @lru_cache(maxsize=1)
-def shipped_rows() -> list[Row]:
+def shipped_rows() -> list[PublishedRow]:
     """The published speeds that ship with the package."""
     return read_rows(None, model_of)
 
@@ -111,7 +111,7 @@ def neighbours(case: Case) -> list[Neighbour]:
     machine = machine_of(case.device, scenario)
     work = work_of(case.model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
 
-    def distance(row: Row) -> float:
+    def distance(row: PublishedRow) -> float:
         assert row.work is not None
         other = row.machine
         silicon = 3.0
@@ -123,7 +123,7 @@ def neighbours(case: Case) -> list[Neighbour]:
         bytes_ratio = work.weight_bytes / row.work.weight_bytes
         return silicon + 2.0 * (machine.api != other.api) + kind + abs(math.log(bytes_ratio))
 
-    nearest: dict[str, dict[object, Row]] = {"decode": {}, "prefill": {}}
+    nearest: dict[str, dict[object, PublishedRow]] = {"decode": {}, "prefill": {}}
     for row in sorted(filter(is_trusted, predictable(shipped_rows())), key=distance):
         votes = nearest[row.phase]
         if len(votes) < _NEAREST:

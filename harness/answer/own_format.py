@@ -10,7 +10,7 @@ from harness.core.device import Device
 from harness.core.errors import RefusedError
 from harness.core.program import program_named
 from harness.core.units import GB
-from harness.models.formats import Format, Program
+from harness.models.formats import Format, Loader
 from harness.models.weights import weights_of
 
 _ANYWHERE: Final = frozenset({"cpu", "metal"})
@@ -49,7 +49,7 @@ def told(model: Model) -> OwnFormat | None:
     )
 
 
-def runner_of(model: Model, device: Device, program: str, api: str) -> tuple[Program, str]:
+def runner_of(model: Model, device: Device, program: str, api: str) -> tuple[Loader, str]:
     """The program that runs a format on a device, and the api it does so by; the asked ones where they can.
 
     Raises:
@@ -92,7 +92,7 @@ def _instead(model: Model, own: Format) -> str:
     return f"A GGUF file of it would need {size:.1f} GB ({own.gguf}): ask with -q {own.gguf}"
 
 
-def _api_of(program: Program, device: Device, asked: str) -> str:
+def _api_of(program: Loader, device: Device, asked: str) -> str:
     """The api by which a program drives a device, its own GPU before its CPU; empty if it cannot."""
     there = [api for engine in device.engines for api in engine.apis]
     usual = device.api("")

@@ -16,14 +16,16 @@ from typing import ClassVar, Final
 import click
 
 from harness import __version__
-from harness.cli._command import Verbs
 from harness.cli._settings import settings_of
+from harness.cli.command import Verbs
 from harness.core import plugins
 from harness.core.errors import EngineError, Exit, HarnessError
 from harness.core.printable import MESSAGE_MAX, clean, cleaned_streams
 from harness.measure import interrupts
 
 VERBS: Final = "edge_harness.verbs"
+HELPERS: Final = ("command",)
+"""Modules here that are no verbs."""
 
 
 class Commands(Verbs):

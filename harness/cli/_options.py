@@ -14,7 +14,7 @@ import click
 import msgspec
 from msgspec import Meta
 
-from harness.cli._command import refuse_typed
+from harness.cli.command import refuse_typed
 from harness.core.base import Frozen
 from harness.core.option import Option
 from harness.core.placement import placement_of

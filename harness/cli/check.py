@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from harness.cli import _options as options
-from harness.cli._command import refuse_typed, verb
+from harness.cli.command import refuse_typed, verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, New, Prompt, Quant, Threads

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs
+from harness.cli.command import Verbs
 from harness.core.option import Option
 from harness.core.units import GB, GIB, TERA, format_bytes, format_rate
 from harness.show.output import Output, say, table

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.units import counted

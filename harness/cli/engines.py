@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._command import Verbs
+from harness.cli.command import Verbs
 from harness.core.question import Api
 from harness.core.units import format_bytes
 from harness.show.output import Output, say, table

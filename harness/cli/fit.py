@@ -8,7 +8,7 @@ import click
 import msgspec
 from msgspec import Meta
 
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.errors import Exit, InputError, RefusedError
 from harness.core.option import Option
 from harness.core.question import MOST_TOKENS, Asked, Question
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Format = Literal["llama-swap", "models-ini"]
 
 
-class _Grid(Asked):
+class _GridAsked(Asked):
     """What is asked, with several quantisations and contexts where a table of them is wanted."""
 
     quant: Annotated[
@@ -44,7 +44,7 @@ class _Grid(Asked):
 @verb
 def fit(
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...")],
-    asked: _Grid,
+    asked: _GridAsked,
     devices: Annotated[
         tuple[str, ...],
         Option(

@@ -9,7 +9,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs, refuse_typed
+from harness.cli.command import Verbs, refuse_typed
 from harness.core.base import Frozen
 from harness.core.errors import CouldNotRunError, RefusedError
 from harness.core.option import Option
@@ -29,7 +29,7 @@ FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"
 _Given = Annotated[tuple[str, ...], Option(metavar="RESULT...")]
 
 
-class _Shown(Frozen):
+class _Presentation(Frozen):
     """How a judgement is shown, and where it is written."""
 
     form: Annotated[
@@ -89,7 +89,7 @@ def gate() -> None:
 @gate.command()
 def judge(
     budget: options.Budget,
-    shown: _Shown,
+    shown: _Presentation,
     results: options.Results = (),
     baseline: options.Baseline = (),
     against: Annotated[
@@ -177,7 +177,7 @@ def live(
     ],
     baseline: Annotated[str, Option("--baseline", "The same for the build to compare with.")],
     budget: options.Budget,
-    shown: _Shown,
+    shown: _Presentation,
     max_turns: Annotated[
         int, Meta(ge=6, le=1000), Option("--max-turns", "Stop after this many turns, decided or not.")
     ] = 24,
@@ -297,7 +297,7 @@ def _baseline_note(judged: "Sequence[Record]", before: "Sequence[Record]") -> st
 def _answer(
     judgements: "list[Judgement]",
     budget: Path,
-    shown: _Shown,
+    shown: _Presentation,
     notes: "Sequence[str]" = (),
     answers: Path | None = None,
 ) -> Output:

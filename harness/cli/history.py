@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import click
 from msgspec import Meta
 
-from harness.cli._command import refuse_typed, verb
 from harness.cli._options import ending
+from harness.cli.command import refuse_typed, verb
 from harness.core.option import Option
 from harness.core.record import Outcome
 from harness.core.units import counted

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import refuse_typed, verb
+from harness.cli.command import refuse_typed, verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import New, Prompt, Threads

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from harness.cli._command import refuse_typed, verb
+from harness.cli.command import refuse_typed, verb
 from harness.core.errors import BadDataError, Exit, HarnessError
 from harness.core.option import Option
 from harness.core.printable import clean_lines

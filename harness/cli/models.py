@@ -6,7 +6,7 @@ from typing import Annotated
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs, refuse_typed
+from harness.cli.command import Verbs, refuse_typed
 from harness.core.option import Option
 from harness.core.question import Quant
 from harness.core.units import format_bytes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.option import Option
 from harness.core.printable import clean_lines
 from harness.core.units import counted, format_bytes

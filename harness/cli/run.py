@@ -6,7 +6,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import refuse_typed, verb
+from harness.cli.command import refuse_typed, verb
 from harness.core.option import Option
 from harness.core.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
 from harness.show.output import Output, say

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import click
 from msgspec import Meta
 
-from harness.cli._command import Verb, verb
+from harness.cli.command import Verb, verb
 from harness.core.errors import optional
 from harness.core.option import Option
 from harness.core.question import Question
@@ -77,7 +77,7 @@ def _fit(question: Question) -> bytes:
 def _said(path: str, *words: str) -> bytes:
     """The document that a verb prints with ``--json`` for these words."""
     from harness.cli import cli
-    from harness.cli._command import HANDED
+    from harness.cli.command import HANDED
     from harness.show.output import json_document
 
     command: click.Command | None = cli

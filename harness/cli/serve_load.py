@@ -7,7 +7,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.option import Option
 from harness.core.question import New, Prompt
 from harness.show.output import Output

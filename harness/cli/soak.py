@@ -6,7 +6,7 @@ import click
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.errors import Exit
 from harness.core.option import Option
 from harness.core.question import Api, Quant, Threads

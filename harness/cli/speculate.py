@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.errors import EngineError, Exit, RefusedError
 from harness.core.option import Option
 from harness.core.question import Api, Quant, Threads

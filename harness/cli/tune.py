@@ -5,7 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 from harness.cli import _options as options
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.option import Option
 from harness.core.question import Api, Quant
 from harness.core.units import format_seconds

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from harness.cli._command import verb
+from harness.cli.command import verb
 from harness.core.option import Option
 from harness.show.output import Output, say, table
 

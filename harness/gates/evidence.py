@@ -15,7 +15,7 @@ _CLOCKS_APART: Final = timedelta(minutes=10)
 """By which the clock of another machine may be ahead."""
 
 
-class Evidence(NamedTuple):
+class GateEvidence(NamedTuple):
     """What a gate may judge.
 
     Attributes:
@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
 
 def evidence_of(
     records: Sequence[Record], manifests: Sequence[Manifest] = (), now: datetime | None = None
-) -> Evidence:
+) -> GateEvidence:
     """Sort out what a folder of results holds.
 
     Left out are runs that cannot be, runs of the future, copies of a run, and runs of a command that a newer
@@ -54,7 +54,7 @@ def evidence_of(
         reasons[copy.run_id] = f"its samples are those of {first.run_id}"
     faults += _of_commands(records, manifests, reasons)
     kept = [record for record in records if record.run_id not in reasons]
-    return Evidence(
+    return GateEvidence(
         kept,
         faults,
         [(record.run_id, reasons[record.run_id]) for record in records if record.run_id in reasons],

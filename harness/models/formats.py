@@ -25,7 +25,7 @@ _GROUPS: Final = (
 """Groups of tensors by their names in safetensors; the first that fits counts, ``rest`` for none."""
 
 
-class Program(Frozen):
+class Loader(Frozen):
     """A program that loads a format.
 
     Attributes:
@@ -56,7 +56,7 @@ class Format(Frozen):
     """
 
     name: str
-    programs: tuple[Program, ...]
+    programs: tuple[Loader, ...]
     gguf: str
     recipe: str = ""
     usual: str = ""
@@ -65,7 +65,7 @@ class Format(Frozen):
 
 
 PROGRAMS: Final = {
-    name: Program(
+    name: Loader(
         name=name,
         title=row["title"],
         apis=tuple(row["apis"]),
@@ -77,7 +77,7 @@ PROGRAMS: Final = {
 }
 
 
-def _within(program: Program, apis: Sequence[str] | None) -> Program:
+def _within(program: Loader, apis: Sequence[str] | None) -> Loader:
     """The program with those of its apis alone that drive a format."""
     return program.replace(apis=tuple(api for api in program.apis if api in apis)) if apis else program
 

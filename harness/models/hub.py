@@ -91,7 +91,7 @@ class _Layer(msgspec.Struct):
     size: int
 
 
-class _Manifest(msgspec.Struct):
+class _OllamaManifest(msgspec.Struct):
     """What is read of Ollama's registry about a model."""
 
     layers: list[_Layer]
@@ -252,7 +252,9 @@ def read_ollama(name: str) -> Repository:
     manifest = _document(
         folder, "manifest.json", f"{base}/manifests/{told[3] or 'latest'}", _LISTING_MAX_BYTES
     )
-    layers = {layer.mediaType.rpartition(".")[2]: layer for layer in _read(place, manifest, _Manifest).layers}
+    layers = {
+        layer.mediaType.rpartition(".")[2]: layer for layer in _read(place, manifest, _OllamaManifest).layers
+    }
     if "model" not in layers:
         raise BadDataError(place, "layers", "no model file", "a layer of a model")
     digest = layers["model"].digest

@@ -1,4 +1,4 @@
 """Runtimes: one module (or folder) each, ending in RUNTIME."""
 
-HELPERS = ("simple",)
-"""Modules here that are no runtime: the base of those that have three methods."""
+HELPERS = ("one_sequence", "simple")
+"""Modules here that are no runtime: the bases of those that run one sequence, and of those with three methods."""

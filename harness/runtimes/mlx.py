@@ -16,7 +16,7 @@ from harness.core.errors import EngineError, RefusedError, optional
 from harness.core.plugins import Packaged
 from harness.core.record import EngineIdentity
 from harness.core.scenario import Scenario
-from harness.runtimes._rows import OneSequence, Tokenized
+from harness.runtimes.one_sequence import OneSequence, Tokenized
 
 
 @cache

@@ -20,7 +20,7 @@ from harness.core.errors import EngineError, RefusedError, optional
 from harness.core.record import EngineIdentity
 from harness.core.scenario import Scenario
 from harness.onnx.files import OPENVINO_FILE
-from harness.runtimes._rows import OneSequence
+from harness.runtimes.one_sequence import OneSequence
 from harness.runtimes.simple import SimpleRuntime
 
 DEVICES: Final = {"": "CPU", "cpu": "CPU", "openvino": "CPU", "sycl": "GPU", "opencl": "GPU", "npu": "NPU"}

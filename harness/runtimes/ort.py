@@ -20,7 +20,7 @@ from harness.core.record import EngineIdentity
 from harness.core.scenario import Scenario
 from harness.hardware.threads import default_thread_count
 from harness.onnx.ort_session import OnnxSession, providers_for, runtime
-from harness.runtimes._rows import TOKENIZER_FILE, OneSequence, Tokenized
+from harness.runtimes.one_sequence import TOKENIZER_FILE, OneSequence, Tokenized
 
 KEEP_INPUT: Final = "num_logits_to_keep"
 _KNOWN: Final = frozenset({"input_ids", "attention_mask", "position_ids", KEEP_INPUT})

@@ -19,7 +19,7 @@ from harness import __version__
 from harness.answer.contract import read, schema_of
 from harness.core.errors import HarnessError
 from harness.core.printable import clean_lines
-from harness.serve.answers import DOORS, Told
+from harness.serve.answers import DOORS, Reply
 from harness.serve.sources import named
 
 _ANNOTATIONS: Final = ToolAnnotations(
@@ -74,7 +74,7 @@ def _tool(name: str) -> Tool:
     )
 
 
-def _answering(kind: Any, door: Callable[[Any], Told]) -> Callable[[dict[str, Any]], CallToolResult]:
+def _answering(kind: Any, door: Callable[[Any], Reply]) -> Callable[[dict[str, Any]], CallToolResult]:
     def answer(arguments: dict[str, Any]) -> CallToolResult:
         is_whole = arguments.pop("whole", False) is True
         told = door(named(read(arguments, kind)))

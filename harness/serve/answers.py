@@ -26,7 +26,7 @@ ANSWERS_MAX: Final = 8
 """Answers that one comparison has."""
 
 
-class Told(NamedTuple):
+class Reply(NamedTuple):
     """An answer in words, in a few fields, and whole."""
 
     words: str
@@ -38,13 +38,13 @@ def _fields(value: Any) -> dict[str, Any]:
     return dict(msgspec.to_builtins(value, str_keys=True))
 
 
-def fit(request: Question) -> Told:
+def fit(request: Question) -> Reply:
     """Whether a model runs on a device: verdict, speed with its 90 % interval, memory, and the command."""
     found = answer(request, advises=False)
-    return Told("\n".join(first_screen(found)), _fields(brief_of(found)), lambda: found)
+    return Reply("\n".join(first_screen(found)), _fields(brief_of(found)), lambda: found)
 
 
-def explain(request: Why) -> Told:
+def explain(request: Why) -> Reply:
     """Which published measurements a speed rests on; with ``measured``, why it is slower than predicted."""
     question = Question(**{name: getattr(request, name) for name in Question.__struct_fields__})
     seen = seen_in(request.log)
@@ -65,10 +65,10 @@ def explain(request: Why) -> Told:
             for row in rows
         ]
         document["nearest"] = rows
-    return Told("\n".join(words), fields, lambda: msgspec.structs.asdict(found) | document)
+    return Reply("\n".join(words), fields, lambda: msgspec.structs.asdict(found) | document)
 
 
-def rank(request: Ranked) -> Told:
+def rank(request: Ranked) -> Reply:
     """Which model is best for a task on a device, of those that fit and are fast enough."""
     asked = Asked(**{name: getattr(request, name) for name in Asked.__struct_fields__})
     if asked.target_tokens_per_s is None:
@@ -88,7 +88,7 @@ def rank(request: Ranked) -> Told:
     ]
     fields: dict[str, Any] = {"device": ranking.device, "task": ranking.task, "choices": shown}
     fields["winner"] = None if winner is None else f"{winner.model}:{winner.quant}"
-    return Told("\n".join(ranked_lines(ranking, request.device)), fields, lambda: ranking)
+    return Reply("\n".join(ranked_lines(ranking, request.device)), fields, lambda: ranking)
 
 
 _SLOWEST: Final = 5.0
@@ -96,7 +96,7 @@ _SLOWEST: Final = 5.0
 _MOST_CHOICES: Final = 8
 
 
-def compare(request: Compared) -> Told:
+def compare(request: Compared) -> Reply:
     """Several models or devices beside each other: which is the fastest, and whether that is sure."""
     count = len(request.models) * len(request.devices)
     if not 2 <= count <= ANSWERS_MAX:
@@ -110,7 +110,7 @@ def compare(request: Compared) -> Told:
     return compared(answers)
 
 
-def compared(answers: Sequence[Answer]) -> Told:
+def compared(answers: Sequence[Answer]) -> Reply:
     """The same of answers that there are already."""
     by_name = names_of(answers)
     found = standings(answers)
@@ -124,17 +124,17 @@ def compared(answers: Sequence[Answer]) -> Told:
         for one in found
     ]
     words = "\n".join(several(answers))
-    return Told(words, {"finding": finding(found), "rows": rows}, lambda: [*answers])
+    return Reply(words, {"finding": finding(found), "rows": rows}, lambda: [*answers])
 
 
-def history(request: Past) -> Told:
+def history(request: Past) -> Reply:
     """Runs that were measured here, newest first; or one of them in full, by the start of its name."""
     from harness.measure.pipeline import open_history
     from harness.show.state import figures_of
 
     past = open_history()
     if not past.path.exists():
-        return Told("No run on this machine yet: edge-harness check", {"items": []}, list)
+        return Reply("No run on this machine yet: edge-harness check", {"items": []}, list)
     if request.run:
         records = [past.get(request.run)]
     else:
@@ -156,10 +156,10 @@ def history(request: Past) -> Told:
         f"{row['created'][:16]}  {row['model']} {row['quant']}  {row['tokens_per_s'] or row['outcome']}"
         for row in rows
     )
-    return Told(words or "No run yet of what was asked for.", {"items": rows}, lambda: records)
+    return Reply(words or "No run yet of what was asked for.", {"items": rows}, lambda: records)
 
 
-DOORS: Final[dict[str, tuple[type[Frozen], Callable[[Any], Told]]]] = {
+DOORS: Final[dict[str, tuple[type[Frozen], Callable[[Any], Reply]]]] = {
     "fit": (Question, fit),
     "recommend": (Ranked, rank),
     "compare": (Compared, compare),

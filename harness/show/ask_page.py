@@ -38,7 +38,7 @@ from harness.show.tiles import SPEED_NOTE, axis_row, evidence_words, room_words,
 _COLOURS = ("w", "k", "c", "v", "r")
 
 
-class Machine(NamedTuple):
+class UsualMachine(NamedTuple):
     """A machine that people own, as ``data/usual_machines.csv`` has it."""
 
     device: str
@@ -48,7 +48,7 @@ class Machine(NamedTuple):
 
 
 @cache
-def usual_machines() -> tuple[Machine, ...]:
+def usual_machines() -> tuple[UsualMachine, ...]:
     """Machines that people own, for tables of one model on many.
 
     Raises:
@@ -65,7 +65,7 @@ def usual_machines() -> tuple[Machine, ...]:
     columns = {"device": known, "in_matrix": ("", "yes")}
     rows = shipped_rows("data/usual_machines.csv", columns=columns, unique=("device", "title detail"))
     return tuple(
-        Machine(row["device"], row["title"], row["detail"], row["in_matrix"] == "yes") for row in rows
+        UsualMachine(row["device"], row["title"], row["detail"], row["in_matrix"] == "yes") for row in rows
     )
 
 
@@ -162,7 +162,7 @@ def changes_section(one: Answer, found: Sequence[Variation]) -> Section | None:
     return Section("changes", best_change(one, found), lead, [panel], note=SPEED_NOTE)
 
 
-def on_machines(question: Question) -> list[tuple[Machine, Answer]]:
+def on_machines(question: Question) -> list[tuple[UsualMachine, Answer]]:
     """The same question on machines that people own; without those where it cannot be asked."""
     found = []
     plain = question.replace(api="", program=None, placement=None, thread_count=0, ram_budget="")
@@ -172,7 +172,7 @@ def on_machines(question: Question) -> list[tuple[Machine, Answer]]:
     return found
 
 
-def machines_section(one: Answer, others: Sequence[tuple[Machine, Answer]]) -> Section | None:
+def machines_section(one: Answer, others: Sequence[tuple[UsualMachine, Answer]]) -> Section | None:
     """The question on machines that people own, fastest first, the asked one tinted among them."""
     rows_of = [
         (machine.title, machine.detail, other)

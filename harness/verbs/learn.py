@@ -32,7 +32,7 @@ from harness.speed.interval import interval
 from harness.speed.laws import INT8_RATIO, prefill_base
 from harness.speed.published.cells import Cells
 from harness.speed.published.posterior import posterior
-from harness.speed.published.rows import BY_BITS, Row, api_named, row_of, runtime_named
+from harness.speed.published.rows import BY_BITS, PublishedRow, api_named, row_of, runtime_named
 
 CONTRADICTS: Final = 3.0
 """Spreads from what the other measurements of the device say; one honest measurement in 370 is further off."""
@@ -205,7 +205,7 @@ def _by_api(one: TaughtSpeed, device: Device) -> TaughtSpeed:
     return one.replace(api=device.api("" if named == "other" else named))
 
 
-def _row(one: TaughtSpeed, device: Device) -> tuple[Row | None, str]:
+def _row(one: TaughtSpeed, device: Device) -> tuple[PublishedRow | None, str]:
     """The measurement as the fit sees a published one, or why it cannot be used."""
     api = one.api
     if device.engine_for(api) is None:
@@ -245,7 +245,7 @@ def _row(one: TaughtSpeed, device: Device) -> tuple[Row | None, str]:
     return row._replace(measured=measured, machine=machine._replace(runtime=one.runtime, build_year=year)), ""
 
 
-def _ratio_to_fit(row: Row, device: Device, one: TaughtSpeed) -> float:
+def _ratio_to_fit(row: PublishedRow, device: Device, one: TaughtSpeed) -> float:
     """Speed of a row by the law of published rows, over what `fit` says of the same test.
 
     A row knows of its model what its file tells, `fit` each tensor: what is learnt is how far a measurement
@@ -267,7 +267,7 @@ def _ratio_to_fit(row: Row, device: Device, one: TaughtSpeed) -> float:
     return _speed(row, shipped()).mid / speed
 
 
-def _impossible(row: Row, device: Device) -> str:
+def _impossible(row: PublishedRow, device: Device) -> str:
     """Why nobody measures such a speed on a device where the model runs as it should; empty where one may.
 
     Decoding reads weights and cache at no more than the bandwidth; a prompt takes its operations at no more
@@ -297,20 +297,20 @@ def _impossible(row: Row, device: Device) -> str:
     return ""
 
 
-def _speed(row: Row, belief: Coefficients) -> Interval:
+def _speed(row: PublishedRow, belief: Coefficients) -> Interval:
     assert row.work is not None
     ln_s, slopes = row.predicted(belief.values)
     speed = row.token_count / math.exp(ln_s)
     return interval(speed, belief.half_width(slopes, row.phase, row.work, row.machine))
 
 
-def _told(row: Row, one: TaughtSpeed, belief: Coefficients) -> Interval:
+def _told(row: PublishedRow, one: TaughtSpeed, belief: Coefficients) -> Interval:
     """What `fit` says of a measurement by this belief."""
     ratio = one.tokens_per_s / row.measured
     return _speed(row, belief).through(lambda speed: speed * ratio)
 
 
-def _contradiction(row: Row, ln_s: float, spread: float) -> str:
+def _contradiction(row: PublishedRow, ln_s: float, spread: float) -> str:
     """How far a row lies from what the others let expect; empty where that is chance."""
     spreads = abs(ln_s - row.ln_s) / spread
     if spreads <= CONTRADICTS:

@@ -88,7 +88,7 @@ LONG_TOKENS: Final = 32_768
 """Context of the task of reading long texts, where nobody asks for another."""
 
 
-class Turn(NamedTuple):
+class TaskTurn(NamedTuple):
     """A usual exchange of a task, and how long people wait for it.
 
     Attributes:
@@ -102,14 +102,14 @@ class Turn(NamedTuple):
     patience_s: float
 
 
-TURNS: Final[dict[Task, Turn]] = {
-    "chat": Turn(500, 400, 30.0),
-    "code": Turn(4000, 1000, 60.0),
-    "agents": Turn(6000, 400, 30.0),
-    "vision": Turn(1500, 300, 30.0),
-    "embedding": Turn(500, 0, 30.0),
-    "long": Turn(30_000, 500, 120.0),
-    "reasoning": Turn(500, 6000, 180.0),
+TURNS: Final[dict[Task, TaskTurn]] = {
+    "chat": TaskTurn(500, 400, 30.0),
+    "code": TaskTurn(4000, 1000, 60.0),
+    "agents": TaskTurn(6000, 400, 30.0),
+    "vision": TaskTurn(1500, 300, 30.0),
+    "embedding": TaskTurn(500, 0, 30.0),
+    "long": TaskTurn(30_000, 500, 120.0),
+    "reasoning": TaskTurn(500, 6000, 180.0),
 }
 _OLD_MONTHS: Final = 6
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
@@ -183,7 +183,7 @@ class _RankingRequest(NamedTuple):
     device: str
     profile: Device
     asked: Asked
-    turn: Turn
+    turn: TaskTurn
     memory_bytes: float
 
 
@@ -343,7 +343,7 @@ def _asked(model: Model, name: str, quant: str, case: _RankingRequest) -> Choice
     )
 
 
-def _answer_s(found: Answer, rate: Interval, turn: Turn) -> float:
+def _answer_s(found: Answer, rate: Interval, turn: TaskTurn) -> float:
     reading_s = turn.prompt_tokens / found.prediction.speed.prefill_tokens_per_s.low
     return reading_s + turn.new_tokens / rate.low
 

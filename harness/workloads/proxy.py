@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Pass the request on to the server without recording it."""
-        self._pass_on(b"", _Told(), hides_usage=False)
+        self._pass_on(b"", _Completion(), hides_usage=False)
 
     def do_POST(self) -> None:
         """Pass on, and record a completion or texts that are embedded."""
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(size))
         kind = self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
-        told = _Told()
+        told = _Completion()
         asked = told.read(body)
         if kind not in {"completions", "embeddings"} or not asked:
             self._pass_on(body, told, hides_usage=False)
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.ended(call)
 
-    def _pass_on(self, body: bytes, told: "_Told", *, hides_usage: bool) -> bool:
+    def _pass_on(self, body: bytes, told: "_Completion", *, hides_usage: bool) -> bool:
         """Send the request on and its answer back, and read what that says; whether it is no error."""
         address = self.server.upstream
         kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
@@ -228,7 +228,12 @@ class _Handler(BaseHTTPRequestHandler):
         return answer.status < 400
 
     def _call(
-        self, kind: str, asked: Mapping[str, Any], told: "_Told", times: Mapping[str, float], begin_s: float
+        self,
+        kind: str,
+        asked: Mapping[str, Any],
+        told: "_Completion",
+        times: Mapping[str, float],
+        begin_s: float,
     ) -> Call | None:
         """The call that a request and its answer were; None where nobody counted its tokens."""
         server, prompt_tokens = self.server, told.count("prompt_tokens")
@@ -256,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
 
-class _Told:
+class _Completion:
     """What an answer says of itself, whole or in pieces."""
 
     def __init__(self) -> None:

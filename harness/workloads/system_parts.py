@@ -24,9 +24,9 @@ from harness.core.result import PartMemory
 from harness.core.scenario import Scenario
 from harness.models.gguf import read_gguf
 from harness.onnx.ort_session import OnnxSession
-from harness.runtimes._rows import Tokenized
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.text_scores import log_probabilities
+from harness.runtimes.one_sequence import Tokenized
 from harness.workloads.chain import Meter, Op, RecordedPass
 
 Prompt = str | Sequence[tuple[str, str]]

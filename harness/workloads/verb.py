@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs, refuse_typed, typed
+from harness.cli.command import Verbs, refuse_typed, typed
 from harness.core.errors import CouldNotRunError, EngineError, Exit, InputError
 from harness.core.option import Option
 from harness.show.output import Output, say, table

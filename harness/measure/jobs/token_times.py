@@ -31,10 +31,10 @@ def run_simple(job: GenerateJob, emit: Emit) -> None:
     Raises:
         HarnessError: The runtime or the model cannot be used.
     """
-    Streamed(job, plugins.usable_runtime(job.runtime), emit).run()
+    SimpleProtocol(job, plugins.usable_runtime(job.runtime), emit).run()
 
 
-class Streamed(Protocoller):
+class SimpleProtocol(Protocoller):
     """Runs one job by a :class:`SimpleRuntime`; other arguments as :class:`Protocoller`."""
 
     def __init__(self, job: GenerateJob, engine: SimpleRuntime, emit: Emit) -> None:

@@ -35,7 +35,6 @@ from harness.core.errors import EngineError, RefusedError
 from harness.core.scenario import Scenario
 from harness.core.streaming import PAGE_BYTES, StreamPlan, StreamReport
 from harness.core.units import format_bytes
-from harness.runtimes._rows import Closing
 from harness.runtimes.llamacpp.laid_memory import (
     BUFFERS_BYTES,
     LaidMemory,
@@ -53,6 +52,7 @@ from harness.runtimes.llamacpp.stream_plan import (
     plan_split,
     whole_pages,
 )
+from harness.runtimes.one_sequence import Closing
 from harness.speed.storage import margin_bytes
 
 BLOCK_MARK: Final = b"l_out-"

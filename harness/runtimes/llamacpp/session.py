@@ -15,9 +15,9 @@ from harness.core.result import EngineBuffer
 from harness.core.scenario import Scenario
 from harness.hardware.threads import default_thread_count
 from harness.models.ggml import BLOCKS
-from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes.llamacpp.library import ENGINE_LOG, Library, library
 from harness.runtimes.llamacpp.loaded_devices import buffers, place
+from harness.runtimes.one_sequence import Rows, check_logits
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""

@@ -17,7 +17,7 @@ from harness.core.base import Frozen
 from harness.core.grouping import grouped
 from harness.speed.coefficients import Coefficients
 from harness.speed.interval import interval
-from harness.speed.published.rows import Row, is_trusted, predictable
+from harness.speed.published.rows import PublishedRow, is_trusted, predictable
 
 GROUPS: Final = ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill")
 """Of rows of speed, in the order that they are shown in; other kinds of row follow."""
@@ -80,7 +80,7 @@ class Report(Frozen):
 class Judged(NamedTuple):
     """A row with what was said of it; ``low`` and ``high`` are 0 where nothing stated an interval."""
 
-    row: Row
+    row: PublishedRow
     predicted: float
     low: float = 0.0
     high: float = 0.0
@@ -102,7 +102,7 @@ class Judged(NamedTuple):
         return high - low + 2 / MISSED * (max(low - ln, 0.0) + max(ln - high, 0.0))
 
 
-def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
+def judge_shipped(rows: Iterable[PublishedRow], coefficients: Coefficients) -> list[Judged]:
     """Rows with the predictions of the given coefficients.
 
     Rows of other kinds with those of their own laws.
@@ -122,7 +122,7 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
     return result
 
 
-def judged(row: Row, ln_s: float, half_width: float) -> Judged:
+def judged(row: PublishedRow, ln_s: float, half_width: float) -> Judged:
     """A row of speed with its prediction, and an interval of this half-width in ln."""
     span = interval(row.token_count / math.exp(ln_s), half_width)
     return Judged(row, span.mid, span.low, span.high)
@@ -158,7 +158,7 @@ def score(judged: Sequence[Judged]) -> VoteErrors | None:
     )
 
 
-def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:
+def report(rows: Sequence[PublishedRow], judged: Sequence[Judged], *, left_out: str = "") -> Report:
     """Everything that is printed."""
     said = {id(j.row) for j in judged}
     reasons = Counter(row.reason or "left aside" for row in rows if row.work is None and id(row) not in said)
@@ -187,7 +187,7 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
     )
 
 
-def hardware_of(row: Row) -> str:
+def hardware_of(row: PublishedRow) -> str:
     """Class of hardware that ran a row.
 
     What a row says of its device tells CPUs further apart than their names do.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.speed.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class, source_key
 from harness.speed.laws import kind_of, prior_of
-from harness.speed.published.rows import Row
+from harness.speed.published.rows import PublishedRow
 
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""
@@ -38,7 +38,7 @@ class Belief(NamedTuple):
     spread: NDArray[np.float64]
 
 
-def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
+def posterior(coefficients: Coefficients, rows: Sequence[PublishedRow]) -> Belief:
     """What is believed of one machine after some rows of it.
 
     With prior theta ~ N(m, S) and rows z = f(theta) + noise of width n, linearised at theta:

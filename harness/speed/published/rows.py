@@ -50,7 +50,7 @@ _NOBODY: Final = Machine("other", 0.0, traits_of("", "other", 1e11))
 """Of a row that tells no machine."""
 
 
-class Row(NamedTuple):
+class PublishedRow(NamedTuple):
     """One published measurement, of whatever: a speed, a speedup, joules, the share of speed that is left.
 
     Attributes:
@@ -123,7 +123,7 @@ class Row(NamedTuple):
         return self.raw.get("exclude_from_stats", "")
 
 
-def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+def read_rows(path: Path | None, model_of: ModelOf) -> list[PublishedRow]:
     """Rows of a file of speeds, or of the shipped one.
 
     What they do not say of a model is taken from its card.
@@ -135,7 +135,7 @@ def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     return [one_row(raw, "speed", lambda own: row_of(own, model_of)) for raw in cells]
 
 
-def one_row(raw: Cells, group: str, read: Callable[[Cells], Row]) -> Row:
+def one_row(raw: Cells, group: str, read: Callable[[Cells], PublishedRow]) -> PublishedRow:
     """The row of cells, refused with the reason where one of them should be a number and is none."""
     try:
         return read(raw)
@@ -143,14 +143,14 @@ def one_row(raw: Cells, group: str, read: Callable[[Cells], Row]) -> Row:
         return refused(raw, group, error)
 
 
-def refused(raw: Cells, group: str, error: BadDataError) -> Row:
+def refused(raw: Cells, group: str, error: BadDataError) -> PublishedRow:
     """A row of which a cell should be a number and is none."""
-    return Row(
+    return PublishedRow(
         raw, group, (str(raw.line),), 0.0, reason=f"no number: {error.field.partition(', ')[2]} {error.found}"
     )
 
 
-def row_of(raw: Cells, model_of: ModelOf) -> Row:
+def row_of(raw: Cells, model_of: ModelOf) -> PublishedRow:
     """The row of cells by their column.
 
     Raises:
@@ -219,7 +219,7 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
             promised = traits.matrix_flops_per_s / (2 * work.weight_count)
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     vote = chip, api, raw.get("model", ""), raw.get("quant", ""), group
-    return Row(
+    return PublishedRow(
         raw, group, vote, speed, promised, reason, None, phase, chip, work, machine, prompt, mean_depth
     )
 
@@ -316,11 +316,11 @@ def source_key(source: str) -> str:
     return found[1] + (found[2] or (f"/{inner[1]}" if inner else ""))
 
 
-def is_trusted(row: Row) -> bool:
+def is_trusted(row: PublishedRow) -> bool:
     """Trust A or B, and not doubted by the file."""
     return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
 
 
-def predictable(rows: Iterable[Row]) -> list[Row]:
+def predictable(rows: Iterable[PublishedRow]) -> list[PublishedRow]:
     """Those that can be predicted."""
     return [row for row in rows if not row.reason]

@@ -19,7 +19,7 @@ from harness.core.way import Way, WayKind
 from harness.hardware.devices import device_names, load_device
 from harness.speed.coefficients import shipped
 from harness.speed.fitted import machine_of
-from harness.speed.published.rows import Row, is_trusted
+from harness.speed.published.rows import PublishedRow, is_trusted
 
 
 def best(model: str, device: str, **asked: int) -> Way:
@@ -109,7 +109,7 @@ def test_nothing_that_anybody_ran_is_said_not_to_run() -> None:
         device = load_device(name)
         for api in {api for engine in device.engines for api in engine.apis}:
             devices[machine_of(device, Scenario(api=api)).chip].add(name)
-    rows: dict[tuple[str, str, str], Row] = {}
+    rows: dict[tuple[str, str, str], PublishedRow] = {}
     for row in shipped_rows():
         if row.work is not None and row.work.model and row.phase == "decode" and devices[row.machine.chip]:
             rows.setdefault((row.machine.chip, row.work.model, row.work.type_name), row)

@@ -12,7 +12,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.core.errors import RefusedError
 from harness.core.record import Sample
 from harness.core.scenario import Scenario
-from harness.measure.jobs.token_times import Streamed, check_honoured
+from harness.measure.jobs.token_times import SimpleProtocol, check_honoured
 from harness.measure.protocol import GenerateJob
 from harness.runtimes.simple import SimpleRuntime
 from harness.testing import check_simple_runtime
@@ -55,7 +55,7 @@ def samples_of(engine: SimpleRuntime, tmp_path: Path, **asked) -> list[Sample]:
     told = []
     scenario = Scenario(**{"context_tokens": 64, "prompt_tokens": 8, "new_tokens": 4} | asked)
     job = GenerateJob(path=str(model), scenario=scenario, runtime=engine.name, repetitions=1)
-    Streamed(job, engine, lambda name, data: told.append((name, data))).run()
+    SimpleProtocol(job, engine, lambda name, data: told.append((name, data))).run()
     return [data for name, data in told if name == "sample" and not data.warm_up]
 
 
