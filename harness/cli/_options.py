@@ -21,10 +21,9 @@ from harness.core.placement import placement_of
 from harness.core.printable import clean_lines
 from harness.core.question import MOST_TOKENS, Placed
 from harness.core.units import parse_bytes
-from harness.show.output import Output, say
+from harness.show.output import Output
 
 if TYPE_CHECKING:
-    from harness.core.record import Record
     from harness.core.scenario import Scenario
     from harness.measure.pipeline import How
     from harness.measure.protocol import GenerateJob
@@ -123,7 +122,7 @@ On = Annotated[
     Option(
         "--on",
         "Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL; `run` takes several with "
-        "commas, and measures on all at once.",
+        "commas, or a lab: lab.toml, lab.toml:TAG.",
         "Device and limits",
         "TARGET",
     ),
@@ -190,9 +189,14 @@ class MeasuringOptions(Frozen):
     programs: Path | None = None
 
     @property
+    def is_lab(self) -> bool:
+        """Whether ``--on`` names several devices: with commas, or by the file of a lab."""
+        return "," in self.target or ".toml" in self.target
+
+    @property
     def is_handed_over(self) -> bool:
         """Whether the edge-harness of the target does it all."""
-        return self.target != "local" and self.programs is None and "," not in self.target
+        return self.target != "local" and self.programs is None and not self.is_lab
 
     def handed_over(self) -> Output:
         """What edge-harness on the target makes of all that was typed, with the files here that it names."""
@@ -254,37 +258,37 @@ class Anywhere(Here):
     programs: Programs = None
 
 
+class OverLab(Anywhere):
+    """How a verb measures that runs on several devices too."""
+
+    scheduler: Annotated[
+        str,
+        Option(
+            "--scheduler",
+            "Scheduler of Dask, tcp://HOST:PORT, whose workers have the devices; --on then names tags.",
+            "Device and limits",
+            "ADDRESS",
+        ),
+    ] = ""
+    wait_s: Annotated[
+        float,
+        Meta(ge=0, le=1e6),
+        Option(
+            "--wait-for", "How long a lab waits for a device that is away, in seconds.", "Device and limits"
+        ),
+    ] = 60.0
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether several devices are named, or a scheduler that has them."""
+        return bool(self.scheduler) or super().is_lab
+
+
 def model_file(ref: str, quant: str, how: "How") -> Path:
     """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, fetched where it is not here."""
     from harness.verbs.locate import obtain
 
     return obtain(ref, quant, progress=how.listener.fetched).path
-
-
-def side_by_side(targets: list[str], scenario: "Scenario") -> Output:
-    """What was typed, on each of several targets at once."""
-    from harness.measure.targets.remote import without
-    from harness.show.progress_line import RunProgress
-    from harness.show.record_tables import reasons, run_table
-    from harness.verbs.run import exit_of
-    from harness.verbs.side_by_side import on_each
-
-    words: list[str] = click.get_current_context().meta["words"]
-    with RunProgress() as progress:
-
-        def told(target: str, records: "list[Record]") -> None:
-            outcomes = ", ".join(record.outcome for record in records)
-            progress.step(f"{target} done", f"{target}: {outcomes}")
-
-        progress.begin(f"{len(targets)} targets", len(targets))
-        records = on_each(targets, without(words, ("--on",)), scenario, told=told)
-
-    def show() -> None:
-        for device in dict.fromkeys(record.machine.device for record in records):
-            mine = [record for record in records if record.machine.device == device]
-            say(clean_lines(device), run_table(mine), *reasons(mine))
-
-    return Output(records, show, exit_of(records))
 
 
 def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[GenerateJob]":

@@ -34,7 +34,7 @@ class _RunOptions(options.ScenarioOptions):
 @verb
 def run(
     setting: _RunOptions,
-    measuring: options.Anywhere,
+    measuring: options.OverLab,
     models: Annotated[tuple[str, ...], Option(metavar="MODEL...")] = (),
     quant: Quant = "",
     depth_tokens: options.Depths = (0,),
@@ -76,12 +76,13 @@ def run(
 
     Every combination of MODEL, depth, threads and batch is one run; several runtimes measure each in turns.
     With --runtime server:URL the model that the server has is run, and MODEL, which may be left out, is what
-    to predict.
+    to predict. With --on lab.toml each device of the lab, or any device of a tag, measures every combination.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
 
     Example: edge-harness run smollm2-135m -q Q8_0 --depth 0,1024
     """
+    from harness.cli._lab import over_lab
     from harness.measure.probe.machine_profile import own_profile
     from harness.show.record_tables import difference_view, reasons, run_table
     from harness.verbs.on_target import run_on
@@ -92,11 +93,11 @@ def run(
     has_server = "server:" in runtime
     refuse_typed({"memory_bytes", "resume", "cpus", "thread_counts"}, with_server, when=has_server)
     refuse_typed({"server_model"}, "without --runtime server:URL", when=not has_server)
-    targets = measuring.target.split(",")
-    if len(set(targets)) < len(targets):
-        raise click.UsageError(f"--on: found {measuring.target!r}, expected each target once")
-    if len(targets) > 1:
-        return options.side_by_side(targets, setting.scenario(measuring))
+    if measuring.is_lab:
+        workers = "with --scheduler: its workers say so themselves"
+        refuse_typed({"programs"}, workers, when=measuring.scheduler)
+        return over_lab(measuring, setting.scenario(measuring))
+    refuse_typed({"wait_s"}, "without a lab: name its file, or several targets, with --on")
     programs = measuring.programs
     refuse_typed({"programs"}, "without --on", when=measuring.target == "local")
     sides = options.sides_of(runtime, server_model, has_models=bool(models))

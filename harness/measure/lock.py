@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import stat
 import sys
 import threading
@@ -20,13 +21,18 @@ _HELD: set[tuple[Path, int]] = set()
 """Locks that a thread of this process holds: what it measures inside a measurement needs no second one."""
 
 
-def lock_path() -> Path:
-    """The machine's lock file: of all its users, unless ``EDGE_HARNESS_HOME`` names a home to keep apart."""
+def lock_path(place: str = "") -> Path:
+    """The lock file of this machine, or of the target of that name: of all users here.
+
+    Where ``EDGE_HARNESS_HOME`` names a home to keep apart, that home's.
+    """
+    label = re.sub(r"[^\w.]+", "-", place).strip("-")
+    name = f"{label}.lock" if label else "lock"
     shared = (Path(name) for name in _SHARED_FOLDERS)
     folder = next((f for f in shared if os.access(f, os.W_OK) and f.stat().st_mode & stat.S_ISVTX), None)
     if os.environ.get("EDGE_HARNESS_HOME") or folder is None:
-        return home_dir() / "run.lock"
-    return folder / "edge-harness.lock"
+        return home_dir() / f"run.{name}"
+    return folder / f"edge-harness.{name}"
 
 
 @contextmanager
@@ -70,9 +76,12 @@ def machine_lock(
             _HELD.discard(mine)
 
 
-def alone(say: Callable[[str], None]) -> AbstractContextManager[None]:
-    """Hold the machine's own lock, as all that is timed here does; ``say`` is told once who is waited for."""
-    return machine_lock(lock_path(), on_wait=lambda who: say(f"waiting for {who} to finish"))
+def alone(say: Callable[[str], None], place: str = "") -> AbstractContextManager[None]:
+    """Hold the lock of this machine, or of the target ``place``; ``say`` is told once who is waited for.
+
+    All that is timed on a device does so: two people who share a phone take turns.
+    """
+    return machine_lock(lock_path(place), on_wait=lambda who: say(f"waiting for {who} to finish"))
 
 
 def _opened(path: Path) -> IO[bytes]:

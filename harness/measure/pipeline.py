@@ -113,21 +113,22 @@ class How(NamedTuple):
 
 
 class Pipeline(contextlib.ExitStack):
-    """Holds the machine for a set of measurements and runs them one after the other.
+    """Holds this machine, or the target ``place``, for a set of measurements and runs them one after the other.
 
     Raises:
         CouldNotRunError: On entering: another measured run held the machine for too long.
     """
 
-    def __init__(self, how: How = How()) -> None:
+    def __init__(self, how: How = How(), place: str = "") -> None:
         super().__init__()
+        self._place = place
         self.how = how
         self.heard = how.listener
         self.history = open_history()
         self.machine = fingerprint()
 
     def __enter__(self) -> Self:
-        self.enter_context(alone(self.heard.say))
+        self.enter_context(alone(self.heard.say, self._place))
         return self
 
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> Record:

@@ -46,7 +46,9 @@ class History:
         self.path = path
 
     def extend(self, records: Iterable[Record], *, cell: str = "") -> None:
-        """Keep records, all of them or none; a second one of the same run replaces nothing and is ignored.
+        """Keep records, all of them or none; a second one of the same run replaces nothing.
+
+        But its ``cell``, where it has one: a lab finds what its processes kept under a key of its own.
 
         They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that
         they are the result of; lets an interrupted matrix go on where it stopped.
@@ -61,7 +63,11 @@ class History:
                 for one in batch:
                     of = (one.run_id, one.created, one.workload, one.name, one.quant, one.machine.device)
                     rows.append((*of, one.outcome, cell, encode(one)))
-                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                connection.executemany(
+                    "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE"
+                    " SET cell = excluded.cell WHERE excluded.cell != ''",
+                    rows,
+                )
 
     def get(self, run_id: str) -> Record:
         """The record of that run; an unambiguous beginning of its identifier is enough.

@@ -19,6 +19,7 @@ from harness.measure.child import OnEvent
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.soak import IDLE_S, SoakJob
 from harness.measure.jobs.soak import plan as plan_soak
+from harness.measure.lock import alone
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline
 from harness.measure.probe.machine_profile import save_profile
 from harness.measure.protocol import GenerateJob
@@ -54,7 +55,8 @@ def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How
         RefusedError: No edge-harness is there, and no llama-bench was named.
         CouldNotRunError: It does not answer, or broke off.
     """
-    found = run_there(target_named(on), words, files, say=how.listener.say)
+    with alone(how.listener.say, on):
+        found = run_there(target_named(on), words, files, say=how.listener.say)
     pipeline = Pipeline(how._replace(listener=Listener()))  # the target has said it all
     return found._replace(records=tuple(map(pipeline.keep, found.records)))
 
@@ -86,7 +88,7 @@ def run_on(
     else:
         device = probe_on(on, programs, None)[0]
     records = []
-    with Pipeline(how) as pipeline:
+    with Pipeline(how, on) as pipeline:
         for index, cell in enumerate(cells):
             if len(cells) > 1:  # one alone may be a part of the caller's plan
                 how.listener.plan(len(cells) - index)
@@ -138,8 +140,9 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             window = msgspec.convert(data, Window)
             how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
+    place = on if programs is not None else ""
     how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + IDLE_S)
-    with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
+    with Pipeline(how._replace(listener=Listener(how.listener.say)), place) as pipeline:
         planned = plan_soak(job, model)
         if programs is None:
             return pipeline.measure(planned, on_event=told)
