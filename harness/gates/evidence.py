@@ -50,7 +50,8 @@ def evidence_of(
         for record in _newest_of_each(records)
         if record.run_id in reasons
     ]
-    for copy, first in _copies(record for record in records if record.run_id not in reasons):
+    measured = [one for one in records if one.run_id not in reasons and one.outcome in {"ok", "inconclusive"}]
+    for copy, first in _copies(measured):
         reasons[copy.run_id] = f"its samples are those of {first.run_id}"
     faults += _of_commands(records, manifests, reasons)
     kept = [record for record in records if record.run_id not in reasons]

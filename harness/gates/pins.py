@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from harness.core.budget import OF_THE_RUN, PINS, Budget
 from harness.core.record import Record
+from harness.gates.sittings import time_of
 
 _OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
 OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
@@ -98,6 +99,6 @@ def unlike(run: Record, baseline: Record, differs: Collection[str] = ()) -> str:
 
 def newest_build(runs: Sequence[Record]) -> tuple[list[Record], int]:
     """The runs of the newest build among some of one kind, and how many of older builds are left out."""
-    last = max(runs, key=lambda run: run.created)
+    last = max(runs, key=time_of)
     own = [run for run in runs if build_of(run) == build_of(last)]
     return own, len(runs) - len(own)
