@@ -1,6 +1,6 @@
 # Two stages: one installs edge-harness and fetches an engine, the other runs them. Nothing is compiled.
 # podman builds and runs the same file: podman build -t edge-harness . && podman run --rm edge-harness check
-ARG PYTHON=3.12.8-slim-bookworm
+ARG PYTHON=3.12.14-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
 
 FROM python:${PYTHON} AS build
 # The base image pins the release; security updates of the library are wanted.
@@ -10,7 +10,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PATH=/opt/edge-harness/bin:$PATH
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY harness harness
 COPY devices devices
 COPY models models

@@ -24,7 +24,7 @@ def test_bases_are_pinned() -> None:
     assert len(bases) == 2, "one stage builds, one runs"
     for base in bases:
         _, _, tag = re.sub(r"\$\{(\w+)\}", lambda m: tags[m[1]], base).partition(":")
-        assert re.match(r"\d+\.\d+\.\d+-", tag), f"{base}: no full version"
+        assert re.fullmatch(r"\d+\.\d+\.\d+-[a-z-]+@sha256:[0-9a-f]{64}", tag), f"{base}: no full version by its digest"
 
 
 def test_it_runs_without_rights() -> None:

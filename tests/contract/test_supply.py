@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import harness.core.errors
 from harness.core.errors import MissingPackageError, installing
@@ -95,3 +97,54 @@ def test_the_newest_releases_are_tried_beyond_every_bound() -> None:
 def test_an_image_is_pushed_only_of_what_passed_its_tests() -> None:
     jobs = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]
     assert jobs["image"]["needs"] == "files"
+
+
+USED = [
+    (path.name, line.split("uses:")[1].strip())
+    for path in sorted([*ROOT.glob(".github/**/*.yml"), *ROOT.glob("docs/templates/*.yml")])
+    for line in path.read_text().splitlines()
+    if re.match(r"\s*(- )?uses:", line)
+]
+
+
+@pytest.mark.parametrize(("file", "used"), USED)
+def test_an_action_is_named_by_its_commit(file: str, used: str) -> None:
+    assert re.match(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+$|OWNER/.*@COMMIT", used), f"{file}: {used}"
+
+
+def test_the_action_installs_files_by_their_digests() -> None:
+    """The lock holds what pyproject.toml asks for with the action's extras, within its bounds, each with a SHA-256."""
+    text = (ROOT / ".github" / "actions" / "gate" / "requirements.txt").read_text()
+    blocks = [block for block in re.split(r"\n(?=\S)", text) if not block.startswith("#")]
+    locked: dict[str, list[str]] = {}
+    for block in blocks:
+        requirement = Requirement(block.partition("\\")[0].strip())
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block[:60]
+        locked.setdefault(canonicalize_name(requirement.name), []).append(str(requirement.specifier).removeprefix("=="))
+    extras = PROJECT["optional-dependencies"]
+    asked = [Requirement(one) for one in (*PROJECT["dependencies"], *extras["xllamacpp"], *extras["report"])]
+    for one in (*asked, Requirement("hatchling")):
+        versions = locked.get(canonicalize_name(one.name), [])
+        assert versions and all(one.specifier.contains(version) for version in versions), f"{one}: {versions}"
+    action = (ROOT / ".github" / "actions" / "gate" / "action.yml").read_text()
+    assert "--require-hashes" in action and 'default: "xllamacpp,report"' in action
+
+
+def test_every_table_of_others_has_its_source_and_licence() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    published = [*ROOT.glob("harness/published/data/*.csv"), *ROOT.glob("bench/rows/data/*.csv")]
+    for path in published:
+        rows = len(path.read_text(encoding="utf-8").splitlines()) - 1
+        assert str(path.relative_to(ROOT)) in notice, path
+        told = re.search(rf"{path.relative_to(ROOT)}\n +([\d,]+) figures", notice)
+        assert told and abs(int(told[1].replace(",", "")) - rows) <= 1, path
+    own = re.compile(r"harness/data/(programs|tensors|ggml_types|mixtures|quantisation_rules|engines)\.csv")
+    for path in ROOT.glob("harness/data/*.csv"):
+        assert path.name in notice or path.name in {"shape_checks.csv", "usual_machines.csv"}, path
+    assert own.search(notice)
+    assert "NOTICE" in PROJECT["license-files"]
+
+
+def test_a_weakness_has_an_address() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    assert "Report a vulnerability" in text and "/security/advisories/new>" in text
