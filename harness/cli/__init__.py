@@ -150,6 +150,8 @@ def unforeseen(error: Exception) -> str:
         what = f"a plug-in is broken: {crash_words(error)}"
     if isinstance(error, OSError):
         what = f"cannot go on: {error.filename or 'a file'}: {error.strerror or error}"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        what = "cannot go on: the system starts no further thread: end other programs, or raise the limit (ulimit -u)"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="edge-harness-", suffix=".txt", delete=False) as file:
             traceback.print_exception(error, file=file)

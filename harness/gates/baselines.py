@@ -9,6 +9,7 @@ from harness.core.grouping import grouped
 from harness.core.outside import output_of
 from harness.core.record import Record
 from harness.gates.pins import pins_of
+from harness.gates.sittings import time_of
 from harness.records.possible import impossible
 from harness.records.store import decode, load, save
 
@@ -34,7 +35,7 @@ def update(folder: Path, records: Iterable[Record]) -> tuple[int, int]:
     added = [record for record in good if record.run_id not in there]
     for record in added:
         save(record, folder / f"{record.run_id}.json")
-    newest_last = sorted([*there.values(), *added], key=lambda run: run.created)
+    newest_last = sorted([*there.values(), *added], key=time_of)
     kinds = grouped(newest_last, lambda run: repr((run.workload, run.name, pins_of(run))))
     old = [each for runs in kinds.values() for each in runs[:-KEPT_RUNS]]
     for record in old:

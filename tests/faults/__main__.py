@@ -14,7 +14,7 @@ import click
 
 from harness.core.errors import Exit
 from harness.show.output import json_document, table
-from tests.faults import children, commands, servers
+from tests.faults import calls, children, commands, servers
 from tests.faults.children import Inject
 from tests.faults.place import HANG_S, Injected, Place
 
@@ -47,6 +47,7 @@ def campaign(count: int, seed: int, kinds: Sequence[str] = ()) -> list[Line]:
         **(children.ENGINE_KINDS if engine else {}),
         **commands.KINDS,
         **servers.KINDS,
+        **(calls.KINDS if calls.can_trace() else {}),
     }
     chosen = {name: known[name] for name in (kinds or known)}
     found: dict[str, list[Injected]] = {name: [] for name in chosen}
@@ -93,7 +94,7 @@ def _line(kind: str, results: list[Injected]) -> Line:
 @click.option("--json", "as_json", is_flag=True)
 def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Inject faults into real runs; exit 1 when a result is lost, a record torn, something hangs or has no cause."""
-    unknown = set(kinds) - {*children.KINDS, *children.ENGINE_KINDS, *commands.KINDS}
+    unknown = set(kinds) - {*children.KINDS, *children.ENGINE_KINDS, *commands.KINDS, *servers.KINDS, *calls.KINDS}
     if unknown:
         raise click.BadParameter(f"no kind {', '.join(sorted(unknown))}", param_hint="--kind")
     began_s = time.monotonic()

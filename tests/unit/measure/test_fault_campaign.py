@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from harness.core.record import Record
 from harness.records.history import History
-from tests.faults import children, commands
+from tests.faults import calls, children, commands
 from tests.faults.__main__ import campaign, main
 
 FAST = ("child killed", "engine's assertion", "vanishing model", "clock set back", "garbage in the history")
@@ -31,6 +31,15 @@ def test_a_killed_parent_goes_on_where_it_stopped() -> None:
     (line,) = campaign(2, 3, ["parent killed, resumed"])
 
     assert (line.outcomes, line.failures) == ({"resumed": 2}, [])
+
+
+@pytest.mark.skipif(not calls.can_trace(), reason="strace is not here, or may not trace")
+@pytest.mark.parametrize("kind", calls.KINDS)
+def test_a_call_that_fails_costs_nothing(kind: str) -> None:
+    """``python -m tests.faults --count 200 --kind ...`` tries many more."""
+    (line,) = campaign(2, 5, [kind])
+
+    assert (line.injected, line.failures) == (2, [])
 
 
 def test_a_lost_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
