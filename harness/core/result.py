@@ -6,7 +6,7 @@ them.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
@@ -17,9 +17,17 @@ from harness.core.model import Count
 from harness.core.quality import CalibrationChange, TextScore
 from harness.core.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
+_EVEN_RATIO: Final = 1.2
+"""Most that answers of one streamed run may differ by; two took 415 and 217 ms a token, where a disk was shared."""
+
 
 class ResultKind(Frozen, tag=str.lower, tag_field="kind"):
     """A result, known in a file by the name of its type in small letters."""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it is inconclusive, whatever its samples say."""
+        return ()
 
 
 class EngineBuffer(Frozen):
@@ -131,6 +139,10 @@ class Stream(ResultKind):
         verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
         draft_s: Seconds to draft a token, measured with it; None without a draft.
         predicted_tokens_per_s: Said before the run; None when nothing was.
+        control_s: Median pass with all weights in memory, called back as a streamed one is; None where there was no
+            room for that.
+        seen_tokens_per_s: Said of the run after its first tokens; None for a mapped one.
+        answers_tokens_per_s: Each answer's speed.
     """
 
     mode: str
@@ -151,6 +163,20 @@ class Stream(ResultKind):
     verify_s: dict[int, float] = {}
     draft_s: float | None = None
     predicted_tokens_per_s: float | None = None
+    control_s: float | None = None
+    seen_tokens_per_s: float | None = None
+    answers_tokens_per_s: tuple[float, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why one speed does not stand for all of the run: its answers differ too much."""
+        speeds = self.answers_tokens_per_s
+        if not speeds or max(speeds) <= _EVEN_RATIO * min(speeds):
+            return ()
+        return (
+            f"its answers were written at {min(speeds):.2f} to {max(speeds):.2f} tokens/s, more than "
+            f"{_EVEN_RATIO:g} times apart",
+        )
 
     @property
     def read_bytes_per_token(self) -> float | None:

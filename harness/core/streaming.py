@@ -1,6 +1,7 @@
 """What streaming weights from storage kept, read and waited for; what was expected of it."""
 
 import mmap
+from statistics import median, quantiles
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -9,6 +10,7 @@ from harness.core.base import Frozen
 from harness.core.model import Count
 
 PAGE_BYTES: Final = mmap.PAGESIZE
+_LEAST_PASSES: Final = 8
 
 
 class StreamPlan(Frozen):
@@ -37,11 +39,17 @@ class StreamPlan(Frozen):
 class StreamReport(Frozen):
     """What streaming did since the last reset.
 
+    The time of its passes is that of the engine, of waiting for storage, of moving pages, and what else the engine's
+    callback takes.
+
     Attributes:
         duration_s: Time of its passes, and between those of one answer.
         stall_s: Time the engine waited for a block.
         probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where
             nothing is streamed.
+        engine_s: Time outside of the callback.
+        answer_passes_s: Each pass after the prompt of its answer, in order.
+        looks_bytes_per_s: Each look at the storage, in order.
     """
 
     pass_count: Count
@@ -49,15 +57,48 @@ class StreamReport(Frozen):
     read_bytes: Count
     stall_s: float
     probe_bytes_per_s: Annotated[float, Meta(ge=0)]
+    engine_s: float = 0.0
+    move_s: float = 0.0
+    callback_s: float = 0.0
+    answer_passes_s: tuple[float, ...] = ()
+    looks_bytes_per_s: tuple[float, ...] = ()
 
     @property
-    def compute_s(self) -> float:
-        """Time of one pass without its stalls."""
-        return (self.duration_s - self.stall_s) / max(self.pass_count, 1)
+    def pass_s(self) -> float | None:
+        """Median time of a pass after the prompt."""
+        if self.answer_passes_s:
+            return median(self.answer_passes_s)
+        return None
 
-    def bound_s(self, streamed_bytes: int) -> float:
-        """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""
-        return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s if self.probe_bytes_per_s else 0.0)
+    @property
+    def pass_spread_s(self) -> tuple[float, ...]:
+        """Times that a twentieth of these passes are below and above; empty for a few."""
+        if len(self.answer_passes_s) < _LEAST_PASSES:
+            return ()
+        ends = quantiles(self.answer_passes_s, n=20)
+        return ends[0], ends[-1]
+
+    @property
+    def parts_s(self) -> dict[str, float]:
+        """Mean time of a pass, by what it goes to: these add up to all of it. Empty where no pass was seen."""
+        if not self.pass_count:
+            return {}
+        parts = {
+            "computing": self.engine_s,
+            "waiting for storage": self.stall_s,
+            "moving pages": self.move_s,
+            "callback": self.callback_s,
+        }
+        return {name: part_s / self.pass_count for name, part_s in parts.items()}
+
+    def bound_ratio(self, streamed_bytes: int, control_s: float) -> float | None:
+        """Share of the best possible speed: max(control, streamed bytes / storage bandwidth) over a pass.
+
+        ``control_s`` is the time of a pass with all weights in memory.
+        """
+        if not self.pass_s or not self.probe_bytes_per_s:
+            return None
+        return max(control_s, streamed_bytes / self.probe_bytes_per_s) / self.pass_s
 
 
 class ExpertPlan(Frozen):

@@ -18,8 +18,10 @@ from harness.records.derive import disturbances
 
 
 def judged(record: Record, repetitions: int) -> Record:
-    """The same record, ``inconclusive`` when too few of its samples are undisturbed."""
+    """The same record, ``inconclusive`` when too few samples are undisturbed, or its result has doubts of its own."""
     reasons = disturbances(record, repetitions)
+    if record.result is not None:
+        reasons = [*reasons, *record.result.doubts]
     if record.outcome != "ok" or not reasons:
         return record
     return record.replace(outcome="inconclusive", detail="\n".join(reasons))

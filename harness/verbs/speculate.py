@@ -16,7 +16,8 @@ from harness.core.paths import cache_dir
 from harness.core.record import Record
 from harness.core.result import Result, Speculation, Stream
 from harness.core.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
-from harness.measure.child import ChildResult, Limits
+from harness.measure import machine
+from harness.measure.child import ChildResult, Limits, run_helper
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, make
@@ -24,6 +25,7 @@ from harness.measure.runner import identify
 from harness.models.file_hash import sha256_of
 from harness.models.gguf import read_weights
 from harness.runtimes.llamacpp.speculative import CostTable, total
+from harness.runtimes.llamacpp.stream_plan import expert_layout_of
 
 _PARTS: Final = {
     "plan": StreamPlan,
@@ -32,6 +34,7 @@ _PARTS: Final = {
     "expert_use": ExpertUse,
 }
 """Events of the child that are parts of the result."""
+_CONTROL_TOKENS: Final = 24
 PROMPT_CLASSES: Final = ("code", "prose")
 _PROMPTS: Final[Any] = Annotated[
     tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)
@@ -183,6 +186,7 @@ def stream(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     path = Path(job.model).absolute()
+    control_s = _control_s(job.replace(model=str(path)), how)
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
 
     def tell(advice: DraftAdvice) -> None:
@@ -192,15 +196,36 @@ def stream(
         "stream",
         job.replace(model=str(path)),
         path,
-        partial(_read, job, predicts, predicted_tokens_per_s),
+        partial(_read, job, predicts, predicted_tokens_per_s, control_s),
         len(job.prompts),
         how=how,
         on_advice=tell if predicts else None,
     )
 
 
+def _control_s(job: StreamJob, how: How) -> float | None:
+    """Median pass of one answer with all weights in memory; None where a run cannot use it, or there is no room."""
+    if job.mode != "streamed" or job.draft or expert_layout_of(Path(job.model)) is not None:
+        return None
+    if machine.memory().available_bytes < Path(job.model).stat().st_size + job.budget_bytes:
+        return None
+    how.listener.say("running one answer with all weights in memory, to compare with")
+    control = job.replace(
+        mode="control", prompts=job.prompts[:1], new_tokens=min(job.new_tokens, _CONTROL_TOKENS)
+    )
+    limits = how.limits._replace(memory_bytes=None)
+    reports = run_helper("harness.measure.jobs.stream:run", control, limits=limits).told(
+        "report", StreamReport
+    )
+    return reports[0].pass_s if reports else None
+
+
 def _read(
-    job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, ended: ChildResult
+    job: StreamJob,
+    predicts: bool,
+    predicted_tokens_per_s: float | None,
+    control_s: float | None,
+    ended: ChildResult,
 ) -> Stream | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
     events = dict(ended.events)
@@ -220,8 +245,9 @@ def _read(
     ratio = None
     if use and report:
         ratio = use.bound_ratio(report.probe_bytes_per_s)
-    if plan and report and plan.slot_bytes and report.pass_count:
-        ratio = report.bound_s(plan.streamed_bytes) / (report.duration_s / report.pass_count)
+    if plan and report and plan.slot_bytes and control_s:
+        ratio = report.bound_ratio(plan.streamed_bytes, control_s)
+    seen = next(iter(ended.told("seen", StreamReport)), None)
     return Stream(
         mode=job.mode,
         draft=Path(job.draft).name,
@@ -235,5 +261,8 @@ def _read(
         verify_s=advice.verify_s if advice else {},
         draft_s=advice.draft_s if advice else None,
         predicted_tokens_per_s=predicted_tokens_per_s,
+        control_s=control_s,
+        seen_tokens_per_s=1 / seen.pass_s if seen and seen.pass_s else None,
+        answers_tokens_per_s=tuple(a.tokens_per_s for a in answers if a.decoded_count),
         **parts,
     )

@@ -14,6 +14,7 @@ from harness.measure.jobs.timing import timed_answer
 from harness.measure.sensors import EnergyMeter
 from harness.onnx.files import model_files
 from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.block_streaming import StreamedSession
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
@@ -26,11 +27,13 @@ from harness.runtimes.llamacpp.speculative import (
     total,
 )
 
-Mode = Literal["streamed", "mapped"]
+Mode = Literal["streamed", "mapped", "control"]
 _DRAFT_TOKENS = 15
 """Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for
 the logits of more would be taken from the target's weights."""
 _PILOT_TOKENS = 16
+_SEEN_TOKENS = 10
+"""After which it is said anew what the run will give."""
 _MOST_CACHED_RATIO = 0.02
 """Of a mapped file that other programs may keep in the page cache: it would be read from there."""
 
@@ -39,7 +42,8 @@ class StreamJob(Frozen):
     """What to run, in ``budget_bytes`` in all, and passes of at most ``batch_tokens``.
 
     Attributes:
-        mode: Streamed by this harness, or left to the system's page cache.
+        mode: Streamed by this harness, left to the system's page cache, or with all weights in memory and called back
+            as if they were streamed.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
     """
 
@@ -56,8 +60,8 @@ class StreamJob(Frozen):
 def run(job: StreamJob, emit: Emit) -> None:
     """Child's entry.
 
-    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, a sample and an
-    ``answer`` for each prompt, ``report``, ``expert_use``.
+    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, ``seen`` (a report of the
+    first tokens), a sample and an ``answer`` for each prompt, ``report``, ``expert_use``.
 
     Raises:
         RefusedError: The budget or the context is too small, or the vocabularies differ.
@@ -67,9 +71,11 @@ def run(job: StreamJob, emit: Emit) -> None:
     emit("engine", RUNTIME.identity(job.scenario))
     meter = EnergyMeter()
 
-    def answer(prompt: list[int], session: LlamaSession, *drafted: Any) -> None:
+    def answer(prompt: list[int], session: LlamaSession, *drafted: Any) -> int:
         ask = partial(generate, session, prompt, job.new_tokens, *drafted)
-        emit("answer", timed_answer(ask, emit, meter, disk_expected=True))
+        told = timed_answer(ask, emit, meter, disk_expected=True)
+        emit("answer", told)
+        return told.cycle_count
 
     page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
@@ -82,6 +88,12 @@ def run(job: StreamJob, emit: Emit) -> None:
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for prompt in _prompts(job, session):
             answer(prompt, session)
+        return
+    if job.mode == "control":
+        with StreamedSession(path, job.scenario, None, batch_tokens=job.batch_tokens) as control:
+            for prompt in _prompts(job, control.session):
+                control.end_answer(answer(prompt, control.session))
+            emit("report", control.report())
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
@@ -107,9 +119,14 @@ def run(job: StreamJob, emit: Emit) -> None:
             verify_s = {size: pace_ratio * duration_s for size, duration_s in verify_s.items()}
             policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, most_tokens=most - 1)
             emit("advice", advice)
+        else:
+            streamed.end_answer(
+                generate(session, prompts[0], min(_SEEN_TOKENS + 1, job.new_tokens)).cycle_count
+            )
+            emit("seen", streamed.report())
         streamed.reset()
         for prompt in prompts:
-            answer(prompt, session, drafter, policy)
+            streamed.end_answer(answer(prompt, session, drafter, policy))
             streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):

@@ -32,6 +32,7 @@ from statistics import harmonic_mean
 from typing import ClassVar, Final
 
 from harness.core.errors import EngineError, RefusedError
+from harness.core.huge_pages import HUGE_PAGE_BYTES
 from harness.core.scenario import Scenario
 from harness.core.streaming import PAGE_BYTES, StreamPlan, StreamReport
 from harness.core.units import format_bytes
@@ -42,6 +43,7 @@ from harness.runtimes.llamacpp.laid_memory import (
     anonymous_bytes,
     read_sparsely,
 )
+from harness.runtimes.llamacpp.pass_clock import Company, PassClock
 from harness.runtimes.llamacpp.session import NAME_OFFSET, LlamaSession
 from harness.runtimes.llamacpp.stream_plan import (
     ROOM_FOR_BLOCKS,
@@ -56,6 +58,7 @@ from harness.runtimes.one_sequence import Closing
 from harness.speed.storage import margin_bytes
 
 BLOCK_MARK: Final = b"l_out-"
+_AMPLE_BYTES: Final = 1 << 62
 
 
 class BudgetedSession(Closing):
@@ -63,7 +66,8 @@ class BudgetedSession(Closing):
 
     The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
     ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes``
-    what it holds beside weights.
+    what it holds beside weights. Without a budget all weights are in memory, and the engine is called back as if
+    some were streamed: the control that a streamed run is held against.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.
@@ -75,12 +79,17 @@ class BudgetedSession(Closing):
     through_buffers: bool = False
     """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
 
-    def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
+    def __init__(
+        self, path: Path, scenario: Scenario, budget_bytes: int | None, *, batch_tokens: int = 32
+    ) -> None:
         if sys.platform != "linux":
             raise RefusedError(
                 "layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled"
             )
         self._layout = self._read_layout(path)
+        self._is_control = budget_bytes is None
+        budget_bytes = _AMPLE_BYTES if budget_bytes is None else budget_bytes
+        self._clock = PassClock()
         self._active = False
         self._begun = False
         self._first_node = b""
@@ -91,8 +100,9 @@ class BudgetedSession(Closing):
             scenario.replace(mmap=True, repack=False, ubatch_tokens=batch_tokens),
             batch_tokens=batch_tokens,
             output_tokens=min(batch_tokens, 16),
-            eval_hook=self._hook,
+            eval_hook=self._clock.timed(self._hook),
         )
+        self._company = Company(self.session.thread_count)
         self._held.callback(self.session.close)
         try:
             memory = self._memory = LaidMemory(path)
@@ -117,7 +127,7 @@ class BudgetedSession(Closing):
             self._held.callback(self._readers.stop)
             self._looks = [memory.probe_bytes_per_s()] if streams else []
             self._place()
-            if streams:
+            if streams or self._is_control:
                 self._begin()
                 self._active = True
         except NoRoomError as error:
@@ -157,26 +167,19 @@ class BudgetedSession(Closing):
         """Whether a pass begins with this node, whose clock is then started.
 
         The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
-        They count as computing, and so does what the caller does before the next pass of its answer: both are
-        read beside.
         """
         if self._begun or (self._first_node and name != self._first_node):
             return False
         self._begun = True
         self._first_node = name
-        self._pass_began_s = time.perf_counter()
-        if self._pass_ended_s:
-            self.duration_s += self._pass_began_s - self._pass_ended_s
+        self._clock.begin()
         return True
 
     def _finish_pass(self) -> float:
-        """Count a pass whose last block was seen, and return the seconds that the pass took."""
-        self._pass_ended_s = time.perf_counter()
-        duration_s = self._pass_ended_s - self._pass_began_s
+        """Note that the last block of a pass was seen, and return the seconds that it took until now."""
         self._begun = False
-        self.pass_count += 1
-        self.duration_s += duration_s
-        return duration_s
+        self.session.compute_by(self._company.thread_count())
+        return self._clock.so_far_s()
 
     # -- results
     # ------------------------------------------------------------------------------------------------
@@ -184,9 +187,8 @@ class BudgetedSession(Closing):
     def reset(self) -> None:
         """Count from here on."""
         self._readers.read_bytes = 0
-        self.pass_count = 0
-        self.duration_s = self._pass_ended_s = 0.0
-        self.stall_s = 0.0
+        self._clock.reset()
+        self._answer_passes_s: list[float] = []
 
     def put_readers_first(self) -> None:
         """Let readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
@@ -204,13 +206,26 @@ class BudgetedSession(Closing):
             raise failure
         if self._active and self._begun:
             raise EngineError("this architecture does not mark the end of its blocks: it cannot be streamed")
+        self._clock.settle()
+        clock = self._clock
         return StreamReport(
-            pass_count=self.pass_count,
-            duration_s=self.duration_s,
+            pass_count=len(clock.passes_s),
+            duration_s=sum(clock.passes_s),
             read_bytes=self._readers.read_bytes,
-            stall_s=self.stall_s,
+            stall_s=clock.stall_s,
             probe_bytes_per_s=harmonic_mean(self._looks) if self._looks else 0.0,
+            engine_s=clock.engine_s,
+            move_s=clock.move_s,
+            callback_s=clock.hook_s - clock.stall_s - clock.move_s,
+            answer_passes_s=tuple(self._answer_passes_s),
+            looks_bytes_per_s=tuple(self._looks),
         )
+
+    def end_answer(self, pass_count: int) -> None:
+        """Keep the times of an answer's passes after its prompt, so many."""
+        self._clock.settle()
+        if pass_count:
+            self._answer_passes_s += self._clock.passes_s[-pass_count:]
 
     def probe_again(self) -> None:
         """Look at the storage once more, between answers.
@@ -219,7 +234,6 @@ class BudgetedSession(Closing):
         time of the run, and not for its best moment. What is in line for the next pass is read first: it
         would slow the look down.
         """
-        self._pass_ended_s = 0.0
         if self._looks:
             self._readers.wait_for_all()
             self._looks.append(self._memory.probe_bytes_per_s())
@@ -243,6 +257,8 @@ class StreamedSession(BudgetedSession):
 
     def _make_plan(self, room_bytes: int) -> bool:
         self.plan = self._plan_for(room_bytes)
+        if self._is_control:  # pinned as a streamed run pins
+            self.plan = self.plan.replace(unit_bytes=HUGE_PAGE_BYTES)
         if self.plan.slot_bytes > 0 and self.plan.unit_bytes == PAGE_BYTES:
             # Into small pages a device reads slowly. Where the budget has no room for buffers, slowly it is.
             with contextlib.suppress(RefusedError):
@@ -334,7 +350,7 @@ class StreamedSession(BudgetedSession):
         """Wait until what is streamed of the block that comes next is in memory."""
         end = self._finished + self._counts[self._block]
         while self._loads and self._loads[0] < end:
-            self.stall_s += self._readers.wait(self._loads.popleft())
+            self._clock.stall_s += self._readers.wait(self._loads.popleft())
         return self._failed() is None
 
     def _release(self) -> bool:
@@ -342,7 +358,10 @@ class StreamedSession(BudgetedSession):
         source = self._starts[self._block]
         count = self._counts[self._block]
         for number, extent in self._places(self._finished + self.plan.slot_count, count):
-            if not self._memory.move(source, extent.start, extent.size):
+            began_s = time.perf_counter()
+            moved = self._memory.move(source, extent.start, extent.size)
+            self._clock.move_s += time.perf_counter() - began_s
+            if not moved:
                 self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
                 return False
             self._load(number, extent)

@@ -418,7 +418,7 @@ class ExpertStreamedSession(BudgetedSession):
         self._pass.update(
             duration_s=self._finish_pass(), read_bytes=self._readers.read_bytes - self._read_before_bytes
         )
-        self.stall_s += self._pass["stall_s"]
+        self._clock.stall_s += self._pass["stall_s"]
         self._all.update(self._pass)
         if self._pass_tokens == 1:
             self._single.update(self._pass, pass_count=1)

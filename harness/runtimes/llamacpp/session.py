@@ -110,7 +110,8 @@ class LlamaSession(Rows):
         params.kv_unified = sequence_count > 0 or scenario.batch_count == 1
         params.swa_full = False  # layers of a sliding window hold their window alone, as is predicted
         params.n_outputs_max = output_tokens
-        params.n_threads = params.n_threads_batch = scenario.thread_count or default_thread_count()
+        self.thread_count = scenario.thread_count or default_thread_count()
+        params.n_threads = params.n_threads_batch = self.thread_count
         params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id
         params.flash_attn_type = (
             lib.LLAMA_FLASH_ATTN_TYPE_AUTO if scenario.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -246,6 +247,12 @@ class LlamaSession(Rows):
             if logits == "last" and start + len(part) == count:
                 keep[-1] = True
             self._run(part, self._ramp[: len(part)] + (position + start), sequence, keep)
+
+    def compute_by(self, thread_count: int) -> None:
+        """Compute with so many threads from the next pass on."""
+        if thread_count != self.thread_count:
+            self.thread_count = thread_count
+            self.lib.llama_set_n_threads(self._context, thread_count, thread_count)
 
     def decode_rows(
         self,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.core.errors import RefusedError
 from harness.core.streaming import PAGE_BYTES
 from harness.runtimes.llamacpp.block_streaming import StreamedSession
+from harness.runtimes.llamacpp.pass_clock import PassClock
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, NoRoomError, plan_split, whole_pages
 from harness.runtimes.llamacpp.text_scores import Scores, chunks_of, log_probabilities
 from harness.speed.storage import evenly_spread
@@ -170,7 +171,7 @@ def test_slots_are_where_each_block_wants_them(sizes: list[int], excess: int) ->
     ring: Any = Ring()
     session.plan, session._memory, session._readers = plan, ring, ring
     session._layout, session._failure, ring.failure = FileLayout(blocks, (), None), None, None
-    session.stall_s = 0.0
+    session._clock = PassClock()
     session._place()
     session._begin()
     for block in [*range(len(blocks))] * 3:

@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 import time
+from collections import namedtuple
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +163,7 @@ def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: fl
     with streaming.StreamedSession(path, SCENARIO, budget) as streamed:
         streamed.reset()
         got = generate(streamed.session, PROMPT, 24)
+        streamed.end_answer(got.cycle_count)
         report = streamed.report()
         plan = streamed.plan
     assert got.tokens == expected
@@ -170,9 +172,57 @@ def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: fl
     if share < 0.7:
         assert plan.streamed_bytes > 0
         assert report.pass_count == 24  # the prompt and 23 tokens
+        assert len(report.answer_passes_s) == 23
+        assert sum(report.parts_s.values()) * 24 == pytest.approx(report.duration_s, rel=0.03)
         # every pass reads the streamed bytes once; the slots that are read ahead are all that may differ
         expected_bytes = report.pass_count * plan.streamed_bytes
         assert abs(report.read_bytes - expected_bytes) <= plan.slot_count * plan.slot_bytes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_the_control_computes_the_same_with_all_weights_in_memory(tmp_path: Path) -> None:
+    from harness.runtimes.llamacpp.block_streaming import StreamedSession
+
+    path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
+    with LlamaSession(path, SCENARIO.replace(repack=False)) as session:
+        expected = generate(session, PROMPT, 8).tokens
+    with StreamedSession(path, SCENARIO, None) as control:
+        got = generate(control.session, PROMPT, 8)
+        control.end_answer(got.cycle_count)
+        report = control.report()
+    assert got.tokens == expected
+    assert report.read_bytes == report.stall_s == report.move_s == 0
+    assert report.engine_s > 0
+    assert report.pass_s is not None
+    assert report.bound_ratio(1 << 20, report.pass_s) is None  # nobody looked at the storage
+
+
+def test_a_core_that_others_take_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores, of which another program takes 0.9 of one for a second, and then nothing."""
+    from harness.runtimes.llamacpp import pass_clock
+
+    times = namedtuple("times", "user nice system idle iowait irq softirq steal")
+    told = iter([times(0, 0, 0, 0, 0, 0, 0, 0), times(1.9, 0, 0, 0.1, 0, 0, 0, 0), times(2.9, 0, 0, 1.1, 0, 0, 0, 0)])
+    own, clock = iter([0.0, 1.0, 2.0]), iter([1.0, 1.1, 2.0, 3.0])
+    monkeypatch.setattr(pass_clock.psutil, "cpu_times", lambda: next(told))
+    monkeypatch.setattr(pass_clock.psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(pass_clock.os, "times", lambda: (next(own), 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(pass_clock.time, "perf_counter", lambda: next(clock))
+    company = pass_clock.Company(2)
+    assert [company.thread_count() for _ in range(4)] == [2, 2, 1, 2]
+
+
+def test_answers_that_differ_by_more_than_a_fifth_are_inconclusive() -> None:
+    from harness.core.drafting import Decoding
+    from harness.core.result import Stream
+
+    decoding = Decoding(tokens=(1, 2), duration_s=1.0, prefill_s=1.0)
+    even = Stream(
+        mode="streamed", budget_bytes=1, enforced=True, decoding=decoding, outputs=(), answers_tokens_per_s=(4.0, 4.7)
+    )
+    assert even.doubts == ()
+    uneven = even.replace(answers_tokens_per_s=(2.4, 4.6))
+    assert uneven.doubts == ("its answers were written at 2.40 to 4.60 tokens/s, more than 1.2 times apart",)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
