@@ -147,12 +147,34 @@ def row(way: str, noise: str, files: int) -> list[str]:
     return [*cells, f"{np.mean([count for _, count in outcomes]):.1f}"]
 
 
+def rot_row(noise: str, count: int) -> list[str]:
+    """Releases, each 2 % slower than the one before, in turns with the best one kept: when one is red."""
+    generator = np.random.default_rng(1)
+    red_at = []
+    for _ in range(count):
+        slower = [1.0 - 0.98**release for release in range(1, 13)]
+        answers = (in_turns(NOISE[noise], generator, ratio)[0] for ratio in slower)
+        red_at.append(next((ratio for ratio, answer in zip(slower, answers, strict=True) if answer == "fail"), 1.0))
+    return [noise, f"{np.median(red_at):.1%}", f"{sum(ratio < 0.10 for ratio in red_at) / count:.0%}"]
+
+
+def _rot(record: Path, files: int) -> None:
+    columns = ["noise", "slower by that much when red, median", "red before 10 %"]
+    rows = [rot_row(noise, files) for noise in NOISE]
+    write(record, f"python -m bench gate_power --rot --files {files}", {"columns": columns, "rows": rows}, "simulated")
+    click.echo(json_table(record))
+
+
 @click.command()
+@click.option("--rot", is_flag=True, help="Releases that lose 2 % each, beside the best one that was kept.")
 @click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON file for the table.")
 @click.option("--files", default=400, show_default=True, help="Budgets files of each cell, of eight budgets.")
 @click.option("--way", "only", default="", help="Only ways whose name begins so.")
-def main(record: Path, files: int, only: str) -> None:
+def main(record: Path, files: int, only: str, rot: bool) -> None:
     """Simulate every way under every kind of noise, and write the table."""
+    if rot:
+        _rot(record, files)
+        return
     rows = [row(way, noise, files) for way in WAYS if way.startswith(only) for noise in NOISE]
     write(record, f"python -m bench gate_power --files {files}", {"columns": list(COLUMNS), "rows": rows}, "simulated")
     click.echo(json_table(record))

@@ -22,7 +22,7 @@ from harness.core.stats.intervals import Estimate
 from harness.core.stats.runs import Runs, Spread, estimate, spread_of
 from harness.core.units import counted, format_bytes
 from harness.gates.judge import Errors, GateAnswer, Judgement, judge, judgement_of, limit_of, worst_of
-from harness.gates.pins import difference, kind_of, newest_build, unlike
+from harness.gates.pins import anchor, difference, kind_of, newest_build, unlike
 from harness.gates.sittings import alternate, comparable, time_of
 
 _FASTEST: Final = 0.2
@@ -176,9 +176,13 @@ def _judge_measured(given: _Judging, astray: Sequence[Record]) -> Judgement:
 def _judge_kind(case: _Judging) -> Judgement:
     """The answer from runs that differ in nothing but build and day."""
     shown = list(case.runs)
+    build_count = 1
     if case.compares:
         if fault := _baseline_fault(case):
             return case.could_not_run(fault)
+        if not case.in_turns:
+            best, build_count = anchor(case.earlier, case.budget.metric, case.budget.label)
+            case = case._replace(earlier=best)
         shown += case.earlier
     if case.compares and (case.in_turns or alternate(case.runs, case.earlier)):
         judged = _judge_turns(case)
@@ -188,6 +192,10 @@ def _judge_kind(case: _Judging) -> Judgement:
         judged = _without_clean(case, shown)
     elif judged.answer == "inconclusive":
         judged = judged.replace(reason=judged.reason + _disturbance(shown))
+    if build_count > 1:
+        judged = judged.replace(
+            reason=f"{judged.reason}; beside the best of {build_count} builds of the baseline"
+        )
     return judged
 
 

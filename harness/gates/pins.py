@@ -2,13 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
+from statistics import median
 from typing import Any, Final
 
 from harness.core.budget import OF_THE_RUN, PINS, Budget
+from harness.core.grouping import grouped
+from harness.core.metric import FIGURES, MetricName, metric_values
 from harness.core.record import Record
 from harness.gates.sittings import time_of
 
 _OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
+_ANCHORED_BUILDS: Final = 20
+_ENOUGH_RUNS: Final = 3
 OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
 """What may differ between a build and its baseline."""
 
@@ -102,3 +107,24 @@ def newest_build(runs: Sequence[Record]) -> tuple[list[Record], int]:
     last = max(runs, key=time_of)
     own = [run for run in runs if build_of(run) == build_of(last)]
     return own, len(runs) - len(own)
+
+
+def anchor(runs: Sequence[Record], metric: MetricName, label: str = "") -> tuple[list[Record], int]:
+    """The runs of the best build among the last twenty of a baseline, and how many builds there are.
+
+    Beside the release before it, one that is 2 % slower passes for ever; beside the best one the loss adds up.
+    Builds of fewer runs than others (up to three) stand back: the best of single runs is mostly luck.
+    """
+    builds = sorted(grouped(runs, build_of).values(), key=lambda own: max(map(time_of, own)))[
+        -_ANCHORED_BUILDS:
+    ]
+    enough = min(_ENOUGH_RUNS, max(map(len, builds)))
+    best = max if FIGURES[metric].higher_is_better else min
+    middles = []
+    for own in builds:
+        values = [median(taken) for run in own if (taken := metric_values(run, metric, label))]
+        if len(own) >= enough and values:
+            middles.append((median(values), own))
+    if not middles:
+        return list(runs), len(builds)
+    return best(middles, key=lambda one: one[0])[1], len(builds)

@@ -8,10 +8,12 @@ from msgspec import structs
 from harness.core.budget import Budget
 from harness.core.record import Sample
 from harness.core.scenario import Scenario
+from harness.core.stats.intervals import Estimate
+from harness.core.stats.runs import Spread
 from harness.gates.baselines import update
 from harness.gates.evaluate import evaluate
-from harness.gates.judge import Judgement
-from harness.gates.pins import pins_of
+from harness.gates.judge import Errors, Judgement, judge
+from harness.gates.pins import anchor, pins_of
 from harness.records.store import load, save
 from tests.unit.gates.test_gate_decisions import PREDICTION
 from tests.unit.gates.test_meant_to_run import FLOOR, GOOD, NAME, run
@@ -104,3 +106,48 @@ def test_a_ratio_to_what_nobody_predicted_is_no_evidence(limit: str) -> None:
 
     assert _one(budget, run("told")).answer == "pass"
     assert _one(budget, structs.replace(run("untold"), prediction=None)).answer == "could not run"
+
+
+def _build(version: str, hours: float, factor: float, count: int = 5):
+    base = structs.replace(GOOD, engine=structs.replace(GOOD.engine, version=version))
+    return [run(f"{version}-{n}", hours + n / 60, factor=factor, base=base) for n in range(count)]
+
+
+def test_releases_are_held_to_the_best_of_the_last_twenty_builds() -> None:
+    """Each takes 15 % longer than the one before: not red beside that one, but beside the best one."""
+    slower = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.1, model=NAME)
+    releases = [_build(f"v{n}", n * 0.15, 1.15**n) for n in range(9)]
+    before = [one for release in releases[:8] for one in release]
+
+    (beside_the_last,) = evaluate([slower], releases[8], baseline=releases[7])
+    (beside_all,) = evaluate([slower], releases[8], baseline=before)
+
+    assert beside_the_last.answer != "fail"
+    assert beside_all.answer == "fail"
+    assert "the best of 8 builds" in beside_all.reason
+    assert set(beside_all.evidence) == {one.run_id for one in (*releases[0], *releases[8])}
+
+
+def test_the_anchor_is_no_lucky_single_run_and_none_of_long_ago() -> None:
+    lucky = _build("lucky", 5, 0.5, count=1)
+    usual = _build("usual", 4, 1.0)
+    old = _build("old", -100, 0.8)
+
+    assert anchor([*usual, *lucky], "decode_tokens_per_s") == (usual, 2)
+    assert anchor([*usual, *lucky], "itl_p50_s")[0] == usual
+    assert anchor([*old, *usual], "decode_tokens_per_s") == (old, 2)
+    later = [one for n in range(19) for one in _build(f"w{n}", 6 + n, 1.2)]
+    assert anchor([*old, *usual, *later], "decode_tokens_per_s")[0] == usual
+    assert anchor([*old, *usual, *later], "decode_tokens_per_s")[1] == 20
+
+
+def test_a_pass_names_what_it_would_have_failed() -> None:
+    """Of a floor of 64 the upper end, 101, must fall below it; of a ceiling the lower end must rise above."""
+    given = {"errors": Errors.of(1, 1), "evidence": ()}
+    speed = judge(
+        Budget(metric="decode_tokens_per_s", floor=64.0), Estimate(100.0, 99.0, 101.0, 6), Spread(0.1), (3, 0), **given
+    )
+    cost = judge(Budget(metric="ttft_s", ceiling=4.0), Estimate(2.0, 1.9, 2.1, 6), Spread(0.1), (3, 0), **given)
+
+    assert speed.fails_from_ratio == pytest.approx(1 - 64 / 101)
+    assert cost.fails_from_ratio == pytest.approx(4 / 1.9 - 1)

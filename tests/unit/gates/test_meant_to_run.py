@@ -314,6 +314,26 @@ def test_annotations_of_a_workflow_are_read_by_its_rule(home: dict[str, str], tm
     assert b"file=b.toml" in found[0][1] and b"line=1" in found[0][1]
 
 
+def test_junit_of_the_process_is_read_by_another_reader(home: dict[str, str], tmp_path: Path) -> None:
+    """The bytes of stdout, and those of the file of ``-o``, by junitparser: counts, names, file and line."""
+    junitparser = pytest.importorskip("junitparser")
+    save(GOOD, tmp_path / "good.json")
+    floor = '[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = {}\n'
+    missing = f'{floor.format(1)}model = "<&\\u0007]]>"\n'
+    (tmp_path / "b.toml").write_text(floor.format(1e6) + floor.format(1) + missing)
+    words = ("gate", "--budget", "b.toml", "good.json", "--format", "junit", "-o", "gate.xml")
+    done = harness(home, tmp_path, *words)
+
+    assert done.returncode == 1
+    for data in filter(None, (done.stdout, (tmp_path / "gate.xml").read_bytes())):
+        seen = junitparser.JUnitXml.fromstring(data)
+        (suite,) = seen if isinstance(seen, junitparser.JUnitXml) else [seen]
+        kinds = [[type(one).__name__ for one in case.result] for case in suite]
+        assert (suite.tests, suite.failures, suite.errors) == (3, 1, 1)
+        assert kinds == [["Failure"], [], ["Error"]]
+        assert [case._elem.get("line") for case in suite] == ["1", "4", "7"]
+
+
 def test_hidden_folders_and_links_are_named(home: dict[str, str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     save(GOOD, results / "good.json")
