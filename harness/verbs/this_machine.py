@@ -19,7 +19,7 @@ from harness.measure.lock import alone
 from harness.measure.pipeline import Listener
 from harness.measure.probe.bandwidth import read_bandwidth
 from harness.measure.probe.calibrate import calibrate
-from harness.measure.probe.disk import read_rate
+from harness.measure.probe.disk import lasting, read_rates
 from harness.measure.probe.machine_profile import DEVICE_NAME, own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.models.weights import matrix_types
@@ -150,9 +150,12 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
         # hour.
         with alone(heard.say):
             looked_bytes = min(path.stat().st_size, _LOOK_BYTES)
-            rates = [read_rate(path, looked_bytes, computing=computing) for computing in (False, True)]
-        if all(rates):
-            waited, busy = (measured(rate or 0.0, "the model's file, four reads at a time") for rate in rates)
+            looks = [read_rates(path, looked_bytes, computing=computing) for computing in (False, True)]
+        if all(looks):
+            told = [f"{min(rates) / 1e9:.2f} to {max(rates) / 1e9:.2f}" for rates in looks]
+            heard.say(f"the model's disk gives {told[0]} GB/s, and {told[1]} GB/s beside computing")
+            how = "the model's file, four reads at a time"
+            waited, busy = (measured(lasting(rates) or 0.0, how) for rates in looks)
             storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
             device = device.replace(storage=storage)
         device = within_budget(device, budget_bytes)

@@ -11,6 +11,7 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import harmonic_mean
@@ -36,9 +37,9 @@ _BOARD_FILES: Final = (
     "sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name", "proc/device-tree/compatible",
 )  # fmt: skip
 _HYPERVISOR_FILES: Final = ("sys/hypervisor/type", "proc/device-tree/hypervisor/compatible")
-BUSY_S: Final = 1.0
-"""So long many reads at a time are timed: many disks are faster for the first tenth of a second, a model
-streams on."""
+BUSY_S: Final = 2.0
+"""So long many reads at a time are timed: many disks are faster at first, and some take up to a second to fall to
+what they can keep. A model streams on."""
 
 
 def storage_under(folder: Path, *, file_bytes: int) -> Storage:
@@ -57,8 +58,9 @@ def storage_under(folder: Path, *, file_bytes: int) -> Storage:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
             how = f"reads of a {size >> 20} MiB file, four at a time"
-            rate = read_rate(path, size, computing=False)
-            busy_rate = read_rate(path, size, computing=True)
+            rate, busy_rate = (
+                lasting(read_rates(path, size, computing=computing)) for computing in (False, True)
+            )
             touched = _touched_bytes_per_s(path)
             if rate is None:
                 page_cache.drop(path)
@@ -124,15 +126,20 @@ def _open(path: Path) -> int | None:
     return None
 
 
-def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
+def lasting(rates: Sequence[float]) -> float | None:
+    """Bytes/s over all readings of the same size; None without one."""
+    return harmonic_mean(rates) if rates else None
+
+
+def read_rates(path: Path, size_bytes: int, *, computing: bool) -> list[float]:
     """Bytes/s of reading that much of a file past the page cache, again and again for ``BUSY_S``.
 
-    With ``computing`` each thread goes through memory meanwhile. It is None where the system does not let the
-    cache be passed by.
+    With ``computing`` each thread goes through memory meanwhile. Empty where the system does not let the cache be
+    passed by.
     """
     descriptor = _open(path)
     if descriptor is None:
-        return None
+        return []
     stop = threading.Event()
     rates = []
     array = np.ones(_BLOCK_BYTES, np.float32)
@@ -154,7 +161,7 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
                 rates.append(parallel_read_bytes_per_s(read_into, range(0, size_bytes, HUGE_PAGE_BYTES)))
         finally:
             stop.set()
-    return harmonic_mean(rates)
+    return rates
 
 
 def _touched_bytes_per_s(path: Path) -> float | None:

@@ -185,14 +185,16 @@ def test_the_storage_of_a_model_to_be_streamed_is_looked_at_with_the_machine_hel
     path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0")
     looks: list[bool] = []
 
-    def look(_path: Path, _size_bytes: int, *, computing: bool) -> float:
+    def look(_path: Path, _size_bytes: int, *, computing: bool) -> list[float]:
         looks.append(is_held())
-        return 2e9 if computing else 3e9
+        return [1e9, 2e9] if computing else [3e9]
 
-    monkeypatch.setattr(this_machine, "read_rate", look)
+    said: list[str] = []
+    monkeypatch.setattr(this_machine, "read_rates", look)
     monkeypatch.setattr(this_machine, "probed", lambda *_, **__: QUIET)
-    outlook = stream_outlook(path, 4 << 30, Scenario(context_tokens=256), heard=Listener())
+    outlook = stream_outlook(path, 4 << 30, Scenario(context_tokens=256), heard=Listener(said.append))
     assert outlook is not None and looks == [True, True]
+    assert said == ["the model's disk gives 3.00 to 3.00 GB/s, and 1.00 to 2.00 GB/s beside computing"]
     assert not is_held()
 
 
