@@ -214,10 +214,14 @@ def _control_s(job: StreamJob, how: How) -> float | None:
         mode="control", prompts=job.prompts[:1], new_tokens=min(job.new_tokens, _CONTROL_TOKENS)
     )
     limits = how.limits._replace(memory_bytes=None)
-    reports = run_helper("harness.measure.jobs.stream:run", control, limits=limits).told(
-        "report", StreamReport
-    )
-    return reports[0].pass_s if reports else None
+    ended = run_helper("harness.measure.jobs.stream:run", control, limits=limits)
+    reports = ended.told("report", StreamReport)
+    if not reports:
+        how.listener.say(
+            f"nothing to compare with: that answer ended early ({ended.outcome}). {ended.detail}"
+        )
+        return None
+    return reports[0].pass_s
 
 
 def _read(

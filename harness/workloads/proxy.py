@@ -216,8 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
             for line in answer if is_stream else ():
                 document = told.read(line[6:]) if line.startswith(b"data: {") else {}
                 if document.get("choices", True) or not hides_usage:
-                    self.wfile.write(line)
-                    self.wfile.flush()
+                    with suppress(OSError):  # the app may have left; the counts of tokens are still to come
+                        self.wfile.write(line)
         except (OSError, HTTPException) as error:  # the server's fault or the app's: neither is ours to mend
             self.close_connection = True
             with suppress(OSError):

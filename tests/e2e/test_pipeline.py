@@ -20,7 +20,18 @@ pytestmark = [pytest.mark.engine, pytest.mark.skipif(sys.platform != "linux", re
 VERBS = {
     "generate": ("run", "-n", "400", "-p", "64", "-c", "512", "-r", "400"),
     "speculate": ("speculate", "--draft", "lookup", "--tokens", "400", "-r", "50"),
-    "stream": ("stream", "--ram-budget", "400MB", "--tokens", "300", "-r", "50", "--no-predict"),
+    "stream": (
+        "stream",
+        "--ram-budget",
+        "400MB",
+        "--tokens",
+        "300",
+        "-r",
+        "50",
+        "--no-predict",
+        "--draft",
+        "lookup",
+    ),  # with a draft no control child runs first: the one that is killed measures
     "quality": ("ladder", "--quants", "Q4_0,Q5_0", "--no-speed", "--chunks", "4"),
 }
 

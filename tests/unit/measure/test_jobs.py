@@ -97,6 +97,7 @@ def test_a_prediction_that_is_no_number_is_a_wrong_answer(monkeypatch: pytest.Mo
             return contextlib.nullcontext()
 
     monkeypatch.setattr(score.plugins, "load", lambda *_: Broken())
+    monkeypatch.setattr(score, "Scored", object)  # the session is never asked: its losses are given below
     monkeypatch.setattr(score, "text_nll", lambda *_: np.array([np.nan, 2.0, np.inf]))
     told: list[tuple[str, Any]] = []
     score.run_text(score.TextJob(runtime="ik", scenario=SCENARIO, path="a.gguf"), lambda *event: told.append(event))
