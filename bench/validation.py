@@ -118,7 +118,7 @@ def main(by: str, path: Path | None, rows: Path | None) -> None:
             "heat_coefficients.json": {"source": SOURCE, "terms": heat.fit(heat.shipped())},
         }
         for name, fit in fits.items():
-            (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit), indent=1) + b"\n")
+            (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit, enc_hook=float), indent=1) + b"\n")
         return
     for name in by.split(","):
         stem, said = _record(name)

@@ -28,6 +28,8 @@ def row_weights(known: Known, size_bytes: float, quant: str) -> Weights:
     rest_count = weights.weight_count - sum(t.element_count for t in routed)
     in_routed = sum(tensor.size_bytes for tensor in routed)
     even = size / weights.tensor_bytes
+    if each * rest_count >= size:
+        each = 0.0  # The recipe quantises the tables outside of the experts too.
     if each:
         factor = (size - each * rest_count) / in_routed
     else:

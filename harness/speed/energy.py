@@ -185,7 +185,7 @@ def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str,
 
 
 DEFAULT_MINUTES: Final = 10.0
-ENERGY_WIDTH: Final = 1.645 * 0.39
+ENERGY_WIDTH: Final = 1.645 * 0.44
 """Half of the 90 % interval of ln joules a token: what devices of one class differ by, which no term explains, and what
 is not known of the terms."""
 SHARE_WIDTH: Final = 1.645 * 0.17

@@ -284,7 +284,8 @@ class Terms(NamedTuple):
 
 
 NAMES: Final = frozenset({
-    "side", "api", "quant", "family", "any_family", "gpu_vendor", "gpu_memory", "isa", "chip", "runtime", "type", "model",
+    "side", "api", "quant", "family", "any_family", "gpu_vendor", "gpu_memory", "isa", "ggml_isa", "chip", "runtime",
+    "type", "model",
 })  # fmt: skip
 """Names that keys of terms may hold in braces: what :func:`names_of` finds."""
 FACTORS: Final = frozenset({
@@ -356,6 +357,8 @@ def names_of(work: Work, machine: Machine) -> dict[str, str]:
         "gpu_vendor": (on_gpu and traits.vendor) or None,
         "gpu_memory": (on_gpu and traits.memory) or None,
         "isa": traits.isa or None,
+        # The instructions that ggml's own kernels use; other engines bring theirs.
+        "ggml_isa": (not machine.other_runtime and traits.isa) or None,
         "chip": machine.chip or None,
         "runtime": machine.other_runtime or None,
         "type": work.type_name or None,
@@ -526,13 +529,15 @@ def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any
     """Seconds of a prompt, and d ln t / d ln law; numbers or arrays of rows alike."""
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     weights = base["weights"] / rate
-    attention = base["attention"] / (capped(laws["attention"]) * rate)
+    # The product is capped, and not its parts: a kernel of attention may reach more of the peak than the weights' does.
+    reached = laws["attention"] * laws["mfu"]
+    attention = base["attention"] / capped(reached)
     over = laws["overhead"] * base["launches"]
     total = over + weights + attention + base["bytes"]
     slopes = {
         "overhead": over / total,
-        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"] / INT8_RATIO),
-        "attention": -attention / total * cap_slope(laws["attention"]),
+        "mfu": -(weights * cap_slope(laws["mfu"] / INT8_RATIO) + attention * cap_slope(reached)) / total,
+        "attention": -attention / total * cap_slope(reached),
         "scale": total / total,
     }
     return total * laws["scale"], slopes

@@ -69,6 +69,7 @@ class Recorder(ThreadingHTTPServer):
         self.lock = threading.Condition()
         self._prompts: list[str] = []
         self._open_count = 0
+        self._app_pid = self._most_bytes = 0
         self._first_s = self._idle_s = 0.0
         try:
             super().__init__(("127.0.0.1", port), _Handler)
@@ -90,6 +91,9 @@ class Recorder(ThreadingHTTPServer):
 
     def ended(self, call: Call | None) -> None:
         """Keep a call that ended; None for a call that failed, or of which nobody counted tokens."""
+        # The app is alive now, which an app of half a second may not be at any other look; its children cost a scan.
+        if self._app_pid:
+            self._look([self._app_pid])
         with self.lock:
             self._open_count -= 1
             self._idle_s = time.perf_counter()
@@ -111,10 +115,10 @@ class Recorder(ThreadingHTTPServer):
             CouldNotRunError: The command cannot be started, or failed.
         """
         threading.Thread(target=self.serve_forever, daemon=True).start()
-        begin_s, most_bytes = time.perf_counter(), 0
+        begin_s = time.perf_counter()
         with suppress(KeyboardInterrupt):
             if command:
-                most_bytes = self._watched(command)
+                self._watch(command)
             while not command:
                 time.sleep(_WATCH_S)
         with self.lock:
@@ -126,33 +130,33 @@ class Recorder(ThreadingHTTPServer):
             server=self.upstream._replace(netloc=self.upstream.netloc.rpartition("@")[2]).geturl(),
             machine=node(),
             duration_s=time.perf_counter() - begin_s,
-            peak_anonymous_bytes=most_bytes,
+            peak_anonymous_bytes=self._most_bytes,
             failed_count=self.failed_count,
         )
         calls: Any = sorted(self.calls, key=lambda call: call.at_s)
         return Trace(app=app, calls=tuple(calls))
 
-    def _watched(self, command: Sequence[str]) -> int:
-        """Most anonymous memory of a command's processes together, while it runs."""
+    def _watch(self, command: Sequence[str]) -> None:
+        """Run a command to its end and look at the memory of its processes meanwhile."""
         environment = {"OPENAI_API_KEY": "none", **os.environ, **dict.fromkeys(VARIABLES, self.url)}
-        most_bytes = 0
         try:
             process = subprocess.Popen(command, env=environment)
         except OSError as error:
             raise CouldNotRunError(f"{command[0]}: {error.strerror}") from error
+        self._app_pid = process.pid
         while process.poll() is None:
             with suppress(psutil.Error):
-                tree = [
-                    process.pid,
-                    *(one.pid for one in psutil.Process(process.pid).children(recursive=True)),
-                ]
-                most_bytes = max(
-                    most_bytes, sum(one.anonymous_bytes for one in map(read_memory, tree) if one)
-                )
+                children = psutil.Process(process.pid).children(recursive=True)
+                self._look([process.pid, *(child.pid for child in children)])
             time.sleep(_WATCH_S)
         if process.returncode:
             raise CouldNotRunError(f"{command[0]} ended with status {process.returncode}: nothing was kept")
-        return most_bytes
+
+    def _look(self, pids: Sequence[int]) -> None:
+        """Keep the anonymous memory of these processes together, if it is the most so far."""
+        held = sum(memory.anonymous_bytes for memory in map(read_memory, pids) if memory)
+        with self.lock:
+            self._most_bytes = max(self._most_bytes, held)
 
 
 class _Handler(BaseHTTPRequestHandler):
