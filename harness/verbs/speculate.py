@@ -215,7 +215,7 @@ def _control_s(job: StreamJob, how: How) -> float | None:
     )
     limits = how.limits._replace(memory_bytes=None)
     ended = run_helper("harness.measure.jobs.stream:run", control, limits=limits)
-    reports = ended.told("report", StreamReport)
+    reports: list[StreamReport] = ended.told("report", StreamReport)
     if not reports:
         how.listener.say(
             f"nothing to compare with: that answer ended early ({ended.outcome}). {ended.detail}"
