@@ -47,6 +47,14 @@ def soak(
     battery_percent_min: Annotated[
         float, Meta(ge=0, le=100), Option("--min-battery", "Stop when the battery is below this, in percent.")
     ] = 10.0,
+    meter: Annotated[
+        str,
+        Option(
+            "--meter",
+            "Program that prints the watts of a wall meter, a line for each reading; its energy counts.",
+            metavar="COMMAND",
+        ),
+    ] = "",
 ) -> Output:
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
@@ -73,6 +81,6 @@ def soak(
         battery_percent_min=battery_percent_min,
     )
     with measuring.started() as how:
-        record = soak(job, quant, measuring.target, measuring.programs, how)
+        record = soak(job, quant, measuring.target, measuring.programs, how, meter)
     stopped = isinstance(record.result, Soak) and record.result.stopped
     return answer_of(record, max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK))

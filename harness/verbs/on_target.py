@@ -1,7 +1,9 @@
 """Probe a target, measure models there with the prediction made before, and soak one there or here."""
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from harness.core.result import Window
 from harness.hardware.devices import load_device
 from harness.measure.child import OnEvent
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.soak import IDLE_S, SoakJob
+from harness.measure.jobs.soak import IDLE_S, SoakJob, metered
 from harness.measure.jobs.soak import plan as plan_soak
 from harness.measure.lock import alone
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline
@@ -29,6 +31,7 @@ from harness.measure.targets.bench import key_there, on_target, read_bandwidth
 from harness.measure.targets.remote import VerbReply, run_there
 from harness.measure.targets.shell import ShellTarget
 from harness.measure.targets.target_facts import Facts, facts, probe
+from harness.measure.wall_meter import WallMeter
 from harness.runtimes.executable import as_made
 from harness.verbs.locate import obtain
 from harness.verbs.run import RunCell
@@ -114,6 +117,7 @@ def _measure(
     known: Facts,
     programs: Path,
     on_event: OnEvent | None = None,
+    changed: Callable[[Measurement], Measurement] = lambda planned: planned,
 ) -> Record:
     """Measure there what was not done before: what is taken from the history needs no device that is awake."""
     cpus = pipeline.how.limits.cpus
@@ -121,11 +125,15 @@ def _measure(
     if done := pipeline.reused(key_there(planned, known, programs, cpus), planned.model.name):
         return done
     there = on_target(planned, target, known, programs, cpus=cpus, progress=pipeline.heard.fetched)
-    return pipeline.measure(there, on_event=on_event)
+    return pipeline.measure(changed(there), on_event=on_event)
 
 
-def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> Record:
+def soak(
+    job: SoakJob, quant: str, on: str, programs: Path | None, how: How, meter_command: str = ""
+) -> Record:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
+
+    Energy is that of ``meter_command``, a wall meter of the device that is measured, where one is named.
 
     Raises:
         RefusedError: On a target, what llama-bench cannot do.
@@ -135,20 +143,29 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
     model = identify(located.path, located.weights, name=located.name, quant=located.quant)
     job = job.replace(path=str(located.path.absolute()))
 
+    ended_s: list[float] = []
+
     def told(name: str, data: Any) -> None:
         if name == "window":
+            ended_s.append(time.perf_counter())
             window = msgspec.convert(data, Window)
             how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
     place = on if programs is not None else ""
     how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + IDLE_S)
-    with Pipeline(how._replace(listener=Listener(how.listener.say)), place) as pipeline:
+    with ExitStack() as stack:
+        meter = stack.enter_context(WallMeter(meter_command)) if meter_command else None
+        pipeline = stack.enter_context(Pipeline(how._replace(listener=Listener(how.listener.say)), place))
         planned = plan_soak(job, model)
+
+        def changed(run: Measurement) -> Measurement:
+            return run if meter is None else metered(run, job, meter, ended_s)
+
         if programs is None:
-            return pipeline.measure(planned, on_event=told)
+            return pipeline.measure(changed(planned), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp":
             raise RefusedError(
                 "on a target llama-bench decodes without pauses: leave out --duty and --runtime"
             )
         target = target_named(on)
-        return _measure(pipeline, planned, target, facts(target), programs, told)
+        return _measure(pipeline, planned, target, facts(target), programs, told, changed)

@@ -19,6 +19,7 @@ from harness.measure import sensors
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, engine_of, key_of
+from harness.measure.wall_meter import WallMeter
 
 IDLE_S = 5.0
 """The idle device's power is measured for so long before."""
@@ -126,6 +127,33 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
         model=model,
         key=key_of("soak", engine_of(job.runtime), model.sha256, job, fingerprint().fingerprint),
     )
+
+
+def metered(plan: Measurement, job: SoakJob, meter: WallMeter, ended_s: Sequence[float]) -> Measurement:
+    """The same run with the energy of each window by a wall meter, which nothing is subtracted from.
+
+    Args:
+        plan: The run as it is without.
+        job: What is run.
+        meter: It reads for as long as the run lasts.
+        ended_s: When each window was told (``time.perf_counter``), filled while it runs.
+    """
+
+    def read(child: ChildResult) -> Soak | None:
+        found = plan.read(child)
+        if not isinstance(found, Soak):
+            return None
+        # Nothing is known of a window that was told after the last reading, so the run's last one may lack its energy.
+        windows = [
+            window.replace(joules=meter.joules(end_s - window.duration_s, end_s))
+            for window, end_s in zip(found.windows, ended_s, strict=True)
+        ]
+        if windows and windows[-1].joules is None:
+            windows = windows[:-1]
+        again = summarise(windows, job, energy_scope=meter.scope)
+        return again and again.replace(stopped=found.stopped)
+
+    return plan._replace(read=read)
 
 
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
