@@ -23,6 +23,7 @@ from harness.records.ladder import Rung
 from harness.show.output import JSON_VERSION
 from harness.verbs.doctor import Finding
 from harness.verbs.engines import EnginesHere
+from harness.verbs.export import Exported
 from harness.verbs.learn import Lesson
 from harness.verbs.recommend import Ranking
 from harness.verbs.trend import MetricChange, Trend
@@ -119,6 +120,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "engines show": (EnginesHere,),
     **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (Record,)),
     **dict.fromkeys(("models pull", "models show"), (dict[str, Any],)),
+    "models export": (Exported,),
     **dict.fromkeys(("validate", "gate update", "tune", "engines pull", "engines remove"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {

@@ -79,7 +79,7 @@ def gate() -> None:
       edge-harness gate --budget budgets.toml RESULT...     judge records (the default)
       edge-harness gate live --budget budgets.toml ...      run a build in turns with its baseline
       edge-harness gate init RESULT...                      propose budgets
-      edge-harness gate update RESULT... --to FOLDER        keep runs as the baseline
+      edge-harness gate update RESULT... -o FOLDER          keep runs as the baseline
 
     Exit status: 0 PASS, 1 FAIL, 2 usage, 3 UNDECIDED, 4 NO EVIDENCE (no run matches a budget, or one
     crashed).
@@ -214,14 +214,14 @@ def live(
 def update(
     results: _Given,
     folder: Annotated[
-        Path, Option("--to", "Folder of the baseline, best kept in the repository.", path="folder")
+        Path, Option("--out -o", "Folder of the baseline, best kept in the repository.", path="folder")
     ],
 ) -> Output:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
     From five runs on the gate knows how much runs of one build differ, and so finds smaller slowdowns.
 
-    Example: edge-harness gate update results/ --to baseline
+    Example: edge-harness gate update results/ -o baseline
     """
     from harness.gates.baselines import update as keep
     from harness.verbs.results import gather

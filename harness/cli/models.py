@@ -1,7 +1,8 @@
 """``edge-harness models``: the models there are, their shapes, and their files."""
 
 from collections import Counter
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import click
 
@@ -136,6 +137,40 @@ def pull(model: options.Model, quant: Quant = "") -> Output:
         located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Output({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
+
+
+@models.command()
+def export(
+    model: options.Model,
+    to: Annotated[Literal["onnx"], Option("--to", "Format to write.")] = "onnx",
+    quant: Annotated[str, Option("--quant -q", "Precision of the graph's matrices: int4 or fp32.")] = "int4",
+    out: Annotated[
+        Path | None,
+        Option("--out -o", "Folder to make.", metavar="FOLDER", default="MODEL-QUANT here"),
+    ] = None,
+) -> Output:
+    """Export MODEL to a folder that `run --runtime ort` measures: by optimum, with ONNX Runtime's own quantiser.
+
+    MODEL is a name or a GGUF file, whose weights are unpacked first, or the folder of a Hugging Face model. The
+    first export installs optimum and torch in an environment of its own. Both models then read one text: what
+    either says of it is printed, and kept in the folder as export.json.
+
+    Example: edge-harness models export smollm2-135m --to onnx -q int4
+    """
+    from harness.onnx.export import PRECISIONS
+    from harness.show.progress_line import RunProgress
+    from harness.verbs.export import export_onnx
+
+    if quant not in PRECISIONS:
+        raise click.UsageError(f"--quant: found {quant!r}, expected {' or '.join(PRECISIONS)}")
+
+    with RunProgress(f"exporting {model} to {to}") as progress:
+        made = export_onnx(model, quant, out, progress)
+    rows = [(side, f"{perplexity:.4g}") for side, perplexity in made.perplexities]
+    shown = table(made.path, ("model", "perplexity"), rows)
+    return Output(
+        made, lambda: say(shown, *made.notes, f"edge-harness run {Path(made.path).parent} --runtime ort")
+    )
 
 
 def _count(count: int) -> str:

@@ -1,8 +1,9 @@
 """Programs of others, run to their end: bounded in time and in what they print, and what went wrong in one line."""
 
+import os
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
@@ -24,11 +25,13 @@ def output_of(
     fault: type[CouldNotRunError] = CouldNotRunError,
     when_late: str = "",
     errors_too: bool = False,
+    environment: Mapping[str, str] = {},
 ) -> bytes:
     """Standard output of a program that ended with one of these exit statuses.
 
     ``called`` is the program's name in errors. ``ends`` is None where any status will do, and ``when_late`` says
     what a user can do where the program does not end. With ``errors_too`` its error output is part of the result.
+    ``environment`` is set beside that of this process.
 
     Raises:
         CouldNotRunError: Of the class ``fault``, with the program's last line: it cannot be started, took longer
@@ -41,6 +44,7 @@ def output_of(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if errors_too else subprocess.PIPE,
             bufsize=0,
+            env={**os.environ, **environment},
         )
     except OSError as error:
         raise fault(f"{called}: {error.strerror}") from error

@@ -103,7 +103,7 @@ def in_update(place: Place, draw: random.Random) -> Injected:
     (baseline / f"{first}.json").write_text(text)
     (folder / "new.json").write_text(text.replace(first, f"{first[:-1]}x"))
     ended = failing(
-        ["gate", "update", "new.json", "--to", "baseline"], *what, cwd=folder, more={"EDGE_HARNESS_HOME": str(home)}
+        ["gate", "update", "new.json", "-o", "baseline"], *what, cwd=folder, more={"EDGE_HARNESS_HOME": str(home)}
     )
     lost = int(not (baseline / f"{first}.json").exists())
     lost += ended.status == 0 and len(list(baseline.glob("*.json"))) != 2
