@@ -45,7 +45,7 @@ def test_a_long_silence_is_no_reading():
 
 
 def test_a_program_that_prints_watts():
-    prints = "import time\nprint('socket 7')\nwhile True: print('power', 12.5, flush=True) or time.sleep(0.02)"
+    prints = "import time\nprint('socket on')\nwhile True: print('power', 12.5, flush=True) or time.sleep(0.02)"
     with WallMeter(program(prints)) as meter:
         start_s = time.perf_counter()
         time.sleep(0.5)
