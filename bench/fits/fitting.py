@@ -19,17 +19,10 @@ from numpy.typing import NDArray
 
 from bench.fits.teaching import setup_of, teaches
 from harness.speed.coefficients import Coefficient, Coefficients, Covariance, Measured, engine_key, noise_class, shipped
-from harness.speed.laws import (
-    LEVEL_WIDTH,
-    decode_base,
-    decode_parts,
-    features,
-    kind_of,
-    prefill_base,
-    prefill_parts,
-    prior_of,
-)
+from harness.speed.decode import decode_base, decode_parts
+from harness.speed.prefill import prefill_base, prefill_parts
 from harness.speed.published.rows import NEUTRAL_EXCLUSIONS, PublishedRow, is_trusted
+from harness.speed.terms import LEVEL_WIDTH, features, kind_of, prior_of
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1

@@ -19,8 +19,9 @@ import numpy as np
 from bench.fits.teaching import teaches
 from harness.hardware.traits import PHONE_THREADS, chip_key, traits_of
 from harness.speed.coefficients import Coefficient, Coefficients, engine_key
-from harness.speed.laws import Machine, Work, decode_seconds
+from harness.speed.decode import decode_seconds
 from harness.speed.published.rows import PublishedRow
+from harness.speed.work import Machine, Work
 
 WORKS: Final = (
     Work(0.10e9, 0.135e9, 30, 2.9e6, "q4k", type_name="Q4_K_M"),

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bench.rows.placements import PlacedRow, placed_rows
 from harness.speed.coefficients import shipped
+from harness.speed.decode import Terms as Seconds
 from harness.speed.fitted import Fitted
-from harness.speed.laws import Terms as Seconds
 from harness.speed.passes import Part, Pass, PlacementTerms
 from harness.speed.published.errors_of_rows import Judged, judge_shipped
 from harness.speed.published.row_work import ModelOf

@@ -15,13 +15,13 @@ from harness.speed.coefficients import shipped
 from harness.speed.draft_cycle import VERIFIED_S, draft_s, expected_tokens_per_cycle
 from harness.speed.fitted import Fitted, few_tokens, machine_of
 from harness.speed.interval import interval
-from harness.speed.laws import Machine, Work
 from harness.speed.passes import Part, Pass
 from harness.speed.published.cells import Cells
 from harness.speed.published.row_work import ModelOf, active_named
 from harness.speed.published.rows import PublishedRow, one_row, row_of, why_not
 from harness.speed.storage import BUSY_DISK_RATIO, cached_experts, expert_bytes, mmap_read_s
 from harness.speed.streamed import EXPERTS_SPREAD
+from harness.speed.work import Machine, Work
 
 SYSTEM_BYTES: Final = 5e9
 """Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in

@@ -24,7 +24,6 @@ from harness.speed.coefficients import shipped
 from harness.speed.estimate import split_of
 from harness.speed.fitted import Fitted
 from harness.speed.interval import interval
-from harness.speed.laws import Machine
 from harness.speed.passes import (
     HOST_SPREAD,
     RESIDUALS,
@@ -41,6 +40,7 @@ from harness.speed.passes import (
 from harness.speed.published.cells import Cells
 from harness.speed.published.row_work import ModelOf
 from harness.speed.published.rows import PublishedRow, api_named, refused, test_named, why_not
+from harness.speed.work import Machine
 
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""

@@ -22,7 +22,8 @@ from harness.core.foreign import json_in, typed
 from harness.core.prediction import Basis, Evidence
 from harness.core.tables import shipped_text
 from harness.speed.interval import scale_of
-from harness.speed.laws import Machine, Work, prior_of
+from harness.speed.terms import prior_of
+from harness.speed.work import Machine, Work
 
 if TYPE_CHECKING:
     import numpy as np

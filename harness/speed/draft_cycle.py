@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from harness.core.base import Frozen
-from harness.speed.laws import Machine
+from harness.speed.work import Machine
 
 WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""

@@ -32,7 +32,7 @@ from harness.core.device import Device
 from harness.core.prediction import Interval
 from harness.core.tables import shipped_text
 from harness.speed.interval import interval, widened
-from harness.speed.laws import Work
+from harness.speed.work import Work
 
 FILE: Final = "data/heat_coefficients.json"
 _SHARPNESS: Final = 4.0

@@ -13,7 +13,6 @@ from harness.memory.placed import parts_of
 from harness.speed.coefficients import Coefficients, believed
 from harness.speed.fitted import SPREAD_BY_LN, fitted_costs, work_of
 from harness.speed.interval import UNSETTLED_RATIO, interval, widened
-from harness.speed.laws import prompt_of
 from harness.speed.passes import (
     HOST_SPREAD,
     MEETING_SPREAD,
@@ -30,6 +29,7 @@ from harness.speed.passes import (
     pass_terms,
     whole,
 )
+from harness.speed.prefill import prompt_of
 from harness.speed.storage import expert_bytes
 from harness.speed.timed import matrices, timed_costs
 

@@ -1,6 +1,6 @@
 """Costs of an engine by the laws that were fitted on published rows.
 
-One token takes what ``laws.py`` says, a prompt what ``laws.py`` says. A pass of few tokens between them,
+One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them,
 of several users or of drafts that are verified, reads its weights once and computes with them for each token:
 
     CPU, NPU:  t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k,    t_c(n) = (n - 1) 2 N / (m(n) P)    [s]
@@ -32,23 +32,11 @@ from harness.hardware.traits import PHONE_THREADS, Traits, chip_key, quant_class
 from harness.memory.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.models.weights import read_of
 from harness.speed.coefficients import Coefficients
-from harness.speed.laws import (
-    INT8_RATIO,
-    SMOOTHNESS,
-    Machine,
-    Prompt,
-    Terms,
-    Work,
-    capped,
-    decode_gradient,
-    decode_seconds,
-    features,
-    laws_of,
-    prefill_base,
-    prefill_gradient,
-    prefill_seconds,
-)
+from harness.speed.decode import SMOOTHNESS, Terms, decode_gradient, decode_seconds
 from harness.speed.passes import Part, Pass, together
+from harness.speed.prefill import INT8_RATIO, Prompt, prefill_base, prefill_gradient, prefill_seconds
+from harness.speed.terms import capped, features, laws_of
+from harness.speed.work import Machine, Work
 
 SPREAD_BY_LN: Final = 0.2
 """What ln n adds to how far ln(speed) of n tokens together may lie off: of published batches nine of ten lie

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.core.prediction import Interval
-from harness.speed.laws import Machine, Work
+from harness.speed.work import Machine, Work
 
 UNKNOWN_SCALE: Final = 2.0
 """Half-width in units of the expected spread where no row has told: 90 % of a Student-t of 4 degrees."""

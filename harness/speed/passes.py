@@ -37,7 +37,8 @@ from harness.core.model import Weights
 from harness.core.placement import OFFLOAD_TOKENS
 from harness.core.prediction import Evidence
 from harness.hardware.traits import first_cells
-from harness.speed.laws import SMOOTHNESS, Machine, Terms, Work
+from harness.speed.decode import SMOOTHNESS, Terms
+from harness.speed.work import Machine, Work
 
 
 class Pass(NamedTuple):

@@ -35,8 +35,9 @@ from harness.core.prediction import Basis, Evidence
 from harness.memory.kv_cache import kv_read_bytes
 from harness.models.architecture import has
 from harness.models.ggml import BLOCKS
-from harness.speed.laws import Terms, attention_width, prompt_of
+from harness.speed.decode import Terms
 from harness.speed.passes import Part, Pass
+from harness.speed.prefill import attention_width, prompt_of
 
 LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,

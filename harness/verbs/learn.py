@@ -29,7 +29,7 @@ from harness.speed.coefficients import Coefficients, Learned, TaughtSpeed, prior
 from harness.speed.estimate import predict_speed
 from harness.speed.fitted import machine_of
 from harness.speed.interval import interval
-from harness.speed.laws import INT8_RATIO, prefill_base
+from harness.speed.prefill import INT8_RATIO, prefill_base
 from harness.speed.published.cells import Cells
 from harness.speed.published.posterior import posterior
 from harness.speed.published.rows import BY_BITS, PublishedRow, api_named, row_of, runtime_named

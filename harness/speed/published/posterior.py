@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.speed.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class, source_key
-from harness.speed.laws import kind_of, prior_of
 from harness.speed.published.rows import PublishedRow
+from harness.speed.terms import kind_of, prior_of
 
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""

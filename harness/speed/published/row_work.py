@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from harness.core.model import ModelShape
 from harness.memory.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.models.weights import Read
-from harness.speed.laws import Work
+from harness.speed.work import Work
 
 SAME_FILE_RATIO: Final = 0.1
 """A file whose size is another by more than this is of another recipe than its name says."""

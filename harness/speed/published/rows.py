@@ -14,20 +14,11 @@ from typing import Final, NamedTuple
 from harness.core.errors import BadDataError
 from harness.core.prediction import Interval
 from harness.hardware.traits import PHONE_THREADS, bits_of, chip_key, quant_class, traits_of
-from harness.speed.laws import (
-    BATCH_TOKENS,
-    BELOW_FOUR_BITS,
-    Machine,
-    Prompt,
-    Work,
-    decode_gradient,
-    decode_seconds,
-    prefill_gradient,
-    prefill_seconds,
-    prompt_of,
-)
+from harness.speed.decode import decode_gradient, decode_seconds
+from harness.speed.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.speed.published.cells import Cells, read_cells
 from harness.speed.published.row_work import ModelOf, active_named, row_work
+from harness.speed.work import BELOW_FOUR_BITS, Machine, Work
 
 DEEP_TOKENS: Final = 3000
 """Mean context from which a row counts as deep."""

@@ -26,10 +26,11 @@ from harness.memory.splits import steps
 from harness.models.names import load_model
 from harness.models.weights import read_of, weights_of
 from harness.speed.coefficients import shipped
+from harness.speed.decode import decode_seconds
 from harness.speed.estimate import predict_speed, split_of
 from harness.speed.fitted import Fitted, work_of
-from harness.speed.laws import Machine, decode_seconds
 from harness.speed.passes import Engines, Part, Pass, PlacementTerms, Terms, Work, fitted_link, pass_terms, whole
+from harness.speed.work import Machine
 
 MOE = weights_of(load_model("qwen3-30b-a3b").shape, "Q4_K_M")
 DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")

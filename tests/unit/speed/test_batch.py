@@ -17,9 +17,9 @@ from harness.core.placement import Placement
 from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
 from harness.speed.coefficients import shipped
+from harness.speed.decode import decode_seconds
 from harness.speed.estimate import pass_seconds, predict_speed
 from harness.speed.fitted import few_tokens, machine_of, work_of
-from harness.speed.laws import decode_seconds
 from harness.speed.passes import Pass
 from harness.speed.published.errors_of_rows import judge_shipped, report
 

@@ -23,8 +23,8 @@ from harness.speed.energy import (
     token_joules,
     watts,
 )
-from harness.speed.laws import Work
 from harness.speed.published.errors_of_rows import score
+from harness.speed.work import Work
 
 PRIORS = shipped_table("heat_priors.toml", "bench.fits")
 TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items()} | {

@@ -11,9 +11,11 @@ from bench.rows.others import outside, speculation_rows
 from harness.answer.nearest import model_of
 from harness.core.model import Recurrent
 from harness.hardware.traits import traits_of
-from harness.speed.laws import CURRENT_YEAR, Machine, Work, decode_seconds, prior_of
+from harness.speed.decode import decode_seconds
 from harness.speed.published.cells import Cells
 from harness.speed.published.rows import row_of
+from harness.speed.terms import prior_of
+from harness.speed.work import CURRENT_YEAR, Machine, Work
 
 SPEED = {
     "chip": "RTX 3060", "backend": "cuda", "runtime": "llama.cpp", "memory_bandwidth_gb_s": "360",

@@ -21,13 +21,16 @@ from harness.hardware.traits import chip_key, traits_of
 from harness.models.names import load_model
 from harness.models.weights import weights_of
 from harness.speed.coefficients import shipped
+from harness.speed.decode import decode_seconds
 from harness.speed.estimate import first_token, predict_speed
 from harness.speed.fitted import work_of
 from harness.speed.interval import scale_of
-from harness.speed.laws import Machine, Prompt, Work, decode_seconds, features, prefill_seconds, prompt_of
+from harness.speed.prefill import Prompt, prefill_seconds, prompt_of
 from harness.speed.published.row_work import active_named
 from harness.speed.published.rows import api_named, predictable, quant_class, read_rows, runtime_named
 from harness.speed.published.rows import test_named as named_test
+from harness.speed.terms import features
+from harness.speed.work import Machine, Work
 
 VALUES = shipped().values
 

@@ -15,12 +15,14 @@ from bench.fits.scales import class_scales
 from harness.answer.nearest import model_of, shipped_rows
 from harness.hardware.traits import chip_key, traits_of
 from harness.speed.coefficients import Coefficient, Coefficients, Covariance, Measured, shipped
+from harness.speed.decode import decode_gradient, decode_seconds
 from harness.speed.interval import interval
-from harness.speed.laws import Machine, Prompt, Work, decode_gradient, decode_seconds, prefill_gradient, prefill_seconds
+from harness.speed.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.speed.published.cells import Cells
 from harness.speed.published.errors_of_rows import judge_shipped, report
 from harness.speed.published.posterior import OWN, OWN_WIDTH, posterior
 from harness.speed.published.rows import is_trusted, predictable, row_of
+from harness.speed.work import Machine, Work
 
 VALUES = shipped().values
 WORK = Work(4.6e9, 7.5e9, 32, 1.7e7, "q4k")

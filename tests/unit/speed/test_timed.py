@@ -13,8 +13,8 @@ from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
 from harness.memory.kv_cache import kv_read_bytes
 from harness.speed import timed
+from harness.speed.decode import Terms
 from harness.speed.estimate import predict_speed
-from harness.speed.laws import Terms
 from harness.speed.passes import NOTHING, OFFLOAD_TOKENS, Part, Pass
 
 SHAPE = ModelShape(
