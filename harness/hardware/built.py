@@ -104,6 +104,9 @@ def build(line: PartsLine, ref: str) -> Device | None:
         device = _rig(cards, host, line.ram) if cards else host
         assert device is not None
         device = device.replace(name=_name(line, parts))
+    # The first line must not let one machine stand for several.
+    if hosts and hosts[0].number > 1:
+        device = device.replace(title=f"{device.title}, one of {hosts[0].number}")
     readings = [reading for part in parts for reading in part.readings]
     return under(device.replace(readings=(*device.readings, *readings)), line)
 
@@ -166,7 +169,7 @@ def _cards_and_hosts(
         if count > 1:
             what = "sockets" if best.layer == "cpus" else "machines"
             said += (f"one of {count} {what} counts: nothing here predicts a model in the memory of several",)
-        hosts = [*others, best.replace(readings=said)]
+        hosts = [*others, best.replace(readings=said, number=max(count, 1))]
     words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
     sold = [one for host in hosts if (one := sold_with(host.name, words))]
     if sold:

@@ -592,3 +592,30 @@ def test_a_system_that_a_device_cannot_have_is_refused(line: str, own: str) -> N
 )
 def test_the_rams_bandwidth_is_said_by_its_parts(line: str, gb_s: float) -> None:
     assert load_device(line).pool("ram").bandwidth_bytes_per_s.value / 1e9 == pytest.approx(gb_s)
+
+
+@pytest.mark.parametrize(
+    ("line", "ending"),
+    [("2x strix halo", ", one of 2"), ("dual epyc 9654", ", one of 2"), ("strix halo", ""), ("2x rtx 3090", "")],
+)
+def test_one_machine_that_answers_for_several_says_so_in_its_title(line, ending):
+    title = load_device(line).title
+    assert title.endswith(ending) and (", one of" in title) == bool(ending)
+
+
+@pytest.mark.parametrize(
+    ("line", "api"),
+    [
+        ("core ultra x7 358h", "vulkan"),  # Arc B390
+        ("core ultra 7 265h", "vulkan"),  # Arc 140T
+        ("ryzen 7 7840hs", "vulkan"),  # Radeon 780M
+        ("ryzen ai 9 hx 470", "vulkan"),  # Radeon 890M
+        ("core ultra 7 256v", "vulkan"),
+        ("ryzen 5 5600g", "cpu"),
+        ("core i7-1260p", "cpu"),
+    ],
+)
+def test_large_graphics_of_a_laptop_answer_first(line, api):
+    device = load_device(line)
+    assert device.api() == api
+    assert any(engine.kind == "cpu" for engine in device.engines)
