@@ -126,3 +126,8 @@ def test_a_strangers_engine_is_run_and_its_crash_names_file_and_line(tmp_path: P
     unknown = run("tooy")
     assert unknown.returncode == 2
     assert "no runtime named 'tooy'. Did you mean 'toy'?" in unknown.stderr
+
+
+def test_contributing_shows_the_engine_that_is_tested_here():
+    shown = TOY.split("\n", 2)[2].strip()
+    assert shown in (RECIPES.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
