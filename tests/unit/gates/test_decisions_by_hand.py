@@ -81,6 +81,17 @@ def test_of_values_with_a_0_the_worst_one_counts() -> None:
     assert _one(FLOOR, structs.replace(GOOD, samples=none)).answer == "fail"
 
 
+def test_a_value_of_0_beside_a_baseline_is_no_evidence() -> None:
+    """No ratio can be made of it, whichever side has it: neither a pass nor a failure."""
+    no_slower = Budget(metric="ttft_s", baseline_ratio=1.1, model=NAME)
+    sound, zero = _timed(0.2, 0.2, 0.2), _timed(0.0, 0.0, 0.0)
+
+    for new, old in ((zero, sound), (sound, zero)):
+        (judged,) = evaluate([no_slower], [new], baseline=[structs.replace(old, run_id="old")])
+        assert judged.answer == "could not run", judged
+        assert "a value is 0" in judged.reason
+
+
 def test_three_others_are_named_and_the_rest_is_counted() -> None:
     others = [structs.replace(GOOD, run_id=f"r{n}", model=structs.replace(GOOD.model, name=f"m{n}")) for n in range(4)]
     nobody = FLOOR.replace(model="nobody")
