@@ -26,7 +26,7 @@ _LINE_CHARACTERS: Final = 1_000
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
-class Reading(NamedTuple):
+class MeterReading(NamedTuple):
     """One line of a meter, by the clock of ``time.perf_counter``."""
 
     at_s: float
@@ -41,7 +41,7 @@ class WallMeter:
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self.readings: list[Reading] = []
+        self.readings: list[MeterReading] = []
         self.fault = ""
         self._first = threading.Event()
 
@@ -90,7 +90,7 @@ class WallMeter:
             if not 0 <= watts <= _MOST_WATTS:
                 self.fault = f"found {watts:g} W"
                 break
-            self.readings.append(Reading(time.perf_counter(), watts))
+            self.readings.append(MeterReading(time.perf_counter(), watts))
             self._first.set()
         self.fault = self.fault or "it ended"
         self._first.set()
@@ -100,7 +100,7 @@ class WallMeter:
         return joules_of(self.readings, start_s, end_s)
 
 
-def joules_of(readings: Sequence[Reading], start_s: float, end_s: float) -> float | None:
+def joules_of(readings: Sequence[MeterReading], start_s: float, end_s: float) -> float | None:
     """Energy between two moments (s), power being linear between readings; None where they do not span it.
 
     A silence of more than ``MOST_GAP_S`` beside or between the moments is no reading. A meter that tells a mean of the

@@ -12,10 +12,10 @@ from harness.measure import wall_meter
 from harness.measure.child import ChildResult
 from harness.measure.jobs.soak import SoakJob, metered, summarise
 from harness.measure.pipeline import Measurement
-from harness.measure.wall_meter import Reading, WallMeter, joules_of
+from harness.measure.wall_meter import MeterReading, WallMeter, joules_of
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario())
-RISING = [Reading(100, 10), Reading(105, 20), Reading(110, 20)]
+RISING = [MeterReading(100, 10), MeterReading(105, 20), MeterReading(110, 20)]
 
 
 def program(text):
@@ -38,7 +38,7 @@ def test_joules_between_moments_by_hand(start_s, end_s, joules):
 
 
 def test_a_long_silence_is_no_reading():
-    readings = [Reading(0, 10), Reading(1, 10), Reading(30, 10), Reading(31, 10)]
+    readings = [MeterReading(0, 10), MeterReading(1, 10), MeterReading(30, 10), MeterReading(31, 10)]
     assert joules_of(readings, 0, 0.5) == pytest.approx(5)
     assert joules_of(readings, 0.5, 30.5) is None
     assert joules_of([], 0, 1) is None
@@ -79,7 +79,7 @@ def test_windows_get_the_energy_of_their_own_seconds():
     windows = [Window(since_start_s=5.0 * i, duration_s=5.0, token_count=50) for i in range(4)]
     plan = Measurement("soak", "", JOB, Scenario(), lambda child: summarise(windows, JOB, energy_scope="RAPL"))
     meter = WallMeter("meter-of-mine --fast")
-    meter.readings = [Reading(at, 20.0 if at < 1010 else 40.0) for at in range(1000, 1018)]
+    meter.readings = [MeterReading(at, 20.0 if at < 1010 else 40.0) for at in range(1000, 1018)]
     found = metered(plan, JOB, meter, [1005, 1010, 1015, 1020]).read(ChildResult("ok", "", (), None, 0.0))
     assert isinstance(found, Soak)
     # the fourth window ends after the last reading: its energy is unknown, so it does not count
