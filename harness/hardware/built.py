@@ -16,7 +16,17 @@ from harness.core.paths import table_rows
 from harness.core.units import GB, GIB, TERA
 from harness.hardware.device_files import device_file, file_called, files_of_chip
 from harness.hardware.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
-from harness.hardware.parts import Component, find, is_laptop, laptop_card, near, sold_with, spelled, squashed
+from harness.hardware.parts import (
+    LARGE_GRAPHICS,
+    Component,
+    find,
+    is_laptop,
+    laptop_card,
+    near,
+    sold_with,
+    spelled,
+    squashed,
+)
 
 _LPDDR6_PAYLOAD: Final = 256 / 288
 CARD_IDLE_GIB: Final = 0.7
@@ -543,11 +553,6 @@ def _first(table: str, text: str, usual: tuple[str, ...] | None = ()) -> tuple[s
     return usual
 
 
-_LARGE_GRAPHICS: Final = re.compile(r"Arc (Graphics )?[B1]\d\d|Radeon [78]\d0M")
-"""Graphics units that read prompts several times as fast as the CPU beside them, and write no slower: Meteor Lake and
-later, RDNA 3 and later."""
-
-
 def _engines(silicon: Component, base: Device) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
     cores = silicon.cores or int((re.findall(r"(\d+)-core CPU", silicon.name) or ["0"])[0])
@@ -570,7 +575,7 @@ def _engines(silicon: Component, base: Device) -> tuple[ComputeEngine, ...]:
         apis=_first("apis", f"{silicon.maker} {graphics} {silicon.gpu_cores}") or (),
         core_count=int(units[-1]) if units else 0,
     )
-    first = silicon.maker in {"Apple", "NVIDIA"} or "Max" in silicon.name or _LARGE_GRAPHICS.search(graphics)
+    first = silicon.maker in {"Apple", "NVIDIA"} or "Max" in silicon.name or LARGE_GRAPHICS.search(graphics)
     return (gpu, cpu) if first else (cpu, gpu)
 
 

@@ -79,14 +79,16 @@ class Component(Frozen, forbid_unknown_fields=False):
     readings: tuple[str, ...] = ()
 
 
-_CPU_GRAPHICS: Final = re.compile(r"(?:Intel |AMD )?(Arc (?:Graphics )?[B1]\d\d[TV]?|Radeon [78]\d0M)")
+LARGE_GRAPHICS: Final = re.compile(r"(?:Intel |AMD )?(Arc (?:Graphics )?[B1]\d\d[TV]?|Radeon [78]\d0M)")
+"""Graphics units that read prompts several times as fast as the CPU beside them, and write no slower: Meteor Lake and
+later, RDNA 3 and later."""
 
 
 def _part(layer: Layer, row: Row) -> Component:
     sizes = sorted(map(float, re.findall(r"\d+(?:\.\d+)?", row.get("ram_gb") or row.get("gb", ""))))
     told = {column: cell for column, cell in row.items() if cell}
-    # The table of CPUs names large graphics in its notes; small ones run no language model faster than the CPU.
-    graphics = _CPU_GRAPHICS.match(row.get("notes", ""))
+    # The table of CPUs names graphics in its notes; small ones run no language model faster than the CPU.
+    graphics = LARGE_GRAPHICS.match(row.get("notes", ""))
     if layer == "cpus" and graphics:
         told.setdefault("gpu", graphics[1].replace("Graphics ", ""))
     return msgspec.convert({**told, "layer": layer, "sizes_gb": sizes}, Component, strict=False)

@@ -83,17 +83,16 @@ def exporter(say: Callable[[str], None]) -> Path:
     """The Python of the exporter's own environment, which is made where it is not there yet.
 
     Raises:
-        CouldNotRunError: It cannot be made, for want of a network say.
+        CouldNotRunError: It cannot be made, as without a network.
     """
     place = cache_dir() / "exporter"
     python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    ready = place / "ready"
-    if ready.is_file() and ready.read_text(encoding="utf-8").splitlines() == exporter_packages():
+    ready, packages = place / "ready", exporter_packages()
+    if ready.is_file() and ready.read_text(encoding="utf-8").splitlines() == packages:
         return python
     say(f"installing optimum and torch in {place}, once")
     shutil.rmtree(place, ignore_errors=True)
     output_of((sys.executable, "-m", "venv", str(place)), "python -m venv", timeout_s=300)
-    packages = exporter_packages()
     output_of((str(python), "-m", "pip", "install", "-q", *packages), "pip", timeout_s=_LONGEST_S)
     ready.write_text("\n".join(packages), encoding="utf-8")
     return python

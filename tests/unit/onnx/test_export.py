@@ -41,6 +41,8 @@ def test_what_cannot_be_exported_is_said_first(tmp_path, nothing_installed):
 def test_the_command_refuses_another_format_and_a_model_that_nobody_knows(tmp_path):
     done = CliRunner().invoke(cli, ["models", "export", "smollm2-135m", "--to", "coreml"])
     assert done.exit_code == 2 and "'coreml' is not 'onnx'" in done.output + done.stderr
+    done = CliRunner().invoke(cli, ["models", "export", "smollm2-135m", "-q", "q8"])
+    assert done.exit_code == 2 and "found 'q8', expected int4 or fp32" in done.output + done.stderr
     with pytest.raises(BadDataError, match=r"none\.gguf"):
         CliRunner().invoke(
             cli, ["models", "export", "./none.gguf", "-o", str(tmp_path / "new")], catch_exceptions=False
