@@ -79,8 +79,9 @@ def soak(
         duty_ratio=duty_ratio,
         celsius_max=celsius_max,
         battery_percent_min=battery_percent_min,
+        meter=meter,
     )
     with measuring.started() as how:
-        record = soak(job, quant, measuring.target, measuring.programs, how, meter)
+        record = soak(job, quant, measuring.target, measuring.programs, how)
     stopped = isinstance(record.result, Soak) and record.result.stopped
     return answer_of(record, max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK))

@@ -128,12 +128,8 @@ def _measure(
     return pipeline.measure(changed(there), on_event=on_event)
 
 
-def soak(
-    job: SoakJob, quant: str, on: str, programs: Path | None, how: How, meter_command: str = ""
-) -> Record:
+def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> Record:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
-
-    Energy is that of ``meter_command``, a wall meter of the device that is measured, where one is named.
 
     Raises:
         RefusedError: On a target, what llama-bench cannot do.
@@ -154,7 +150,7 @@ def soak(
     place = on if programs is not None else ""
     how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + IDLE_S)
     with ExitStack() as stack:
-        meter = stack.enter_context(WallMeter(meter_command)) if meter_command else None
+        meter = stack.enter_context(WallMeter(job.meter)) if job.meter else None
         pipeline = stack.enter_context(Pipeline(how._replace(listener=Listener(how.listener.say)), place))
         planned = plan_soak(job, model)
 

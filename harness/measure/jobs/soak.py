@@ -33,6 +33,7 @@ class SoakJob(Frozen):
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
+        meter: Command of a wall meter that is read beside the run, whose energy counts; empty for none.
     """
 
     path: str
@@ -43,6 +44,7 @@ class SoakJob(Frozen):
     duty_ratio: float = 1.0
     celsius_max: float | None = None
     battery_percent_min: float = 10.0
+    meter: str = ""
 
 
 def run(job: SoakJob, emit: Emit) -> None:

@@ -1,17 +1,22 @@
 """A meter in the socket: energy by hand, a real program, and programs that are no meters."""
 
+import json
 import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import cli
 from harness.core.errors import CouldNotRunError
+from harness.core.record import ModelIdentity
 from harness.core.result import Soak, Window
 from harness.core.scenario import Scenario
 from harness.measure import wall_meter
 from harness.measure.child import ChildResult
-from harness.measure.jobs.soak import SoakJob, metered, summarise
+from harness.measure.jobs.soak import SoakJob, metered, plan, summarise
 from harness.measure.pipeline import Measurement
+from harness.measure.probe.tiny_model import tiny_shape, write_tiny
 from harness.measure.wall_meter import MeterReading, WallMeter, joules_of
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario())
@@ -75,12 +80,34 @@ def test_what_is_no_meter_is_said_by_its_command(command, said, monkeypatch):
         pass
 
 
+def test_a_run_with_a_meter_is_another_than_one_without():
+    model = ModelIdentity(
+        name="x", quant="Q8_0", size_bytes=1, sha256="0" * 64, architecture="llama", parameter_count=1
+    )
+    assert plan(JOB, model).key != plan(JOB.replace(meter="meter-of-mine"), model).key
+
+
+def test_the_option_gives_a_soak_the_energy_of_its_meter(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    model = tmp_path / "tiny.gguf"
+    write_tiny(model, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
+    prints = program("import time\nwhile True: print(20, flush=True) or time.sleep(0.1)")
+    asked = ["soak", str(model), "--minutes", "0.1", "-t", "1", "--meter", prints, "--json"]
+
+    done = CliRunner().invoke(cli, asked, catch_exceptions=False)
+
+    found = json.loads(done.stdout)["result"]
+    assert found["energy_scope"].startswith("wall meter (")
+    window = found["windows"][0]
+    assert window["joules"] == pytest.approx(20 * window["duration_s"])
+
+
 def test_windows_get_the_energy_of_their_own_seconds():
     windows = [Window(since_start_s=5.0 * i, duration_s=5.0, token_count=50) for i in range(4)]
-    plan = Measurement("soak", "", JOB, Scenario(), lambda child: summarise(windows, JOB, energy_scope="RAPL"))
+    without = Measurement("soak", "", JOB, Scenario(), lambda child: summarise(windows, JOB, energy_scope="RAPL"))
     meter = WallMeter("meter-of-mine --fast")
     meter.readings = [MeterReading(at, 20.0 if at < 1010 else 40.0) for at in range(1000, 1018)]
-    found = metered(plan, JOB, meter, [1005, 1010, 1015, 1020]).read(ChildResult("ok", "", (), None, 0.0))
+    found = metered(without, JOB, meter, [1005, 1010, 1015, 1020]).read(ChildResult("ok", "", (), None, 0.0))
     assert isinstance(found, Soak)
     # the fourth window ends after the last reading: its energy is unknown, so it does not count
     assert [window.joules for window in found.windows] == [pytest.approx(100), pytest.approx(110), pytest.approx(200)]
