@@ -20,7 +20,7 @@ import click
 
 from harness.core.errors import BadDataError
 from harness.core.foreign import json_of, read_limited
-from harness.models.hub import download
+from harness.models.hub_client import download
 from harness.models.names import key
 
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "harness" / "data" / "scores.csv"

@@ -32,7 +32,7 @@ from harness.core.tables import columns_of, shipped_rows
 from harness.core.units import MIB
 from harness.models.fetch import check_room, only_one
 from harness.models.fetch_registry import DAMAGED, copy_within
-from harness.models.hub import download
+from harness.models.hub_client import download
 
 Answer = TypeVar("Answer")
 RELEASES: Final = "https://github.com/ggml-org/llama.cpp/releases/download/b11146"

@@ -18,7 +18,7 @@ from bench.made_models import synthesize
 from harness.answer.resolve import resolve_model
 from harness.core.errors import BadDataError, FetchError, RefusedError, UnknownNameError
 from harness.core.model import ModelShape
-from harness.models import hub as hub_module
+from harness.models import hub_client
 from harness.models.gguf import read_gguf
 from harness.models.hub import read_repository
 from harness.models.names import hub_parts
@@ -266,8 +266,8 @@ def test_a_hub_that_does_not_answer_is_told_within_five_seconds(
 ) -> None:
     """The client itself would try five times: 20 s before the error."""
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path))
-    assert hub_module._ANSWER_S < 5
-    monkeypatch.setattr(hub_module, "_ANSWER_S", 0.5)
+    assert hub_client._ANSWER_S < 5
+    monkeypatch.setattr(hub_client, "_ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         if not listens:
@@ -408,7 +408,7 @@ def test_an_address_of_a_file_is_a_model_and_no_token_goes_there(
 
 
 def test_a_name_of_ollamas_registry_is_read_by_its_blob(hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_OLLAMA", f"http://127.0.0.1:{hub.server_port}")
+    monkeypatch.setattr("harness.models.hub._OLLAMA", f"http://127.0.0.1:{hub.server_port}")
     hub.blobs = {"licence": b"free", "model": gguf.read_bytes(), "tower": b"x" * 700}
 
     found = resolve_model("ollama:quokka:8b")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from harness.core.errors import FetchError, HarnessError
-from harness.models.hub import download, read_repository
+from harness.models.hub import read_repository
+from harness.models.hub_client import download
 
 pytest.importorskip("huggingface_hub")
 

@@ -227,7 +227,7 @@ def test_a_server_that_drips_is_left_at_the_deadline_of_the_whole(
 ) -> None:
     """A byte every tenth of a second keeps within any limit of silence."""
     monkeypatch.setattr(f"{__name__}.DRIP", (1, 0.1))
-    monkeypatch.setattr("harness.models.hub._PAGE_S", 0.5)
+    monkeypatch.setattr("harness.models.hub_client._PAGE_S", 0.5)
     data = packed(("e/libllama.so", b"slow"))
     server["/b1/e.tar.gz"] = (200, data)
     began_s = time.monotonic()

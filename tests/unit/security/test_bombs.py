@@ -171,9 +171,9 @@ def test_a_page_of_a_mirror_is_bounded(
     head: bytes, piece: bytes, gap_s: float, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("huggingface_hub")
-    from harness.models import hub
+    from harness.models import hub_client
 
-    monkeypatch.setattr(hub, "_PAGE_S", 0.5)
-    monkeypatch.setattr(hub, "_SLOWEST_BYTES_PER_S", 1 << 40 if "slow" in says else 1 << 14)
+    monkeypatch.setattr(hub_client, "_PAGE_S", 0.5)
+    monkeypatch.setattr(hub_client, "_SLOWEST_BYTES_PER_S", 1 << 40 if "slow" in says else 1 << 14)
     with mirror(head, piece, gap_s) as url, pytest.raises(FetchError, match=says):
-        hub.download("a/b", f"{url}/api/models/a/b", tmp_path / "part", 1 << 24)
+        hub_client.download("a/b", f"{url}/api/models/a/b", tmp_path / "part", 1 << 24)
