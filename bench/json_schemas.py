@@ -26,6 +26,7 @@ from harness.verbs.engines import EnginesHere
 from harness.verbs.export import Exported
 from harness.verbs.learn import Lesson
 from harness.verbs.recommend import Ranking
+from harness.verbs.refresh import Refreshed
 from harness.verbs.trend import MetricChange, Trend
 
 PUBLISHED: Final = Path(__file__).resolve().parents[1] / "docs" / "json-schema.json"
@@ -121,6 +122,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (Record,)),
     **dict.fromkeys(("models pull", "models show"), (dict[str, Any],)),
     "models export": (Exported,),
+    "models refresh": (Refreshed,),
     **dict.fromkeys(("validate", "gate update", "tune", "engines pull", "engines remove"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {

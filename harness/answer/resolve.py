@@ -18,12 +18,13 @@ from harness.core.errors import (
 )
 from harness.core.foreign import typed
 from harness.core.model import ModelCard, ModelShape, Weights
-from harness.core.paths import as_path, table_rows
+from harness.core.paths import as_path, data_files, table_rows
 from harness.core.placement import Placement
 from harness.core.printable import clean
 from harness.core.program import program_named
 from harness.core.scenario import Scenario
 from harness.hardware.devices import load_device
+from harness.models.cards import load_card
 from harness.models.formats import Format, by_bits, format_named
 from harness.models.ggml import BLOCKS, KV_TYPES
 from harness.models.guess import Guess
@@ -268,7 +269,10 @@ def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]
 
 def repository_of(name: str) -> str:
     """A repository of GGUF files of a card, by its uploader's naming; empty where none is listed."""
-    return next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
+    listed = next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
+    if listed or name not in data_files("models"):
+        return listed
+    return load_card(name).repo
 
 
 _RARE_MIXTURES: Final = frozenset({"Q5_0", "Q5_1", "IQ3_S"})
@@ -297,7 +301,9 @@ def published_file(model: Model) -> str:
     if model.path or model.asked_name or model.quant in _RARE_MIXTURES:
         return ""
     recipe = model.asked_quant.upper()
-    repository = repository_of(model.name)
+    # Of a repository that a refresh read one file is known.
+    known_quant = model.card.default_quant if model.card and model.card.repo else model.quant
+    repository = repository_of(model.name) if model.quant == known_quant else ""
     if recipe and not (recipe.startswith("UD-") and repository.startswith("unsloth/")):
         return ""
     tag = recipe or _TAGS.get(model.quant, model.quant)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli.command import Verbs, refuse_typed
 from harness.core.option import Option
 from harness.core.question import Quant
-from harness.core.units import format_bytes
+from harness.core.units import counted, format_bytes
 from harness.show.output import Output, say, table
 
 _LISTED = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
@@ -171,6 +172,49 @@ def export(
     return Output(
         made, lambda: say(shown, *made.notes, f"edge-harness run {Path(made.path).parent} --runtime ort")
     )
+
+
+@models.command()
+def refresh(
+    most: Annotated[
+        int,
+        Meta(ge=1, le=1000),
+        Option("--most -n", "Repositories to read, the most downloaded ones first."),
+    ] = 500,
+    out: Annotated[
+        Path | None,
+        Option(
+            "--out -o",
+            "Folder for cards, and for tables in its folder hub.",
+            metavar="FOLDER",
+            default="your own models",
+        ),
+    ] = None,
+) -> Output:
+    """Read the hub's most downloaded GGUF repositories, and write what is new, what changed, what disagrees.
+
+    Of each repository the header of one file is read, and no weights. A model that no card answers gets a card, so
+    that its name is answered from then on, offline too. FOLDER/hub has the dated tables and a page of the files
+    that contradict what their names are answered with. What was read within a day is not read again.
+
+    Example: edge-harness models refresh --most 50
+    """
+    from harness.core.paths import home_dir
+    from harness.show.progress_line import RunProgress
+    from harness.verbs.refresh import refresh as refreshed_from_hub
+
+    with RunProgress("reading the hub's ranking") as progress:
+        refreshed = refreshed_from_hub(most, out or home_dir() / "models", progress)
+    rows = [
+        (row.repo, row.known_as or "no answer", "; ".join(row.contradictions))
+        for row in refreshed.repositories
+        if row.contradictions or not (row.known_as or row.fault)
+    ]
+    faults = [f"{row.repo} was not read: {row.fault}" for row in refreshed.repositories if row.fault]
+    title = f"{len(rows)} of {len(refreshed.repositories)} repositories are not what their names say, {refreshed.seen}"
+    shown = table(title, ("repository", "its name is answered by", "its file says"), rows)
+    cards = f"{counted(len(refreshed.cards), 'card')} written: {', '.join(refreshed.cards) or 'every name has its own'}"
+    return Output(refreshed, lambda: say(shown, *faults, *refreshed.changed, cards, *refreshed.files))
 
 
 def _count(count: int) -> str:

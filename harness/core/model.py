@@ -348,6 +348,7 @@ class ModelCard(Frozen):
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.
         active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
+        repo: Repository of the hub that its shape was read from and its files can be had from; else empty.
         purpose: Whether it writes text, or reads it alone: embedding models and rerankers.
         checked: Versions for which the shape was read; others of the name are taken to have the same.
         caveat: What to say with every answer about it; empty for a shape that is exact.
@@ -365,6 +366,7 @@ class ModelCard(Frozen):
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
     notes: str = ""
+    repo: str = ""
     purpose: Literal["writes", "reads"] = "writes"
     checked: str = ""
     caveat: str = ""

@@ -86,6 +86,9 @@ class Listener:
     def expect(self, step_count: int) -> None:
         """The part that began has so many steps."""
 
+    def step(self, note: str = "", line: str = "") -> None:
+        """One step of this part is done; the line is said where no progress is drawn."""
+
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """So much of the model's file is here."""
 

@@ -141,10 +141,10 @@ def _of_config(repo: str, sizes: dict[str, int], quant: str) -> Repository:
     """
     if "config.json" not in sizes:
         raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", sizes)
-    path = _document(repo, "config.json", file_url(repo, "config.json"), CONFIG_MAX_BYTES)
-    shape = read_hf_config(path)
-    document = json_in(path, "a config.json", CONFIG_MAX_BYTES)
-    own = format_of(document, sizes) if isinstance(document, dict) else None
+    config = document(repo, "config.json", file_url(repo, "config.json"), CONFIG_MAX_BYTES)
+    shape = read_hf_config(config)
+    fields = json_in(config, "a config.json", CONFIG_MAX_BYTES)
+    own = format_of(fields, sizes) if isinstance(fields, dict) else None
     files = shards_in(sizes)
     if quant or own is None or not sum(files.values()):
         return Repository(shape, None, f"config.json of {repo}")
@@ -155,7 +155,7 @@ def _of_config(repo: str, sizes: dict[str, int], quant: str) -> Repository:
                 tensors |= _tensors_of(repo, name)
     sums = bytes_by_group(tensors)
     tower = sums.get("tower", 0)
-    base = weights_of(shape, word_of(document))
+    base = weights_of(shape, word_of(fields))
     weights = as_stored(base, sums, sum(files.values()) - tower)
     why = f"files of {repo} as it lists them ({own.name})"
     return Repository(shape, weights, why, tower_bytes=tower, format=own)
@@ -221,9 +221,7 @@ def read_ollama(name: str) -> Repository:
     place = f"ollama:{name}"
     folder = _flat(place)
     base = f"{_OLLAMA}/v2/{told[1] or 'library/'}{told[2]}"
-    manifest = _document(
-        folder, "manifest.json", f"{base}/manifests/{told[3] or 'latest'}", LISTING_MAX_BYTES
-    )
+    manifest = document(folder, "manifest.json", f"{base}/manifests/{told[3] or 'latest'}", LISTING_MAX_BYTES)
     layers = {
         layer.mediaType.rpartition(".")[2]: layer for layer in _read(place, manifest, _OllamaManifest).layers
     }
@@ -326,7 +324,7 @@ def _text_in(path: Path) -> str:
     return ""
 
 
-def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
+def document(repo: str, name: str, url: str, most_bytes: int) -> Path:
     """A small document of the hub in the cache, of at most so many bytes.
 
     It appears there whole or not at all, and is asked for anew after a day, where the hub can be reached.
@@ -350,7 +348,7 @@ def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
 def _listing(repo: str) -> _Listing:
     """A repository's commit and files; BadDataError where the hub's listing is no such list."""
     url = f"{endpoint()}/api/models/{repo}?blobs=true"
-    listing = _document(repo, "listing.json", url, LISTING_MAX_BYTES)
+    listing = document(repo, "listing.json", url, LISTING_MAX_BYTES)
     return _read(f"{repo}: the hub's listing", listing, _Listing)
 
 

@@ -65,6 +65,9 @@ class Hub(BaseHTTPRequestHandler):
         if self.path.startswith("/v2/"):
             self.registry(body=body)
             return
+        if self.path.startswith("/api/models?"):
+            self.send(self.server.ranking, 200, body, {"Content-Type": "application/json"})
+            return
         listing = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/\w+|/tree/\w+)?(?:\?.*)?", self.path)
         resolved = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([^?]+)", self.path)
         if listing:
@@ -130,6 +133,7 @@ def serving() -> Any:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.ranges, server.sent_bytes, server.most_bytes, server.digest = {}, [], 0, 1 << 40, ""
     server.token, server.tokens, server.elsewhere, server.blobs = "", [], "", {}
+    server.ranking = b"[]"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
