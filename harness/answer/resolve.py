@@ -439,10 +439,11 @@ def _from_card(card: ModelCard, quant: str) -> Model:
     """
     mixture, said = mixture_of(quant, card.shape.architecture)
     weights, notes = weights_of(card.shape, quant), [*said]
-    if card.parameter_count and abs(weights.weight_count / card.parameter_count - 1) > _SAME_COUNT_RATIO:
-        counted = (
-            f"about {weights.weight_count}: so many weights has its shape, which lacks or misstates a field"
-        )
+    count = weights.weight_count
+    if card.shape.tied_embeddings:  # a copy that some publishers store is no weight of the model
+        count -= sum(tensor.element_count for tensor in weights.tensors if tensor.role == "output")
+    if card.parameter_count and abs(count / card.parameter_count - 1) > _SAME_COUNT_RATIO:
+        counted = f"about {count}: so many weights has its shape, which lacks or misstates a field"
         raise BadDataError(f"{card.name}.toml", "parameter_count", str(card.parameter_count), counted)
     published = 0
     if weights.size_doubt == (1.0, 1.0):

@@ -13,7 +13,7 @@ from harness.core.tables import shipped_table
 
 _TABLE: Final[dict[str, Any]] = shipped_table("data/other_models.toml")
 _KINDS: Final = tuple(
-    (re.compile(rf"(?:{one['names']})"), re.compile(one.get("except", r"(?!)")), one)
+    (re.compile(rf"(?<![a-z])(?:{one['names']})"), re.compile(one.get("except", r"(?!)")), one)
     for one in _TABLE["kinds"]
 )
 _SERVICES: Final = tuple((re.compile(one["names"]), one) for one in _TABLE["services"])

@@ -126,7 +126,7 @@ def split(name: str) -> tuple[str, str]:
     """A model's name without its quantisation, and the quantisation as written (empty where it names none).
 
     A mixture after a colon, a space or a dash counts, and one in a file's name (``-Q4_K_M.gguf``); of two the
-    first.
+    one after a colon, which is a tag, else the first.
     """
     name = _OF_MODEL.sub(r"\2 \1", name)
     quantisations = [match for match in _IN_NAME.finditer(name) if match.start(1) > 0]
@@ -136,6 +136,8 @@ def split(name: str) -> tuple[str, str]:
     found = quantisations[0][1] if quantisations else ""
     if len(quantisations) > 1 and re.fullmatch(r"(?i)exl[23]", found):
         found = f"{found}-{quantisations[1][1]}"
+    else:
+        found = next((match[1] for match in quantisations if name[match.start(1) - 1] == ":"), found)
     in_words = re.fullmatch(r"(\d)[- ]?bits?", found, re.IGNORECASE)
     if in_words and " " in name:
         rest = re.sub(r"(?i)\s+(?:at|in|with|of)\s*$", "", rest)

@@ -94,6 +94,7 @@ def test_what_is_no_language_model_says_what_answers_it(name: str, said: str) ->
         "gpt4all-13b-snoozy",
         "gpt-j-6b",
         "Qwen3-4B-Gemini-2.5-Pro-Distill",
+        "Mistral-Nemo-2407-12B-Thinking-Claude-Gemini-GPT5.2-Uncensored-HERETIC",
     ],
 )
 def test_a_size_is_no_service_s(name: str) -> None:
@@ -125,6 +126,33 @@ def test_a_type_in_a_name_is_history_where_another_is_asked_for(
     model = resolve_model(name, quant)
     assert model.quant == mixture
     assert said in "; ".join(model.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("bartowski/bottlecapai_ThinkingCap-Qwen3.6-27B-GGUF", "qwen3.6-27b"),  # ends of words, no ECAPA and no T5
+        ("Mistral-Nemo-2407-12B-Thinking-Claude-Gemini-GPT5.2-Uncensored-HERETIC", "mistral-nemo-12b"),
+    ],
+)
+def test_the_middle_of_a_word_names_no_other_kind_of_model(name: str, card: str) -> None:
+    model = resolve_model(name, "IQ2_M")
+    assert model.card and model.card.name == card
+
+
+@pytest.mark.parametrize(
+    ("name", "gb"),
+    [
+        # Sizes that a catalogue of 13 August 2026 lists, rounded to 0.1 GiB.
+        ("mradermacher/Muse-Glimmer-30B-Heretic-Abliterated-BF16-GGUF:Q4_K_M", 16.97),
+        ("mradermacher/Qwen3.8-27B-ABLITERATED-BF16-GGUF:Q4_K_M", 16.86),
+        ("Qwen/Qwen2.5-1.5B-Instruct-GGUF:q4_0", 1.066),  # this owner stores the output matrix apart
+        ("bartowski/arcee-ai_Trinity-Large-Preview-GGUF:IQ2_M", 124.98),
+        ("openbmb/MiniCPM-o-4_5-GGUF:Q4_K_M", 5.05),
+    ],
+)
+def test_a_tag_decides_beside_a_type_in_a_name(name: str, gb: float) -> None:
+    assert resolve_model(name).weights.file_bytes / 1e9 == pytest.approx(gb, rel=0.09)
 
 
 @pytest.mark.parametrize("name", ["Llama-3.1-8B-Q8_0.gguf", "bartowski/Llama-3.1-8B-GGUF:Q8_0", "llama-3.1-8b-Q8_0"])

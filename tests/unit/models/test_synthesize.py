@@ -98,7 +98,7 @@ STAND_INS = {
     "hunyuan-a13b", "inkling", "inkling-small", "k-exaone-236b-a23b", "kimi-k3", "kimi-linear-48b-a3b",
     "kolibri-1", "laguna-s-2.1", "laguna-xs-2.1", "lfm2-24b-a2b", "ling-3.0-flash", "ling-3.0-tiny",
     "mimo-v2-flash", "minimax-text-01", "muse-glimmer-30b", "north-mini-code-1.0", "recurrentgemma-2b",
-    "starcoder2-15b", "starcoder2-3b", "starcoder2-7b", "step-3.5-flash", "trinity-mini",
+    "starcoder2-15b", "starcoder2-3b", "starcoder2-7b", "step-3.5-flash", "trinity-large", "trinity-mini",
 }  # fmt: skip
 """Models told by an architecture whose files cannot say how their layers differ."""
 
